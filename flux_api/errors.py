@@ -1,0 +1,164 @@
+"""The errors that a caller can be told about; none of them knows who renders it.
+
+    FluxError
+    ├── InvalidRequest             400
+    ├── InvalidImage               400
+    ├── ImageFetchFailed           400
+    ├── Unauthorized               401
+    ├── ModelNotFound              404
+    ├── JobNotFound                404
+    ├── JobConflict                409
+    ├── PayloadTooLarge            413
+    ├── QueueFull                  429
+    ├── PipelineFailed             500
+    ├── Unavailable                503
+    ├── DeadlineExceeded           504
+    ├── InsufficientStorage        507
+    └── Cancelled                  499
+
+``type`` and ``code`` are the words of OpenAI's error object. A message is one
+sentence for the caller: never a path, a token or a traceback.
+"""
+
+from __future__ import annotations
+
+
+class FluxError(Exception):
+    """A failure with an HTTP ``status`` and OpenAI's ``type`` and ``code``.
+
+    ``param`` names the request parameter at fault, ``retry_after`` is in seconds
+    (1..60), ``should_retry`` False marks a failure that the same request would
+    meet again (OpenAI clients otherwise retry every 5xx twice).
+    """
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+    should_retry = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or type(self).code
+        self.retry_after = retry_after
+
+
+class InvalidRequest(FluxError):
+    """A parameter that is missing, malformed, out of range or cannot be honoured."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class InvalidImage(FluxError):
+    """Bytes that are no acceptable picture."""
+
+    status = 400
+    type = "image_generation_user_error"
+    code = "invalid_image_file"
+
+
+class ImageFetchFailed(FluxError):
+    """A picture's URL that could not be fetched, whatever the reason."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "image_fetch_failed"
+
+
+class Unauthorized(FluxError):
+    """No API key, or none that is known."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class ModelNotFound(FluxError):
+    """A model that this server does not offer."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class JobNotFound(FluxError):
+    """No such job, or not one of this caller's."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "job_not_found"
+
+
+class JobConflict(FluxError):
+    """A job id that is in use."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "job_id_in_use"
+    should_retry = False
+
+
+class PayloadTooLarge(FluxError):
+    """A request body over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "payload_too_large"
+
+
+class QueueFull(FluxError):
+    """Every place in the queue is taken."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class PipelineFailed(FluxError):
+    """The pipeline raised, or made nothing that could be delivered."""
+
+    code = "generation_failed"
+    should_retry = False
+
+
+class Unavailable(FluxError):
+    """Loading, draining, or short of memory for a moment: worth another try."""
+
+    status = 503
+    type = "service_unavailable_error"
+    code = "server_is_overloaded"
+
+
+class DeadlineExceeded(FluxError):
+    """The request took longer than it may."""
+
+    status = 504
+    code = "timeout"
+    should_retry = False
+
+
+class InsufficientStorage(FluxError):
+    """Too large for the memory or the disk that there is."""
+
+    status = 507
+    code = "insufficient_storage"
+    should_retry = False
+
+
+class Cancelled(FluxError):
+    """The caller asked for a stop or went away."""
+
+    status = 499
+    type = "cancelled"
+    code = "cancelled"
+    should_retry = False
