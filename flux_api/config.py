@@ -1,0 +1,127 @@
+"""The API's settings: the one place that reads the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+MIB = 2**20
+Network = IPv4Network | IPv6Network
+
+
+class BadSetting(ValueError):
+    """A setting that cannot be used; the message names the variable and its value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that an operator can set; each field is a row of README's table."""
+
+    file_server: str | None = None
+    file_server_public_url: str | None = None
+    file_server_upload_token: str | None = None
+    model: str = "tiny"
+    max_upload_mb: int = 64
+    trusted_proxies: int = 0
+    allow_private_urls: bool = False
+    allow_private_nets: tuple[Network, ...] = ()
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest request body in bytes."""
+        return self.max_upload_mb * MIB
+
+    @property
+    def public_file_server(self) -> str | None:
+        """The base of URLs given to callers, without a slash at its end."""
+        return self.file_server_public_url or self.file_server
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings in ``environ``; BadSetting names the variable that is wrong."""
+        read = _Reader(environ)
+        return cls(
+            file_server=read.url("FILE_SERVER"),
+            file_server_public_url=read.url("FILE_SERVER_PUBLIC_URL"),
+            file_server_upload_token=read.text("FILE_SERVER_UPLOAD_TOKEN"),
+            model=read.text("FLUX_MODEL") or cls.model,
+            max_upload_mb=read.integer("FLUX_MAX_UPLOAD_MB", 64, 1, 4096),
+            trusted_proxies=read.integer("FLUX_TRUSTED_PROXIES", 0, 0, 10),
+            allow_private_urls=read.switch("FLUX_ALLOW_PRIVATE_URLS"),
+            allow_private_nets=read.networks("FLUX_ALLOW_PRIVATE_NETS"),
+        )
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        if text.isascii() and text.isdigit() and low <= int(text) <= high:
+            return int(text)
+        raise BadSetting(f"{name}={text!r}: a whole number from {low} to {high}")
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        text = self.text(name)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if low <= value <= high:
+            return value
+        raise BadSetting(f"{name}={text!r}: a number from {low:g} to {high:g}")
+
+    def switch(self, name: str) -> bool:
+        text = self.text(name)
+        if text in (None, "0", "1"):
+            return text == "1"
+        raise BadSetting(f"{name}={text!r}: 0 or 1")
+
+    def url(self, name: str) -> str | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            parts = urlsplit(text)
+            usable = (
+                parts.scheme in ("http", "https")
+                and bool(parts.hostname)
+                and parts.port != 0
+                and not (parts.query or parts.fragment or "@" in parts.netloc)
+            )
+        except ValueError:
+            usable = False
+        if not usable:
+            raise BadSetting(f"{name}={text!r}: a URL like http://127.0.0.1:8010")
+        return text.rstrip("/")
+
+    def networks(self, name: str) -> tuple[Network, ...]:
+        text = self.text(name)
+        if text is None:
+            return ()
+        try:
+            return tuple(ip_network(part.strip()) for part in text.split(","))
+        except ValueError:
+            raise BadSetting(
+                f"{name}={text!r}: networks like 192.168.1.0/24,fd00::/8"
+            ) from None
+
+    def folder(self, name: str) -> Path | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        path = Path(text).expanduser()
+        if not path.is_dir():
+            raise BadSetting(f"{name}={text!r}: no such folder")
+        return path

@@ -1,0 +1,124 @@
+"""The nouns of a request's way through the server: data only, no I/O.
+
+Words are diffusers' own; HTTP's and OpenAI's end in the blueprints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from flux_api.errors import FluxError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Mode = Literal["generate", "edit", "variation"]
+
+SEED_MODULUS = 2**64
+MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A registered LoRA by ``name``, applied with ``adapter_weight`` (-10..10)."""
+
+    name: str
+    adapter_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageRequest:
+    """What to draw, complete: every default is already filled in.
+
+    ``width`` and ``height`` are pixels of the picture to deliver, ``images`` are RGB,
+    ``mask_image`` is "L" with 255 where to repaint. ``guidance_scale`` is None where
+    guidance plays no part. ``seed`` is that of the first of
+    ``num_images_per_prompt`` pictures.
+    """
+
+    mode: Mode
+    model: str
+    prompt: str
+    negative_prompt: str | None = None
+    images: tuple[Image, ...] = ()
+    mask_image: Image | None = None
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float | None
+    strength: float | None = None
+    num_images_per_prompt: int = 1
+    seed: int
+    loras: tuple[Lora, ...] = ()
+    partial_images: int = 0
+
+    def seed_of(self, index: int) -> int:
+        """The seed (0..2^64-1) of picture ``index``: seed + index, modulo 2^64."""
+        return (self.seed + index) % SEED_MODULUS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageResult:
+    """One finished picture (RGB, of the size asked for) and the seed that made it.
+
+    ``native_size`` is the (width, height) that the model worked at where the picture
+    was scaled from it, else None.
+    """
+
+    image: Image
+    seed: int
+    native_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Waiting; ``position`` counts the requests in front, from 0."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first picture of the request is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Step ``step`` of ``total`` of picture ``index`` is done (index from 0)."""
+
+    index: int
+    step: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartialImage:
+    """A small preview of picture ``index``; ``number`` counts its previews from 0."""
+
+    index: int
+    number: int
+    image: Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completed:
+    """All pictures, in the order of their seeds."""
+
+    results: tuple[ImageResult, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """No pictures: why, as the caller may be told."""
+
+    error: FluxError
+
+
+Event = Queued | Started | Progress | PartialImage | Completed | Failed
+
+StepCallback = Callable[[int, int, "Callable[[], Image] | None"], None]
+"""``(step, total, preview)`` after each step; ``preview`` draws a small picture of the
+latents on demand (None where the family has no cheap way). Raises
+:class:`~flux_api.errors.Cancelled` when nobody waits any more."""

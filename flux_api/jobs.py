@@ -1,0 +1,173 @@
+"""A job: one request on its way, what happened to it so far, and how it ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from flux_api.core import (
+    Completed,
+    Event,
+    Failed,
+    ImageRequest,
+    ImageResult,
+    PartialImage,
+    Progress,
+    Started,
+)
+from flux_api.errors import Cancelled, FluxError
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class Job:
+    """One request of n pictures. Events are appended by the manager's threads and read
+    by any number of others; the first Completed or Failed ends it."""
+
+    def __init__(self, request: ImageRequest, *, id: str, caller: str) -> None:
+        self.request = request
+        self.id = id
+        self.caller = caller
+        self.created_at = time.time()
+        self._created = time.monotonic()
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._events: list[tuple[int, Event]] = []
+        self._posted = 0
+        self._changed = threading.Condition()
+        self._results: dict[int, ImageResult] = {}
+
+    @property
+    def outcome(self) -> Completed | Failed | None:
+        """How it ended, None while it lives."""
+        with self._changed:
+            return self._outcome()
+
+    @property
+    def state(self) -> State:
+        """The one word for where it is."""
+        with self._changed:
+            outcome = self._outcome()
+            if outcome is None:
+                return "queued" if self._started is None else "running"
+        if isinstance(outcome, Completed):
+            return "done"
+        return "cancelled" if isinstance(outcome.error, Cancelled) else "failed"
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was submitted."""
+        return time.monotonic() - self._created
+
+    @property
+    def ended_for(self) -> float | None:
+        """Seconds since it ended, None while it lives."""
+        return None if self._ended is None else time.monotonic() - self._ended
+
+    @property
+    def queue_seconds(self) -> float:
+        """Seconds from submission to the first picture's start (so far)."""
+        end = self._started or self._ended or time.monotonic()
+        return end - self._created
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds from the first picture's start to the end (so far), 0 while queued."""
+        if self._started is None:
+            return 0.0
+        return (self._ended or time.monotonic()) - self._started
+
+    def post(self, event: Event) -> None:
+        """Append ``event``; after the end nothing is appended any more."""
+        with self._changed:
+            if self._outcome() is not None:
+                return
+            if isinstance(event, Started):
+                if self._started is not None:
+                    return
+                self._started = time.monotonic()
+            if isinstance(event, (Completed, Failed)):
+                self._ended = time.monotonic()
+            self._posted += 1
+            self._events.append((self._posted, event))
+            self._changed.notify_all()
+
+    def finish_image(self, index: int, result: ImageResult) -> None:
+        """Keep picture ``index``; the last one completes the job."""
+        with self._changed:
+            self._results[index] = result
+            if len(self._results) < self.request.num_images_per_prompt:
+                return
+            results = tuple(self._results[i] for i in sorted(self._results))
+            self.post(Completed(results))
+
+    def fail(self, error: FluxError) -> None:
+        """End it with ``error``; running steps notice and stop."""
+        self.post(Failed(error))
+
+    def cancel(self) -> None:
+        """End it because nobody wants it any more."""
+        self.fail(Cancelled("The request was cancelled."))
+
+    def wait(self, seconds: float) -> Completed | Failed | None:
+        """How it ended, after at most ``seconds``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._outcome() is not None, seconds)
+            return self._outcome()
+
+    def events(self, poll: float) -> Iterator[Event | None]:
+        """Every event so far and to come, ending with the outcome; None whenever
+        ``poll`` seconds pass without one."""
+        seen = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._posted != seen, poll)  # noqa: B023
+                fresh = [event for number, event in self._events if number > seen]
+                seen = self._posted
+            if not fresh:
+                yield None
+            yield from fresh
+            if fresh and isinstance(fresh[-1], (Completed, Failed)):
+                return
+
+    def last(self, kind: type[Event]) -> Event | None:
+        """The newest event of ``kind``."""
+        with self._changed:
+            found = (e for _, e in reversed(self._events) if isinstance(e, kind))
+            return next(found, None)
+
+    def release_images(self) -> None:
+        """Let the pictures go; what remains is the job's story."""
+        with self._changed:
+            self._results.clear()
+            kept = [(n, e) for n, e in self._events if not isinstance(e, PartialImage)]
+            if kept and isinstance(kept[-1][1], Completed):
+                kept[-1] = (kept[-1][0], Completed(()))
+            self._events = kept
+
+    def _outcome(self) -> Completed | Failed | None:
+        last = self._events[-1][1] if self._events else None
+        return last if isinstance(last, (Completed, Failed)) else None
+
+
+@dataclass(eq=False, slots=True)
+class ImageTask:
+    """One picture of a job; ``beat`` is when it last showed life (monotonic seconds)."""
+
+    job: Job
+    index: int
+    beat: float = 0.0
+
+    def on_step(self, step: int, total: int) -> None:
+        """Note step ``step`` of ``total``; Cancelled when the job has ended."""
+        self.check()
+        self.job.post(Progress(self.index, step, total))
+
+    def check(self) -> None:
+        """Show life; Cancelled when the job has ended."""
+        self.beat = time.monotonic()
+        if self.job.outcome is not None:
+            raise Cancelled("The request was cancelled.")

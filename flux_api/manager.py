@@ -1,0 +1,322 @@
+"""The one pipeline manager of a process: a fair queue, its jobs, and readiness.
+
+It decides who runs next and when; how pictures are made is its backend's affair.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import secrets
+import threading
+import time
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from flux_api.core import ImageRequest, ImageResult, Queued, Started
+from flux_api.errors import (
+    DeadlineExceeded,
+    FluxError,
+    JobConflict,
+    JobNotFound,
+    PipelineFailed,
+    QueueFull,
+    Unavailable,
+)
+from flux_api.jobs import ImageTask, Job
+
+logger = logging.getLogger(__name__)
+
+KEPT_SECONDS = 600.0
+KEPT_JOBS = 1000
+LAST_WORDS_SECONDS = 10.0
+_RELOAD_SECONDS = (5.0, 15.0, 60.0, 300.0)
+
+
+class BackendBroken(Exception):
+    """The device is lost to this process; only a new process can go on."""
+
+
+class Backend(Protocol):
+    """What makes pictures; see :class:`flux_api.backend.DiffusersBackend`."""
+
+    slots: int
+
+    def load(self, say: Callable[[str], None]) -> None:
+        """Get ready, telling ``say`` what is going on; raises when it cannot."""
+
+    def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether a picture of ``request`` may join those that are ``running``."""
+
+    def run(self, task: ImageTask) -> ImageResult:
+        """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
+
+
+class PipelineManager:
+    """The only one that touches pipelines. ``submit`` queues a request as n tasks, one
+    a picture; callers take turns, so nobody waits behind another's ten pictures."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        max_queue: int = 32,
+        step_timeout: float = 60.0,
+        exit_process: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._backend = backend
+        self._max_queue = max_queue
+        self._step_timeout = step_timeout
+        self._exit_process = exit_process
+        self._changed = threading.Condition()
+        self._queues: OrderedDict[str, deque[ImageTask]] = OrderedDict()
+        self._running: list[ImageTask] = []
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._seconds_per_image = 1.0
+        self._started = False
+        self._not_ready: str | None = "starting"
+
+    # -- readiness ---------------------------------------------------------------
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no request is taken at the moment, None when ready."""
+        return self._not_ready
+
+    def start(self) -> None:
+        """Begin loading in the background; later calls do nothing."""
+        with self._changed:
+            if self._started:
+                return
+            self._started = True
+        threading.Thread(target=self._load, name="flux-load", daemon=True).start()
+
+    def drain(self) -> None:
+        """Take no new work; what is queued and running goes on."""
+        self._not_ready = "shutting down"
+
+    def _load(self) -> None:
+        for attempt in range(len(_RELOAD_SECONDS) + 1):
+            try:
+                self._backend.load(self._say)
+            except BackendBroken as broken:
+                self._give_up(broken)
+                return
+            except Exception as error:  # whatever a loader can raise: ready says so
+                reason = error.message if isinstance(error, FluxError) else None
+                reason = reason or type(error).__name__
+                logger.exception("loading failed")
+                pause = _RELOAD_SECONDS[min(attempt, len(_RELOAD_SECONDS) - 1)]
+                self._not_ready = f"loading failed: {reason}"
+                time.sleep(pause)
+            else:
+                break
+        else:
+            return
+        for number in range(self._backend.slots):
+            threading.Thread(
+                target=self._run_tasks, name=f"flux-run-{number}", daemon=True
+            ).start()
+        threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
+        with self._changed:
+            if self._not_ready != "shutting down":
+                self._not_ready = None
+        logger.info("ready")
+
+    def _say(self, what: str) -> None:
+        logger.info("%s", what)
+        if self._not_ready != "shutting down":
+            self._not_ready = what
+
+    # -- jobs --------------------------------------------------------------------
+
+    def check_ready(self) -> None:
+        """Unavailable, with the reason, when no request is taken at the moment."""
+        reason = self._not_ready
+        if reason is not None:
+            code = "model_loading" if "load" in reason or reason == "starting" else None
+            raise Unavailable(f"Not ready: {reason}.", retry_after=5, code=code)
+
+    def submit(
+        self, request: ImageRequest, *, caller: str = "", job_id: str | None = None
+    ) -> Job:
+        """Queue ``request`` for ``caller``. Unavailable, QueueFull or JobConflict."""
+        self.check_ready()
+        job = Job(request, id=job_id or secrets.token_hex(16), caller=caller)
+        with self._changed:
+            self._forget_old_jobs()
+            if job.id in self._jobs:
+                raise JobConflict("This job id is in use.", param="job_id")
+            if len(self._waiting_jobs()) >= self._max_queue:
+                raise QueueFull(
+                    "Every place in the queue is taken.",
+                    retry_after=self._estimate(),
+                )
+            self._jobs[job.id] = job
+            queue = self._queues.setdefault(caller, deque())
+            queue.extend(
+                ImageTask(job, i) for i in range(request.num_images_per_prompt)
+            )
+            self._tell_positions()
+            self._changed.notify_all()
+        return job
+
+    def find(self, job_id: str, *, caller: str | None = None) -> Job:
+        """The job, where it is ``caller``'s (None: anybody's); else JobNotFound."""
+        with self._changed:
+            job = self._jobs.get(job_id)
+        if job is None or caller not in (None, job.caller):
+            raise JobNotFound("There is no such job.", param="job_id")
+        return job
+
+    def cancel(self, job: Job, error: FluxError | None = None) -> None:
+        """End ``job`` now (with ``error``, else as cancelled): what is queued never
+        runs, what runs stops at its next step."""
+        if error is None:
+            job.cancel()
+        else:
+            job.fail(error)
+        with self._changed:
+            self._tell_positions()
+            self._changed.notify_all()
+
+    @property
+    def queue_depth(self) -> int:
+        """How many requests wait for their first picture's start."""
+        with self._changed:
+            return len(self._waiting_jobs())
+
+    @property
+    def running(self) -> int:
+        """How many pictures are being made."""
+        with self._changed:
+            return len(self._running)
+
+    def _waiting_jobs(self) -> list[Job]:
+        """Queued jobs in the order in which their first pictures will start."""
+        jobs: list[Job] = []
+        queues = [list(queue) for queue in self._queues.values()]
+        for turn in range(max(map(len, queues), default=0)):
+            for queue in queues:
+                if turn < len(queue):
+                    job = queue[turn].job
+                    if job.state == "queued" and job not in jobs:
+                        jobs.append(job)
+        return jobs
+
+    def _tell_positions(self) -> None:
+        for position, job in enumerate(self._waiting_jobs()):
+            if job.last(Queued) != (event := Queued(position)):
+                job.post(event)
+
+    def _estimate(self) -> float:
+        """Seconds until a place in the queue is free, 1..60."""
+        images = len(self._running) + sum(map(len, self._queues.values()))
+        waiting = max(1, len(self._waiting_jobs()))
+        return min(60.0, max(1.0, images * self._seconds_per_image / waiting))
+
+    def _forget_old_jobs(self) -> None:
+        ended = [(job, job.ended_for) for job in self._jobs.values()]
+        excess = len(self._jobs) - KEPT_JOBS
+        for job, seconds in ended:
+            if seconds is not None and (seconds > KEPT_SECONDS or excess > 0):
+                del self._jobs[job.id]
+                excess -= 1
+
+    # -- running -----------------------------------------------------------------
+
+    def _run_tasks(self) -> None:
+        while True:
+            task = self._take()
+            began = time.monotonic()
+            try:
+                self._run(task)
+            finally:
+                with self._changed:
+                    self._running.remove(task)
+                    if task.job.outcome is None or task.job.state == "done":
+                        spent = time.monotonic() - began
+                        self._seconds_per_image += 0.2 * (
+                            spent - self._seconds_per_image
+                        )
+                    self._changed.notify_all()
+                del task
+
+    def _take(self) -> ImageTask:
+        """The next picture in turn, once the backend admits it; the callers' queues
+        take turns, and nobody overtakes one that waits for running work to drain."""
+        with self._changed:
+            while True:
+                task = self._head()
+                if task is not None and (
+                    not self._running
+                    or self._backend.admits(
+                        task.job.request, [other.job.request for other in self._running]
+                    )
+                ):
+                    self._queues[task.job.caller].popleft()
+                    self._queues.move_to_end(task.job.caller)
+                    task.beat = time.monotonic()
+                    self._running.append(task)
+                    task.job.post(Started())
+                    self._tell_positions()
+                    return task
+                self._changed.wait()
+
+    def _head(self) -> ImageTask | None:
+        for caller, queue in list(self._queues.items()):
+            while queue and queue[0].job.outcome is not None:
+                queue.popleft()
+            if queue:
+                return queue[0]
+            del self._queues[caller]
+        return None
+
+    def _run(self, task: ImageTask) -> None:
+        try:
+            task.job.finish_image(task.index, self._backend.run(task))
+        except FluxError as error:
+            task.job.fail(error)
+        except BackendBroken as broken:
+            task.job.fail(Unavailable("The device failed; try again.", retry_after=30))
+            self._give_up(broken)
+        except Exception as error:  # a library's failure must not end the thread
+            _log_failure(error, task)
+            task.job.fail(PipelineFailed("The pipeline failed on this request."))
+
+    def _watch(self) -> None:
+        """Notice a picture that shows no life for ``step_timeout`` seconds."""
+        while True:
+            time.sleep(min(1.0, self._step_timeout / 4))
+            now = time.monotonic()
+            with self._changed:
+                stuck = [t for t in self._running if now - t.beat > self._step_timeout]
+            if stuck:
+                self._not_ready = "the pipeline hangs; restarting"
+                error = DeadlineExceeded("The pipeline made no progress.")
+                with self._changed:
+                    waiting = [t.job for q in self._queues.values() for t in q]
+                for job in [*(t.job for t in stuck), *waiting]:
+                    job.fail(error)
+                self._give_up(TimeoutError("no step within FLUX_STEP_TIMEOUT"))
+                return
+
+    def _give_up(self, why: Exception) -> None:
+        """Leave the process once the answers are out; gunicorn starts another."""
+        self._not_ready = "the device failed; restarting"
+        logger.critical("restarting this worker: %s", why)
+        time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
+        faulthandler.dump_traceback(all_threads=True)
+        self._exit_process(70)
+
+
+def _log_failure(error: Exception, task: ImageTask) -> None:
+    """The traceback without the prompt, which some libraries put in their messages."""
+    text = "".join(traceback.format_exception(error))
+    for prompt in (task.job.request.prompt, task.job.request.negative_prompt):
+        if prompt:
+            text = text.replace(prompt, "<prompt>")
+    logger.error("job %s failed: %s", task.job.id, text)

@@ -1,0 +1,192 @@
+"""Values as callers write them, checked and completed into an ImageRequest."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from flux_api.core import MAX_SEED, MIN_SEED, SEED_MODULUS, ImageRequest, Lora, Mode
+from flux_api.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from flux_api.models import ModelInfo
+
+MAX_PROMPT_CHARACTERS = 32_000
+MAX_STEPS = 200
+MAX_GUIDANCE = 100.0
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
+
+
+def parse_integer(value: object, param: str, low: int, high: int) -> int | None:
+    """An int in ``low..high`` out of JSON or form text; None when absent or empty."""
+    if value is None or value == "":
+        return None
+    number: int | None = None
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        number = int(value)
+    if number is None:
+        message = f"Invalid '{param}': expected an integer."
+        raise InvalidRequest(message, param=param, code="invalid_type")
+    if number > high:
+        raise InvalidRequest(
+            f"Invalid '{param}': integer above maximum value. "
+            f"Expected a value <= {high}, but got {number} instead.",
+            param=param,
+            code="integer_above_max_value",
+        )
+    if number < low:
+        raise InvalidRequest(
+            f"Invalid '{param}': integer below minimum value. "
+            f"Expected a value >= {low}, but got {number} instead.",
+            param=param,
+            code="integer_below_min_value",
+        )
+    return number
+
+
+def parse_seed(value: object) -> int | None:
+    """A seed from -2^63 to 2^64-1, None when absent."""
+    return parse_integer(value, "seed", MIN_SEED, MAX_SEED)
+
+
+def parse_number(value: object, param: str, low: float, high: float) -> float | None:
+    """A finite float in ``low..high``, None when absent or empty."""
+    if value is None or value == "":
+        return None
+    number = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+    if not low <= number <= high:
+        message = f"Invalid '{param}': expected a number from {low:g} to {high:g}."
+        raise InvalidRequest(message, param=param)
+    return number
+
+
+def parse_text(
+    value: object, param: str, longest: int = MAX_PROMPT_CHARACTERS
+) -> str | None:
+    """A string of at most ``longest`` characters; None when absent or blank."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        message = f"Invalid '{param}': expected a string."
+        raise InvalidRequest(message, param=param, code="invalid_type")
+    if len(value) > longest:
+        raise InvalidRequest(
+            f"Invalid '{param}': string too long. Expected at most {longest} "
+            f"characters, but got {len(value)} instead.",
+            param=param,
+            code="string_above_max_length",
+        )
+    if "\x00" in value:
+        raise InvalidRequest(f"Invalid '{param}': contains NUL.", param=param)
+    return value if value.strip() else None
+
+
+def parse_size(value: object) -> tuple[int, int] | None:
+    """(width, height) out of ``WIDTHxHEIGHT``; None when absent or ``auto``."""
+    text = parse_text(value, "size", 64)
+    if text is None or text.strip().lower() == "auto":
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        message = f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'."
+        raise InvalidRequest(message, param="size")
+    return int(match[1]), int(match[2])
+
+
+def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
+    """What the caller means: image and prompt edit, an image alone variation, a prompt
+    alone generate; InvalidRequest with neither."""
+    if images:
+        return "edit" if prompt else "variation"
+    if prompt:
+        return "generate"
+    raise InvalidRequest(
+        "Send a prompt, an image, or both.",
+        param="prompt",
+        code="missing_required_parameter",
+    )
+
+
+def complete_request(
+    name: str,
+    model: ModelInfo,
+    mode: Mode,
+    *,
+    prompt: str | None,
+    negative_prompt: str | None = None,
+    images: tuple[Image, ...] = (),
+    mask_image: Image | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    size_param: str | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | None = None,
+    loras: tuple[Lora, ...] = (),
+    partial_images: int = 0,
+) -> ImageRequest:
+    """The request with the set's defaults filled in; InvalidRequest names the parameter
+    that the set cannot honour (``size_param`` is what this API calls width and height).
+    """
+    task = model.task(mode, masked=mask_image is not None)
+    if len(images) > task.max_images:
+        raise InvalidRequest(
+            f"This model takes at most {task.max_images} input image"
+            f"{'s' if task.max_images > 1 else ''}, but got {len(images)}.",
+            param="image",
+        )
+    if guidance_scale is not None and task.guidance_parameter is None:
+        if guidance_scale != task.guidance_scale:
+            raise InvalidRequest(
+                "This model is distilled: guidance plays no part, leave "
+                "guidance_scale out.",
+                param="guidance_scale",
+            )
+        guidance_scale = None
+    if negative_prompt and not task.negative_prompt:
+        raise InvalidRequest(
+            "This model takes no negative_prompt.", param="negative_prompt"
+        )
+    default = model.sizes.fit(images[0].size) if images else model.sizes.default
+    for side, param in ((width, "width"), (height, "height")):
+        if side is not None and not model.sizes.allows(side):
+            raise InvalidRequest(
+                f"Invalid {size_param or param} '{side}'. Width and height must be "
+                f"{model.sizes}.",
+                param=size_param or param,
+            )
+    if guidance_scale is None and task.guidance_parameter is not None:
+        guidance_scale = task.guidance_scale
+    return ImageRequest(
+        mode=mode,
+        model=name,
+        prompt=prompt or "",
+        negative_prompt=negative_prompt,
+        images=images,
+        mask_image=mask_image,
+        width=default[0] if width is None else width,
+        height=default[1] if height is None else height,
+        num_inference_steps=num_inference_steps or task.num_inference_steps,
+        guidance_scale=guidance_scale,
+        strength=task.strength,
+        num_images_per_prompt=num_images_per_prompt,
+        seed=secrets.randbits(32) if seed is None else seed % SEED_MODULUS,
+        loras=loras,
+        partial_images=partial_images,
+    )
