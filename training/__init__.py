@@ -1,0 +1,1 @@
+"""Train a tiny, genuine Flux on openly licensed emoji art; see training/README.md."""
