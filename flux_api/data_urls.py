@@ -1,0 +1,44 @@
+"""Text that carries a picture: data URLs and bare Base64 become bytes."""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+from flux_api.errors import InvalidImage
+
+_HEADER = re.compile(
+    r"data:(?:image/[a-z0-9.+-]+|application/octet-stream)"
+    r"(?:;[a-z0-9_-]+=[a-z0-9_.-]*)*;base64",
+    re.IGNORECASE,
+)
+_HEADER_LIMIT = 200
+# Base64 in the wild: wrapped lines, the URL-safe alphabet, no padding, "%3D" for "=".
+_SPELLINGS = str.maketrans("-_", "+/", " \t\r\n")
+_ESCAPES = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": ""}
+_ESCAPE = re.compile("|".join(_ESCAPES), re.IGNORECASE)
+
+
+def decode_data_url(text: str, *, param: str) -> bytes:
+    """The bytes of a ``data:image/...;base64,`` URL."""
+    comma = text.find(",", 0, _HEADER_LIMIT)
+    if comma < 0 or not _HEADER.fullmatch(text[:comma].strip()):
+        raise InvalidImage(
+            f"{param} is not a data URL of the form data:image/png;base64,...",
+            param=param,
+        )
+    return decode_base64(text[comma + 1 :], param=param)
+
+
+def decode_base64(text: str, *, param: str) -> bytes:
+    """The bytes of bare Base64, standard or URL-safe, padded or not."""
+    if "%" in text:
+        text = _ESCAPE.sub(lambda match: _ESCAPES[match[0].upper()], text)
+    text = text.translate(_SPELLINGS).rstrip("=")
+    try:
+        data = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
+        data = b""
+    if not data:
+        raise InvalidImage(f"{param} is not valid Base64 image data", param=param)
+    return data
