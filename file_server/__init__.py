@@ -1,0 +1,81 @@
+"""The image file server: keeps pictures and hands them out under unguessable names."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from . import hooks, logs, views
+from .cleaner import Cleaner
+from .config import DEFAULT_TOKEN, Bucket, Settings
+from .errors import SettingsError
+from .local import LocalStorage
+from .storage import Storage
+
+__all__ = ["Settings", "SettingsError", "create_app", "open_storage"]
+
+logger = logging.getLogger(__name__)
+
+FORM_BYTES = 64 * 1024
+"""What the multipart form around a file may add to it."""
+
+
+def create_app(
+    settings: Settings | None = None, *, storage: Storage | None = None
+) -> Flask:
+    """Return the WSGI application; a wrong setting raises ``SettingsError``."""
+    logs.configure()
+    settings = settings or Settings.from_env(os.environ)
+    if settings.bearer_token == DEFAULT_TOKEN:
+        logger.warning(
+            "BEARER_TOKEN is not set: everybody knows the default, %s. "
+            "Set BEARER_TOKEN before others can reach this server.",
+            DEFAULT_TOKEN,
+        )
+    storage = storage or open_storage(settings)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload + FORM_BYTES
+    app.config["MAX_FORM_MEMORY_SIZE"] = FORM_BYTES
+    app.config["MAX_FORM_PARTS"] = 20
+    # A redirect to the tidied path would be built from the caller's Host.
+    app.url_map.merge_slashes = False
+    app.extensions["file_server"] = views.Context(settings, storage)
+    app.register_blueprint(views.bp)
+    if settings.trusted_proxies:
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=count, x_proto=count, x_host=0, x_port=0, x_prefix=0
+        )
+    hooks.install(app)
+    if settings.ttl:
+        cleaner = Cleaner(storage, settings.ttl)
+        cleaner.ensure_running()
+        app.before_request(cleaner.ensure_running)
+    return app
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Return the storage that STORAGE_URL names, made ready for uploads."""
+    place = settings.storage
+    if isinstance(place, Bucket):
+        try:
+            # Imported here: boto3 is an optional installation.
+            from .s3 import S3Storage
+        except ImportError as error:
+            reason = f"STORAGE_URL='s3://{place.name}/...': {error}"
+            raise SettingsError(
+                f"{reason}; pip install -r requirements-s3.txt"
+            ) from None
+        return S3Storage(place.name, place.prefix, max_total=settings.max_total)
+    local = LocalStorage(
+        place.path, max_total=settings.max_total, min_free=settings.min_free
+    )
+    try:
+        local.prepare()
+    except OSError as error:
+        reason = f"STORAGE_URL={place.path.as_uri()!r}: {error.strerror}"
+        raise SettingsError(reason) from None
+    return local

@@ -1,0 +1,136 @@
+"""What every answer has: a request id, safe headers, JSON errors, a line in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+import time
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from .errors import FileServerError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+logger = logging.getLogger("file_server.access")
+
+DRAIN_BYTES = 256 * 1024 * 1024
+"""How much of an unwanted body is read so that its sender sees the answer."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SENTENCES = {
+    400: "The request is malformed.",
+    404: "There is nothing at this address.",
+    405: "This address does not take that method.",
+    412: "The file does not meet the request's condition.",
+    413: "The upload is larger than this server accepts.",
+    415: "The body is of a kind that this address does not take.",
+    416: "The file has no such range of bytes.",
+    500: "The server failed to answer this request.",
+}
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def install(app: Flask) -> None:
+    """Put the hooks and the error handlers on an app."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(FileServerError, _render_own)
+    app.register_error_handler(HTTPException, _render_http)
+    app.wsgi_app = RealScheme(app.wsgi_app)  # type: ignore[method-assign]
+
+
+class RealScheme:
+    """Middleware: the scheme of the socket, whatever forwarding headers claim.
+
+    gunicorn believes X-Forwarded-Proto from any process of this machine; only the
+    proxies that are counted in the settings may say so, and they come after this.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self.app = app
+
+    def __call__(
+        self, environ: WSGIEnvironment, start: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer a request."""
+        connection = environ.get("gunicorn.socket")
+        if connection is not None:
+            secure = isinstance(connection, ssl.SSLSocket)
+            environ["wsgi.url_scheme"] = "https" if secure else "http"
+        return self.app(environ, start)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.started = time.monotonic()
+
+
+def _finish(response: Response) -> Response:
+    _drain()
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["X-Request-Id"] = g.request_id
+    fields = {
+        "request_id": g.request_id,
+        "method": request.method,
+        "path": request.path[:512],
+        "status": response.status_code,
+        "bytes": response.content_length,
+        "ms": round((time.monotonic() - g.started) * 1000, 1),
+        "remote": request.remote_addr,
+    }
+    logger.info("request", extra={"fields": fields})
+    return response
+
+
+def _drain() -> None:
+    # A server that answers and closes with bytes unread resets the connection,
+    # and the sender never sees the status.
+    if not request.environ.get("wsgi.input_terminated"):
+        return
+    source = request.environ["wsgi.input"]
+    left = DRAIN_BYTES
+    try:
+        while left > 0 and (data := source.read(64 * 1024)):
+            left -= len(data)
+    except Exception as error:  # gunicorn has its own kinds for a broken body
+        logger.debug("the rest of a body is unreadable: %r", error)
+
+
+def _render(status: int, message: str) -> Response:
+    response = jsonify(error=message)
+    response.status_code = status
+    return response
+
+
+def _render_own(error: FileServerError) -> Response:
+    response = _render(error.status, error.message)
+    response.headers.update(error.headers)
+    if error.__cause__ is not None:
+        fields = {"request_id": g.request_id, "cause": repr(error.__cause__)}
+        logger.error("storage failed", extra={"fields": fields})
+    return response
+
+
+def _render_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    response = _render(status, _SENTENCES.get(status, f"{error.name}."))
+    if not isinstance(error, InternalServerError):
+        for name, value in error.get_response(request.environ).headers.items():
+            if name in ("Allow", "Content-Range", "Retry-After"):
+                response.headers[name] = value
+    return response

@@ -1,0 +1,246 @@
+"""Images in a bucket of an S3-compatible service; imported only when chosen."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from .errors import FileMissing, StorageFull, StorageUnavailable
+from .media import HEAD_BYTES, is_name, media_type, new_name
+from .storage import Latest, StoredFile, measure
+
+logger = logging.getLogger(__name__)
+
+LATEST = "latest.json"
+RECOUNT_SECONDS = 60.0
+_ABSENT = ("404", "NoSuchKey", "NotFound")
+
+
+class S3Storage:
+    """Images as objects ``<prefix><name>``; the newest is named by ``latest.json``.
+
+    An S3 PUT is whole or nothing, and the last PUT of ``latest.json`` wins, so the
+    order of uploads needs no lock. Endpoint, region and keys come the boto3 way.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        max_total: int = 0,
+        client: Any = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self.max_total = max_total
+        self._client = client or _connect()
+        self._clock = clock
+        self._used = 0
+        self._counted_at = -RECOUNT_SECONDS
+
+    def save(self, source: BinaryIO, extension: str) -> str:
+        """Store ``source`` as one object, make it the latest, return its new name."""
+        size = measure(source)
+        name = new_name(extension)
+        with _translated():
+            self._require_quota(size)
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self.prefix + name,
+                Body=source,
+                ContentLength=size,
+                ContentType=media_type(extension),
+                CacheControl="public, max-age=31536000, immutable",
+            )
+            mark = json.dumps({"name": name, "uploaded_ns": self._clock()})
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self.prefix + LATEST,
+                Body=mark.encode(),
+                ContentType="application/json",
+            )
+        self._used += size
+        return name
+
+    def open(self, name: str) -> StoredFile:
+        """Fetch the first bytes of an object; its stream fetches the rest when read."""
+        key = self.prefix + name
+        with _translated():
+            try:
+                answer = self._client.get_object(
+                    Bucket=self.bucket, Key=key, Range=f"bytes=0-{HEAD_BYTES - 1}"
+                )
+                head = answer["Body"].read()
+                size = int(answer["ContentRange"].rpartition("/")[2])
+            except ClientError as error:
+                # An empty object has no first byte to give.
+                if error.response["Error"]["Code"] != "InvalidRange":
+                    raise
+                answer = self._client.head_object(Bucket=self.bucket, Key=key)
+                head, size = b"", 0
+        stream = cast(BinaryIO, ObjectStream(self._client, self.bucket, key, size))
+        return StoredFile(name, size, answer["LastModified"], head, stream)
+
+    def latest(self) -> Latest:
+        """Return the newest upload; by the objects' times when the mark is lost."""
+        mark = self._read_mark()
+        if mark is not None:
+            return mark
+        found = [(at, name) for name, _, at in self._objects()]
+        if not found:
+            raise FileMissing("Nothing has been uploaded yet.")
+        at, name = max(found)
+        return Latest(name, at)
+
+    def remove_expired(self, before: datetime) -> int:
+        """Remove objects older than ``before`` but never the latest; say how many."""
+        old = [name for name, _, at in self._objects() if at < before]
+        if not old:
+            return 0
+        keep = self.latest().name
+        gone = [name for name in old if name != keep]
+        with _translated():
+            for name in gone:
+                self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+        self._counted_at = -RECOUNT_SECONDS
+        return len(gone)
+
+    def check(self) -> None:
+        """Ask for the bucket: proves that it is there and the keys are right."""
+        with _translated():
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                raise StorageUnavailable from error
+
+    def _read_mark(self) -> Latest | None:
+        with _translated():
+            try:
+                key = self.prefix + LATEST
+                answer = self._client.get_object(Bucket=self.bucket, Key=key)
+                mark = json.loads(answer["Body"].read())
+                name, uploaded = str(mark["name"]), int(mark["uploaded_ns"])
+                if not is_name(name):
+                    return None
+                self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+            except ClientError as error:
+                if error.response["Error"]["Code"] in _ABSENT:
+                    return None
+                raise
+            except (ValueError, KeyError, TypeError):
+                return None
+        return Latest(name, datetime.fromtimestamp(uploaded / 1e9, UTC))
+
+    def _objects(self) -> Iterator[tuple[str, int, datetime]]:
+        with _translated():
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
+                for entry in page.get("Contents", []):
+                    name = str(entry["Key"])[len(self.prefix) :]
+                    if is_name(name):
+                        yield name, int(entry["Size"]), entry["LastModified"]
+
+    def _require_quota(self, size: int) -> None:
+        if not self.max_total:
+            return
+        stale = time.monotonic() - self._counted_at >= RECOUNT_SECONDS
+        if stale or self._used + size > self.max_total:
+            # Listing costs a call per thousand objects: not for every upload.
+            self._used = sum(length for _, length, _ in self._objects())
+            self._counted_at = time.monotonic()
+        if self._used + size > self.max_total:
+            raise StorageFull
+
+
+class ObjectStream(io.RawIOBase):
+    """A seekable stream over one object; asks the service at the first read."""
+
+    def __init__(self, client: Any, bucket: str, key: str, size: int) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._key = key
+        self._size = size
+        self._at = 0
+        self._body: Any = None
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; what was being fetched is dropped."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}
+        self._drop()
+        self._at = base[whence] + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to ``len(buffer)`` bytes; 0 at the end."""
+        if self._at >= self._size:
+            return 0
+        if self._body is None:
+            with _translated():
+                answer = self._client.get_object(
+                    Bucket=self._bucket, Key=self._key, Range=f"bytes={self._at}-"
+                )
+            self._body = answer["Body"]
+        data = self._body.read(len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._drop()
+        super().close()
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+def _connect() -> Any:
+    config = Config(
+        connect_timeout=3,
+        read_timeout=10,
+        retries={"mode": "standard", "max_attempts": 3},
+        max_pool_connections=32,
+    )
+    return boto3.client("s3", config=config)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode")
+        if code in _ABSENT:
+            raise FileMissing from None
+        if status == 507 or "Quota" in code or "StorageFull" in code:
+            raise StorageFull from error
+        raise StorageUnavailable from error
+    except BotoCoreError as error:
+        raise StorageUnavailable from error

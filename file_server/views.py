@@ -1,0 +1,196 @@
+"""The routes: upload, fetch, the latest, and the two probes."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import time
+from dataclasses import dataclass
+from datetime import timedelta, timezone
+from typing import BinaryIO, cast
+
+from flask import Blueprint, Response, current_app, request
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import HTTPException
+from werkzeug.sansio.utils import host_is_trusted
+from werkzeug.wsgi import FileWrapper
+
+from .config import Settings
+from .errors import (
+    BadUpload,
+    FileMissing,
+    Forbidden,
+    NotAnImage,
+    StorageFull,
+    TooLarge,
+    Unauthorized,
+)
+from .media import HEAD_BYTES, is_name, sniff
+from .storage import FULL, Storage, StoredFile
+
+logger = logging.getLogger(__name__)
+
+JST = timezone(timedelta(hours=9))
+YEAR_SECONDS = 31_536_000
+CHUNK_BYTES = 256 * 1024
+
+bp = Blueprint("files", __name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the views of one app work with."""
+
+    settings: Settings
+    storage: Storage
+
+
+def context() -> Context:
+    """Return the current app's context."""
+    return cast(Context, current_app.extensions["file_server"])
+
+
+@bp.post("/upload")
+def upload() -> ResponseReturnValue:
+    """Store one image and answer its path."""
+    settings = context().settings
+    if settings.upload_token:
+        _require_token(settings.upload_token)
+    file = cast(BinaryIO, _parse_upload().stream)
+    head = file.read(HEAD_BYTES)
+    if not head:
+        raise BadUpload("The uploaded file is empty.")
+    if file.seek(0, os.SEEK_END) > settings.max_upload:
+        raise TooLarge
+    extension = sniff(head)
+    if extension is None:
+        raise NotAnImage
+    return {"url": f"/i/{context().storage.save(file, extension)}"}
+
+
+@bp.get("/i/<fid>")
+def fetch(fid: str) -> ResponseReturnValue:
+    """Answer a stored file; it never changes, so it may be kept for a year."""
+    if not is_name(fid):
+        raise FileMissing
+    response = _deliver(context().storage.open(fid))
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
+
+
+@bp.get("/latest")
+def latest() -> ResponseReturnValue:
+    """Answer the newest upload's URL and its time in Japan."""
+    settings = context().settings
+    _require_token(settings.bearer_token)
+    newest = context().storage.latest()
+    return {
+        "url": f"{settings.public_url or _request_base()}/i/{newest.name}",
+        "updated_at": newest.uploaded_at.astimezone(JST).isoformat(timespec="seconds"),
+    }
+
+
+@bp.get("/latest/raw")
+def latest_raw() -> ResponseReturnValue:
+    """Answer the newest upload's bytes."""
+    _require_token(context().settings.bearer_token)
+    storage = context().storage
+    try:
+        file = storage.open(storage.latest().name)
+    except FileMissing:
+        # A new upload let the old latest expire between the two calls.
+        file = storage.open(storage.latest().name)
+    response = _deliver(file)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """Answer while the process lives."""
+    return {"status": "ok"}
+
+
+@bp.get("/readyz")
+def readyz() -> ResponseReturnValue:
+    """Answer 200 when uploads could be stored now, else 503 with the reason."""
+    context().storage.check()
+    return {"status": "ready"}
+
+
+def _require_token(token: str) -> None:
+    # By hand: the framework's parser takes a token with "=" in it for parameters.
+    header = request.headers.get("Authorization", "")
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        raise Unauthorized
+    # Bytes: comparing texts raises an error for a letter beyond ASCII.
+    sent = given.strip().encode("latin-1", "replace")
+    if not hmac.compare_digest(sent, token.encode()):
+        raise Forbidden
+
+
+def _parse_upload() -> FileStorage:
+    if request.mimetype != "multipart/form-data":
+        raise BadUpload
+    try:
+        file = request.files.get("file")
+    except HTTPException:
+        raise
+    except FileNotFoundError as error:
+        # No temporary folder takes a file: all of them are full.
+        raise StorageFull from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise StorageFull from error
+        raise BadUpload("The body could not be read to its end.") from None
+    except Exception as error:  # the web server's own kinds for a broken body
+        logger.info("a body is unreadable: %r", error)
+        raise BadUpload("The body could not be read to its end.") from None
+    if file is None:
+        raise BadUpload
+    return file
+
+
+def _request_base() -> str:
+    # Not url_root: its path can be set by a header on the way.
+    trusted = context().settings.trusted_hosts
+    host = request.host
+    if trusted and not host_is_trusted(host, trusted):
+        raise BadUpload("The request came with a Host that this server does not have.")
+    if not host:
+        environ = request.environ
+        host = f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    return f"{request.scheme}://{host}"
+
+
+def _deliver(file: StoredFile) -> Response:
+    body = FileWrapper(file.stream, CHUNK_BYTES)
+    response = Response(body, direct_passthrough=True)
+    response.call_on_close(file.stream.close)
+    response.content_length = file.size
+    response.content_type = file.media_type or "application/octet-stream"
+    if file.media_type is None:
+        response.headers["Content-Disposition"] = "attachment"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    response.headers["Cache-Control"] = f"public, max-age={_max_age(file)}, immutable"
+    response.set_etag(file.name.partition(".")[0])
+    response.last_modified = file.uploaded_at
+    try:
+        response.make_conditional(
+            request.environ, accept_ranges=True, complete_length=file.size
+        )
+    except HTTPException:
+        response.close()
+        raise
+    return response
+
+
+def _max_age(file: StoredFile) -> int:
+    ttl = context().settings.ttl
+    if not ttl:
+        return YEAR_SECONDS
+    left = file.uploaded_at.timestamp() + ttl - time.time()
+    return max(0, min(YEAR_SECONDS, int(left)))
