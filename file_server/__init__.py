@@ -31,8 +31,8 @@ def create_app(
     settings = settings or Settings.from_env(os.environ)
     if settings.bearer_token == DEFAULT_TOKEN:
         logger.warning(
-            "BEARER_TOKEN is not set: everybody knows the default, %s. "
-            "Set BEARER_TOKEN before others can reach this server.",
+            "BEARER_TOKEN is the default, %s, which everybody knows: "
+            "set BEARER_TOKEN before others can reach this server.",
             DEFAULT_TOKEN,
         )
     storage = storage or open_storage(settings)
@@ -42,6 +42,7 @@ def create_app(
     app.config["MAX_FORM_PARTS"] = 20
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["file_server"] = views.Context(settings, storage)
     app.register_blueprint(views.bp)
     if settings.trusted_proxies:

@@ -49,28 +49,24 @@ def install(app: Flask) -> None:
     app.after_request(_finish)
     app.register_error_handler(FileServerError, _render_own)
     app.register_error_handler(HTTPException, _render_http)
-    app.wsgi_app = RealScheme(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = with_real_scheme(app.wsgi_app)  # type: ignore[method-assign]
 
 
-class RealScheme:
-    """Middleware: the scheme of the socket, whatever forwarding headers claim.
+def with_real_scheme(app: WSGIApplication) -> WSGIApplication:
+    """Wrap an app so that it sees the socket's scheme, whatever headers claim.
 
     gunicorn believes X-Forwarded-Proto from any process of this machine; only the
     proxies that are counted in the settings may say so, and they come after this.
     """
 
-    def __init__(self, app: WSGIApplication) -> None:
-        self.app = app
-
-    def __call__(
-        self, environ: WSGIEnvironment, start: StartResponse
-    ) -> Iterable[bytes]:
-        """Answer a request."""
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         connection = environ.get("gunicorn.socket")
         if connection is not None:
             secure = isinstance(connection, ssl.SSLSocket)
             environ["wsgi.url_scheme"] = "https" if secure else "http"
-        return self.app(environ, start)
+        return app(environ, start)
+
+    return answer
 
 
 def _begin() -> None:
