@@ -27,14 +27,9 @@ from PIL import (
 
 from flux_api.data_urls import decode_base64, decode_data_url
 from flux_api.errors import InvalidImage, InvalidRequest
-from flux_api.image_headers import (
-    MAX_PIXELS,
-    HeaderError,
-    check_header,
-    check_size,
-    read_orientation,
-    sniff_format,
-)
+from flux_api.exif import read_orientation
+from flux_api.image_headers import check_header, sniff_format
+from flux_api.image_limits import MAX_PIXELS, HeaderError, check_size
 
 __all__ = [
     "EncodedImage",
@@ -69,7 +64,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PROFILE_MODES = {"GRAY": ("L", "LA"), "RGB": ("RGB", "RGBA"), "CMYK": ("CMYK",)}
+_PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
@@ -131,6 +126,9 @@ def _decode(data: bytes, param: str) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _read(kind: str, data: bytes) -> tuple[Image.Image, Image.Image | None]:
+    if kind == "AVIF":
+        # With this brand the decoder takes the still picture, never a track of frames.
+        data = data[:8] + b"avif" + data[12:]
     image = _READERS[kind](BytesIO(data))
     check_size(*image.size)
     orientation = _orientation(image)
@@ -148,7 +146,7 @@ def _read(kind: str, data: bytes) -> tuple[Image.Image, Image.Image | None]:
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(image.tag_v2.get(274, 1))
+        return 1  # Pillow turns these by itself.
     return read_orientation(image.info.get("exif", b""))
 
 
@@ -164,7 +162,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         image = image.convert("RGBA")
         return image.convert("RGB"), image.getchannel("A")
     if image.mode in ("L", "RGB", "CMYK"):
-        return image.copy(), None
+        return image, None
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
@@ -179,22 +177,27 @@ def _split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _open_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    return ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else None
+    try:
+        return ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else None
+    except OSError as error:
+        raise HeaderError("has a corrupt colour profile") from error
 
 
 def _to_srgb(
     image: Image.Image, profile: ImageCms.ImageCmsProfile | None
 ) -> Image.Image:
-    if profile is None:
+    if profile is None or not _needs_conversion(image.mode, profile.profile):
         return image.convert("RGB")
-    space = profile.profile.xcolor_space.strip()
-    if image.mode not in _PROFILE_MODES.get(space, ()):
-        return image.convert("RGB")  # Made for other colours than these: ignored.
-    if space == "RGB" and "sRGB" in (profile.profile.profile_description or ""):
-        return image
     converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
     assert converted is not None
     return converted
+
+
+def _needs_conversion(mode: str, profile: ImageCms.core.CmsProfile) -> bool:
+    """Whether the profile is for such colours, and another one than sRGB."""
+    if _PROFILE_MODES.get(profile.xcolor_space.strip()) != mode:
+        return False
+    return mode != "RGB" or "sRGB" not in (profile.profile_description or "")
 
 
 def encode_image(
