@@ -17,7 +17,6 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageChops,
-    ImageCms,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -25,6 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from flux_api.colours import open_profile, split_alpha, to_srgb
 from flux_api.data_urls import decode_base64, decode_data_url
 from flux_api.errors import InvalidImage, InvalidRequest
 from flux_api.exif import read_orientation
@@ -64,8 +64,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
-_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +130,11 @@ def _read(kind: str, data: bytes) -> tuple[Image.Image, Image.Image | None]:
     image = _READERS[kind](BytesIO(data))
     check_size(*image.size)
     orientation = _orientation(image)
-    profile = _open_profile(image.info.get("icc_profile"))
+    profile = open_profile(image.info.get("icc_profile"))
     image.load()
     orientation = _orientation(image) if orientation == 1 else orientation
-    colours, alpha = _split(image)
-    colours = _to_srgb(colours, profile)
+    colours, alpha = split_alpha(image)
+    colours = to_srgb(colours, profile)
     if turn := _TURNS.get(orientation):
         colours = colours.transpose(turn)
         alpha = alpha and alpha.transpose(turn)
@@ -148,56 +146,6 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 1  # Pillow turns these by itself.
     return read_orientation(image.info.get("exif", b""))
-
-
-def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Colours in L, RGB or CMYK, and the alpha channel."""
-    if image.mode.startswith("I;16"):
-        return _split_grey16(image)
-    if image.mode in ("I", "F"):
-        raise HeaderError("has 32-bit samples, which are not supported")
-    if image.mode in ("RGBA", "LA"):
-        return image.convert(image.mode[:-1]), image.getchannel("A")
-    if image.mode in ("PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return image.convert("RGB"), image.getchannel("A")
-    if image.mode in ("L", "RGB", "CMYK"):
-        return image, None
-    return image.convert("L" if image.mode == "1" else "RGB"), None
-
-
-def _split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Scaled to 8 bits: Pillow's own conversion cuts everything above 255 off."""
-    samples = numpy.asarray(image)
-    grey = Image.fromarray((samples >> 8).astype(numpy.uint8))
-    key = image.info.get("transparency")
-    if key is None:
-        return grey, None
-    return grey, Image.fromarray(numpy.where(samples == key, 0, 255).astype("uint8"))
-
-
-def _open_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    try:
-        return ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else None
-    except OSError as error:
-        raise HeaderError("has a corrupt colour profile") from error
-
-
-def _to_srgb(
-    image: Image.Image, profile: ImageCms.ImageCmsProfile | None
-) -> Image.Image:
-    if profile is None or not _needs_conversion(image.mode, profile.profile):
-        return image.convert("RGB")
-    converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
-    assert converted is not None
-    return converted
-
-
-def _needs_conversion(mode: str, profile: ImageCms.core.CmsProfile) -> bool:
-    """Whether the profile is for such colours, and another one than sRGB."""
-    if _PROFILE_MODES.get(profile.xcolor_space.strip()) != mode:
-        return False
-    return mode != "RGB" or "sRGB" not in (profile.profile_description or "")
 
 
 def encode_image(
