@@ -26,6 +26,7 @@ class Settings:
     model: str = "tiny"
     max_upload_mb: int = 64
     trusted_proxies: int = 0
+    request_timeout: float = 280.0
     allow_private_urls: bool = False
     allow_private_nets: tuple[Network, ...] = ()
 
@@ -47,9 +48,10 @@ class Settings:
             file_server=read.url("FILE_SERVER"),
             file_server_public_url=read.url("FILE_SERVER_PUBLIC_URL"),
             file_server_upload_token=read.text("FILE_SERVER_UPLOAD_TOKEN"),
-            model=read.text("FLUX_MODEL") or cls.model,
+            model=read.text("FLUX_MODEL") or "tiny",
             max_upload_mb=read.integer("FLUX_MAX_UPLOAD_MB", 64, 1, 4096),
             trusted_proxies=read.integer("FLUX_TRUSTED_PROXIES", 0, 0, 10),
+            request_timeout=read.number("FLUX_REQUEST_TIMEOUT", 280.0, 1, 86_400),
             allow_private_urls=read.switch("FLUX_ALLOW_PRIVATE_URLS"),
             allow_private_nets=read.networks("FLUX_ALLOW_PRIVATE_NETS"),
         )

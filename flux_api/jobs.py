@@ -75,7 +75,7 @@ class Job:
 
     @property
     def run_seconds(self) -> float:
-        """Seconds from the first picture's start to the end (so far), 0 while queued."""
+        """Seconds from the first picture's start to the end (so far), else 0."""
         if self._started is None:
             return 0.0
         return (self._ended or time.monotonic()) - self._started
@@ -143,7 +143,9 @@ class Job:
         """Let the pictures go; what remains is the job's story."""
         with self._changed:
             self._results.clear()
-            kept = [(n, e) for n, e in self._events if not isinstance(e, PartialImage)]
+            kept: list[tuple[int, Event]] = [
+                (n, e) for n, e in self._events if not isinstance(e, PartialImage)
+            ]
             if kept and isinstance(kept[-1][1], Completed):
                 kept[-1] = (kept[-1][0], Completed(()))
             self._events = kept
@@ -155,7 +157,7 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class ImageTask:
-    """One picture of a job; ``beat`` is when it last showed life (monotonic seconds)."""
+    """One picture of a job; ``beat`` is its last sign of life in monotonic seconds."""
 
     job: Job
     index: int

@@ -6,6 +6,7 @@ It decides who runs next and when; how pictures are made is its backend's affair
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import logging
 import os
 import secrets
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 KEPT_SECONDS = 600.0
 KEPT_JOBS = 1000
 LAST_WORDS_SECONDS = 10.0
-_RELOAD_SECONDS = (5.0, 15.0, 60.0, 300.0)
+_RELOAD_SECONDS = (5.0, 15.0, 60.0)
 
 
 class BackendBroken(Exception):
@@ -57,17 +58,20 @@ class Backend(Protocol):
 
 class PipelineManager:
     """The only one that touches pipelines. ``submit`` queues a request as n tasks, one
-    a picture; callers take turns, so nobody waits behind another's ten pictures."""
+    a picture; callers take turns, so nobody waits behind another's ten pictures.
+    ``make_backend`` runs in the loading thread, so that heavy imports delay nobody.
+    """
 
     def __init__(
         self,
-        backend: Backend,
+        make_backend: Callable[[], Backend],
         *,
         max_queue: int = 32,
         step_timeout: float = 60.0,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
-        self._backend = backend
+        self._make_backend = make_backend
+        self._backend: Backend
         self._max_queue = max_queue
         self._step_timeout = step_timeout
         self._exit_process = exit_process
@@ -99,24 +103,21 @@ class PipelineManager:
         self._not_ready = "shutting down"
 
     def _load(self) -> None:
-        for attempt in range(len(_RELOAD_SECONDS) + 1):
+        for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
             try:
-                self._backend.load(self._say)
+                backend = self._make_backend()
+                backend.load(self._say)
+                break
             except BackendBroken as broken:
                 self._give_up(broken)
                 return
             except Exception as error:  # whatever a loader can raise: ready says so
-                reason = error.message if isinstance(error, FluxError) else None
-                reason = reason or type(error).__name__
-                logger.exception("loading failed")
-                pause = _RELOAD_SECONDS[min(attempt, len(_RELOAD_SECONDS) - 1)]
+                reason = getattr(error, "message", type(error).__name__)
+                logger.exception("loading failed, next try in %g s", pause)
                 self._not_ready = f"loading failed: {reason}"
                 time.sleep(pause)
-            else:
-                break
-        else:
-            return
-        for number in range(self._backend.slots):
+        self._backend = backend
+        for number in range(backend.slots):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()

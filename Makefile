@@ -1,0 +1,59 @@
+# The two commands:  make serve   make test
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+TORCH := torch==2.13.0
+SERVE_OPTIONS ?=
+
+.PHONY: help install install-dev serve test test-deps lint fuzz clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make serve    install what is needed, then run the API and the file server"
+	@echo "make test     install what is needed, then run every test"
+	@echo "make install  only install"
+
+$(PYTHON):
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: set PYTHON3=..."; exit 1; }
+	@$(PYTHON3) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "python3-venv is missing: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON3) -m venv $(VENV)
+
+# Torch first, from the index that fits the machine; see install_torch.py.
+$(VENV)/.installed: requirements.txt install_torch.py | $(PYTHON)
+	$(PYTHON) install_torch.py $(TORCH)
+	$(PYTHON) -m pip install -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-s3.txt
+	$(PYTHON) -m pip install -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.installed
+
+install-dev: $(VENV)/.installed-dev
+
+serve: install
+	@exec $(PYTHON) serve.py $(SERVE_OPTIONS)
+
+test: install-dev
+	$(PYTHON) -m pytest
+
+lint: install-dev
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+fuzz: install-dev
+	$(PYTHON) -m tests.fuzz
+
+# The system programs that some tests drive.
+test-deps:
+	apt-get update
+	apt-get install -y --no-install-recommends curl
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+-include training/train.mk

@@ -1,0 +1,93 @@
+"""Flux Imaging API: a self-hosted HTTP server for Flux image generation and editing.
+
+This module puts the parts together; nothing but ``wsgi.py`` and tests imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flux_api.blueprints import Context, answers, openai, original, service
+from flux_api.config import BadSetting, Settings
+from flux_api.delivery import FileServer
+from flux_api.fetch import Fetcher, FetchPolicy
+from flux_api.manager import Backend, PipelineManager
+from flux_api.models import MODEL_INFO
+
+_manager: PipelineManager | None = None
+_manager_lock = threading.Lock()
+
+
+def create_app(
+    settings: Settings | None = None, *, manager: PipelineManager | None = None
+) -> Flask:
+    """The API as a Flask application. Without ``manager`` it shares the process's own;
+    loading begins when the server says that the worker has booted (see
+    ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
+    settings = settings or Settings.from_env(os.environ)
+    if settings.model not in MODEL_INFO:
+        known = ", ".join(MODEL_INFO)
+        raise BadSetting(f"FLUX_MODEL={settings.model!r}: one of {known}")
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    here = Context(
+        settings=settings,
+        manager=manager or get_manager(settings),
+        models={settings.model: MODEL_INFO[settings.model]},
+        fetcher=Fetcher(fetch_policy(settings)),
+        file_server=file_server(settings),
+    )
+    app.extensions["flux_api"] = here
+    answers.install(app)
+    app.before_request(here.manager.start)
+    for blueprint in (original.bp, openai.bp, service.bp):
+        app.register_blueprint(blueprint)
+    if hops := settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=0
+        )
+    return app
+
+
+def get_manager(settings: Settings) -> PipelineManager:
+    """The process's one pipeline manager, made at the first call."""
+    global _manager
+    with _manager_lock:
+        if _manager is None:
+            _manager = PipelineManager(lambda: _make_backend(settings))
+        return _manager
+
+
+def fetch_policy(settings: Settings) -> FetchPolicy:
+    """What ``input_image_url`` may reach under ``settings``."""
+    own = (settings.file_server, settings.file_server_public_url)
+    return FetchPolicy(
+        own_origins=tuple(base for base in own if base),
+        allowed_networks=settings.allow_private_nets,
+        allow_private=settings.allow_private_urls,
+        max_bytes=settings.max_upload_bytes,
+    )
+
+
+def file_server(settings: Settings) -> FileServer | None:
+    """Where pictures are uploaded to, None where answers carry Base64."""
+    if settings.file_server is None or settings.public_file_server is None:
+        return None
+    return FileServer(
+        settings.file_server,
+        settings.public_file_server,
+        settings.file_server_upload_token,
+    )
+
+
+def _make_backend(settings: Settings) -> Backend:
+    # Imports torch and diffusers: seconds, spent in the loading thread.
+    from flux_api.backend import DiffusersBackend
+
+    return DiffusersBackend(MODEL_INFO, settings.model)

@@ -1,0 +1,112 @@
+"""What every answer has in common: errors in the caller's dialect, the request id."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import secrets
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from flux_api.blueprints.bodies import CountedInput, drain
+from flux_api.errors import (
+    FluxError,
+    InsufficientStorage,
+    InvalidRequest,
+    PayloadTooLarge,
+)
+
+logger = logging.getLogger(__name__)
+
+OPENAI_PREFIXES = ("/v1/", "/images/", "/models", "/openai/")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def install(app: Flask) -> None:
+    """Give ``app`` its error handlers and the headers of every answer."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(FluxError, _render)
+    app.register_error_handler(HTTPException, _render_http)
+    app.register_error_handler(OSError, _render_os)
+    app.register_error_handler(Exception, _render_unexpected)
+
+
+def _begin() -> None:
+    asked = request.headers.get("X-Request-Id", "")
+    known = _REQUEST_ID.fullmatch(asked)
+    g.request_id = asked if known else f"req_{secrets.token_hex(16)}"
+    request.environ["wsgi.input"] = CountedInput(request.environ["wsgi.input"])
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.status_code >= 400:
+        response.headers["Cache-Control"] = "no-store"
+        limit = request.max_content_length or 0
+        drain(request, max(4 * limit, 1 << 28))
+    return response
+
+
+def _speaks_openai() -> bool:
+    return f"{request.path}/".startswith(OPENAI_PREFIXES)
+
+
+def _render(error: FluxError) -> Response:
+    if _speaks_openai():
+        response = jsonify(
+            error={
+                "message": error.message,
+                "type": error.type,
+                "param": error.param,
+                "code": error.code,
+            }
+        )
+    else:
+        response = jsonify(error=error.message)
+    response.status_code = error.status
+    if error.retry_after is not None:
+        seconds = min(60, max(1, round(error.retry_after)))
+        response.headers["Retry-After"] = str(seconds)
+    if error.status >= 500 and not error.should_retry:
+        response.headers["X-Should-Retry"] = "false"
+    return response
+
+
+def _render_http(error: HTTPException) -> Response:
+    """Flask's and Werkzeug's own errors: their status in our words."""
+    status = error.code or 500
+    if status == 413:
+        limit = (request.max_content_length or 0) // 2**20
+        return _render(PayloadTooLarge(f"The body is larger than {limit} MiB."))
+    known = _HTTP_ERRORS.get(status)
+    message = known[0] if known else (error.name or "Error") + "."
+    refusal = InvalidRequest(message, code=known[1] if known else None)
+    refusal.status = status
+    response = _render(refusal)
+    if allowed := getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+_HTTP_ERRORS = {
+    400: ("The request is malformed.", "invalid_request"),
+    404: ("There is nothing at this address.", "not_found"),
+    405: ("This address does not take that method.", "method_not_allowed"),
+    415: ("Send a form or JSON.", "unsupported_media_type"),
+}
+
+
+def _render_os(error: OSError) -> Response:
+    if error.errno in _DISK_FULL:
+        return _render(InsufficientStorage("The server's disk is full."))
+    return _render_unexpected(error)
+
+
+def _render_unexpected(error: Exception) -> Response:
+    logger.error("request %s failed", g.get("request_id"), exc_info=error)
+    return _render(FluxError("Something went wrong in the server."))

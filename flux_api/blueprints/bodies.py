@@ -1,0 +1,157 @@
+"""Request bodies, form or JSON, to plain values and uploaded bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
+
+from flask import Request
+from werkzeug.exceptions import UnsupportedMediaType
+
+from flux_api.errors import InvalidRequest
+
+FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+DRAIN_SECONDS = 10.0
+_DEEPEST_JSON = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file part: the form's name for it, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """``values`` by name (a form's are text, the first of each name), ``uploads`` in
+    the order of arrival."""
+
+    values: dict[str, Any]
+    uploads: list[Upload]
+
+    def files(self, *names: str) -> Iterator[bytes]:
+        """The bytes of the uploads called ``names``."""
+        return (upload.data for upload in self.uploads if upload.name in names)
+
+
+def read_body(request: Request) -> Body:
+    """The body of a form post or a JSON post. InvalidRequest when it is cut off or
+    malformed, UnsupportedMediaType when it is neither."""
+    media_type = request.mimetype
+    if media_type in FORM_TYPES:
+        return _read_form(request)
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return Body(_read_json(request), [])
+    if not media_type and not request.get_data():
+        return Body({}, [])
+    raise UnsupportedMediaType("Send a form or JSON.")
+
+
+def drain(request: Request, most: int) -> None:
+    """Read what is left of the body, at most ``most`` bytes and ten seconds: a client
+    that is still sending would meet a reset instead of the answer."""
+    stream: BinaryIO | None = request.environ.get("wsgi.input")
+    if stream is None or not request.environ.get("wsgi.input_terminated"):
+        return
+    until, left = time.monotonic() + DRAIN_SECONDS, most
+    try:
+        while left > 0 and time.monotonic() < until:
+            part = stream.read(min(left, 1 << 16))
+            if not part:
+                return
+            left -= len(part)
+    except (OSError, ValueError):
+        return
+
+
+class CountedInput:
+    """``wsgi.input`` that counts what was read: a body cut off in the middle is
+    otherwise no error under gunicorn, and a form with missing parts looks whole."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As the stream's own."""
+        return self._counted(self._stream.read(size))
+
+    def readline(self, size: int = -1) -> bytes:
+        """As the stream's own."""
+        return self._counted(self._stream.readline(size))
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        """As the stream's own."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _counted(self, data: bytes) -> bytes:
+        self.count += len(data)
+        return data
+
+
+def _read_form(request: Request) -> Body:
+    # Reading `files` parses the whole form.
+    uploads = [
+        Upload(name, storage.read())
+        for name, storages in request.files.lists()
+        for storage in storages
+        # A browser's form sends an empty part for a file that was not chosen.
+        if storage.filename
+    ]
+    _check_complete(request)
+    values: dict[str, Any] = {}
+    for name, texts in request.form.lists():
+        values[name] = texts[0] if len(texts) == 1 else texts
+    if not values and not uploads and request.mimetype == "multipart/form-data":
+        raise InvalidRequest("The form is empty or was cut off.")
+    return Body(values, uploads)
+
+
+def _read_json(request: Request) -> dict[str, Any]:
+    data = request.get_data(cache=False)
+    _check_complete(request)
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+        if _depth(value) > _DEEPEST_JSON:
+            raise RecursionError
+    except RecursionError:
+        raise InvalidRequest("The JSON is nested too deeply.") from None
+    except (ValueError, UnicodeDecodeError):
+        raise InvalidRequest("The body is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _depth(value: object) -> int:
+    deepest, level = 0, [value]
+    while level and deepest <= _DEEPEST_JSON:
+        deepest += 1
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return deepest
+
+
+def _check_complete(request: Request) -> None:
+    stream = request.environ.get("wsgi.input")
+    expected = request.content_length
+    if isinstance(stream, CountedInput) and expected is not None:
+        drain(request, expected)
+        if stream.count < expected:
+            raise InvalidRequest("The request body was cut off.")

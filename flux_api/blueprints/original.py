@@ -1,0 +1,181 @@
+"""The original API: ``POST /process`` and ``POST /process/raw``."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from flux_api.blueprints import Context, context
+from flux_api.blueprints.bodies import Body, read_body
+from flux_api.blueprints.waiting import job_headers, submit, wait_for
+from flux_api.core import ImageRequest, ImageResult
+from flux_api.errors import InvalidRequest
+from flux_api.images import (
+    decode_base64,
+    decode_data_url,
+    decode_image,
+    encode_image,
+)
+from flux_api.jobs import Job
+from flux_api.models import find_model
+from flux_api.parameters import (
+    MAX_GUIDANCE,
+    MAX_STEPS,
+    choose_mode,
+    complete_request,
+    parse_integer,
+    parse_number,
+    parse_seed,
+    parse_text,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+bp = Blueprint("original", __name__)
+
+_LARGEST_SIDE = 16_384
+_LONGEST_TOKEN = 4096
+
+
+@bp.post("/process")
+def process() -> Response:
+    """One picture as JSON: a URL on the file server, else Base64."""
+    here = context()
+    job, result = _make(here)
+    encoded = encode_image(result.image)
+    answer = _facts(job, result)
+    headers = job_headers(job)
+    url = here.file_server.upload(encoded) if here.file_server else None
+    if url is not None:
+        answer = {"result_image_url": url} | answer
+    else:
+        text = base64.b64encode(encoded.data).decode("ascii")
+        answer = {"result_image_base64": text} | answer
+        if here.file_server:
+            headers["X-Flux-Delivery"] = "fallback"
+    response = jsonify(answer)
+    response.headers.update(headers)
+    return response
+
+
+@bp.post("/process/raw")
+def process_raw() -> Response:
+    """One picture as ``image/png``, its facts in the headers."""
+    job, result = _make(context())
+    encoded = encode_image(result.image)
+    facts = _facts(job, result)
+    response = Response(encoded.data, mimetype=encoded.media_type)
+    response.headers.update(job_headers(job))
+    for header, name in _FACT_HEADERS.items():
+        if name in facts:
+            response.headers[header] = str("" if facts[name] is None else facts[name])
+    response.headers["X-Flux-Loras"] = json.dumps(facts["loras"])
+    return response
+
+
+_FACT_HEADERS = {
+    "X-Flux-Seed": "seed",
+    "X-Flux-Mode": "mode",
+    "X-Flux-Width": "width",
+    "X-Flux-Height": "height",
+    "X-Flux-Native-Width": "native_width",
+    "X-Flux-Native-Height": "native_height",
+    "X-Flux-Steps": "num_inference_steps",
+    "X-Flux-Guidance-Scale": "guidance_scale",
+    "X-Flux-Model": "model",
+}
+
+
+def _make(here: Context) -> tuple[Job, ImageResult]:
+    body = read_body(request)
+    here.manager.check_ready()
+    image_request = _parse(here, body)
+    job = submit(here, request, image_request, body.values)
+    return job, wait_for(here, request, job)[0]
+
+
+def _parse(here: Context, body: Body) -> ImageRequest:
+    values = body.values
+    for name, value in values.items():
+        if name in _SINGLE and isinstance(value, list):
+            raise InvalidRequest(f"'{name}' was given more than once.", param=name)
+    # The cheap checks first: nothing is fetched for a request that fails anyway.
+    prompt = parse_text(values.get("prompt"), "prompt")
+    seed = parse_seed(values.get("seed"))
+    width = parse_integer(values.get("width"), "width", 1, _LARGEST_SIDE)
+    height = parse_integer(values.get("height"), "height", 1, _LARGEST_SIDE)
+    num_inference_steps = parse_integer(
+        values.get("num_inference_steps"), "num_inference_steps", 1, MAX_STEPS
+    )
+    guidance_scale = parse_number(
+        values.get("guidance_scale"), "guidance_scale", 0, MAX_GUIDANCE
+    )
+    model = parse_text(values.get("model"), "model", 256)
+    name = find_model(here.models, here.settings.model, model, strict=False)
+    images = _input_image(here, body)
+    return complete_request(
+        name,
+        here.models[name],
+        choose_mode(prompt, images),
+        prompt=prompt,
+        negative_prompt=parse_text(values.get("negative_prompt"), "negative_prompt"),
+        images=images,
+        guidance_scale=guidance_scale,
+        width=width,
+        height=height,
+        num_inference_steps=num_inference_steps,
+        seed=seed,
+    )
+
+
+_SINGLE = frozenset(
+    {"prompt", "negative_prompt", "input_file", "input_image_url", "bearer_token"}
+    | {"seed", "width", "height", "guidance_scale", "num_inference_steps"}
+    | {"model", "job_id"}
+)
+
+
+def _input_image(here: Context, body: Body) -> tuple[Image, ...]:
+    """The picture of ``input_file``, else that of ``input_image_url``, else none."""
+    files = list(body.files("input_file"))
+    if len(files) > 1:
+        message = "'input_file' was given more than once."
+        raise InvalidRequest(message, param="input_file")
+    if files:
+        return (decode_image(files[0], param="input_file"),)
+    longest = here.settings.max_upload_bytes
+    if text := parse_text(body.values.get("input_file"), "input_file", longest):
+        decode = decode_data_url if text.startswith("data:") else decode_base64
+        data = decode(text, param="input_file")
+        return (decode_image(data, param="input_file"),)
+    url = parse_text(body.values.get("input_image_url"), "input_image_url", longest)
+    if url is None:
+        return ()
+    token = parse_text(body.values.get("bearer_token"), "bearer_token", _LONGEST_TOKEN)
+    data = here.fetcher.fetch(url.strip(), bearer_token=token, param="input_image_url")
+    return (decode_image(data, param="input_image_url"),)
+
+
+def _facts(job: Job, result: ImageResult) -> dict[str, Any]:
+    made = job.request
+    facts: dict[str, Any] = {
+        "seed": result.seed,
+        "mode": made.mode,
+        "width": result.image.width,
+        "height": result.image.height,
+        "guidance_scale": made.guidance_scale,
+        "num_inference_steps": made.num_inference_steps,
+        "model": made.model,
+        "loras": [
+            {"name": lora.name, "adapter_weight": lora.adapter_weight}
+            for lora in made.loras
+        ],
+        "job_id": job.id,
+    }
+    if result.native_size is not None:
+        facts["native_width"], facts["native_height"] = result.native_size
+    return facts

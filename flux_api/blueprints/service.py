@@ -1,0 +1,24 @@
+"""Health and readiness."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from flux_api.blueprints import context
+
+bp = Blueprint("service", __name__)
+
+
+@bp.get("/healthz")
+def healthz() -> Response:
+    """200 as long as the process answers."""
+    return jsonify(status="ok")
+
+
+@bp.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """200 when requests are taken, else 503 with the reason."""
+    manager = context().manager
+    if manager.not_ready is not None:
+        return jsonify(status="not ready", reason=manager.not_ready), 503
+    return jsonify(status="ready", model=context().settings.model), 200

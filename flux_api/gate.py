@@ -1,0 +1,157 @@
+"""Continuous batching: one turn at the device, and forwards that requests share.
+
+Each running picture is a stock ``pipeline.__call__`` in a thread of its own. All of
+them hold one lock while they compute, and give it up only where their transformer is
+called: there the calls of equal shape are joined into one forward, by whoever comes
+last. So exactly one thread drives the device at any time, pictures at different steps
+share a forward, and they join and leave between steps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Turn:
+    """The lock of the device, and the calls that wait for a shared forward."""
+
+    def __init__(self, *, share: bool) -> None:
+        self._lock = threading.Condition(threading.RLock())
+        self._share = share
+        self._present = 0
+        self._calls: list[_Call] = []
+        self.forwards = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the device for a picture's run; :meth:`forward` lends it meanwhile."""
+        with self._lock:
+            self._present += 1
+            try:
+                yield
+            finally:
+                self._present -= 1
+                self._lock.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the device once every running picture has ended: to load or to evict."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._present == 0)
+            yield
+
+    def forward(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+        """``module(**kwargs)``, perhaps as part of a larger batch; its own error is
+        raised. Only within :meth:`taken`."""
+        if not self._share or self._present == 1 or not joinable(kwargs):
+            self.forwards += 1
+            return module(**kwargs)
+        call = _Call(module, kwargs)
+        self._calls.append(call)
+        while not call.done:
+            if len(self._calls) == self._present:
+                self._run_together()
+            else:
+                self._lock.wait()
+        if call.error is not None:
+            raise call.error
+        return call.output
+
+    def _run_together(self) -> None:
+        first = self._calls[0]
+        calls = [call for call in self._calls if call.shape == first.shape]
+        for call in calls:
+            self._calls.remove(call)
+        self.forwards += 1
+        try:
+            kwargs, counts = join([call.kwargs for call in calls])
+            output = first.module(**kwargs)
+            parts = output[0].split(counts)
+            for call, part in zip(calls, parts, strict=True):
+                call.output = (part,)
+        except Exception as error:  # each caller meets it in its own thread
+            for call in calls:
+                call.error = error
+        for call in calls:
+            call.done = True
+        self._lock.notify_all()
+
+
+class Gate:
+    """Stands where a pipeline's transformer stands. ``check`` runs before each call
+    and raises to stop the picture; everything else is the transformer's own."""
+
+    def __init__(
+        self, module: torch.nn.Module, turn: Turn, check: Callable[[], None]
+    ) -> None:
+        self._module, self._turn, self._check = module, turn, check
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        self._check()
+        return self._turn.forward(self._module, kwargs)
+
+
+class _Call:
+    def __init__(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+        self.module, self.kwargs = module, kwargs
+        self.shape: Hashable = (id(module), shape_of(kwargs))
+        self.done = False
+        self.output: Any = None
+        self.error: Exception | None = None
+
+
+def joinable(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call can share a forward: it answers with a tuple and carries no state
+    of its own (IP adapters, key-value caches)."""
+    if kwargs.get("return_dict", True) or "hidden_states" not in kwargs:
+        return False
+    return all(
+        value is None or isinstance(value, (torch.Tensor, str, int, float, bool))
+        for name, value in kwargs.items()
+        if name != "joint_attention_kwargs" or value
+    )
+
+
+def shape_of(kwargs: Mapping[str, Any]) -> Hashable:
+    """What must be equal between calls of one forward: everything but the batch
+    dimension, and position ids without one by value."""
+    key: list[Hashable] = []
+    for name, value in sorted(kwargs.items()):
+        if not isinstance(value, torch.Tensor):
+            key.append((name, str(value)))
+        elif _is_shared(name, value):
+            numbers = value.float().cpu().numpy()
+            key.append((name, tuple(value.shape), numbers.tobytes()))
+        else:
+            key.append((name, tuple(value.shape[1:]), value.dtype))
+    return tuple(key)
+
+
+def join(calls: list[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:
+    """The keyword arguments of one forward over all ``calls`` of one shape, and how
+    many samples of its batch belong to each."""
+    counts = [call["hidden_states"].shape[0] for call in calls]
+    joined: dict[str, Any] = {}
+    for name, value in calls[0].items():
+        if isinstance(value, torch.Tensor) and not _is_shared(name, value):
+            parts = [
+                call[name].expand(count, *value.shape[1:])
+                for call, count in zip(calls, counts, strict=True)
+            ]
+            joined[name] = torch.cat(parts)
+        else:
+            joined[name] = value
+    return joined, counts
+
+
+def _is_shared(name: str, value: torch.Tensor) -> bool:
+    """FLUX.1's position ids have no batch dimension; FLUX.2's have one."""
+    return name in ("txt_ids", "img_ids") and value.ndim == 2

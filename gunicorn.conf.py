@@ -1,0 +1,44 @@
+"""gunicorn for one GPU: one worker, threads enough that health always finds one.
+
+gunicorn reads this file for every application started in this folder, the file server
+included; what concerns the API alone is in ``post_worker_init``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+bind = "127.0.0.1:8000"
+workers = 1
+worker_class = "gthread"
+preload_app = False
+# A waiting request holds a thread: the queue, what runs, the watchers, and 8 more.
+threads = (
+    int(os.environ.get("FLUX_MAX_QUEUE") or 32)
+    + int(os.environ.get("FLUX_MAX_WATCHERS") or 32)
+    + 8
+    + 8
+)
+timeout = 120
+graceful_timeout = int(float(os.environ.get("FLUX_REQUEST_TIMEOUT") or 280)) + 30
+keepalive = 75
+max_requests = 0
+control_socket_disable = True
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+loglevel = os.environ.get("FLUX_LOG_LEVEL") or "info"
+
+
+def post_worker_init(worker):
+    """Begin to load the model, now that the worker has forked; drain at TERM."""
+    here = getattr(worker.wsgi, "extensions", {}).get("flux_api")
+    if here is None:
+        return
+    here.manager.start()
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def drain_and_stop(signum, frame):
+        here.manager.drain()
+        stop(signum, frame)
+
+    signal.signal(signal.SIGTERM, drain_and_stop)
