@@ -134,14 +134,15 @@ class S3Storage:
                 name, uploaded = str(mark["name"]), int(mark["uploaded_ns"])
                 if not is_name(name):
                     return None
+                uploaded_at = datetime.fromtimestamp(uploaded / 1e9, UTC)
                 self._client.head_object(Bucket=self.bucket, Key=self.prefix + name)
             except ClientError as error:
                 if error.response["Error"]["Code"] in _ABSENT:
                     return None
                 raise
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError):
                 return None
-        return Latest(name, datetime.fromtimestamp(uploaded / 1e9, UTC))
+        return Latest(name, uploaded_at)
 
     def _objects(self) -> Iterator[tuple[str, int, datetime]]:
         with _translated():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import re
 import time
 from dataclasses import dataclass
 from datetime import timedelta, timezone
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
@@ -180,12 +181,21 @@ def _deliver(file: StoredFile) -> Response:
     response.last_modified = file.uploaded_at
     try:
         response.make_conditional(
-            request.environ, accept_ranges=True, complete_length=file.size
+            _range_environ(file.size), accept_ranges=True, complete_length=file.size
         )
     except HTTPException:
         response.close()
         raise
     return response
+
+
+def _range_environ(size: int) -> dict[str, Any]:
+    environ = request.environ
+    suffix = re.fullmatch(r"bytes=-([0-9]{1,18})", environ.get("HTTP_RANGE", ""))
+    if suffix and int(suffix[1]) > size:
+        # RFC 9110 section 14.1.2: then the whole file; Werkzeug answers 416.
+        return environ | {"HTTP_RANGE": "bytes=0-"}
+    return environ
 
 
 def _max_age(file: StoredFile) -> int:

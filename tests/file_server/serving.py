@@ -39,7 +39,6 @@ S3_ENV = {
 GTHREAD = ("-k", "gthread", "--threads", "8")
 
 
-
 def fact(*ids):
     """Mark a test with the ids of the facts that it proves."""
     return pytest.mark.parametrize("facts", [" ".join(ids)], ids=["+".join(ids)])
@@ -246,5 +245,3 @@ def s3_client(endpoint):
             retries={"mode": "standard", "max_attempts": 1},
         ),
     )
-
-

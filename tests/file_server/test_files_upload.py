@@ -79,9 +79,7 @@ def test_curl_uploads_and_fetches_as_the_readme_shows(server, tmp_path):
         check=True,
     )
     path = json.loads(sent.stdout)["url"]
-    subprocess.run(
-        ["curl", "-sS", "-O", server.url + path], cwd=tmp_path, check=True
-    )
+    subprocess.run(["curl", "-sS", "-O", server.url + path], cwd=tmp_path, check=True)
     with Image.open(tmp_path / path.removeprefix("/i/")) as image:
         assert image.size == (400, 400)
 

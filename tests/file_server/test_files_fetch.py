@@ -1,0 +1,271 @@
+"""Fetching: caching, conditions, ranges, HEAD, and what every answer carries."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+
+import pytest
+import requests
+from serving import AUTH, PNG_MAGIC, fact, picture, sealed
+
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@pytest.fixture(scope="module")
+def stored(shared):
+    """A picture of 100,040 bytes on the running server: its address and bytes."""
+    data = sealed(7)
+    return shared[0].stored(data), data
+
+
+@fact("6-immutable", "6-etag", "6-headers")
+def test_a_file_may_be_kept_for_a_year_and_embedded_anywhere(server, stored):
+    path, data = stored
+    answer = server.get(path)
+    assert answer.content == data
+    assert (
+        answer.headers.items()
+        >= {
+            **SAFE,
+            "Content-Type": "image/png",
+            "Content-Length": str(len(data)),
+            "Cache-Control": "public, max-age=31536000, immutable",
+            "ETag": f'"{path[3:35]}"',
+            "Accept-Ranges": "bytes",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+            "Access-Control-Allow-Origin": "*",
+        }.items()
+    )
+    assert "Last-Modified" in answer.headers
+
+
+@fact("6-head")
+def test_head_tells_the_same_without_the_bytes(server, stored):
+    path, data = stored
+    full = server.get(path)
+    answer = requests.head(server.url + path, timeout=30)
+    assert (answer.status_code, answer.content) == (200, b"")
+    changing = {"Date", "X-Request-Id"}
+    for name in set(full.headers) - changing:
+        assert answer.headers[name] == full.headers[name]
+
+
+RANGES = {
+    "bytes=0-0": slice(0, 1),
+    "bytes=0-99": slice(0, 100),
+    "bytes=500-599": slice(500, 600),
+    "bytes=100-": slice(100, None),
+    "bytes=-10": slice(-10, None),
+    "bytes=100039-": slice(100_039, None),
+    "bytes=99990-999999": slice(99_990, None),
+    "bytes=-999999": slice(0, None),
+    "bytes=-100041": slice(0, None),
+}
+
+
+@pytest.mark.parametrize("wanted", RANGES)
+@fact("6-range")
+def test_a_range_is_206_and_exact(server, stored, wanted):
+    path, data = stored
+    expected = data[RANGES[wanted]]
+    answer = server.get(path, headers={"Range": wanted})
+    assert answer.status_code == 206
+    assert answer.content == expected
+    assert answer.headers["Content-Length"] == str(len(expected))
+    first, end, _ = RANGES[wanted].indices(len(data))
+    assert answer.headers["Content-Range"] == f"bytes {first}-{end - 1}/{len(data)}"
+    assert answer.headers["Content-Type"] == "image/png"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=100040-", "bytes=999999-1000000"])
+@fact("6-range")
+def test_a_range_past_the_end_is_416(server, stored, wanted):
+    path, data = stored
+    answer = server.get(path, headers={"Range": wanted})
+    assert answer.status_code == 416
+    assert list(answer.json()) == ["error"]
+    assert answer.headers["Content-Range"] == f"bytes */{len(data)}"
+    assert server.get(path).content == data
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Modified-Since"])
+@fact("6-304")
+def test_an_unchanged_file_is_304(server, stored, header):
+    path, data = stored
+    full = server.get(path)
+    kept = "ETag" if header == "If-None-Match" else "Last-Modified"
+    answer = server.get(path, headers={header: full.headers[kept]})
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["ETag"] == full.headers["ETag"]
+    assert answer.headers["Cache-Control"] == full.headers["Cache-Control"]
+    other = {"If-None-Match": '"0"', "If-Modified-Since": "Mon, 01 Jan 2001 00:00 GMT"}
+    assert server.get(path, headers={header: other[header]}).content == data
+
+
+@fact("6-range")
+def test_a_range_of_another_version_gives_the_whole_file(server, stored):
+    path, data = stored
+    asked = {"Range": "bytes=0-9", "If-Range": '"another"'}
+    answer = server.get(path, headers=asked)
+    assert (answer.status_code, answer.content) == (200, data)
+    asked["If-Range"] = answer.headers["ETag"]
+    answer = server.get(path, headers=asked)
+    assert (answer.status_code, answer.content) == (206, data[:10])
+
+
+FOREIGN = {
+    "html": b"<!doctype html><script>alert(1)</script>",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
+    "empty": b"",
+    "bytes": os.urandom(5000),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+@fact("6-attachment")
+def test_what_lies_there_all_the_same_is_an_attachment(server, place, what):
+    name = f"{uuid.uuid4().hex}.png"
+    place.put(name, FOREIGN[what])
+    answer = server.get(f"/i/{name}")
+    assert (answer.status_code, answer.content) == (200, FOREIGN[what])
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == "attachment"
+    assert answer.headers.items() >= SAFE.items()
+    place.remove(name)
+    assert server.get(f"/i/{name}").status_code == 404
+
+
+@fact("6-sniffed")
+def test_the_type_follows_the_bytes_whatever_the_name_says(server, place):
+    name = f"{uuid.uuid4().hex}.png"
+    place.put(name, picture(kind="WEBP"))
+    assert server.get(f"/i/{name}").headers["Content-Type"] == "image/webp"
+    place.remove(name)
+
+
+ADDRESSES = {
+    "unknown-id": ("GET", f"/i/{'0' * 32}.png", 404),
+    "no-route": ("GET", "/nothing/here", 404),
+    "root": ("GET", "/", 404),
+    "list": ("GET", "/i/", 404),
+    "double-slash": ("GET", "/i//latest", 404),
+    "trailing-slash": ("GET", "/latest/", 404),
+    "upload-by-get": ("GET", "/upload", 405),
+    "delete": ("DELETE", f"/i/{'0' * 32}.png", 405),
+    "put": ("PUT", "/latest", 405),
+    "post-to-file": ("POST", f"/i/{'0' * 32}.png", 405),
+    "invented-method": ("BREW", "/healthz", 405),
+}
+
+
+@pytest.mark.parametrize("what", ADDRESSES)
+def test_every_failure_is_one_json_sentence(server, what):
+    method, path, status = ADDRESSES[what]
+    answer = requests.request(method, server.url + path, timeout=30)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert answer.json()["error"].endswith(".")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers.items() >= SAFE.items()
+    if status == 405:
+        assert answer.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("given", "echoed"),
+    [
+        ("abc-1.2_Z", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("a b", False),
+        ("a\tb", False),
+        ('"}{', False),
+        ("é", False),
+    ],
+)
+def test_a_request_id_is_echoed_only_when_harmless(server, given, echoed):
+    headers = {"X-Request-Id": given.encode()}
+    answer = server.get("/healthz", headers=headers)
+    assert (answer.headers["X-Request-Id"] == given) is echoed
+    assert answer.headers["X-Request-Id"]
+
+
+def test_every_request_is_one_json_line_without_secrets(server):
+    sent = {"X-Request-Id": uuid.uuid4().hex, "Authorization": "Bearer hush-hush"}
+    answer = server.get("/latest%0a%7b%22forged%22:1%7d?key=hidden", headers=sent)
+    assert answer.status_code == 404
+    # The line is written before the answer is sent, but read by another thread.
+    turn = threading.Event()
+    for _ in range(100):
+        lines = [
+            line
+            for line in server.log()
+            if line.get("request_id") == sent["X-Request-Id"]
+        ]
+        if lines:
+            break
+        turn.wait(0.05)
+    [line] = lines
+    assert (line["method"], line["status"]) == ("GET", 404)
+    assert line["path"].startswith("/latest\n")
+    everything = "".join(server.lines)
+    assert "hush-hush" not in everything
+    assert "hidden" not in everything
+    assert AUTH["Authorization"].split()[1] not in everything
+
+
+@fact("6-healthz")
+def test_probes_need_no_token_and_leave_nothing_behind(server, place):
+    before = place.names()
+    for path in ("/healthz", "/readyz"):
+        answer = server.get(path)
+        assert answer.status_code == 200
+        assert requests.head(server.url + path, timeout=30).status_code == 200
+    assert place.names() == before
+
+
+def test_hundreds_of_answers_leave_no_file_open(server, stored):
+    path, _ = stored
+    missing = f"/i/{'1' * 32}.png"
+    etag = {"If-None-Match": f'"{path[3:35]}"'}
+
+    def fetch_all():
+        with requests.Session() as session:
+            for headers in (
+                {},
+                etag,
+                {"Range": "bytes=5-9"},
+                {"Range": "bytes=9999999-"},
+            ):
+                session.get(server.url + path, headers=headers, timeout=30)
+            session.head(server.url + path, timeout=30)
+            session.get(server.url + missing, timeout=30)
+            session.get(server.url + "/latest/raw", headers=AUTH, timeout=30)
+
+    def open_files():
+        pid = server.process.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            [worker] = children.read().split()
+        return len(os.listdir(f"/proc/{worker}/fd"))
+
+    for _ in range(5):
+        fetch_all()
+    before = open_files()
+    for _ in range(30):
+        fetch_all()
+    assert open_files() <= before + 4
+
+
+def test_a_reader_who_leaves_early_hurts_nobody(server):
+    path = server.stored(PNG_MAGIC + bytes(1_000_000))
+    for _ in range(10):
+        with requests.get(server.url + path, stream=True, timeout=30) as answer:
+            assert answer.raw.read(1000)
+    assert len(server.get(path).content) == 1_000_008
