@@ -35,7 +35,8 @@ def join_exif(exif: bytes, segment: bytes) -> bytes:
 
 def read_orientation(exif: bytes) -> int:
     """The orientation, 1 to 8, of an EXIF block; corrupt ones are refused."""
-    exif = join_exif(b"", exif)
+    # Twice: some writers put the prefix into PNG's chunk, and Pillow adds its own.
+    exif = join_exif(b"", exif).removeprefix(_PREFIX)
     if not exif:
         return 1
     try:

@@ -24,7 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from flux_api.colours import open_profile, split_alpha, to_srgb
+from flux_api.colours import open_profile, scale_key, split_alpha, to_srgb
 from flux_api.data_urls import decode_base64, decode_data_url
 from flux_api.errors import InvalidImage, InvalidRequest
 from flux_api.exif import read_orientation
@@ -132,10 +132,13 @@ def _read(kind: str, data: bytes) -> tuple[Image.Image, Image.Image | None]:
     orientation = _orientation(image)
     profile = open_profile(image.info.get("icc_profile"))
     image.load()
+    if kind == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = scale_key(image, depth=data[24])
     orientation = _orientation(image) if orientation == 1 else orientation
     colours, alpha = split_alpha(image)
     colours = to_srgb(colours, profile)
-    if turn := _TURNS.get(orientation):
+    turn = _TURNS.get(orientation)
+    if turn is not None:
         colours = colours.transpose(turn)
         alpha = alpha and alpha.transpose(turn)
     colours.info = {}
