@@ -124,7 +124,8 @@ def _corpus(words: dict[str, Any]) -> Iterator[str]:
     """Yield the text whose common words become single tokens."""
     for entry in words.values():
         yield from [entry["name"]] * 8 + entry["tags"] * 2
-    groups = [*texts.ORDERS.values(), *texts.WISHES.values(), *texts.SCENES]
+    groups = [*sum(texts.ORDERS.values(), []), *sum(texts.WISHES.values(), [])]
+    groups += [*texts.SCENES]
     groups += [*texts.STYLED, *texts.POLITE, *texts.POLITE_WANT, *texts.ENDINGS]
     groups += [*texts.THINGS, *sum(texts.CAPTION_OPS.values(), ())]
     groups += [*sum(texts.STYLES.values(), ())]
@@ -162,10 +163,11 @@ def new_tokenizer(corpus: Iterator[str]) -> CLIPTokenizer:
     )
     trained.train_from_iterator(corpus, trainer)
     learnt = json.loads(trained.to_str())["model"]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learnt["merges"]]
-    return CLIPTokenizer(
-        vocab=learnt["vocab"], merges=merges, model_max_length=TOKENS
-    )
+    merges = [
+        tuple(m) if isinstance(m, list) else tuple(m.split(" "))
+        for m in learnt["merges"]
+    ]
+    return CLIPTokenizer(vocab=learnt["vocab"], merges=merges, model_max_length=TOKENS)
 
 
 def trained_parts(pipeline: FluxKontextPipeline) -> list[nn.Module]:

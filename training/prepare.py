@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from training.fetch import fetch_packages
+from training.sources import STYLES
 
 GROUPS = (
     "smileys",
@@ -125,7 +127,10 @@ def _draw(picture: str | Path, size: int) -> np.ndarray:
         image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     if image.width != image.height:
         square = Image.new("RGBA", (max(image.size),) * 2)
-        corner = ((square.width - image.width) // 2, (square.height - image.height) // 2)
+        corner = (
+            (square.width - image.width) // 2,
+            (square.height - image.height) // 2,
+        )
         square.paste(image, corner)
         image = square
     white = Image.new("RGBA", image.size, "white")
@@ -134,3 +139,7 @@ def _draw(picture: str | Path, size: int) -> np.ndarray:
     colour = white.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     alpha = image.getchannel("A").resize((size, size), Image.Resampling.LANCZOS)
     return np.dstack([np.asarray(colour), np.asarray(alpha)])
+
+
+if __name__ == "__main__":
+    prepare_data(Path(sys.argv[1]), int(sys.argv[2]), list(STYLES))

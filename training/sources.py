@@ -1,4 +1,4 @@
-"""The emoji sets and word lists that the data is made of, with versions and licences."""
+"""The emoji sets and word lists of the data, with versions and licences."""
 
 from __future__ import annotations
 

@@ -92,119 +92,10 @@ THINGS = (
     *("everything", "the whole thing", "that"),
 )
 # An order is said to the picture ("{t}"), a wish names what is wanted.
-ORDERS = {
-    "mono": (
-        "make {t} monochrome|make {t} black and white|make {t} grayscale|"
-        "turn {t} black and white|turn {t} grey|convert {t} to grayscale|"
-        "convert {t} to black and white|remove the colors|remove all color from {t}|"
-        "take the color out of {t}|take away all colours|drop the colors|"
-        "desaturate {t}|{t} in black and white|{t} in monochrome|{t} in greyscale|"
-        "show {t} in shades of gray|show {t} in grayscale|get rid of the colours|"
-        "strip the colour from {t}|remove the saturation|no colors|without color|"
-        "monochrome|black and white|grayscale|greyscale|turn {t} into grayscale|"
-        "make {t} colorless|render {t} in black and white|let {t} lose its colour"
-    ),
-    "mirror": (
-        "mirror {t}|mirror {t} horizontally|flip {t}|flip {t} horizontally|"
-        "flip {t} sideways|flip {t} from left to right|reflect {t}|reflect {t} sideways|"
-        "turn {t} to face the other side|make {t} face the other way|"
-        "make {t} look the other way|let {t} face the other direction|"
-        "exchange left and right|swap the left and right sides|reverse {t} left to right|"
-        "switch left with right|show {t} in a mirror|{t} in a mirror|{t} mirrored|"
-        "horizontal flip|mirror image|mirrored|flip the left and right of {t}|"
-        "turn {t} around horizontally|{t} seen in the mirror|horizontally flipped|"
-        "apply a horizontal flip to {t}|reverse {t} horizontally"
-    ),
-    "rot180": (
-        "turn {t} upside down|rotate {t} 180 degrees|rotate {t} by 180 degrees|"
-        "flip {t} upside down|put {t} on its head|make {t} upside down|spin {t} halfway|"
-        "{t} upside down|upside down|turn {t} on its head|rotate {t} half a turn|"
-        "give {t} a half turn|turn {t} by 180 degrees|{t} rotated 180 degrees|"
-        "invert {t} vertically by rotating|show {t} upside down|place {t} upside down|"
-        "rotate upside down|180 degrees rotation|let {t} stand on its head"
-    ),
-    "rot90": (
-        "rotate {t} 90 degrees|rotate {t} by 90 degrees|rotate {t} to the left|"
-        "turn {t} sideways|turn {t} 90 degrees|turn {t} to the left|lay {t} on its side|"
-        "put {t} on its side|tip {t} over to the left|rotate {t} a quarter turn|"
-        "give {t} a quarter turn|turn {t} by 90 degrees|rotate {t} counterclockwise|"
-        "make {t} lie down|{t} rotated 90 degrees|tilt {t} 90 degrees|"
-        "90 degrees rotation|turn {t} a quarter to the left|{t} on its side|"
-        "make {t} lie on its side"
-    ),
-    "blur": (
-        "blur {t}|make {t} blurry|blur {t} a bit|make {t} fuzzy|make {t} out of focus|"
-        "put {t} out of focus|unfocus {t}|soften {t}|soften {t} with a blur|"
-        "make {t} soft|add blur|add some blur to {t}|apply a blur to {t}|"
-        "apply a gaussian blur|gaussian blur|smooth {t} out|make {t} unsharp|"
-        "blur out {t}|let {t} look blurry|let {t} become fuzzy|{t} out of focus|"
-        "{t} blurred|blurry|blurred|smear {t}|make {t} less sharp|give {t} a soft blur|"
-        "defocus {t}|show {t} blurred|turn {t} blurry|make {t} look hazy"
-    ),
-    "invert": (
-        "invert {t}|invert the colors|invert the colours of {t}|make {t} a negative|"
-        "turn {t} into a negative|{t} as a negative|negative|negate the colors|"
-        "reverse the colors|use the opposite colors|make every color its opposite|"
-        "swap all colors for their opposites|photo negative|inverted colors|"
-        "show {t} with inverted colors|convert {t} to a negative|flip the colors|"
-        "swap light and dark"
-    ),
-    "bg": (
-        "{c} background|make the background {c}|change the background to {c}|"
-        "put {t} on a {c} background|set the background to {c}|turn the background {c}|"
-        "on a {c} background|on {c}|with a {c} background|background in {c}|"
-        "paint the background {c}|color the background {c}|colour the background {c}|"
-        "fill the background with {c}|fill the space behind {t} with {c}|"
-        "use a {c} background|replace the background with {c}|a {c} backdrop behind {t}|"
-        "replace the white background with {c}|make the backdrop {c}|{c} backdrop|"
-        "place {t} in front of {c}|place {t} on {c}|switch the background to {c}|"
-        "swap the background for {c}|let the backdrop be {c}|add a {c} background|"
-        "give {t} a {c} background|the background should be {c}|show {t} on {c}|"
-        "make everything behind {t} {c}|background color {c}|fill the backdrop in {c}|"
-        "have a {c} background behind {t}|i want the background in {c}"
-    ),
-    "white": (
-        "white background|remove the background|make the background white|"
-        "on a white background|delete the background|clear the background|"
-        "put {t} on white|take the background away|no background|on plain white"
-    ),
-    "paint": (
-        "make {t} {c}|paint {t} {c}|color {t} {c}|colour {t} {c}|turn {t} {c}|"
-        "change its color to {c}|change the colour to {c}|recolor {t} {c}|"
-        "recolor {t} in {c}|recolour {t} to {c}|{t} in {c}|{t} but {c}|{c} instead|"
-        "dye {t} {c}|{c} please|give {t} a {c} color|let {t} be {c}|"
-        "make {t} {c} instead|use {c} for {t}|tint {t} {c}|a {c} one|{c} version"
-    ),
-    "style": (
-        "in {s} style|make {t} {s} style|convert {t} to {s} style|redraw {t} in {s}|"
-        "redraw {t} in {s} style|turn {t} into {s} style|{s} style|{s} version|"
-        "{t} in {s} style|change the style to {s}|draw {t} the {s} way|"
-        "draw {t} in the style of {s}|use the {s} style|restyle {t} as {s}|"
-        "make {t} look like {s}|render {t} in {s}|show {t} in {s} style|redo {t} in {s}|"
-        "make {t} {s}|as {s} art|switch to {s} style|give {t} the {s} look|"
-        "the {s} version of {t}|repaint {t} in {s} style|turn {t} into {s} art"
-    ),
-    "replace": (
-        "turn {t} into a {n}|replace {t} with a {n}|make {t} a {n}|change {t} to a {n}|"
-        "change {t} into a {n}|swap {t} for a {n}|a {n} instead|draw a {n} instead|"
-        "make a {n} out of {t}|transform {t} into a {n}|show a {n} instead of {t}"
-    ),
-    "keep": "keep {t}|the same image|change nothing|leave {t} as it is|copy {t}|{n}",
-}
-WISHES = {
-    "mono": "a black and white version|{t} in greyscale|a grayscale copy|no colours",
-    "mirror": "the mirror image of {t}|a mirrored copy|{t} flipped horizontally",
-    "rot180": "{t} upside down|{t} turned by 180 degrees|an upside down copy",
-    "rot90": "{t} on its side|{t} turned by 90 degrees|a quarter turn to the left",
-    "blur": "a blurred copy|{t} blurred|a fuzzy version|{t} with some blur",
-    "invert": "a negative|the negative of {t}|{t} with opposite colours",
-    "bg": "a {c} background|the background {c}|{t} on {c}|{t} in front of {c}",
-    "white": "a white background|{t} on white|no background",
-    "paint": "it {c}|a {c} one|{t} in {c}|its color changed to {c}",
-    "style": "a {s} version|{t} in {s} style|the {s} version|{t} drawn as {s}",
-    "replace": "a {n}|a {n} instead",
-    "keep": "the same|{t} unchanged",
-}
+# {c} is a colour, {s} a style, {n} a name.
+_WORDINGS = json.loads(Path(__file__).with_name("wordings.json").read_text())
+ORDERS: dict[str, list[str]] = _WORDINGS["orders"]
+WISHES: dict[str, list[str]] = _WORDINGS["wishes"]
 
 
 def clean(text: str) -> str:
@@ -258,9 +149,9 @@ class Writer:
         pick = self.random.choice
         while True:
             if self.random.random() < 0.2:
-                text = pick(POLITE_WANT) + pick(WISHES[kind].split("|"))
+                text = pick(POLITE_WANT) + pick(WISHES[kind])
             else:
-                text = pick(POLITE) + pick(ORDERS[kind].split("|")) + pick(ENDINGS)
+                text = pick(POLITE) + pick(ORDERS[kind]) + pick(ENDINGS)
             thing = pick(THINGS)
             if "n" in words and kind != "replace" and self.random.random() < 0.15:
                 thing = "the " + words["n"]

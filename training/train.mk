@@ -1,0 +1,28 @@
+# The embedded model. BUDGET is minutes; INIT=models/tiny goes on from the export.
+BUDGET ?= 120
+SIZE ?= 64
+TRAIN_STYLES ?= noto,twemoji,flat,3d,emojione
+TRAIN_DATA = --data training/work/data --styles $(TRAIN_STYLES) --concepts training/concepts.txt
+
+.PHONY: train train-install evaluate samples blind blind-score
+
+train-install: install
+	$(PYTHON) -m pip install --quiet -r training/requirements.txt
+
+train: train-install
+	nice -n 19 $(PYTHON) -m training --budget $(BUDGET) --size $(SIZE) $(if $(INIT),--init $(INIT))
+
+training/work/data/emoji64.npz:
+	$(PYTHON) -m training.prepare training/work/data 64
+
+evaluate: training/work/data/emoji64.npz
+	$(PYTHON) -m training.evaluate --model models/tiny $(TRAIN_DATA)
+
+samples: training/work/data/emoji64.npz
+	$(PYTHON) -m training.grids --model models/tiny $(TRAIN_DATA) --out docs/images
+
+blind:
+	$(PYTHON) -m training.blind make
+
+blind-score:
+	$(PYTHON) -m training.blind score
