@@ -6,6 +6,7 @@ This module puts the parts together; nothing but ``wsgi.py`` and tests imports i
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 from flask import Flask
@@ -87,6 +88,9 @@ def file_server(settings: Settings) -> FileServer | None:
 
 
 def _make_backend(settings: Settings) -> Backend:
+    # peft and diffusers import bitsandbytes wherever they find it, and it looks for
+    # kernels on the Hub; None keeps it out while nothing asks for quantization.
+    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.backend import DiffusersBackend
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import diffusers
-import diffusers.utils.import_utils
 import torch
 import transformers
 
@@ -32,12 +31,6 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def forget_bitsandbytes() -> None:
-    """Keep diffusers from importing bitsandbytes where no quantization asks for it: it
-    costs a second and looks for kernels on the Hub."""
-    diffusers.utils.import_utils._bitsandbytes_available = False
-
-
 def choose_device() -> torch.device:
     """The accelerator that torch sees, else the CPU."""
     accelerator = torch.accelerator.current_accelerator()
@@ -51,7 +44,6 @@ def load_pipelines(
     component (and so the memory). ModelMissing when there are no weights."""
     os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
     quiet_libraries()
-    forget_bitsandbytes()
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     pipelines: dict[Task, Any] = {}
     for task, row in info.tasks.items():
