@@ -30,6 +30,13 @@ def api_with_files(files):
         yield server.wait_ready()
 
 
+@pytest.fixture(scope="session")
+def fake_api():
+    """The API over a backend without torch that prompts command; see fake_app.py."""
+    with run_api(app="fake_app:app") as server:
+        yield server.wait_ready()
+
+
 def make_png(size=(96, 64), color="orange"):
     """PNG bytes of a disc on white."""
     image = Image.new("RGB", size, "white")

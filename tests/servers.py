@@ -21,9 +21,18 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
     "PYTHONUNBUFFERED": "1",
-    "PYTHONPATH": str(ROOT),
+    "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
 }
-SETTINGS = ("FLUX_", "FILE", "BEARER_", "STORAGE_", "PUBLIC_", "UPLOAD_", "MODEL_INFO")
+SETTINGS = (
+    "FLUX_",
+    "FILE",
+    "BEARER_",
+    "STORAGE_",
+    "PUBLIC_",
+    "UPLOAD_",
+    "MODEL_INFO",
+    "FAKE_",
+)
 
 
 class Server:
@@ -101,7 +110,8 @@ def run(command, *, url, settings, cwd=ROOT):
 
 @contextlib.contextmanager
 def run_api(*options, app="wsgi:app", **settings):
-    """The API under gunicorn as an operator starts it; once the port answers."""
+    """The API under gunicorn as an operator starts it; once the port answers.
+    ``app="fake_app:app"`` is the same over a backend without torch."""
     port = free_port()
     command = [
         *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"),
