@@ -17,7 +17,7 @@ import re
 import threading
 import time
 
-from flask import Flask, jsonify, request
+from flask import Flask, jsonify
 from PIL import Image
 
 from flux_api import create_app
