@@ -29,6 +29,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "timeout": 120,
             "graceful_timeout": 30,
             "keepalive": 75,
+            "limit_request_line": 8190,
             "proc_name": "image_file_server",
             "control_socket_disable": True,
             # Only FILES_TRUSTED_PROXIES says whose forwarding headers count.

@@ -38,7 +38,6 @@ def create_app(
     storage = storage or open_storage(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload + FORM_BYTES
-    app.config["MAX_FORM_MEMORY_SIZE"] = FORM_BYTES
     app.config["MAX_FORM_PARTS"] = 20
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False

@@ -77,6 +77,7 @@ def seaweed(tmp_path_factory):
         "-master.telemetry=false",
         "-s3",
         f"-s3.config={folder / 's3.json'}",
+        "-s3.autoCreateBucket=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         *(f"-{name}={port}" for name, port in ports.items()),

@@ -28,6 +28,11 @@ BIN = Path(sys.executable).parent
 TOKEN = "a+long/token=="
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+}
 S3_ENV = {
     "AWS_ACCESS_KEY_ID": "tests",
     "AWS_SECRET_ACCESS_KEY": "not-a-secret",

@@ -1,0 +1,84 @@
+"""Time to live: what is old goes, the latest stays, uploads meanwhile are safe."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from serving import GTHREAD, PNG_MAGIC, fact, sealed
+
+TTL = {"FILES_TTL_HOURS": str(2 / 3600)}
+
+
+def wait_until_names(place, wanted):
+    pause = threading.Event()
+    for _ in range(300):
+        if place.names() == wanted:
+            return
+        pause.wait(0.1)
+    assert place.names() == wanted
+
+
+@fact("W19-cleaner-races", "6-ttl")
+def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
+    kind, new_place, serve
+):
+    place = new_place(kind)
+    place.put("notes.txt", b"not ours")
+    place.put("0123.png", b"not a name of ours")
+    server = serve(**TTL, **place.settings)
+    end = time.monotonic() + 5
+
+    def keep_uploading(worker):
+        number = worker * 10_000
+        while time.monotonic() < end:
+            number += 1
+            data = sealed(number, 5000)
+            answer = server.get(server.stored(data))
+            assert (answer.status_code, answer.content) == (200, data)
+            assert int(re.search(r"\d+", answer.headers["Cache-Control"])[0]) <= 2
+            assert server.latest().status_code == 200
+        return number - worker * 10_000
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(keep_uploading, range(3))) > 10
+    last = server.stored(PNG_MAGIC)
+    wait_until_names(
+        place, {"notes.txt", "0123.png", "latest.json", last.removeprefix("/i/")}
+    )
+    assert server.latest_path() == last
+    assert server.get(last).headers["Cache-Control"].startswith("public, max-age=0")
+    # The next upload takes the last one's protection away.
+    newer = server.stored(PNG_MAGIC)
+    wait_until_names(
+        place, {"notes.txt", "0123.png", "latest.json", newer.removeprefix("/i/")}
+    )
+
+
+@pytest.mark.parametrize(
+    "how", [("-w", "2"), (*GTHREAD, "--preload")], ids=["two-processes", "preload"]
+)
+@fact("6-ttl-processes")
+def test_the_cleaner_runs_however_the_server_is_started(serve, folder, how):
+    server = serve(*how, **TTL, **folder.settings)
+    old = server.stored(PNG_MAGIC)
+    new = server.stored(PNG_MAGIC)
+    os.utime(folder.path / old.removeprefix("/i/"), (0, 0))
+    assert server.get("/healthz").status_code == 200
+    wait_until_names(folder, {"latest.json", new.removeprefix("/i/")})
+    assert server.get(old).status_code == 404
+
+
+@fact("6-ttl-off")
+def test_without_a_time_to_live_the_oldest_stays(serve, folder):
+    server = serve(**folder.settings)
+    old = server.stored(sealed(1))
+    os.utime(folder.path / old.removeprefix("/i/"), (0, 0))
+    server.stored(sealed(2))
+    answer = server.get(old)
+    assert answer.content == sealed(1)
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
