@@ -15,8 +15,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from http.client import HTTPException
 from typing import Any
 
 import certifi
@@ -60,6 +62,9 @@ class _Refused(Exception):
     """Why a fetch failed: for the log only."""
 
 
+_FAILURES = (_Refused, UrlError, OSError, HTTPError, HTTPException, ValueError)
+
+
 class Fetcher:
     """Fetches pictures under one policy; safe to share between threads."""
 
@@ -99,7 +104,7 @@ class Fetcher:
         try:
             with self._place(), Deadline(self._policy.total_seconds) as deadline:
                 return self._follow(first, bearer_token, deadline)
-        except (_Refused, UrlError, HTTPError, OSError, ValueError) as error:
+        except _FAILURES as error:
             logger.warning("fetch of %s failed: %s", first, _describe(error))
             raise ImageFetchFailed(f"cannot fetch {param}", param=param) from None
 
@@ -145,7 +150,7 @@ class Fetcher:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        try:
+        with closing(connection):
             connection.request(
                 "GET",
                 url.target,
@@ -153,13 +158,11 @@ class Fetcher:
                 preload_content=False,
                 decode_content=False,
             )
-            response = connection.getresponse()
-            location = response.headers.get("Location")
-            if response.status in _REDIRECTS and location:
-                return location
-            return _read_body(response, self._policy.max_bytes, deadline)
-        finally:
-            connection.close()
+            with closing(connection.getresponse()) as response:
+                location = response.headers.get("Location")
+                if response.status in _REDIRECTS and location:
+                    return location
+                return _read_body(response, self._policy.max_bytes, deadline)
 
     def _checked_addresses(self, url: Url, deadline: Deadline) -> list[Address]:
         addresses = self._addresses(url, deadline)
@@ -209,9 +212,9 @@ def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -
         raise _Refused(f"status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise _Refused("the content is encoded")
-    length = response.headers.get("Content-Length")
-    if length is not None and int(length) > max_bytes:
-        raise _Refused("too large")
+    length = response.headers.get("Content-Length", "0")
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise _Refused("too large, or a length that is no number")
     body = bytearray()
     while chunk := response.read(_CHUNK):
         body += chunk
@@ -224,6 +227,7 @@ def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -
     return bytes(body)
 
 
+@cache
 def _make_tls_context() -> ssl.SSLContext:
     """The system's certificate authorities and certifi's: slim images have only one."""
     context = ssl.create_default_context()
@@ -232,4 +236,7 @@ def _make_tls_context() -> ssl.SSLContext:
 
 
 def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    """What went wrong, without words that the other side chose: it knows the token."""
+    if isinstance(error, _Refused | UrlError | OSError):
+        return f"{type(error).__name__}: {error}"
+    return type(error).__name__

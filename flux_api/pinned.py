@@ -15,6 +15,7 @@ from flux_api.addresses import Address
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 5.0
+_DIALS = 4
 
 
 class Deadline:
@@ -110,7 +111,7 @@ class _PinnedTls(HTTPSConnection):
 
 def _dial(addresses: Sequence[Address], port: int, deadline: Deadline) -> socket.socket:
     failure: OSError = OSError("no address")
-    for address in addresses:
+    for address in addresses[:_DIALS]:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
