@@ -56,7 +56,7 @@ def run_all(options: argparse.Namespace, plan: Plan) -> None:
     seconds = options.budget * 60
     vae = ["--styles", ",".join(STYLES), "--state", str(work / "vae.pt")]
     vae += ["--out", str(work / "vae"), "--budget", str(seconds * vae_share)]
-    vae += ["--batch", str(plan.vae_batch)]
+    vae += ["--batch", str(plan.vae_batch), *_vocabulary(plan)]
     if options.init:
         # The encoder stays as it is: the flow's weights are made for its latents.
         init = ["--init", f"{options.init}/vae", "--decoder-only", "--rate", "1e-3"]

@@ -39,17 +39,24 @@ def learning_rate(peak: float, step: int, share: float, decay: float) -> float:
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT; training then saves its state and ends."""
+    """Raised by SIGTERM or SIGINT; training then saves its state and ends."""
 
-    def __init__(self) -> None:
+    raised = False
+
+    def __enter__(self) -> StopFlag:
         """Take over both signals."""
-        self.raised = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._raise)
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._before = {n: signal.signal(n, self._raise) for n in numbers}
+        return self
 
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.raised = True
+    def __exit__(self, *error: object) -> None:
+        """Give both signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def agreed(self) -> bool:
         """Return whether the first rank was asked to stop."""
         return bool(agree(float(self.raised)))
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.raised = True

@@ -12,6 +12,7 @@ import numpy as np
 
 KNOWN_TO_START = 80
 HELD_OUT = 72
+JUDGED = ("noto", "twemoji", "flat", "3d", "emojione")
 CONCEPTS = Path(__file__).with_name("concepts.txt")
 
 
@@ -67,7 +68,7 @@ def _choose_held_out(
     ranked: dict[str, list[tuple[str, int]]] = {}
     eligible = set(vocabulary[KNOWN_TO_START:])
     for index, (code, style) in enumerate(zip(codes, styles, strict=True)):
-        if code in eligible:
+        if code in eligible and style in JUDGED:
             key = hashlib.sha256(f"{code} {style}".encode()).hexdigest()
             ranked.setdefault(code, []).append((key, index))
     firsts = sorted(min(found) for found in ranked.values() if len(found) > 2)

@@ -44,8 +44,6 @@ class FlowLoss:
         length = pipeline.tokenizer.model_max_length
         self.text_places = torch.zeros(length, 3, device=self.device)
         self.model = pipeline.transformer
-        if self.device.type == "cpu":
-            use_plain_attention()
         if compiled:
             self.model = torch.compile(self.model, dynamic=False)
 
@@ -107,6 +105,7 @@ class Run:
             self._resume()
         ranks.share_start(self.parameters)
         self.seen: dict[str, list[torch.Tensor]] = {"generate": [], "edit": []}
+        self.reported = time.monotonic()
 
     @property
     def _random_file(self) -> Path:
@@ -161,31 +160,35 @@ class Run:
         if self.step % AVERAGE_EVERY == 0:
             self.average.update(self.parts, self.step // AVERAGE_EVERY)
 
-    def losses(self) -> dict[str, float]:
-        """Return the mean losses since the last call."""
+    def report(self, share: float) -> None:
+        """Print the progress, once in a while and by the first rank."""
+        waited = time.monotonic() - self.reported
+        if ranks.RANK or waited < self.options.report:
+            return
+        drawn = sum(map(len, self.seen.values())) * self.options.batch * ranks.WORLD
+        line = {
+            "step": self.step,
+            "spent": round(self.clock.spent),
+            "share": round(share, 4),
+            "per_second": round(drawn / waited, 1),
+        }
         kinds = {kind: values for kind, values in self.seen.items() if values}
-        self.seen = {"generate": [], "edit": []}
         means = {kind: torch.stack(v).mean().item() for kind, v in kinds.items()}
-        return {kind: round(value, 4) for kind, value in means.items()}
+        line |= {kind: round(value, 4) for kind, value in means.items()}
+        print(json.dumps(line), flush=True)
+        self.seen, self.reported = {"generate": [], "edit": []}, time.monotonic()
 
 
 def train(run: Run) -> None:
     """Train until the budget is spent or a signal asks to stop, then save."""
-    stop, options = StopFlag(), run.options
-    reported = saved = time.monotonic()
-    first = run.step
-    while (share := run.clock.tick()) < 1 and not stop.agreed():
-        run.advance(share)
-        now = time.monotonic()
-        if ranks.RANK == 0 and now - reported > options.report:
-            speed = (run.step - first) * options.batch * ranks.WORLD / (now - reported)
-            line = {"step": run.step, "spent": round(run.clock.spent)}
-            line |= {"share": round(share, 4), "per_second": round(speed, 1)}
-            print(json.dumps(line | run.losses()), flush=True)
-            reported, first = now, run.step
-        if ranks.agree(now - saved) > options.save_every:
-            run.save()
-            saved = time.monotonic()
+    options, saved = run.options, time.monotonic()
+    with StopFlag() as stop:
+        while (share := run.clock.tick()) < 1 and not stop.agreed():
+            run.advance(share)
+            run.report(share)
+            if ranks.agree(time.monotonic() - saved) > options.save_every:
+                run.save()
+                saved = time.monotonic()
     run.save()
 
 
@@ -218,6 +221,8 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     styles = options.styles.split(",")
     data = load_data(options.data, options.size, styles, options.concepts)
+    if device.type == "cpu":
+        use_plain_attention()
     latents = encode_all(pipeline.vae, data, options.latents)
     sampler = Sampler(data, latents, random.Random(1 + ranks.RANK))
     loss = FlowLoss(pipeline, latents.values, compiled=options.compiled)

@@ -10,7 +10,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -46,7 +49,7 @@ def share_start(tensors: Iterable[torch.Tensor]) -> None:
 
 
 def average_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Average the gradients over the ranks, in one message."""
+    """Average the gradients over the ranks, in one exchange."""
     if WORLD == 1:
         return
     for parameter in parameters:
@@ -54,11 +57,36 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
             parameter.grad = torch.zeros_like(parameter)
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([grad.reshape(-1) for grad in grads])
-    dist.all_reduce(flat)
-    flat /= WORLD
+    if flat.is_cuda:
+        dist.all_reduce(flat, dist.ReduceOp.AVG)
+    else:
+        _average_in_memory(flat)
     parts = flat.split([grad.numel() for grad in grads])
     shaped = [p.view_as(g) for p, g in zip(parts, grads, strict=True)]
     torch._foreach_copy_(grads, shaped)
+
+
+def _average_in_memory(flat: torch.Tensor) -> None:
+    """Average over the ranks of one machine through memory that they share.
+
+    Gloo sends 50 MB of gradients through a socket, a fifth of a step's time.
+    """
+    shared = _shared_rows(flat.numel())
+    shared[RANK].copy_(flat)
+    dist.barrier()
+    torch.mean(shared, 0, out=flat)
+    dist.barrier()
+
+
+@cache
+def _shared_rows(length: int) -> torch.Tensor:
+    name = f"training-{os.environ['MASTER_PORT']}-{length}"
+    path = Path(tempfile.gettempdir(), name)
+    rows = torch.from_file(str(path), shared=True, size=WORLD * length)
+    dist.barrier()
+    if RANK == 0:
+        path.unlink()  # the mapping stays until both processes end
+    return rows.view(WORLD, length)
 
 
 def agree(value: float) -> float:

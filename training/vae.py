@@ -16,6 +16,7 @@ from training.data import Data, load_data
 from training.state import Average, load_state, save_state
 
 KL_WEIGHT = 5e-4
+DECAY = 0.6
 
 
 def new_vae(size: int) -> AutoencoderKL:
@@ -79,63 +80,104 @@ def measure_psnr(vae: AutoencoderKL, data: Data, rows: np.ndarray) -> float:
     return (10 * torch.log10(4 / error)).mean().item()
 
 
-def train_vae(options: argparse.Namespace) -> None:
-    """Train until the budget is spent and write the averaged weights to `out`."""
-    device = ranks.start_rank()
-    data = load_data(options.data, options.size, options.styles.split(","))
-    rows = np.flatnonzero(~data.held_out)
-    vae = AutoencoderKL.from_pretrained(options.init) if options.init else None
-    vae = (vae or new_vae(options.size)).to(device, memory_format=torch.channels_last)
-    trained = vae.decoder if options.decoder_only else vae
-    vae.encoder.requires_grad_(not options.decoder_only)
-    parameters = list(trained.parameters())
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.0)
-    average, clock, step = Average([vae], 0.998), Clock(options.budget), 0
-    if options.state.exists():
-        step = load_state(options.state, [vae], optimizer, average, clock)
-    ranks.share_start(vae.state_dict().values())
-    rng = np.random.default_rng([ranks.RANK, step])
-    torch.manual_seed(1000 * step + ranks.RANK)
-    stop = StopFlag()
-    while (share := clock.tick()) < 1 and not stop.agreed():
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(options.rate, step, share, 0.6)
-        wanted = draw_batch(data, rows, options.batch, rng).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            with torch.set_grad_enabled(not options.decoder_only):
-                latents = vae.encode(wanted).latent_dist
-                drawn = latents.sample()
-            made = vae.decode(drawn).sample
-        loss = reconstruction_loss(made, wanted)
-        if not options.decoder_only:
-            loss = loss + KL_WEIGHT * latents.kl().mean() / latents.mean[0].numel()
-        optimizer.zero_grad()
+class VaeRun:
+    """One rank's training run of an autoencoder, or of its decoder alone."""
+
+    def __init__(self, options: argparse.Namespace, data: Data) -> None:
+        """Take up the saved state of this run, if there is one."""
+        self.options, self.data = options, data
+        self.rows = np.flatnonzero(~data.held_out)
+        self.device = ranks.start_rank()
+        vae = AutoencoderKL.from_pretrained(options.init) if options.init else None
+        vae = (vae or new_vae(data.size)).float()
+        self.vae = vae.to(self.device, memory_format=torch.channels_last)
+        trained = vae.decoder if options.decoder_only else vae
+        self.parameters = list(trained.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0
+        )
+        self.average, self.clock = Average([vae], 0.998), Clock(options.budget)
+        self.step = 0
+        if options.state.exists():
+            self.step = load_state(
+                options.state, [vae], self.optimizer, self.average, self.clock
+            )
+        ranks.share_start(vae.state_dict().values())
+        self.random = np.random.default_rng([ranks.RANK, self.step])
+        torch.manual_seed(1000 * self.step + ranks.RANK)
+
+    def advance(self, share: float) -> float:
+        """Take one optimizer step and return its loss."""
+        rate = learning_rate(self.options.rate, self.step, share, DECAY)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        drawn = draw_batch(self.data, self.rows, self.options.batch, self.random)
+        loss = self._loss(drawn.to(self.device))
+        self.optimizer.zero_grad()
         loss.backward()
-        ranks.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        average.update([vae], step)
-        step += 1
-        if ranks.RANK == 0 and (step % 200 == 0):
-            line = {"step": step, "spent": round(clock.spent), "loss": loss.item()}
-            print(json.dumps(line), flush=True)
-            if step % 600 == 0:
-                save_state(options.state, [vae], optimizer, average, clock, step)
-    if ranks.RANK == 0:
-        save_state(options.state, [vae], optimizer, average, clock, step)
-        average.copy_to([vae])
-        vae.save_pretrained(options.out)
-        for kind, which in (("training", rows[::40]), ("held-out", data.held_out)):
-            print(f"{kind} PSNR {measure_psnr(vae, data, which):.2f} dB", flush=True)
-    ranks.stop_rank()
+        ranks.average_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.average.update([self.vae], self.step)
+        self.step += 1
+        return loss.item()
+
+    def _loss(self, wanted: torch.Tensor) -> torch.Tensor:
+        whole = not self.options.decoder_only
+        with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.set_grad_enabled(whole):
+                latents = self.vae.encode(wanted).latent_dist
+                drawn = latents.sample()
+            made = self.vae.decode(drawn).sample
+        loss = reconstruction_loss(made, wanted)
+        if whole:
+            loss = loss + KL_WEIGHT * latents.kl().mean() / latents.mean[0].numel()
+        return loss
+
+    def save(self) -> None:
+        """Write the state that a later run goes on from."""
+        if ranks.RANK == 0:
+            save_state(
+                self.options.state,
+                [self.vae],
+                self.optimizer,
+                self.average,
+                self.clock,
+                self.step,
+            )
+
+    def export(self) -> None:
+        """Write the averaged weights as a diffusers folder and measure them."""
+        if ranks.RANK:
+            return
+        self.average.copy_to([self.vae])
+        self.vae.save_pretrained(self.options.out)
+        sets = {"training": self.rows[::40], "held-out": self.data.held_out}
+        for kind, rows in sets.items():
+            psnr = measure_psnr(self.vae, self.data, rows)
+            print(f"{kind} PSNR {psnr:.2f} dB", flush=True)
 
 
-def main() -> None:
+def train_vae(run: VaeRun) -> None:
+    """Train until the budget is spent or a signal asks to stop."""
+    with StopFlag() as stop:
+        while (share := run.clock.tick()) < 1 and not stop.agreed():
+            loss = run.advance(share)
+            if ranks.RANK == 0 and run.step % 200 == 0:
+                line = {"step": run.step, "spent": round(run.clock.spent)}
+                print(json.dumps(line | {"loss": round(loss, 4)}), flush=True)
+            if run.step % 600 == 0:
+                run.save()
+    run.save()
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--styles", required=True)
+    parser.add_argument("--concepts", type=Path)
     parser.add_argument("--init", type=Path)
     parser.add_argument("--decoder-only", action="store_true")
     parser.add_argument("--budget", type=float, default=1200)
@@ -143,7 +185,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    train_vae(parser.parse_args())
+    options = parser.parse_args(arguments)
+    styles = options.styles.split(",")
+    data = load_data(options.data, options.size, styles, options.concepts)
+    run = VaeRun(options, data)
+    train_vae(run)
+    run.export()
+    ranks.stop_rank()
 
 
 if __name__ == "__main__":
