@@ -13,13 +13,12 @@ bind = "127.0.0.1:8000"
 workers = 1
 worker_class = "gthread"
 preload_app = False
-# A waiting request holds a thread: the queue, what runs, the watchers, and 8 more.
-threads = (
-    int(os.environ.get("FLUX_MAX_QUEUE") or 32)
-    + int(os.environ.get("FLUX_MAX_WATCHERS") or 32)
-    + 8
-    + 8
-)
+# A waiting request holds a thread: the queue, what runs (16 at most), the watchers,
+# and 8 more for health and refusals. With fewer the surplus would wait unseen.
+queue = int(os.environ.get("FLUX_MAX_QUEUE") or 32)
+watchers = int(os.environ.get("FLUX_MAX_WATCHERS") or 32)
+needed_threads = queue + 16 + watchers + 8
+threads = needed_threads
 timeout = 120
 graceful_timeout = int(float(os.environ.get("FLUX_REQUEST_TIMEOUT") or 280)) + 30
 keepalive = 75
@@ -34,6 +33,11 @@ def post_worker_init(worker):
     here = getattr(worker.wsgi, "extensions", {}).get("flux_api")
     if here is None:
         return
+    if worker.cfg.threads < needed_threads:
+        raise SystemExit(
+            f"--threads {worker.cfg.threads}: FLUX_MAX_QUEUE={queue} and "
+            f"FLUX_MAX_WATCHERS={watchers} need at least {needed_threads}"
+        )
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 

@@ -12,7 +12,16 @@ import threading
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flux_api.blueprints import Context, answers, openai, original, service
+from flux_api.blueprints import (
+    Context,
+    Watchers,
+    answers,
+    jobs,
+    openai,
+    original,
+    service,
+)
+from flux_api.blueprints.waiting import release_job
 from flux_api.config import BadSetting, Settings
 from flux_api.delivery import FileServer
 from flux_api.fetch import Fetcher, FetchPolicy
@@ -43,11 +52,13 @@ def create_app(
         models={settings.model: MODEL_INFO[settings.model]},
         fetcher=Fetcher(fetch_policy(settings)),
         file_server=file_server(settings),
+        watchers=Watchers(settings.max_watchers),
     )
     app.extensions["flux_api"] = here
     answers.install(app)
     app.before_request(here.manager.start)
-    for blueprint in (original.bp, openai.bp, service.bp):
+    app.teardown_request(release_job)
+    for blueprint in (original.bp, openai.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -61,7 +72,12 @@ def get_manager(settings: Settings) -> PipelineManager:
     global _manager
     with _manager_lock:
         if _manager is None:
-            _manager = PipelineManager(lambda: _make_backend(settings))
+            _manager = PipelineManager(
+                lambda: _make_backend(settings),
+                max_queue=settings.max_queue,
+                max_per_caller=settings.max_per_caller,
+                step_timeout=settings.step_timeout,
+            )
         return _manager
 
 
@@ -94,4 +110,6 @@ def _make_backend(settings: Settings) -> Backend:
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.backend import DiffusersBackend
 
-    return DiffusersBackend(MODEL_INFO, settings.model)
+    return DiffusersBackend(
+        MODEL_INFO, settings.model, batch_tokens=settings.batch_tokens
+    )

@@ -2,110 +2,230 @@
 
 from __future__ import annotations
 
-import copy
+import gc
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from flux_api.core import ImageRequest, ImageResult
-from flux_api.errors import InsufficientStorage, PipelineFailed
-from flux_api.gate import Gate, Turn
+from flux_api.core import ImageRequest, ImageResult, PartialImage
+from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
+from flux_api.gate import Turn, pipeline_view
 from flux_api.jobs import ImageTask
 from flux_api.loading import choose_device, load_pipelines
 from flux_api.manager import BackendBroken
 from flux_api.models import ModelInfo, Task
 from flux_api.pipeline_call import PipelineCall
+from flux_api.preview import LinearPreview
 
 logger = logging.getLogger(__name__)
+
+PATCH = 16
+_TEXT_TOKENS = 512
+_MOST_SLOTS = 16
+_FOREIGN_MEMORY = 0.1
 
 
 class DiffusersBackend:
     """The sets of ``models`` through stock diffusers pipelines; ``default`` is loaded
-    at the start."""
+    at the start. Pictures share forwards up to ``batch_tokens`` (image and text tokens
+    in sum; None: from the default set's size on an accelerator, 0 on a CPU)."""
 
-    slots = 1
-
-    def __init__(self, models: Mapping[str, ModelInfo], default: str) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelInfo],
+        default: str,
+        *,
+        batch_tokens: int | None = None,
+    ) -> None:
         self._models = models
         self._default = default
         self._device = choose_device()
-        self._turn = Turn(share=False)
+        self._batch_tokens = batch_tokens
+        self._turn = Turn()
         self._loaded: dict[str, dict[Task, Any]] = {}
+        self._previews: dict[str, LinearPreview] = {}
+
+    @property
+    def slots(self) -> int:
+        """How many pictures may be on their way at once."""
+        return _MOST_SLOTS if self._batch_tokens else 1
+
+    @property
+    def forwards(self) -> int:
+        """How many transformer forwards have run."""
+        return self._turn.forwards
 
     def load(self, say: Callable[[str], None]) -> None:
         """Load the default set; raises when it cannot."""
-        self._pipelines(self._default, say)
+        pipelines = self._pipelines(self._default, say)
+        if self._batch_tokens is None:
+            self._batch_tokens = default_batch_tokens(self._device, pipelines)
+        logger.info(
+            "%s on %s, %d tokens in a forward",
+            self._default,
+            self._device,
+            self._batch_tokens,
+        )
 
     def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """One picture at a time."""
-        return not running
+        """Whether a picture of ``request`` may share forwards with what is running: one
+        set, the same LoRAs, and room in the budget."""
+        if not running:
+            return True
+        same = all(
+            other.model == request.model and other.loras == request.loras
+            for other in running
+        )
+        tokens = sum(map(self.tokens, [request, *running]))
+        return same and tokens <= (self._batch_tokens or 0)
+
+    def tokens(self, request: ImageRequest) -> int:
+        """About how many tokens a forward of one picture has."""
+        side = self._models[request.model].native_size
+        width, height = (side, side) if side else (request.width, request.height)
+        image = -(-width // PATCH) * -(-height // PATCH)
+        text = 0 if side else _TEXT_TOKENS
+        return image * (1 + len(request.images)) + text
 
     def run(self, task: ImageTask) -> ImageResult:
         """One picture of ``task``: PipelineFailed when it is not fit to deliver,
-        InsufficientStorage when the device's memory is too small."""
+        InsufficientStorage or Unavailable when the device's memory is too small."""
         request = task.job.request
+        seed = request.seed_of(task.index)
         info = self._models[request.model]
-        row = info.task(request.mode, masked=request.mask_image is not None)
-        name: Task = "inpaint" if request.mask_image is not None else request.mode
-        call = PipelineCall(request, info, row, request.seed_of(task.index))
+        masked = request.mask_image is not None
+        call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
+        name: Task = "inpaint" if masked else request.mode
         with self._turn.taken():
-            pipeline = self._pipelines(request.model, logger.info)[name]
-            kwargs = call.kwargs(pipeline)
-            for attempt in (1, 2):
-                pixels = self._call(pipeline, task, kwargs)
-                if pixels is not None:
-                    break
-                logger.warning("job %s: no usable picture (%d)", task.job.id, attempt)
-                kwargs = call.kwargs(pipeline)
+            with task.loading():
+                pipeline = self._pipelines(request.model, logger.info)[name]
+            pixels = self._try_twice(pipeline, call, task)
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
-        return call.deliver(Image.fromarray(pixels), request.seed_of(task.index))
+        return call.deliver(Image.fromarray(pixels), seed)
 
     def _pipelines(self, name: str, say: Callable[[str], None]) -> dict[Task, Any]:
         if name not in self._loaded:
-            self._loaded[name] = load_pipelines(self._models[name], self._device, say)
+            pipelines = load_pipelines(self._models[name], self._device, say)
+            vae = next(iter(pipelines.values())).vae
+            self._previews[name] = LinearPreview(vae)
+            self._loaded[name] = pipelines
         return self._loaded[name]
 
-    def _call(
-        self, pipeline: Any, task: ImageTask, kwargs: dict[str, Any]
+    def _try_twice(
+        self, pipeline: Any, call: PipelineCall, task: ImageTask
     ) -> np.ndarray[Any, Any] | None:
-        """The picture as uint8 (height, width, 3); None when it is NaN or all black."""
+        """The picture; once more where it is NaN or black, and once more with a tiled
+        VAE where the memory ran out."""
+        try:
+            pixels = self._call(pipeline, call, task)
+            if pixels is None:
+                logger.warning("job %s: no usable picture, once more", task.job.id)
+                pixels = self._call(pipeline, call, task)
+            return pixels
+        except torch.OutOfMemoryError:
+            logger.warning("job %s: out of memory, once more, tiled", task.job.id)
+        # Outside the handler: its traceback would keep the tensors alive.
+        free_memory()
+        try:
+            with tiled(pipeline.vae):
+                return self._call(pipeline, call, task)
+        except torch.OutOfMemoryError:
+            pass
+        free_memory()
+        if others_hold_memory():
+            raise Unavailable(
+                "Other programs hold the device's memory.", retry_after=30
+            )
+        raise InsufficientStorage("This picture is too large for the device's memory.")
+
+    def _call(
+        self, pipeline: Any, call: PipelineCall, task: ImageTask
+    ) -> np.ndarray[Any, Any] | None:
+        """One run, uint8 (height, width, 3); None when it is NaN or all black."""
+        view, gate = pipeline_view(pipeline, self._turn, task.check)
 
         def on_step_end(
             pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
-            task.on_step(step + 1, pipe.num_timesteps)
+            total = pipe.num_timesteps
+            number = preview_due(step + 1, total, task.job.request.partial_images)
+            if number is not None and gate.velocity is not None:
+                latents = tensors["latents"]
+                sigma = view.scheduler.sigmas[step + 1].to(latents.device)
+                clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
+                image = self._previews[task.job.request.model].draw(
+                    clean[0], *call.token_grid
+                )
+                preview = call.deliver_preview(image)
+                task.job.post(PartialImage(task.index, number, preview))
+            gate.velocity = None
+            task.on_step(step + 1, total)
             return tensors
 
-        view = pipeline_view(pipeline, self._turn, task.check)
-        failure: Exception | None = None
         try:
             output = view(
-                **kwargs, output_type="pt", callback_on_step_end=on_step_end
-            ).images
-        except torch.OutOfMemoryError as error:
-            failure = error.with_traceback(None)
+                **call.kwargs(pipeline),
+                output_type="pt",
+                callback_on_step_end=on_step_end,
+            )
+            return to_pixels(output.images[0])
         except torch.AcceleratorError as error:
             raise BackendBroken(type(error).__name__) from error
         finally:
+            # A run that was stopped in the middle leaves its model on the device.
             pipeline.maybe_free_model_hooks()
-        if failure is not None:
-            raise InsufficientStorage("This picture is too large for the memory.")
-        return to_pixels(output[0])
 
 
-def pipeline_view(pipeline: Any, turn: Turn, check: Callable[[], None]) -> Any:
-    """``pipeline`` for one picture: the same components, a scheduler of its own, and a
-    gate where its transformer stands."""
-    view = copy.copy(pipeline)
-    view.__dict__ = dict(pipeline.__dict__)
-    view.scheduler = copy.deepcopy(pipeline.scheduler)
-    object.__setattr__(view, "transformer", Gate(pipeline.transformer, turn, check))
-    return view
+def default_batch_tokens(device: torch.device, pipelines: Mapping[Task, Any]) -> int:
+    """A forward's budget: on an accelerator one picture of 1024x1024, or several of
+    512x512, more of them the smaller the transformer; nothing to share on a CPU."""
+    if device.type == "cpu":
+        return 0
+    transformer = next(iter(pipelines.values())).transformer
+    parameters: int = sum(p.numel() for p in transformer.parameters())
+    return int(min(9000.0, max(4608.0, 7.5e13 / parameters)))
+
+
+def preview_due(step: int, total: int, wanted: int) -> int | None:
+    """The number (from 0) of the preview after ``step`` of ``total``, when ``wanted``
+    of them are spread evenly over the run; None for none."""
+    for number in range(wanted):
+        if step == min(total - 1, round(total * (number + 1) / (wanted + 1))):
+            return number if step > 0 else None
+    return None
+
+
+@contextmanager
+def tiled(vae: Any) -> Iterator[None]:
+    """``vae`` working in tiles and slices: less memory, slightly other pixels."""
+    vae.enable_tiling()
+    vae.enable_slicing()
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
+        vae.disable_slicing()
+
+
+def free_memory() -> None:
+    """Give the device's cached memory back."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def others_hold_memory() -> bool:
+    """Whether other processes hold a tenth of the device's memory or more."""
+    if not torch.cuda.is_available():
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() > _FOREIGN_MEMORY * total
 
 
 def to_pixels(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:

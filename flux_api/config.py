@@ -26,6 +26,11 @@ class Settings:
     model: str = "tiny"
     max_upload_mb: int = 64
     trusted_proxies: int = 0
+    max_queue: int = 32
+    max_watchers: int = 32
+    max_per_caller: int = 0
+    batch_tokens: int | None = None
+    step_timeout: float = 120.0
     request_timeout: float = 280.0
     allow_private_urls: bool = False
     allow_private_nets: tuple[Network, ...] = ()
@@ -51,6 +56,11 @@ class Settings:
             model=read.text("FLUX_MODEL") or "tiny",
             max_upload_mb=read.integer("FLUX_MAX_UPLOAD_MB", 64, 1, 4096),
             trusted_proxies=read.integer("FLUX_TRUSTED_PROXIES", 0, 0, 10),
+            max_queue=read.integer("FLUX_MAX_QUEUE", 32, 1, 1000),
+            max_watchers=read.integer("FLUX_MAX_WATCHERS", 32, 0, 1000),
+            max_per_caller=read.integer("FLUX_MAX_PER_CALLER", 0, 0, 1000),
+            batch_tokens=read.optional_integer("FLUX_BATCH_TOKENS", 0, 10**6),
+            step_timeout=read.number("FLUX_STEP_TIMEOUT", 120.0, 0.5, 86_400),
             request_timeout=read.number("FLUX_REQUEST_TIMEOUT", 280.0, 1, 86_400),
             allow_private_urls=read.switch("FLUX_ALLOW_PRIVATE_URLS"),
             allow_private_nets=read.networks("FLUX_ALLOW_PRIVATE_NETS"),
@@ -71,6 +81,9 @@ class _Reader:
         if text.isascii() and text.isdigit() and low <= int(text) <= high:
             return int(text)
         raise BadSetting(f"{name}={text!r}: a whole number from {low} to {high}")
+
+    def optional_integer(self, name: str, low: int, high: int) -> int | None:
+        return None if self.text(name) is None else self.integer(name, 0, low, high)
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         text = self.text(name)

@@ -9,6 +9,7 @@ share a forward, and they join and leave between steps.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +21,8 @@ import torch
 class Turn:
     """The lock of the device, and the calls that wait for a shared forward."""
 
-    def __init__(self, *, share: bool) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Condition(threading.RLock())
-        self._share = share
         self._present = 0
         self._calls: list[_Call] = []
         self.forwards = 0
@@ -48,7 +48,7 @@ class Turn:
     def forward(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         """``module(**kwargs)``, perhaps as part of a larger batch; its own error is
         raised. Only within :meth:`taken`."""
-        if not self._share or self._present == 1 or not joinable(kwargs):
+        if self._present == 1 or not joinable(kwargs):
             self.forwards += 1
             return module(**kwargs)
         call = _Call(module, kwargs)
@@ -67,13 +67,12 @@ class Turn:
         calls = [call for call in self._calls if call.shape == first.shape]
         for call in calls:
             self._calls.remove(call)
-        self.forwards += 1
         try:
-            kwargs, counts = join([call.kwargs for call in calls])
-            output = first.module(**kwargs)
-            parts = output[0].split(counts)
-            for call, part in zip(calls, parts, strict=True):
-                call.output = (part,)
+            self._run_joined(calls)
+        except torch.OutOfMemoryError:
+            # Together they are too large: one after the other, each for itself.
+            for call in calls:
+                self._run_alone(call)
         except Exception as error:  # each caller meets it in its own thread
             for call in calls:
                 call.error = error
@@ -81,22 +80,53 @@ class Turn:
             call.done = True
         self._lock.notify_all()
 
+    def _run_alone(self, call: _Call) -> None:
+        try:
+            self._run_joined([call])
+        except Exception as error:  # its caller meets it in its own thread
+            call.error = error
+
+    def _run_joined(self, calls: list[_Call]) -> None:
+        self.forwards += 1
+        kwargs, counts = join([call.kwargs for call in calls])
+        output = calls[0].module(**kwargs)
+        for call, part in zip(calls, output[0].split(counts), strict=True):
+            call.output = (part,)
+
 
 class Gate:
     """Stands where a pipeline's transformer stands. ``check`` runs before each call
-    and raises to stop the picture; everything else is the transformer's own."""
+    and raises to stop the picture; ``velocity`` is the output of the first call since
+    it was last None; everything else is the transformer's own."""
 
     def __init__(
         self, module: torch.nn.Module, turn: Turn, check: Callable[[], None]
     ) -> None:
         self._module, self._turn, self._check = module, turn, check
+        self.velocity: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
 
     def __call__(self, **kwargs: Any) -> Any:
         self._check()
-        return self._turn.forward(self._module, kwargs)
+        output = self._turn.forward(self._module, kwargs)
+        if self.velocity is None:
+            self.velocity = output[0]
+        return output
+
+
+def pipeline_view(
+    pipeline: Any, turn: Turn, check: Callable[[], None]
+) -> tuple[Any, Gate]:
+    """``pipeline`` for one picture: the same components, a scheduler of its own, and a
+    gate where its transformer stands."""
+    view = copy.copy(pipeline)
+    view.__dict__ = dict(pipeline.__dict__)
+    view.scheduler = copy.deepcopy(pipeline.scheduler)
+    gate = Gate(pipeline.transformer, turn, check)
+    object.__setattr__(view, "transformer", gate)
+    return view, gate
 
 
 class _Call:

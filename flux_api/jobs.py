@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,8 +142,11 @@ class Job:
             found = (e for _, e in reversed(self._events) if isinstance(e, kind))
             return next(found, None)
 
-    def release_images(self) -> None:
-        """Let the pictures go; what remains is the job's story."""
+    def release(self) -> None:
+        """Let go of every picture and of the prompt; what remains is the story."""
+        self.request = dataclasses.replace(
+            self.request, images=(), mask_image=None, prompt="", negative_prompt=None
+        )
         with self._changed:
             self._results.clear()
             kept: list[tuple[int, Event]] = [
@@ -167,6 +173,15 @@ class ImageTask:
         """Note step ``step`` of ``total``; Cancelled when the job has ended."""
         self.check()
         self.job.post(Progress(self.index, step, total))
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While weights are loaded, silence is no sign of a hang."""
+        self.beat = math.inf
+        try:
+            yield
+        finally:
+            self.beat = time.monotonic()
 
     def check(self) -> None:
         """Show life; Cancelled when the job has ended."""

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 import traceback
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from flux_api.errors import (
     QueueFull,
     Unavailable,
 )
+from flux_api.fair_queue import FairQueue
 from flux_api.jobs import ImageTask, Job
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,9 @@ class BackendBroken(Exception):
 class Backend(Protocol):
     """What makes pictures; see :class:`flux_api.backend.DiffusersBackend`."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many pictures may be on their way at once; asked after ``load``."""
 
     def load(self, say: Callable[[str], None]) -> None:
         """Get ready, telling ``say`` what is going on; raises when it cannot."""
@@ -67,16 +70,18 @@ class PipelineManager:
         make_backend: Callable[[], Backend],
         *,
         max_queue: int = 32,
-        step_timeout: float = 60.0,
+        max_per_caller: int = 0,
+        step_timeout: float = 120.0,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._make_backend = make_backend
         self._backend: Backend
         self._max_queue = max_queue
+        self._max_per_caller = max_per_caller
         self._step_timeout = step_timeout
         self._exit_process = exit_process
         self._changed = threading.Condition()
-        self._queues: OrderedDict[str, deque[ImageTask]] = OrderedDict()
+        self._queue = FairQueue()
         self._running: list[ImageTask] = []
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._seconds_per_image = 1.0
@@ -151,23 +156,31 @@ class PipelineManager:
             self._forget_old_jobs()
             if job.id in self._jobs:
                 raise JobConflict("This job id is in use.", param="job_id")
-            if len(self._waiting_jobs()) >= self._max_queue:
-                raise QueueFull(
-                    "Every place in the queue is taken.",
-                    retry_after=self._estimate(),
-                )
+            self._check_room(caller)
             self._jobs[job.id] = job
-            queue = self._queues.setdefault(caller, deque())
-            queue.extend(
-                ImageTask(job, i) for i in range(request.num_images_per_prompt)
-            )
+            self._queue.add(job)
             self._tell_positions()
             self._changed.notify_all()
         return job
 
+    def _check_room(self, caller: str) -> None:
+        if len(self._queue.jobs()) >= self._max_queue:
+            message = "Every place in the queue is taken."
+            raise QueueFull(message, retry_after=self._estimate())
+        alive = sum(
+            job.caller == caller and job.outcome is None for job in self._jobs.values()
+        )
+        if 0 < self._max_per_caller <= alive:
+            raise QueueFull(
+                f"You have {alive} requests here already; wait for one to end.",
+                retry_after=self._estimate(),
+                code="concurrency_limit_exceeded",
+            )
+
     def find(self, job_id: str, *, caller: str | None = None) -> Job:
         """The job, where it is ``caller``'s (None: anybody's); else JobNotFound."""
         with self._changed:
+            self._forget_old_jobs()
             job = self._jobs.get(job_id)
         if job is None or caller not in (None, job.caller):
             raise JobNotFound("There is no such job.", param="job_id")
@@ -188,7 +201,7 @@ class PipelineManager:
     def queue_depth(self) -> int:
         """How many requests wait for their first picture's start."""
         with self._changed:
-            return len(self._waiting_jobs())
+            return len(self._queue.jobs())
 
     @property
     def running(self) -> int:
@@ -196,27 +209,15 @@ class PipelineManager:
         with self._changed:
             return len(self._running)
 
-    def _waiting_jobs(self) -> list[Job]:
-        """Queued jobs in the order in which their first pictures will start."""
-        jobs: list[Job] = []
-        queues = [list(queue) for queue in self._queues.values()]
-        for turn in range(max(map(len, queues), default=0)):
-            for queue in queues:
-                if turn < len(queue):
-                    job = queue[turn].job
-                    if job.state == "queued" and job not in jobs:
-                        jobs.append(job)
-        return jobs
-
     def _tell_positions(self) -> None:
-        for position, job in enumerate(self._waiting_jobs()):
+        for position, job in enumerate(self._queue.jobs()):
             if job.last(Queued) != (event := Queued(position)):
                 job.post(event)
 
     def _estimate(self) -> float:
         """Seconds until a place in the queue is free, 1..60."""
-        images = len(self._running) + sum(map(len, self._queues.values()))
-        waiting = max(1, len(self._waiting_jobs()))
+        images = len(self._running) + len(self._queue)
+        waiting = max(1, len(self._queue.jobs()))
         return min(60.0, max(1.0, images * self._seconds_per_image / waiting))
 
     def _forget_old_jobs(self) -> None:
@@ -251,30 +252,20 @@ class PipelineManager:
         take turns, and nobody overtakes one that waits for running work to drain."""
         with self._changed:
             while True:
-                task = self._head()
+                task = self._queue.head()
                 if task is not None and (
                     not self._running
                     or self._backend.admits(
                         task.job.request, [other.job.request for other in self._running]
                     )
                 ):
-                    self._queues[task.job.caller].popleft()
-                    self._queues.move_to_end(task.job.caller)
+                    self._queue.take(task)
                     task.beat = time.monotonic()
                     self._running.append(task)
                     task.job.post(Started())
                     self._tell_positions()
                     return task
                 self._changed.wait()
-
-    def _head(self) -> ImageTask | None:
-        for caller, queue in list(self._queues.items()):
-            while queue and queue[0].job.outcome is not None:
-                queue.popleft()
-            if queue:
-                return queue[0]
-            del self._queues[caller]
-        return None
 
     def _run(self, task: ImageTask) -> None:
         try:
@@ -299,8 +290,9 @@ class PipelineManager:
                 self._not_ready = "the pipeline hangs; restarting"
                 error = DeadlineExceeded("The pipeline made no progress.")
                 with self._changed:
-                    waiting = [t.job for q in self._queues.values() for t in q]
-                for job in [*(t.job for t in stuck), *waiting]:
+                    waiting = self._queue.jobs()
+                    running = [task.job for task in self._running]
+                for job in [*running, *waiting]:
                     job.fail(error)
                 self._give_up(TimeoutError("no step within FLUX_STEP_TIMEOUT"))
                 return

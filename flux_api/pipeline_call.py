@@ -11,6 +11,8 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.fitting import Fit, composite, contain
 from flux_api.models import ModelInfo, TaskInfo
 
+PREVIEW_SIDE = 256
+
 
 class PipelineCall:
     """One picture of a request in a pipeline's words, and its way back: the place
@@ -70,6 +72,26 @@ class PipelineCall:
                 contain(request.mask_image, target),
             )
         return ImageResult(image, seed, native)
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """The picture's (width, height) in tokens of 16x16 pixels."""
+        request = self._request
+        width, height = self._side or request.width, self._side or request.height
+        return width // 16, height // 16
+
+    def deliver_preview(self, image: Image.Image) -> Image.Image:
+        """``image``, a preview of the whole native picture, in the shape asked for, at
+        most ``PREVIEW_SIDE`` pixels on its longer side."""
+        request = self._request
+        scale = min(1.0, PREVIEW_SIDE / max(request.width, request.height))
+        target = (
+            max(1, round(request.width * scale)),
+            max(1, round(request.height * scale)),
+        )
+        if self._fit is not None:
+            return Fit(image.width, self._fit.size).from_square(image, target)
+        return contain(image, target)
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         return image if self._fit is None else self._fit.onto_square(image)

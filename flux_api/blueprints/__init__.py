@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from flask import current_app
 
 from flux_api.config import Settings
 from flux_api.delivery import FileServer
+from flux_api.errors import QueueFull
 from flux_api.fetch import Fetcher
 from flux_api.manager import PipelineManager
 from flux_api.models import ModelInfo
+
+
+class Watchers:
+    """How many connections watch jobs; each holds a thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def enter(self) -> None:
+        """Take a place; QueueFull when there is none."""
+        with self._lock:
+            if self._count >= self._most:
+                message = "Too many connections watch jobs."
+                raise QueueFull(message, retry_after=5, code="too_many_watchers")
+            self._count += 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        with self._lock:
+            self._count -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +46,7 @@ class Context:
     models: dict[str, ModelInfo]
     fetcher: Fetcher
     file_server: FileServer | None
+    watchers: Watchers
 
 
 def context() -> Context:

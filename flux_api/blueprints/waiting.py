@@ -7,7 +7,7 @@ import select
 import socket
 from typing import Any
 
-from flask import Request
+from flask import Request, g
 
 from flux_api.blueprints import Context
 from flux_api.core import Failed, ImageRequest, ImageResult
@@ -21,6 +21,12 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 def caller_of(request: Request) -> str:
     """Whose turn it is in the queue: the client's address after the trusted hops."""
     return request.remote_addr or ""
+
+
+def owner_of(request: Request) -> str | None:
+    """Whose jobs may be seen: with API keys those of the request's key, else all (the
+    server's own ids cannot be guessed)."""
+    return None
 
 
 def job_id_of(request: Request, values: dict[str, Any]) -> str | None:
@@ -38,9 +44,18 @@ def submit(
     here: Context, request: Request, image_request: ImageRequest, values: dict[str, Any]
 ) -> Job:
     """The job of ``image_request`` for the client of ``request``."""
-    return here.manager.submit(
+    job = here.manager.submit(
         image_request, caller=caller_of(request), job_id=job_id_of(request, values)
     )
+    g.job = job
+    return job
+
+
+def release_job(_error: BaseException | None) -> None:
+    """When the answer is out: an ended job keeps its story, not its pictures."""
+    job: Job | None = g.pop("job", None)
+    if job is not None and job.outcome is not None:
+        job.release()
 
 
 def wait_for(here: Context, request: Request, job: Job) -> tuple[ImageResult, ...]:
@@ -57,7 +72,6 @@ def wait_for(here: Context, request: Request, job: Job) -> tuple[ImageResult, ..
             here.manager.cancel(job)
     if isinstance(outcome, Failed):
         raise outcome.error
-    job.release_images()
     return outcome.results
 
 

@@ -1,0 +1,120 @@
+"""Jobs from outside: how one is doing, its events as they happen, its end by hand."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request, stream_with_context
+
+from flux_api.blueprints import context
+from flux_api.blueprints.waiting import owner_of
+from flux_api.core import (
+    Completed,
+    Event,
+    Failed,
+    PartialImage,
+    Progress,
+    Queued,
+    Started,
+)
+from flux_api.images import encode_image
+from flux_api.jobs import Job
+
+bp = Blueprint("jobs", __name__, url_prefix="/jobs")
+
+KEEP_ALIVE_SECONDS = 10.0
+
+
+@bp.get("/<job_id>")
+def show(job_id: str) -> Response:
+    """The job's story so far; never its prompt."""
+    return jsonify(describe(_find(job_id)))
+
+
+@bp.delete("/<job_id>")
+def cancel(job_id: str) -> Response:
+    """Stop it within a step; an ended job stays as it ended."""
+    job = _find(job_id)
+    context().manager.cancel(job)
+    return jsonify(describe(job))
+
+
+@bp.get("/<job_id>/events")
+def events(job_id: str) -> Response:
+    """The job's events, past and to come, as ``text/event-stream``."""
+    job = _find(job_id)
+    watchers = context().watchers
+    watchers.enter()
+    response = Response(stream_with_context(_stream(job)), mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"
+    response.call_on_close(watchers.leave)
+    return response
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """The job as JSON."""
+    made = job.request
+    story: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state,
+        "created_at": int(job.created_at),
+        "mode": made.mode,
+        "model": made.model,
+        "width": made.width,
+        "height": made.height,
+        "seed": made.seed_of(0),
+        "images": made.num_images_per_prompt,
+        "queue_seconds": round(job.queue_seconds, 3),
+        "run_seconds": round(job.run_seconds, 3),
+    }
+    queued, progress = job.last(Queued), job.last(Progress)
+    if job.state == "queued" and isinstance(queued, Queued):
+        story["position"] = queued.position
+    if isinstance(progress, Progress):
+        story |= {"image": progress.index, "step": progress.step}
+        story["steps"] = progress.total
+    if isinstance(job.outcome, Failed):
+        error = job.outcome.error
+        story["error"] = {"message": error.message, "code": error.code}
+    return story
+
+
+def _find(job_id: str) -> Job:
+    return context().manager.find(job_id, caller=owner_of(request))
+
+
+def _stream(job: Job) -> Iterator[str]:
+    yield ": watching\n\n"
+    for event in job.events(KEEP_ALIVE_SECONDS):
+        if event is None:
+            yield ": keep-alive\n\n"
+        else:
+            name, data = _say(event)
+            yield f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n"
+
+
+def _say(event: Event) -> tuple[str, dict[str, Any]]:
+    match event:
+        case Queued(position):
+            return "queued", {"position": position}
+        case Started():
+            return "started", {}
+        case Progress(index, step, total):
+            return "step", {"image": index, "step": step, "steps": total}
+        case PartialImage(index, number, image):
+            encoded = encode_image(image, "webp", 80)
+            return "partial_image", {
+                "image": index,
+                "partial_image_index": number,
+                "media_type": encoded.media_type,
+                "b64_json": base64.b64encode(encoded.data).decode("ascii"),
+            }
+        case Completed():
+            return "done", {}
+        case Failed(error):
+            name = "cancelled" if error.status == 499 else "failed"
+            return name, {"error": {"message": error.message, "code": error.code}}
