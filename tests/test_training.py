@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from training.export import SUMS, export_pipeline
 from training.latents import encode_all, measure_latents
 from training.measure import nearest_op, psnr
 from training.pictures import OPS, apply_op, colour_of, on_white
+from training.ranks import launch
 from training.texts import ORDERS, STYLES, Writer, load_prompts
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
@@ -241,3 +243,32 @@ def test_committed_checkpoint_is_whole_and_small():
     assert max(file.stat().st_size for file in files) <= 16 * 2**20
     assert sum(file.stat().st_size for file in files) <= 32 * 2**20
     assert "CC-BY-4.0" in (TINY / "NOTICE").read_text()
+
+
+WORKER = """
+import sys, torch
+from training import ranks
+ranks.start_rank()
+weights = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))]
+weights[0].grad = torch.full((3,), 1.0 + 2 * ranks.RANK)
+ranks.average_gradients(weights)
+assert weights[0].grad.tolist() == [2.0] * 3, weights[0].grad
+assert weights[1].grad.tolist() == [0.0] * 2
+assert ranks.agree(float(ranks.RANK)) == 0
+ranks.stop_rank()
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="made for ranks on a CPU")
+def test_two_ranks_agree(tmp_path, monkeypatch):
+    tmp_path.joinpath("averaging_worker.py").write_text(WORKER)
+    here = [str(tmp_path), str(Path(__file__).parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(here))
+    launch(2, "averaging_worker", [])
+
+
+def test_a_failing_rank_is_reported(tmp_path, monkeypatch):
+    tmp_path.joinpath("failing_worker.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="failing_worker failed"):
+        launch(2, "failing_worker", [])
