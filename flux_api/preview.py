@@ -58,8 +58,9 @@ def pack(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
         scale = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
         packed: torch.Tensor = (patches - vae.bn.running_mean) / scale
         return packed
-    shifted: torch.Tensor = patches - (vae.config.shift_factor or 0.0)
-    return shifted * vae.config.scaling_factor
+    shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
+    scaled: torch.Tensor = (patches - shift) * scale
+    return scaled
 
 
 def _shapes(side: int, seed: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 ``run_api(app="fake_app:app")`` starts it in about a second. Words of a prompt:
 
     pause=0.2   sleep that long at each step
+    hang        never come back, and hear no stop
     hold        wait at the first step until ``POST /fake/release``
     fail=WORD   one of FAILURES, after ``at=STEP`` steps (0), the first ``times=N``
                 times that this prompt is run (always)
@@ -21,6 +22,7 @@ from flask import Flask, jsonify
 from PIL import Image
 
 from flux_api import create_app
+from flux_api.config import Settings
 from flux_api.core import ImageResult, PartialImage
 from flux_api.errors import (
     DeadlineExceeded,
@@ -28,13 +30,14 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
-from flux_api.manager import PipelineManager
+from flux_api.manager import BackendBroken, PipelineManager
 
 FAILURES = {
     "unexpected": lambda: RuntimeError("secret detail of a library"),
     "pipeline": lambda: PipelineFailed("The model made no usable picture."),
     "busy": lambda: Unavailable("The device is short of memory.", retry_after=1),
     "deadline": lambda: DeadlineExceeded("The pipeline made no progress."),
+    "broken": lambda: BackendBroken("illegal memory access"),
     "memory": lambda: InsufficientStorage("This picture is too large for the memory."),
 }
 
@@ -113,6 +116,8 @@ class FakeBackend:
                 raise FAILURES[words["fail"]]()
 
     def _hold(self, task, prompt):
+        if "hang" in prompt.split():
+            threading.Event().wait()
         if "hold" in prompt.split():
             released = self.released
             while not released.wait(0.02):
@@ -131,8 +136,14 @@ class FakeBackend:
 def make_app() -> Flask:
     """The whole API over one FakeBackend, and the routes that tell of it."""
     backend = FakeBackend()
-    queue = int(os.environ.get("FLUX_MAX_QUEUE") or 32)
-    app = create_app(manager=PipelineManager(lambda: backend, max_queue=queue))
+    settings = Settings.from_env(os.environ)
+    manager = PipelineManager(
+        lambda: backend,
+        max_queue=settings.max_queue,
+        max_per_caller=settings.max_per_caller,
+        step_timeout=settings.step_timeout,
+    )
+    app = create_app(settings, manager=manager)
     arrived = []
     answer = app.wsgi_app
 
