@@ -69,6 +69,7 @@ def _read_directory(data: bytes) -> Iterator[_Entry]:
     total = 0
     if entries > _MAX_ENTRIES:
         raise HeaderError("has too much metadata")
+    struct.unpack_from("<L", data, start + 2 + 12 * entries)  # The next one's place.
     for position in range(start + 2, start + 2 + 12 * entries, 12):
         tag, kind, count = struct.unpack_from(order + "HHL", data, position)
         size = _SIZES.get(kind, 0)

@@ -256,7 +256,7 @@ REFUSED = {
     ),
     "4-pixels-avif": lambda: lying_avif((64, 64), (30_000, 30_000)),
     # 4: headers that lie about what follows.
-    "4-lying-avif-stream": lambda: lying_avif((5000, 5000), (16, 16)),
+    "4-lying-avif-stream": lambda: lying_avif((2048, 2048), (16, 16)),
     "4-lying-png": lambda: png(6000, 6000, rows=bytes(1000)),
     "4-lying-png-short-rows": lambda: png(60, 60, rows=bytes(1000)),
     "4-lying-jpeg": lambda: lying_jpeg(6000, 6000),
@@ -297,6 +297,7 @@ REFUSED = {
         0xE1, exif(entries=[(271, 2, 2**31, b"\1\0\0\0")])
     ),
     "4-exif-corrupt-count": lambda: jpeg_with(0xE1, exif(6)[:20]),
+    "4-exif-corrupt-end": lambda: jpeg_with(0xE1, exif(6)[:-1]),
     "4-exif-corrupt-png": lambda: png(
         1, 1, rows=b"\0\1\2\3", extra=[(b"eXIf", b"rubbish")]
     ),

@@ -1,0 +1,31 @@
+"""The fuzz command itself: each target runs, and a seed gives the same input again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+FUZZ = Path(__file__).parent / "fuzz.py"
+
+
+def run_fuzz(*arguments):
+    command = [sys.executable, "-W", "error", str(FUZZ), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_every_target_runs_and_finds_nothing():
+    done = run_fuzz("--seconds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("decoder", "mask", "data-url", "url", "fetch"):
+        assert f"{name} " in done.stdout
+
+
+def test_one_seed_is_one_input():
+    assert run_fuzz("--seed", "7", "decoder", "url").returncode == 0
+
+
+def test_an_unknown_target_is_named():
+    done = run_fuzz("nonsense")
+    assert done.returncode == 2
+    assert "no such target: nonsense" in done.stderr
