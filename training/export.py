@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -25,11 +26,20 @@ def export_pipeline(
         torch._foreach_copy_(parameters, average)
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(target, max_shard_size=SHARD)
+    for config in target.rglob("*.json"):
+        _forget_origin(config)
     target.joinpath("NOTICE").write_text(notice())
     for file in target.rglob("*"):
         # The libraries write 0600, which a server under another user can't read.
         file.chmod(0o755 if file.is_dir() else 0o644)
     write_sums(target)
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the folder of this machine that a part was loaded from."""
+    content = json.loads(config.read_text())
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def write_sums(folder: Path) -> None:
