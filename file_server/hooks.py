@@ -49,7 +49,7 @@ def install(app: Flask) -> None:
     app.after_request(_finish)
     app.register_error_handler(FileServerError, _render_own)
     app.register_error_handler(HTTPException, _render_http)
-    app.wsgi_app = with_real_scheme(app.wsgi_app)  # type: ignore
+    app.wsgi_app = with_real_scheme(app.wsgi_app)  # type: ignore[assignment,method-assign]
 
 
 def with_real_scheme(app: WSGIApplication) -> WSGIApplication:

@@ -9,12 +9,13 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import timedelta, timezone
+from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, PreconditionFailed
 from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import FileWrapper
 
@@ -183,6 +184,8 @@ def _deliver(file: StoredFile) -> Response:
         response.make_conditional(
             _range_environ(file.size), accept_ranges=True, complete_length=file.size
         )
+        if response.status_code == HTTPStatus.PRECONDITION_FAILED:
+            raise PreconditionFailed
     except HTTPException:
         response.close()
         raise

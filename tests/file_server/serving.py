@@ -132,7 +132,6 @@ def clean_env(**variables):
         if name not in ("BEARER_TOKEN", "UPLOAD_TOKEN", "STORAGE_URL", "PUBLIC_URL")
         and not name.startswith(("FILES_", "AWS_", "GUNICORN_"))
     }
-    # A worker that is a test's child needs no coverage of the test's settings.
     return kept | {"PYTHONPATH": str(ROOT)} | variables
 
 
@@ -237,16 +236,13 @@ def free_ports(count):
 
 
 def s3_client(endpoint):
-    """Return a boto3 client for a server of the tests."""
+    """Return a boto3 client for a server of the tests; it tries only once."""
+    once = {"mode": "standard", "max_attempts": 1}
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
         aws_access_key_id=S3_ENV["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=S3_ENV["AWS_SECRET_ACCESS_KEY"],
         region_name=S3_ENV["AWS_DEFAULT_REGION"],
-        config=Config(
-            connect_timeout=2,
-            read_timeout=30,
-            retries={"mode": "standard", "max_attempts": 1},
-        ),
+        config=Config(connect_timeout=2, read_timeout=30, retries=once),
     )

@@ -9,6 +9,8 @@ import pytest
 import requests
 from serving import AUTH, SAFE, fact
 
+from file_server import Settings, create_app
+
 ADDRESSES = {
     "unknown-id": ("GET", f"/i/{'0' * 32}.png", 404),
     "no-route": ("GET", "/nothing/here", 404),
@@ -89,3 +91,21 @@ def test_probes_need_no_token_and_leave_nothing_behind(server, place):
         assert answer.status_code == 200
         assert requests.head(server.url + path, timeout=30).status_code == 200
     assert place.names() == before
+
+
+class Broken:
+    """A storage with a mistake in it that knows a secret path."""
+
+    def latest(self):
+        raise RuntimeError("/secret/path")
+
+
+def test_a_mistake_of_the_server_is_a_json_500_that_tells_nothing():
+    app = create_app(Settings(bearer_token="x"), storage=Broken())
+    headers = {"Authorization": "Bearer x", "X-Request-Id": "mine"}
+    answer = app.test_client().get("/latest", headers=headers)
+    assert answer.status_code == 500
+    assert list(answer.json) == ["error"]
+    assert b"secret" not in answer.data
+    assert answer.headers["X-Request-Id"] == "mine"
+    assert app.test_client().get("/healthz").status_code == 200

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import signal
 import threading
@@ -10,8 +12,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import requests
 from serving import AUTH, PNG_MAGIC, fact, is_whole, sealed
+
+from file_server.errors import StorageFull, StorageUnavailable
 
 
 def until(condition, seconds=30):
@@ -170,3 +175,38 @@ def test_term_lets_a_running_upload_finish(serve, folder):
     assert answers[0].status_code == 200
     assert server.process.wait(30) == 0
     assert answers[0].json()["url"].removeprefix("/i/") in folder.names()
+
+
+class Failing(io.BytesIO):
+    """An upload whose reading or storing fails half-way with an error number."""
+
+    def __init__(self, number):
+        super().__init__(PNG_MAGIC * 1000)
+        self.number = number
+
+    def read(self, size=-1):
+        if self.tell():
+            raise OSError(self.number, os.strerror(self.number))
+        return super().read(1000)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind_of_error"),
+    [
+        (errno.ENOSPC, StorageFull),
+        (errno.EDQUOT, StorageFull),
+        (errno.EFBIG, StorageFull),
+        (errno.EROFS, StorageUnavailable),
+        (errno.EIO, StorageUnavailable),
+    ],
+    ids=errno.errorcode.get,
+)
+@fact("6-write-errors")
+def test_a_write_that_fails_half_way_leaves_nothing(folder, number, kind_of_error):
+    storage = folder.storage()
+    kept = storage.save(io.BytesIO(PNG_MAGIC), "png")
+    before = {p.name for p in folder.path.iterdir()}
+    with pytest.raises(kind_of_error):
+        storage.save(Failing(number), "png")
+    assert {p.name for p in folder.path.iterdir()} == before
+    assert storage.latest().name == kept

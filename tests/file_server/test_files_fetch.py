@@ -112,6 +112,14 @@ def test_a_range_of_another_version_gives_the_whole_file(server, stored):
     assert (answer.status_code, answer.content) == (206, data[:10])
 
 
+@pytest.mark.parametrize("etag", ['"0"', '"0", "1"'])
+def test_a_condition_that_fails_is_412_without_the_file(server, stored, etag):
+    path, _ = stored
+    answer = server.get(path, headers={"If-Match": etag})
+    assert answer.status_code == 412
+    assert list(answer.json()) == ["error"]
+
+
 FOREIGN = {
     "html": b"<!doctype html><script>alert(1)</script>",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',

@@ -189,6 +189,7 @@ def test_without_a_usable_mark_the_newest_file_is_the_latest(kind, new_place, ma
     else:
         place.put("latest.json", MARKS[mark].replace(b"NAME", name.encode()))
     place.put("notes.txt", b"newer, but no picture")
+    place.put(f".{'f' * 32}.png.part", PNG_MAGIC)
     before = place.names()
     assert storage.latest().name == name
     assert place.names() == before

@@ -16,6 +16,7 @@ from file_server.config import Bucket, Folder, Settings, SettingsError
 SCRIPT = str(ROOT / "image_file_server.py")
 
 
+@fact("6-default-token")
 def test_the_script_serves_on_port_8010_and_stops_on_ctrl_c(folder, tmp_path):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

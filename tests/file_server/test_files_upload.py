@@ -234,15 +234,16 @@ def test_an_animated_or_huge_picture_is_stored_without_being_decoded(server):
 
 @fact("6-upload-token")
 def test_uploads_need_the_upload_token_once_it_is_set(serve, folder):
-    server = serve(UPLOAD_TOKEN="let=me=in", **folder.settings)
+    server = serve(UPLOAD_TOKEN="合言葉=é=", **folder.settings)
     big = PNG_MAGIC + bytes(3_000_000)
     for data in (None, big):
         missing = server.upload(data)
         assert missing.status_code == 401
         assert missing.headers["WWW-Authenticate"] == "Bearer"
-        wrong = server.upload(data, headers={"Authorization": "Bearer no"})
-        assert wrong.status_code == 403
+        for token in ("no", "合言葉", "a+long/token=="):
+            header = {"Authorization": f"Bearer {token}".encode()}
+            assert server.upload(data, headers=header).status_code == 403
     assert not folder.names()
-    right = server.upload(headers={"Authorization": "Bearer let=me=in"})
+    right = server.upload(headers={"Authorization": "Bearer 合言葉=é=".encode()})
     assert right.status_code == 200
     assert server.get(right.json()["url"]).status_code == 200
