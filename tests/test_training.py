@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from training import data as training_data
-from training import flow, model, vae
+from training import flow, model, prepare, vae
 from training.batches import Sampler
 from training.clock import Clock, learning_rate
 from training.drawing import Artist
@@ -272,3 +272,40 @@ def test_a_failing_rank_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(SystemExit, match="failing_worker failed"):
         launch(2, "failing_worker", [])
+
+
+def test_pictures_are_drawn_from_packages(tmp_path, monkeypatch):
+    pytest.importorskip("resvg_py", reason="only the trainer's requirements have it")
+    entry = {"label": "Red ball", "hexcode": "1F534-FE0F", "group": 8, "tags": ["Dot"]}
+    component = {"label": "light skin", "hexcode": "1F3FB", "group": 2}
+    svg = '<rect x="4" y="4" width="8" height="8" fill="#f00"/>'
+    files = {
+        "emojibase/en/data.json": json.dumps([entry, component]),
+        "emojilib/dist/emoji-en-US.json": json.dumps({"\U0001f534": ["round_thing"]}),
+        "noto/icons.json": json.dumps({"icons": {"red-ball": {"body": svg}}}),
+        "noto/chars.json": "{}",
+    }
+    for name, content in files.items():
+        path = tmp_path / "packages" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (tmp_path / "packages/3d/assets").mkdir(parents=True)
+    Image.new("RGBA", (128, 64), (0, 0, 255, 255)).save(
+        tmp_path / "packages/3d/assets/1f534.webp", lossless=True
+    )
+    packages = {path.name: path for path in (tmp_path / "packages").iterdir()}
+    monkeypatch.setattr(prepare, "fetch_packages", lambda folder: packages)
+
+    target = prepare.prepare_data(tmp_path, 32, ["noto", "3d"])
+
+    words = json.loads((tmp_path / "words.json").read_text())
+    tags = ["dot", "round thing"]
+    assert words == {"1f534": {"name": "red ball", "tags": tags, "group": "symbols"}}
+    with np.load(target) as stored:
+        ball, wide = stored["images"]
+        assert stored["style"].tolist() == ["noto", "3d"]
+    assert ball[16, 16].tolist() == [255, 0, 0, 255]
+    assert ball[0, 0].tolist() == [255, 255, 255, 0]
+    # Not square: centred, and white shows where nothing is.
+    assert wide[16, 16].tolist() == [0, 0, 255, 255]
+    assert wide[2, 16].tolist() == [255, 255, 255, 0]
