@@ -23,6 +23,8 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Condition(threading.RLock())
+        self._door = threading.Lock()
+        self._arriving = 0
         self._present = 0
         self._calls: list[_Call] = []
         self.forwards = 0
@@ -30,7 +32,12 @@ class Turn:
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Hold the device for a picture's run; :meth:`forward` lends it meanwhile."""
+        # Known before the lock is free: a run in progress must let newcomers in.
+        with self._door:
+            self._arriving += 1
         with self._lock:
+            with self._door:
+                self._arriving -= 1
             self._present += 1
             try:
                 yield
@@ -38,23 +45,16 @@ class Turn:
                 self._present -= 1
                 self._lock.notify_all()
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the device once every running picture has ended: to load or to evict."""
-        with self._lock:
-            self._lock.wait_for(lambda: self._present == 0)
-            yield
-
     def forward(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         """``module(**kwargs)``, perhaps as part of a larger batch; its own error is
         raised. Only within :meth:`taken`."""
-        if self._present == 1 or not joinable(kwargs):
+        if (self._present == 1 and not self._arriving) or not joinable(kwargs):
             self.forwards += 1
             return module(**kwargs)
         call = _Call(module, kwargs)
         self._calls.append(call)
         while not call.done:
-            if len(self._calls) == self._present:
+            if len(self._calls) == self._present and not self._arriving:
                 self._run_together()
             else:
                 self._lock.wait()

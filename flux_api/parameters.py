@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
 MAX_GUIDANCE = 100.0
+MAX_PARTIAL_IMAGES = 3
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")

@@ -23,6 +23,7 @@ from flux_api.jobs import Job
 from flux_api.models import find_model
 from flux_api.parameters import (
     MAX_GUIDANCE,
+    MAX_PARTIAL_IMAGES,
     MAX_STEPS,
     choose_mode,
     complete_request,
@@ -129,6 +130,10 @@ def _parse(here: Context, body: Body) -> ImageRequest:
         height=height,
         num_inference_steps=num_inference_steps,
         seed=seed,
+        partial_images=parse_integer(
+            values.get("partial_images"), "partial_images", 0, MAX_PARTIAL_IMAGES
+        )
+        or 0,
     )
 
 

@@ -1,0 +1,301 @@
+"""The engine over real pipelines: shared forwards, cancellation, memory, determinism.
+
+In this process, over tiny random checkpoints of the families and the embedded model.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_checkpoints import build
+
+from flux_api.backend import DiffusersBackend, preview_due
+from flux_api.core import Completed, Failed, PartialImage, Progress
+from flux_api.errors import Cancelled
+from flux_api.manager import PipelineManager
+from flux_api.models import MODEL_INFO, ModelInfo, SizeRules, TaskInfo
+from flux_api.parameters import choose_mode, complete_request
+
+TINY = "tiny"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """With two threads on busy cores the same call takes many times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def start(models, default, batch_tokens):
+    """A running manager and its backend."""
+    backend = DiffusersBackend(models, default, batch_tokens=batch_tokens)
+    manager = PipelineManager(lambda: backend)
+    backend.load(lambda _: None)
+    manager.start()
+    ready = threading.Event()
+    while manager.not_ready is not None:
+        ready.wait(0.01)
+    return manager, backend
+
+
+@pytest.fixture(scope="module")
+def serial():
+    """The embedded model, one picture at a time."""
+    return start(MODEL_INFO, TINY, 0)
+
+
+def request_of(info, name=TINY, **wanted):
+    """A complete request."""
+    mode = choose_mode(wanted.get("prompt"), wanted.get("images", ()))
+    wanted = {"prompt": None} | wanted
+    return complete_request(name, info, mode, **wanted)
+
+
+def outcome(job):
+    """The job's pictures as arrays."""
+    ended = job.wait(120)
+    assert isinstance(ended, Completed), getattr(ended, "error", ended)
+    return [np.asarray(result.image).astype(int) for result in ended.results]
+
+
+def draw(manager, info, name=TINY, **wanted):
+    """One request's pictures as arrays."""
+    return outcome(manager.submit(request_of(info, name, **wanted)))
+
+
+def noise(seed, size=(64, 64)):
+    """A picture of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def guided(pipeline, **options):
+    """The row of a FLUX.1 pipeline."""
+    return TaskInfo(
+        pipeline=pipeline,
+        num_inference_steps=4,
+        guidance_scale=3.5,
+        guidance_parameter="guidance_scale",
+        **options,
+    )
+
+
+SIZES = SizeRules(default=(64, 64))
+STEPS = [3, 5, 8, 4, 6, 2]
+LEFT = Image.fromarray(np.repeat([[255] * 32 + [0] * 32], 64, 0).astype(np.uint8))
+
+
+def family(folder, mode, row):
+    """A set of one task over the checkpoint in ``folder``."""
+    tasks = {mode: row}
+    return ModelInfo(base_model=str(folder), tasks=tasks, sizes=SIZES)
+
+
+FAMILIES = {
+    "flux1": ("dev", "generate", guided("FluxPipeline"), {}),
+    "kontext": (
+        "kontext",
+        "edit",
+        guided("FluxKontextPipeline"),
+        {"images": (noise(1),)},
+    ),
+    "fill": (
+        "fill",
+        "inpaint",
+        guided("FluxFillPipeline"),
+        {"images": (noise(1),), "mask_image": LEFT},
+    ),
+    "klein": (
+        "klein",
+        "generate",
+        TaskInfo(
+            pipeline="Flux2KleinPipeline", num_inference_steps=4, guidance_scale=1.0
+        ),
+        {},
+    ),
+    "klein edit": (
+        "klein",
+        "edit",
+        TaskInfo(
+            pipeline="Flux2KleinPipeline", num_inference_steps=4, guidance_scale=1.0
+        ),
+        {"images": (noise(2),)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_requests_at_different_steps_share_forwards(name, tmp_path):
+    checkpoint, task, row, wanted = FAMILIES[name]
+    models = {name: family(build(checkpoint, tmp_path / checkpoint), task, row)}
+    manager, backend = start(models, name, 100_000)
+    asked = [
+        {"prompt": f"a cat {i}", "num_inference_steps": steps, "seed": i, **wanted}
+        for i, steps in enumerate(STEPS)
+    ]
+    alone = [draw(manager, models[name], name, **one) for one in asked]
+    assert backend.forwards == sum(STEPS)
+    jobs = [manager.submit(request_of(models[name], name, **one)) for one in asked]
+    together = [outcome(job) for job in jobs]
+    assert backend.forwards - sum(STEPS) <= sum(STEPS) / 2
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one[0] - other[0]).max() <= 1
+
+
+def test_pictures_of_one_request_share_forwards_within_the_budget():
+    manager, backend = start(MODEL_INFO, TINY, 32)
+    info = MODEL_INFO[TINY]
+    three = draw(
+        manager, info, prompt="a cat", seed=7, num_images_per_prompt=3, guidance_scale=1
+    )
+    # Two of 16 tokens fit in 32, the third waits.
+    steps = info.tasks["generate"].num_inference_steps
+    assert steps * 2 <= backend.forwards < steps * 3
+    alone = draw(manager, info, prompt="a cat", seed=9, guidance_scale=1)
+    assert np.abs(three[2] - alone[0]).max() <= 1
+
+
+def test_without_batching_the_bytes_are_equal_under_any_load(serial):
+    manager, _ = serial
+    info = MODEL_INFO[TINY]
+    alone = draw(manager, info, prompt="a dog", seed=5)
+    jobs = [
+        manager.submit(request_of(info, prompt="a dog", seed=seed), caller=str(seed))
+        for seed in (1, 5, 2)
+    ]
+    assert np.array_equal(outcome(jobs[1])[0], alone[0])
+    pair = draw(manager, info, prompt="a dog", seed=4, num_images_per_prompt=2)
+    assert np.array_equal(pair[1], alone[0])
+
+
+def test_cancelled_run_stops_within_a_step_and_leaves_no_trace(serial):
+    manager, backend = serial
+    info = MODEL_INFO[TINY]
+    before = draw(manager, info, prompt="a fox", seed=3)
+    job = manager.submit(
+        request_of(info, prompt="a cat", seed=1, num_inference_steps=200)
+    )
+    for event in job.events(30):
+        if isinstance(event, Progress) and event.step == 3:
+            manager.cancel(job)
+            at_cancel = backend.forwards
+            break
+    assert isinstance(job.wait(1), Failed)
+    assert isinstance(job.outcome.error, Cancelled)
+    while manager.running:
+        threading.Event().wait(0.01)
+    # Guidance makes two forwards a step.
+    assert backend.forwards - at_cancel <= 4
+    after = draw(manager, info, prompt="a fox", seed=3)
+    assert np.array_equal(before[0], after[0])
+
+
+def test_previews_come_early_and_look_like_the_picture(serial):
+    manager, _ = serial
+    info = MODEL_INFO[TINY]
+    job = manager.submit(
+        request_of(info, prompt="a red heart", seed=3, partial_images=3)
+    )
+    previews = []
+    for event in job.events(60):
+        if isinstance(event, PartialImage):
+            previews.append(event)
+    assert [p.number for p in previews] == [0, 1, 2]
+    assert all(max(p.image.size) == 256 for p in previews)
+    final = job.outcome.results[0].image.resize((256, 256))
+    error = np.asarray(final).astype(int) - np.asarray(previews[-1].image)
+    flat = np.asarray(final).astype(int) - 128
+    assert np.abs(error).mean() < np.abs(flat).mean() / 2
+
+
+def test_previews_are_spread_over_the_run():
+    due = [[preview_due(s, 12, n) for s in range(1, 13)] for n in (0, 1, 3)]
+    assert due[0] == [None] * 12
+    assert due[1].index(0) == 5
+    assert [due[2].index(n) + 1 for n in range(3)] == [3, 6, 9]
+
+
+@pytest.fixture
+def faulty(serial, monkeypatch):
+    """Make the transformer's next ``count`` forwards do something else."""
+    manager, backend = serial
+    transformer = backend._pipelines(TINY, print)["generate"].transformer
+    real = transformer.forward
+
+    def install(instead, count):
+        left = [count]
+
+        def forward(*args, **kwargs):
+            if left[0] > 0:
+                left[0] -= 1
+                return instead(real, *args, **kwargs)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(transformer, "forward", forward)
+
+    return install
+
+
+def out_of_memory(*args, **kwargs):
+    """What CUDA raises."""
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def not_a_number(real, *args, **kwargs):
+    """Latents gone to NaN."""
+    return (real(*args, **kwargs)[0] * float("nan"),)
+
+
+def test_out_of_memory_once_is_survived(serial, faulty):
+    manager, _ = serial
+    faulty(out_of_memory, 1)
+    assert len(draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)) == 1
+
+
+def test_out_of_memory_always_is_507_and_the_next_works(serial, faulty):
+    manager, _ = serial
+    faulty(out_of_memory, 2)
+    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    ended = job.wait(60)
+    assert isinstance(ended, Failed)
+    assert (ended.error.status, ended.error.should_retry) == (507, False)
+    assert len(draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)) == 1
+
+
+def test_nan_once_is_made_again_the_same(serial, faulty):
+    manager, _ = serial
+    expected = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
+    faulty(not_a_number, 1)
+    again = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
+    assert np.array_equal(expected[0], again[0])
+
+
+def test_nan_twice_is_an_error_and_never_a_black_picture(serial, faulty):
+    manager, _ = serial
+    faulty(not_a_number, 10**6)
+    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    ended = job.wait(60)
+    assert isinstance(ended, Failed)
+    assert (ended.error.status, ended.error.code) == (500, "generation_failed")
+
+
+def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
+    manager, backend = start(MODEL_INFO, TINY, 100_000)
+    transformer = backend._pipelines(TINY, print)["generate"].transformer
+    real = transformer.forward
+
+    def forward(*args, **kwargs):
+        if kwargs["hidden_states"].shape[0] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(transformer, "forward", forward)
+    info = MODEL_INFO[TINY]
+    two = draw(manager, info, prompt="a cat", seed=1, num_images_per_prompt=2)
+    assert len(two) == 2

@@ -1,0 +1,339 @@
+"""Queue, progress, cancellation and faults over HTTP, with a scripted backend."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import signal
+import socket
+import threading
+import time
+
+import pytest
+import requests
+from servers import run_api, wait_for
+
+
+@pytest.fixture(scope="module")
+def fake():
+    """The API over the scripted backend, with a short queue."""
+    with run_api(app="fake_app:app", FLUX_MAX_QUEUE=8, FLUX_MAX_WATCHERS=2) as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture(autouse=True)
+def forget(request):
+    """Nothing is held and nothing counted when a test begins."""
+    if "fake" in request.fixturenames:
+        server = request.getfixturevalue("fake")
+        requests.post(f"{server.url}/fake/reset", timeout=10)
+        wait_for(lambda: stats(server)["running"] == 0, 10)
+
+
+def stats(server):
+    """What the scripted backend has done."""
+    return requests.get(f"{server.url}/fake/stats", timeout=10).json()
+
+
+def post(server, prompt, path="/process", timeout=60, **fields):
+    """A form post to the original API."""
+    job_id = fields.pop("job_id", None)
+    headers = {"X-Job-Id": job_id} if job_id else {}
+    fields = {"prompt": prompt, "width": 64, "height": 64} | fields
+    return requests.post(
+        server.url + path, data=fields, headers=headers, timeout=timeout
+    )
+
+
+@pytest.fixture
+def pool():
+    """Threads for requests that run at once."""
+    with concurrent.futures.ThreadPoolExecutor(128) as threads:
+        yield threads
+
+
+def job(server, job_id):
+    """The job's JSON."""
+    return requests.get(f"{server.url}/jobs/{job_id}", timeout=10).json()
+
+
+def await_state(server, job_id, state):
+    """Wait until the job is in ``state``."""
+    wait_for(lambda: job(server, job_id).get("state") == state, 20)
+
+
+def read_events(server, job_id):
+    """Every event of the job as (name, data), until its end."""
+    found = []
+    answer = requests.get(f"{server.url}/jobs/{job_id}/events", stream=True, timeout=60)
+    with answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        name = None
+        for line in answer.iter_lines(decode_unicode=True):
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                found.append((name, json.loads(line.removeprefix("data: "))))
+    return found
+
+
+def test_burst_gets_only_200_and_429_and_health_answers_throughout(fake, pool):
+    def one(_):
+        answer = post(fake, "pause=0.02", num_inference_steps=4)
+        return answer.status_code, answer.headers.get("Retry-After")
+
+    answers = [pool.submit(one, n) for n in range(100)]
+    healths = []
+    while not all(answer.done() for answer in answers):
+        health = requests.get(f"{fake.url}/healthz", timeout=5)
+        healths.append(health.status_code)
+    seen = [answer.result() for answer in answers]
+    assert {status for status, _ in seen} == {200, 429}
+    assert all(1 <= int(after) <= 60 for status, after in seen if status == 429)
+    assert set(healths) == {200}
+    assert stats(fake)["running"] == stats(fake)["queued"] == 0
+
+
+def test_one_image_does_not_wait_for_another_callers_ten(pool):
+    settings = {"FLUX_TRUSTED_PROXIES": 1}
+    with run_api(app="fake_app:app", **settings) as fake:
+        fake.wait_ready()
+        done = []
+
+        def ask(address, n):
+            requests.post(
+                f"{fake.url}/v1/images/generations",
+                json={"prompt": "pause=0.05", "n": n, "size": "64x64", "steps": 4},
+                headers={"X-Forwarded-For": address},
+                timeout=60,
+            )
+            done.append((n, stats(fake)["finished"]))
+
+        ten = pool.submit(ask, "192.0.2.1", 10)
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        pool.submit(ask, "192.0.2.2", 1).result()
+        ten.result()
+        assert [n for n, _ in done] == [1, 10]
+        # Behind at most the picture that ran and one more in turn.
+        assert done[0][1] <= 3
+
+
+def test_waiting_requests_know_their_position(fake, pool):
+    held = pool.submit(post, fake, "hold", job_id="position-0")
+    await_state(fake, "position-0", "running")
+    waiting = []
+    for number in (1, 2):
+        waiting.append(pool.submit(post, fake, "x", job_id=f"position-{number}"))
+        await_state(fake, f"position-{number}", "queued")
+    assert [job(fake, f"position-{n}").get("position") for n in (0, 1, 2)] == [
+        None,
+        0,
+        1,
+    ]
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    answers = [waiter.result() for waiter in [held, *waiting]]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert float(answers[2].headers["X-Flux-Queue-Seconds"]) > 0
+    assert float(answers[2].headers["X-Flux-Run-Seconds"]) >= 0
+    assert answers[2].headers["X-Flux-Seed"].isdigit()
+
+
+def test_events_tell_the_whole_story(fake, pool):
+    held = pool.submit(post, fake, "hold", job_id="story-zero")
+    await_state(fake, "story-zero", "running")
+    asked = pool.submit(
+        post, fake, "a cat", job_id="story-one", num_inference_steps=4, partial_images=2
+    )
+    await_state(fake, "story-one", "queued")
+    watched = pool.submit(read_events, fake, "story-one")
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    names = [name for name, _ in watched.result()]
+    assert [n for n in names if n != "partial_image"] == [
+        "queued",
+        "started",
+        *["step"] * 4,
+        "done",
+    ]
+    assert names.count("partial_image") == 2
+    steps = [data["step"] for name, data in watched.result() if name == "step"]
+    assert steps == [1, 2, 3, 4]
+    assert asked.result().status_code == held.result().status_code == 200
+    # A late watcher gets the story too, without the previews.
+    late = [name for name, _ in read_events(fake, "story-one")]
+    assert late[0] == "queued"
+    assert late[-1] == "done"
+    assert "a cat" not in requests.get(f"{fake.url}/jobs/story-one", timeout=10).text
+
+
+def test_delete_stops_the_run_within_a_step(fake, pool):
+    asked = pool.submit(
+        post, fake, "pause=0.1", job_id="to-delete", num_inference_steps=100
+    )
+    await_state(fake, "to-delete", "running")
+    gone = requests.delete(f"{fake.url}/jobs/to-delete", timeout=10)
+    steps = stats(fake)["steps"]
+    assert gone.json()["state"] == "cancelled"
+    assert asked.result().status_code == 499
+    wait_for(lambda: stats(fake)["running"] == 0, 5)
+    assert stats(fake)["steps"] <= steps + 1
+    assert stats(fake)["finished"] == 0
+
+
+@pytest.mark.parametrize("path", ["/process", "/v1/images/generations"])
+def test_client_that_leaves_stops_its_run_within_a_step(fake, path):
+    body = b"prompt=pause%3D0.1&num_inference_steps=100"
+    with socket.create_connection(("127.0.0.1", int(fake.url.rsplit(":", 1)[1]))) as s:
+        s.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode()
+            + body
+        )
+        wait_for(lambda: stats(fake)["steps"] > 1, 10)
+    steps = stats(fake)["steps"]
+    wait_for(lambda: stats(fake)["running"] == 0, 5)
+    # Seen at the next poll, stopped at the step after that.
+    assert stats(fake)["steps"] <= steps + 5
+    assert stats(fake)["finished"] == 0
+
+
+def test_queued_job_of_a_client_that_left_never_runs(fake, pool):
+    held = pool.submit(post, fake, "hold", job_id="keeps-it-busy")
+    await_state(fake, "keeps-it-busy", "running")
+    with pytest.raises(requests.Timeout):
+        post(fake, "left", timeout=0.5, job_id="left-early")
+    await_state(fake, "left-early", "cancelled")
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    assert held.result().status_code == 200
+    wait_for(lambda: stats(fake)["running"] == 0, 5)
+    assert stats(fake)["begun"] == 1
+
+
+def test_job_id_is_checked_and_unique(fake, pool):
+    assert post(fake, "x", job_id="short").status_code == 400
+    held = pool.submit(post, fake, "hold", job_id="taken-twice")
+    await_state(fake, "taken-twice", "running")
+    assert post(fake, "x", job_id="taken-twice").status_code == 409
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    assert held.result().headers["X-Job-Id"] == "taken-twice"
+    unknown = requests.get(f"{fake.url}/jobs/never-heard-of", timeout=10)
+    assert unknown.status_code == 404
+    assert list(unknown.json()) == ["error"]
+
+
+def test_watchers_are_bounded(fake, pool):
+    held = pool.submit(post, fake, "hold", job_id="well-watched")
+    await_state(fake, "well-watched", "running")
+    url = f"{fake.url}/jobs/well-watched/events"
+    watching = [requests.get(url, stream=True, timeout=10) for _ in range(2)]
+    refused = requests.get(url, timeout=10)
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    assert held.result().status_code == 200
+    for answer in watching:
+        answer.close()
+    wait_for(lambda: requests.get(url, timeout=10).status_code == 200, 10)
+
+
+def test_hundred_failures_release_everything(fake, pool):
+    def one(_):
+        return post(fake, "fail=unexpected", num_inference_steps=1)
+
+    for _ in range(13):
+        for answer in pool.map(one, range(8)):
+            assert answer.status_code == 500
+            assert "secret" not in answer.text
+            assert answer.headers["X-Should-Retry"] == "false"
+    assert post(fake, "fine").status_code == 200
+    assert stats(fake)["running"] == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "status"), [("memory", 507), ("busy", 503), ("pipeline", 500)]
+)
+def test_faults_have_their_status_and_the_next_request_works(fake, word, status):
+    answer = post(fake, f"fail={word}")
+    assert answer.status_code == status
+    retried = answer.headers.get("X-Should-Retry")
+    assert retried == (None if word == "busy" else "false")
+    assert ("Retry-After" in answer.headers) == (word == "busy")
+    assert post(fake, "fine").status_code == 200
+
+
+def test_deadline_ends_a_request_with_504(pool):
+    with run_api(app="fake_app:app", FLUX_REQUEST_TIMEOUT=1) as fake:
+        fake.wait_ready()
+        answer = post(fake, "pause=0.1", num_inference_steps=200)
+        assert answer.status_code == 504
+        assert answer.headers["X-Should-Retry"] == "false"
+        wait_for(lambda: stats(fake)["running"] == 0, 5)
+
+
+def test_hang_is_noticed_told_and_survived(pool):
+    with run_api(app="fake_app:app", FLUX_STEP_TIMEOUT=1) as fake:
+        fake.wait_ready()
+        began = time.monotonic()
+        asked = [pool.submit(post, fake, "hang"), pool.submit(post, fake, "waits")]
+        assert [a.result().status_code for a in asked] == [504, 504]
+        ready = requests.get(f"{fake.url}/readyz", timeout=10)
+        assert ready.status_code == 503
+        assert "hang" in ready.json()["reason"] or "restart" in ready.json()["reason"]
+        wait_for(lambda: "Current thread" in fake.output, 20, fake)
+        fake.wait_ready(30)
+        assert time.monotonic() - began < 30
+        assert post(fake, "fine").status_code == 200
+
+
+def test_lost_device_restarts_the_worker():
+    with run_api(app="fake_app:app", FLUX_STEP_TIMEOUT=1) as fake:
+        fake.wait_ready()
+        assert post(fake, "fail=broken").status_code == 503
+        wait_for(lambda: fake.output.count("Booting worker") == 2, 20, fake)
+        fake.wait_ready(30)
+        assert post(fake, "fine").status_code == 200
+
+
+def test_term_finishes_running_work_and_refuses_new():
+    with run_api(app="fake_app:app") as fake:
+        fake.wait_ready()
+        answers = []
+        with requests.Session() as kept:
+            kept.get(f"{fake.url}/healthz", timeout=5)
+            thread = threading.Thread(
+                target=lambda: answers.append(
+                    post(fake, "pause=0.1", num_inference_steps=20)
+                )
+            )
+            thread.start()
+            wait_for(lambda: stats(fake)["steps"] > 1, 10)
+            fake.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            try:
+                refused = kept.post(
+                    f"{fake.url}/process", data={"prompt": "late"}, timeout=10
+                )
+                assert refused.status_code == 503
+            except requests.ConnectionError:
+                pass  # the listener is closed: as good a refusal
+        thread.join()
+        assert answers[0].status_code == 200
+        assert fake.process.wait(20) == 0
+
+
+def test_too_few_threads_stop_the_start():
+    with (
+        pytest.raises(AssertionError, match="need at least"),
+        run_api("--threads", "4", app="fake_app:app"),
+    ):
+        pass
+
+
+def test_callers_can_be_bounded(pool):
+    with run_api(app="fake_app:app", FLUX_MAX_PER_CALLER=2) as fake:
+        fake.wait_ready()
+        held = [pool.submit(post, fake, "hold") for _ in range(2)]
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        assert post(fake, "third").status_code == 429
+        requests.post(f"{fake.url}/fake/release", timeout=10)
+        assert [one.result().status_code for one in held] == [200, 200]
