@@ -4,15 +4,18 @@ SIZE ?= 64
 TRAIN_STYLES ?= noto,twemoji,flat,3d,emojione
 TRAIN_DATA = --data training/work/data --styles $(TRAIN_STYLES) --concepts training/concepts.txt
 
-.PHONY: train train-install evaluate samples blind blind-score
+TRAIN_READY = .venv/.installed-training
 
-train-install: install
+.PHONY: train evaluate samples blind blind-score
+
+$(TRAIN_READY): training/requirements.txt | install
 	$(PYTHON) -m pip install --quiet -r training/requirements.txt
+	@touch $@
 
-train: train-install
+train: $(TRAIN_READY)
 	nice -n 19 $(PYTHON) -m training --budget $(BUDGET) --size $(SIZE) $(if $(INIT),--init $(INIT))
 
-training/work/data/emoji64.npz:
+training/work/data/emoji64.npz: | $(TRAIN_READY)
 	$(PYTHON) -m training.prepare training/work/data 64
 
 evaluate: training/work/data/emoji64.npz
@@ -21,8 +24,8 @@ evaluate: training/work/data/emoji64.npz
 samples: training/work/data/emoji64.npz
 	$(PYTHON) -m training.grids --model models/tiny $(TRAIN_DATA) --out docs/images
 
-blind:
+blind: install
 	$(PYTHON) -m training.blind make
 
-blind-score:
+blind-score: install
 	$(PYTHON) -m training.blind score
