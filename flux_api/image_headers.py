@@ -133,6 +133,8 @@ def _check_gif(data: bytes) -> None:
         elif byte == 0x2C:
             x, y, across, down = struct.unpack_from("<HHHH", data, position + 1)
             return check_size(max(width, x + across), max(height, y + down))
+        elif byte == 0:
+            position += 1  # Padding that some writers leave.
         else:
             break
     raise HeaderError("has no picture")

@@ -26,7 +26,7 @@ from PIL import (
 
 from flux_api.colours import open_profile, scale_key, split_alpha, to_srgb
 from flux_api.data_urls import decode_base64, decode_data_url
-from flux_api.errors import InvalidImage, InvalidRequest
+from flux_api.errors import InsufficientStorage, InvalidImage, InvalidRequest
 from flux_api.exif import read_orientation
 from flux_api.image_headers import check_header, sniff_format
 from flux_api.image_limits import MAX_PIXELS, HeaderError, check_size
@@ -116,6 +116,10 @@ def _decode(data: bytes, param: str) -> tuple[Image.Image, Image.Image | None]:
             return _read(kind, data)
     except HeaderError as error:
         raise InvalidImage(f"{param} {error}", param=param) from error
+    except MemoryError as error:
+        raise InsufficientStorage(
+            f"{param} is too large for the memory that this server has", param=param
+        ) from error
     except Exception as error:
         # Pillow raises nearly anything on damaged files, SyntaxError included.
         raise InvalidImage(

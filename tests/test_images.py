@@ -23,6 +23,7 @@ from hostile_images import (
     PLAIN,
     REFUSED,
     exif,
+    gif,
     grey16_png,
     grey_tiff,
     icc_profile,
@@ -37,7 +38,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from flux_api import images
-from flux_api.errors import InvalidImage, InvalidRequest
+from flux_api.errors import InsufficientStorage, InvalidImage, InvalidRequest
 from flux_api.images import (
     decode_base64,
     decode_data_url,
@@ -146,9 +147,13 @@ def test_4_every_format_of_the_allow_list_decodes(kind):
     assert_clean(image)
 
 
-@pytest.mark.parametrize("level", [0, 255, 256, 20_000, 32_768, 65_535])
+@pytest.mark.parametrize(
+    "level",
+    [0, 255, 256, 20_000, 32_768, 65_535],
+    ids=lambda level: f"0-8-i16-W16-{level}",
+)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_0_8_i16_and_w16_grey_keeps_its_mean_brightness(kind, level):
+def test_16_bit_grey_keeps_its_brightness(kind, level):
     samples = [level] * 64
     if kind == "PNG":
         data = grey16_png(samples, 8)
@@ -160,8 +165,9 @@ def test_0_8_i16_and_w16_grey_keeps_its_mean_brightness(kind, level):
     assert image.mode == "RGB"
 
 
-def test_0_8_i16_and_w16_a_ramp_keeps_its_mean_brightness():
-    samples = list(range(0, 65_536, 64))
+@pytest.mark.parametrize("step", [64], ids=["0-8-i16-W16-ramp"])
+def test_16_bit_grey_keeps_its_mean_brightness(step):
+    samples = list(range(0, 65_536, step))
     mean = numpy.asarray(decode_image(grey16_png(samples, 32))).mean()
     assert abs(mean - numpy.mean(samples) / 257) < 1
 
@@ -370,6 +376,31 @@ def test_4_icc_profile_of_srgb_changes_no_pixel():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     data = save(noise, "PNG", icc_profile=profile.tobytes())
     assert decode_image(data).tobytes() == noise.tobytes()
+
+
+def test_4_exif_of_a_camera_is_accepted():
+    block = Image.Exif()
+    block.update({271: "Maker", 272: "Model", 306: "2026:01:01 00:00:00", 274: 6})
+    block.get_ifd(0x8769).update(
+        {0x829A: 0.01, 37500: random.Random(1).randbytes(3000)}
+    )
+    block.get_ifd(0x8825).update({1: "N", 2: (35.0, 1.0, 2.0)})
+    assert decode_image(save(plain(), "JPEG", exif=block)).size == (24, 40)
+
+
+def test_gif_padding_between_blocks_is_accepted():
+    data = gif(4, 4, (0, 0, 1, 1), blocks=b"!\xfe\x01x\0\0\0")
+    assert decode_image(data).size == (4, 4)
+
+
+def test_a_machine_without_memory_is_no_fault_of_the_picture(monkeypatch):
+    def starve(file):
+        raise MemoryError
+
+    monkeypatch.setitem(images._READERS, "PNG", starve)
+    with pytest.raises(InsufficientStorage) as caught:
+        decode_image(save(plain(), "PNG"))
+    assert (caught.value.status, caught.value.param) == (507, "image")
 
 
 def test_decoding_waits_for_a_place(monkeypatch):
