@@ -29,6 +29,16 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
+def scale_key(image: Image.Image, depth: int) -> int | bytes | tuple[int, ...]:
+    """A PNG's transparent colour in the samples that Pillow makes of ``depth`` bits."""
+    key: int | bytes | tuple[int, ...] = image.info["transparency"]
+    if isinstance(key, tuple) and depth == 16:
+        return tuple(sample >> 8 for sample in key)
+    if isinstance(key, int) and image.mode == "L":
+        return key * 255 // ((1 << depth) - 1)
+    return key
+
+
 def _split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Scaled to 8 bits: Pillow's own conversion cuts everything above 255 off."""
     samples = numpy.asarray(image)
@@ -40,6 +50,7 @@ def _split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def open_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
+    """An embedded colour profile; a corrupt one is refused."""
     try:
         return ImageCms.ImageCmsProfile(BytesIO(profile)) if profile else None
     except OSError as error:
@@ -49,6 +60,7 @@ def open_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
 def to_srgb(
     image: Image.Image, profile: ImageCms.ImageCmsProfile | None
 ) -> Image.Image:
+    """A new picture in RGB, converted where the profile asks for it."""
     if profile is None or not _needs_conversion(image.mode, profile):
         return image.convert("RGB")
     converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
