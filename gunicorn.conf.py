@@ -38,6 +38,14 @@ def post_worker_init(worker):
             f"--threads {worker.cfg.threads}: FLUX_MAX_QUEUE={queue} and "
             f"FLUX_MAX_WATCHERS={watchers} need at least {needed_threads}"
         )
+    from flux_api.keys import is_loopback
+
+    addresses = [socket.getsockname() for socket in worker.sockets]
+    if not here.settings.api_keys and not all(map(is_loopback, addresses)):
+        worker.log.warning(
+            "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "
+            "127.0.0.1"
+        )
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 

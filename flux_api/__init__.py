@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flux_api.blueprints import (
     Context,
     Watchers,
+    access,
     answers,
     jobs,
     openai,
@@ -56,10 +57,12 @@ def create_app(
     )
     app.extensions["flux_api"] = here
     answers.install(app)
+    access.install(app)
     app.before_request(here.manager.start)
     app.teardown_request(release_job)
-    for blueprint in (original.bp, openai.bp, jobs.bp, service.bp):
+    for blueprint in (original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
+    openai.register(app)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=0

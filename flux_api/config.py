@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flux_api.keys import ApiKey, parse_keys
+
 MIB = 2**20
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 Network = IPv4Network | IPv6Network
 
 
@@ -32,6 +36,8 @@ class Settings:
     batch_tokens: int | None = None
     step_timeout: float = 120.0
     request_timeout: float = 280.0
+    api_keys: tuple[ApiKey, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     allow_private_urls: bool = False
     allow_private_nets: tuple[Network, ...] = ()
 
@@ -62,6 +68,8 @@ class Settings:
             batch_tokens=read.optional_integer("FLUX_BATCH_TOKENS", 0, 10**6),
             step_timeout=read.number("FLUX_STEP_TIMEOUT", 120.0, 0.5, 86_400),
             request_timeout=read.number("FLUX_REQUEST_TIMEOUT", 280.0, 1, 86_400),
+            api_keys=read.keys("FLUX_API_KEYS", "FLUX_API_KEYS_FILE"),
+            cors_origins=read.origins("FLUX_CORS_ORIGINS"),
             allow_private_urls=read.switch("FLUX_ALLOW_PRIVATE_URLS"),
             allow_private_nets=read.networks("FLUX_ALLOW_PRIVATE_NETS"),
         )
@@ -120,6 +128,34 @@ class _Reader:
         if not usable:
             raise BadSetting(f"{name}={text!r}: a URL like http://127.0.0.1:8010")
         return text.rstrip("/")
+
+    def keys(self, name: str, file_name: str) -> tuple[ApiKey, ...]:
+        text = self._environ.get(name, "")
+        path = self.text(file_name)
+        source = name
+        try:
+            keys = parse_keys(text)
+            if path is not None:
+                source = f"{file_name}={path!r}"
+                text += "\n" + Path(path).expanduser().read_text("utf-8")
+                keys = parse_keys(text)
+            # Never open by mistake: what was set has to name somebody.
+            if text.strip() and not keys:
+                raise ValueError("no key in it")
+        except (OSError, ValueError) as error:
+            # The message never holds a key: what can be read in a log is no secret.
+            why = getattr(error, "strerror", None) or error
+            raise BadSetting(f"{source}: {why}") from None
+        return keys
+
+    def origins(self, name: str) -> tuple[str, ...]:
+        text = self.text(name)
+        if text is None:
+            return ()
+        found = tuple(part.strip() for part in text.split(","))
+        if not all(part == "*" or _ORIGIN.fullmatch(part) for part in found):
+            raise BadSetting(f"{name}={text!r}: * or origins like https://example.org")
+        return found
 
     def networks(self, name: str) -> tuple[Network, ...]:
         text = self.text(name)

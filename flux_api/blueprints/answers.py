@@ -11,6 +11,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from flux_api.blueprints.bodies import CountedInput, drain
+from flux_api.blueprints.reasons import reason_of
 from flux_api.errors import (
     FluxError,
     InsufficientStorage,
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 OPENAI_PREFIXES = ("/v1/", "/images/", "/models", "/openai/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# What OpenAI's clients retry unless told otherwise, beside every 5xx.
+_RETRIED = (408, 409, 429)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,23 +59,29 @@ def _speaks_openai() -> bool:
     return f"{request.path}/".startswith(OPENAI_PREFIXES)
 
 
+def error_object(error: FluxError) -> dict[str, str | None]:
+    """OpenAI's four fields of an error."""
+    return {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+
+
 def _render(error: FluxError) -> Response:
     if _speaks_openai():
-        response = jsonify(
-            error={
-                "message": error.message,
-                "type": error.type,
-                "param": error.param,
-                "code": error.code,
-            }
-        )
+        response = jsonify(error=error_object(error))
     else:
         response = jsonify(error=error.message)
-    response.status_code = error.status
+    response.status = f"{error.status} {reason_of(error)}"
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         seconds = min(60, max(1, round(error.retry_after)))
         response.headers["Retry-After"] = str(seconds)
-    if error.status >= 500 and not error.should_retry:
+    retried = error.status >= 500 or error.status in _RETRIED
+    if retried and not error.should_retry:
         response.headers["X-Should-Retry"] = "false"
     return response
 
@@ -81,8 +90,7 @@ def _render_http(error: HTTPException) -> Response:
     """Flask's and Werkzeug's own errors: their status in our words."""
     status = error.code or 500
     if status == 413:
-        limit = (request.max_content_length or 0) // 2**20
-        return _render(PayloadTooLarge(f"The body is larger than {limit} MiB."))
+        return _render(_too_large())
     known = _HTTP_ERRORS.get(status)
     message = known[0] if known else (error.name or "Error") + "."
     refusal = InvalidRequest(message, code=known[1] if known else None)
@@ -91,6 +99,16 @@ def _render_http(error: HTTPException) -> Response:
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(sorted(allowed))
     return response
+
+
+def _too_large() -> PayloadTooLarge:
+    limit, length = request.max_content_length or 0, request.content_length
+    if length is not None and length <= limit:
+        return PayloadTooLarge(
+            f"The form has more than {request.max_form_parts} parts; send an image as "
+            "one file part."
+        )
+    return PayloadTooLarge(f"The body is larger than {limit // 2**20} MiB.")
 
 
 _HTTP_ERRORS = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 from flask import Request
+from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import UnsupportedMediaType
 
 from flux_api.errors import InvalidRequest
@@ -33,6 +34,12 @@ class Body:
 
     values: dict[str, Any]
     uploads: list[Upload]
+
+    @property
+    def parts(self) -> list[tuple[str, Any]]:
+        """Files (their bytes) and then values, each by name and in the order of
+        arrival."""
+        return [*((u.name, u.data) for u in self.uploads), *self.values.items()]
 
     def files(self, *names: str) -> Iterator[bytes]:
         """The bytes of the uploads called ``names``."""
@@ -97,12 +104,22 @@ class CountedInput:
         return data
 
 
+class _InOrder(ImmutableMultiDict[str, Any]):
+    """A form's parts that also remembers the order between different names."""
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
+        self.arrived = list(pairs)
+        super().__init__(self.arrived)
+
+
 def _read_form(request: Request) -> Body:
+    request.parameter_storage_class = _InOrder
     # Reading `files` parses the whole form.
+    files: ImmutableMultiDict[str, Any] = request.files
+    pairs = files.arrived if isinstance(files, _InOrder) else files.items(multi=True)
     uploads = [
         Upload(name, storage.read())
-        for name, storages in request.files.lists()
-        for storage in storages
+        for name, storage in pairs
         # A browser's form sends an empty part for a file that was not chosen.
         if storage.filename
     ]

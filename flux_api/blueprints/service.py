@@ -10,6 +10,8 @@ bp = Blueprint("service", __name__)
 
 
 @bp.get("/healthz")
+@bp.get("/health")
+@bp.get("/v1/health")
 def healthz() -> Response:
     """200 as long as the process answers."""
     return jsonify(status="ok")

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Request, g
 
 from flux_api.blueprints import Context
+from flux_api.blueprints.access import CALLER
 from flux_api.core import Failed, ImageRequest, ImageResult
 from flux_api.errors import DeadlineExceeded, InvalidRequest
 from flux_api.jobs import Job
@@ -19,14 +20,16 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 def caller_of(request: Request) -> str:
-    """Whose turn it is in the queue: the client's address after the trusted hops."""
-    return request.remote_addr or ""
+    """Whose turn it is in the queue: the request's key, where keys are needed, else the
+    client's address after the trusted hops."""
+    return owner_of(request) or request.remote_addr or ""
 
 
 def owner_of(request: Request) -> str | None:
     """Whose jobs may be seen: with API keys those of the request's key, else all (the
     server's own ids cannot be guessed)."""
-    return None
+    holder: str | None = request.environ.get(CALLER)
+    return holder
 
 
 def job_id_of(request: Request, values: dict[str, Any]) -> str | None:
@@ -58,14 +61,17 @@ def release_job(_error: BaseException | None) -> None:
         job.release()
 
 
-def wait_for(here: Context, request: Request, job: Job) -> tuple[ImageResult, ...]:
+def wait_for(
+    here: Context, request: Request, job: Job, *, spent: float = 0.0
+) -> tuple[ImageResult, ...]:
     """The job's pictures, or its error raised; it is cancelled when the client leaves
-    and ended by DeadlineExceeded after ``FLUX_REQUEST_TIMEOUT`` seconds."""
+    and ended by DeadlineExceeded after ``FLUX_REQUEST_TIMEOUT`` seconds, of which
+    ``spent`` were over before it was submitted."""
     try:
         while (outcome := job.wait(POLL_SECONDS)) is None:
             if has_left(request):
                 here.manager.cancel(job)
-            elif job.age > here.settings.request_timeout:
+            elif job.age + spent > here.settings.request_timeout:
                 here.manager.cancel(job, DeadlineExceeded("The request took too long."))
     finally:
         if job.outcome is None:

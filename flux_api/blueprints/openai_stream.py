@@ -1,0 +1,116 @@
+"""A job as OpenAI's stream of server-sent events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from flask import Request
+
+from flux_api.blueprints import Context
+from flux_api.blueprints.answers import error_object
+from flux_api.blueprints.openai_answers import size_of, to_base64, usage_of
+from flux_api.blueprints.openai_output import Output
+from flux_api.blueprints.waiting import has_left
+from flux_api.core import (
+    Completed,
+    Event,
+    Failed,
+    ImageResult,
+    PartialImage,
+    Progress,
+    Queued,
+    Started,
+)
+from flux_api.images import encode_image
+from flux_api.jobs import Job
+from flux_api.sse import frame_comment, frame_event
+
+Kind = Literal["image_generation", "image_edit"]
+
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+POLL_SECONDS = 1.0
+KEEP_ALIVE_SECONDS = 10.0
+# A preview is looked at for a moment: some decoders take quadratic time over it.
+_LARGEST_PREVIEW = (512, 512)
+_PREVIEW_QUALITY = 75
+
+
+def stream_events(
+    here: Context, request: Request, job: Job, output: Output, kind: Kind
+) -> Iterator[bytes]:
+    """The stream's blocks as they happen; the job is cancelled when the client leaves
+    or the server stops iterating."""
+    said = time.monotonic()
+    try:
+        yield frame_comment(f"job {job.id}")
+        for event in job.events(POLL_SECONDS):
+            if event is not None:
+                yield render_event(event, job, output, kind)
+                said = time.monotonic()
+            elif has_left(request):
+                return
+            elif time.monotonic() - said >= KEEP_ALIVE_SECONDS:
+                yield frame_comment("waiting")
+                said = time.monotonic()
+    finally:
+        if job.outcome is None:
+            here.manager.cancel(job)
+        job.release()
+
+
+def render_event(event: Event, job: Job, output: Output, kind: Kind) -> bytes:
+    """One event of a job on the wire; what OpenAI has no event for is a comment."""
+    if isinstance(event, Queued):
+        return frame_comment(f"queued behind {event.position}")
+    if isinstance(event, Started):
+        return frame_comment("started")
+    if isinstance(event, Progress):
+        return frame_comment(f"step {event.step}/{event.total}")
+    if isinstance(event, PartialImage):
+        return _render_partial(event, job, output, kind)
+    if isinstance(event, Completed):
+        return _render_completed(event.results[0], job, output, kind)
+    return _render_failed(event)
+
+
+def _render_partial(event: PartialImage, job: Job, output: Output, kind: Kind) -> bytes:
+    preview = event.image.copy()
+    preview.thumbnail(_LARGEST_PREVIEW)
+    quality = min(output.output_compression, _PREVIEW_QUALITY)
+    encoded = encode_image(preview, output.output_format, quality)
+    name = f"{kind}.partial_image"
+    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
+    return frame_event(name, data | {"partial_image_index": event.number})
+
+
+def _render_completed(
+    result: ImageResult, job: Job, output: Output, kind: Kind
+) -> bytes:
+    encoded = encode_image(
+        result.image, output.output_format, output.output_compression
+    )
+    usage = usage_of(job.request)
+    usage.pop("output_tokens_details")
+    name = f"{kind}.completed"
+    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
+    data |= {"usage": usage, "seed": result.seed}
+    if output.safety_identifier is not None:
+        data["safety_identifier"] = output.safety_identifier
+    return frame_event(name, data)
+
+
+def _about(job: Job, output: Output) -> dict[str, Any]:
+    return {
+        "created_at": int(time.time()),
+        "size": size_of(job.request),
+        "quality": output.quality,
+        "background": "opaque",
+        "output_format": output.output_format,
+    }
+
+
+def _render_failed(event: Failed) -> bytes:
+    # Flat error fields would be taken for an ordinary event by some clients.
+    return frame_event("error", {"error": error_object(event.error)})

@@ -1,0 +1,51 @@
+"""Reason phrases: the few words behind the status, all that some clients show."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from flux_api.errors import FluxError
+
+# Fixed ASCII: nothing of what the caller sent is repeated, a parameter's name apart.
+BY_CODE = {
+    "cancelled": "The request was cancelled",
+    "generation_failed": "The model failed on this request",
+    "image_fetch_failed": "An image URL could not be fetched",
+    "insufficient_storage": "Out of memory, ask for a smaller picture",
+    "invalid_api_key": "Missing or wrong API key",
+    "invalid_image_file": "Unreadable image, send PNG, JPEG or WebP",
+    "invalid_mask_image_format": "Mask must be a PNG with alpha, of the image's size",
+    "job_id_in_use": "This job id is in use",
+    "method_not_allowed": "Method not allowed",
+    "model_loading": "The model is still loading, try again soon",
+    "model_not_found": "No such model, see /v1/models",
+    "not_found": "Nothing at this address",
+    "payload_too_large": "The upload is too large",
+    "rate_limit_exceeded": "The queue is full, try again later",
+    "server_is_overloaded": "The server is not ready, try again soon",
+    "timeout": "The picture took too long",
+    "unsupported_media_type": "Send a form or JSON",
+}
+BY_PARAM = {
+    "background": "Invalid background, transparent is not supported",
+    "n": "Invalid n, 1 to 10 are supported, with stream 1",
+    "output_format": "Invalid output_format, use png, jpeg or webp",
+    "size": "Invalid size, try 1024x1024",
+}
+_PARAM = re.compile(r"[a-z_]{1,32}")
+
+
+def reason_of(error: FluxError) -> str:
+    """What a person can act on, for the status line of ``error``'s answer."""
+    if error.code in BY_CODE:
+        return BY_CODE[error.code]
+    param = error.param or ""
+    if error.status == HTTPStatus.BAD_REQUEST and _PARAM.fullmatch(param):
+        if error.code == "missing_required_parameter":
+            return f"Missing {param}"
+        return BY_PARAM.get(param, f"Invalid {param}")
+    try:
+        return HTTPStatus(error.status).phrase
+    except ValueError:
+        return "Error"

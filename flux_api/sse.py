@@ -1,0 +1,24 @@
+"""Server-sent events on the wire: events, comments, nothing else.
+
+No ``id:`` and no ``retry:`` lines: some clients take the block that follows one for an
+event without data and fail on it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MEDIA_TYPE = "text/event-stream"
+
+
+def frame_event(name: str, data: dict[str, Any]) -> bytes:
+    """One event with its closing blank line; ``data`` as JSON on one line."""
+    text = json.dumps(data, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode("ascii")
+
+
+def frame_comment(text: str) -> bytes:
+    """One line that every client skips, and that keeps the connection from being
+    taken for dead."""
+    return f": {' '.join(text.split())}\n\n".encode()
