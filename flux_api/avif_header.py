@@ -18,7 +18,7 @@ _SEQUENCE_HEADER = 1
 def check_avif(data: bytes) -> None:
     """Refuse what is larger than the limits, or other than it claims to be."""
     claimed: set[tuple[int, int]] = set()
-    kinds: dict[int, bytes] = {}
+    kinds: set[tuple[int, bytes]] = set()  # An item may be listed as several.
     places: list[tuple[int, int, int]] = []
     for name, start, end in _boxes(data, 0, len(data)):
         if name != b"meta":
@@ -30,8 +30,8 @@ def check_avif(data: bytes) -> None:
                 places.extend(_item_places(data, first))
             elif child == b"iprp":
                 claimed.update(_claimed_sizes(data, first, last))
-    streams = [place for place in places if kinds.get(place[0]) == b"av01"]
-    if b"grid" in kinds.values():
+    streams = [place for place in places if (place[0], b"av01") in kinds]
+    if any(kind == b"grid" for _, kind in kinds):
         raise HeaderError("is an AVIF made of tiles, which is not supported")
     if not streams:
         raise HeaderError("has no picture")
@@ -111,10 +111,11 @@ def _claimed_sizes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int
 
 def _stream_size(data: bytes, start: int, end: int) -> tuple[int, int]:
     """The size that every sequence header of an AV1 stream agrees on."""
-    sizes = set()
-    for _ in range(_MAX_BOXES):
-        if start >= end:
-            break
+    sizes, units = set(), 0
+    while start < end:
+        units += 1
+        if units > _MAX_BOXES:
+            raise HeaderError("has too many parts")
         header = data[start]
         start += 2 if header & 4 else 1
         size = end - start

@@ -22,7 +22,8 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC_MARKERS = range(0xC9, 0xD0)
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FOREIGN = re.compile(
-    rb"%PDF-|<script|<html|<!doctype html|<\?php|Rar!\x1a\x07|7z\xbc\xaf\x27\x1c",
+    rb"%PDF-\d|<script\b|<html[\s>]|<!doctype html|<\?php\s|Rar!\x1a\x07|"
+    rb"7z\xbc\xaf\x27\x1c",
     re.IGNORECASE,
 )
 _ZIP_END = b"PK\x05\x06"

@@ -37,8 +37,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from flux_api import images
+from flux_api import avif_header, images
 from flux_api.errors import InsufficientStorage, InvalidImage, InvalidRequest
+from flux_api.image_limits import HeaderError
 from flux_api.images import (
     decode_base64,
     decode_data_url,
@@ -128,6 +129,19 @@ def test_refusals_happen_before_any_large_allocation(tmp_path):
     assert set(grown) == set(REFUSED)
     # Megabytes beyond the file itself, which the process reads too.
     assert {name: size for name, size in grown.items() if size > 24} == {}
+
+
+def test_4_lying_avif_cannot_hide_a_second_header():
+    """The decoder would take the last one; padding must not end our reading."""
+    small, large = (
+        avif[avif.index(b"mdat") + 4 :]
+        for avif in (save(plain((side, side)), "AVIF") for side in (16, 512))
+    )
+    for padding in (0, 100, 5000):
+        stream = small + b"\x12\0" * padding + large
+        with pytest.raises(HeaderError):
+            avif_header._stream_size(stream, 0, len(stream))
+    assert avif_header._stream_size(large, 0, len(large)) == (512, 512)
 
 
 def test_4_pixels_at_the_limit_are_decoded():
