@@ -26,6 +26,7 @@ from .errors import (
     Forbidden,
     NotAnImage,
     StorageFull,
+    StorageUnavailable,
     TooLarge,
     Unauthorized,
 )
@@ -145,9 +146,9 @@ def _parse_upload() -> FileStorage:
         # No temporary folder takes a file: all of them are full.
         raise StorageFull from error
     except OSError as error:
-        if error.errno in FULL:
-            raise StorageFull from error
-        raise BadUpload("The body could not be read to its end.") from None
+        # Of the temporary file: a lost sender is an HTTPException by now.
+        kind = StorageFull if error.errno in FULL else StorageUnavailable
+        raise kind from error
     except Exception as error:  # the web server's own kinds for a broken body
         logger.info("a body is unreadable: %r", error)
         raise BadUpload("The body could not be read to its end.") from None

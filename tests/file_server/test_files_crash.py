@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -157,6 +158,31 @@ def test_a_killed_worker_is_replaced_and_nothing_is_forgotten(serve, folder):
     newer = server.stored(sealed(2))
     assert server.latest_path() == newer
     assert server.get(path).content == sealed(1)
+
+
+class Slow(io.BytesIO):
+    """An upload that comes to its end only when it is told to."""
+
+    def __init__(self):
+        super().__init__(PNG_MAGIC * 1000)
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def read(self, size=-1):
+        self.begun.set()
+        assert self.may_end.wait(30)
+        return super().read(size)
+
+
+@fact("W17-kill9-other-worker")
+def test_a_start_in_the_middle_of_an_upload_does_not_harm_it(folder):
+    upload = Slow()
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(folder.storage().save, upload, "png")
+        assert upload.begun.wait(30)
+        folder.storage().prepare()
+        upload.may_end.set()
+        name = saving.result(30)
+    assert folder.storage().latest().name == name
 
 
 def test_term_lets_a_running_upload_finish(serve, folder):

@@ -198,6 +198,20 @@ def test_without_a_usable_mark_the_newest_file_is_the_latest(kind, new_place, ma
         storage.latest()
 
 
+@fact("6-latest-ties")
+def test_files_keep_the_uploads_order_and_time_without_the_mark(folder):
+    clock = Clock()
+    storage = folder.storage(clock=clock)
+    for number in range(30):
+        clock.now += 0.001
+        name = storage.save(io.BytesIO(PNG_MAGIC), "png")
+        if number % 10 == 9:
+            folder.remove("latest.json")
+            latest = storage.latest()
+            assert latest.name == name
+            assert latest.uploaded_at.timestamp() == pytest.approx(clock.now)
+
+
 def test_the_clock_of_japan_needs_no_time_zone_data():
     from file_server.views import JST
 
