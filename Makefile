@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,10 +48,20 @@ lint: install-dev
 fuzz: install-dev
 	$(PYTHON) -m tests.fuzz
 
-# The system programs that some tests drive.
+bench: install
+	$(PYTHON) -m benchmarks.serving
+
+SOAK_SECONDS ?= 1800
+soak: install
+	$(PYTHON) -m benchmarks.soak $(SOAK_SECONDS)
+
+# The system programs that some tests drive; what is there already is left alone.
 test-deps:
 	apt-get update
-	apt-get install -y --no-install-recommends curl
+	command -v curl >/dev/null || apt-get install -y --no-install-recommends curl
+	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx-light
+	command -v node >/dev/null || apt-get install -y --no-install-recommends nodejs
+	command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

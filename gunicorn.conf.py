@@ -34,10 +34,11 @@ def post_worker_init(worker):
     if here is None:
         return
     if worker.cfg.threads < needed_threads:
-        raise SystemExit(
-            f"--threads {worker.cfg.threads}: FLUX_MAX_QUEUE={queue} and "
-            f"FLUX_MAX_WATCHERS={watchers} need at least {needed_threads}"
+        worker.log.error(
+            "--threads %d: FLUX_MAX_QUEUE=%d and FLUX_MAX_WATCHERS=%d need at least %d",
+            *(worker.cfg.threads, queue, watchers, needed_threads),
         )
+        raise SystemExit(3)  # gunicorn's own status for a worker that cannot boot
     from flux_api.keys import is_loopback
 
     addresses = [socket.getsockname() for socket in worker.sockets]

@@ -1,0 +1,77 @@
+"""A server of its own for a measurement, and a look at its process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where it answers, and its gunicorn master's process id."""
+
+    url: str
+    pid: int
+
+    def worker(self) -> int:
+        """The worker's process id."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return int(children.split()[0])
+
+    def resident_mib(self) -> float:
+        """The worker's resident memory in MiB."""
+        for line in Path(f"/proc/{self.worker()}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError("no VmRSS")
+
+    def descriptors(self) -> int:
+        """How many file descriptors the worker has open."""
+        return len(os.listdir(f"/proc/{self.worker()}/fd"))
+
+    def threads(self) -> int:
+        """How many threads the worker has."""
+        return len(os.listdir(f"/proc/{self.worker()}/task"))
+
+
+@contextlib.contextmanager
+def start(**settings: object) -> Iterator[Server]:
+    """The API on a free port, ready, with ``settings`` in its environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+        + ["-b", f"127.0.0.1:{port}", "--log-level", "warning", "wsgi:app"],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in settings.items()},
+    )
+    server = Server(f"http://127.0.0.1:{port}", process.pid)
+    try:
+        until = time.monotonic() + 600
+        while not _is_ready(server.url):
+            if process.poll() is not None or time.monotonic() > until:
+                raise SystemExit("the server did not get ready")
+            time.sleep(0.2)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/readyz", timeout=5).ok
+    except requests.ConnectionError:
+        return False

@@ -1,0 +1,112 @@
+"""``python -m benchmarks.serving``: latency, fairness, health and shared forwards.
+
+Everything runs over HTTP against a server of its own, with the embedded model or the
+set in FLUX_MODEL. Quiet the machine first; the ratios count, not the seconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from benchmarks.server import start
+
+
+def main() -> None:
+    """Print one line a measurement."""
+    with start() as server:
+        one = one_picture(server.url)
+        print(f"one picture, default settings          {one:8.3f} s (median of 5)")
+        waited, behind_lock, p99 = fairness(server.url)
+        print(f"one small picture beside another's ten {waited:8.3f} s")
+        print(f"  the same behind a plain lock         {behind_lock:8.3f} s")
+        print(f"  ratio                                {waited / behind_lock:8.3f}")
+        print(f"/healthz meanwhile, 99th percentile    {p99 * 1000:8.1f} ms")
+    with start(FLUX_BATCH_TOKENS=100_000) as server:
+        shared = burst(server.url)
+    with start(FLUX_BATCH_TOKENS=0) as server:
+        single = burst(server.url)
+    print(f"six pictures at once, one at a time    {single:8.3f} s")
+    print(f"six pictures at once, shared forwards  {shared:8.3f} s")
+    print(f"  ratio                                {shared / single:8.3f}")
+
+
+def one_picture(url: str) -> float:
+    """Median seconds of a request with default settings."""
+    draw(url, {"prompt": "a red heart"})
+    return statistics.median(draw(url, {"prompt": "a red heart"}) for _ in range(5))
+
+
+def fairness(url: str) -> tuple[float, float, float]:
+    """Seconds of a small request that comes while another caller's ten pictures run,
+    seconds until those were done, and the 99th percentile of /healthz meanwhile."""
+    ten = {"prompt": "a dog", "n": 10, "steps": 40}
+    began = time.monotonic()
+    stop = threading.Event()
+    with ThreadPoolExecutor(3) as pool:
+        big = pool.submit(draw, url, ten, "127.0.0.2")
+        healths = pool.submit(poll_health, url, stop)
+        time.sleep(1.0)
+        asked = time.monotonic()
+        waited = draw(url, {"prompt": "a cat", "steps": 4, "size": "64x64"})
+        big.result()
+        behind_lock = time.monotonic() - asked
+        stop.set()
+        seconds = sorted(healths.result())
+    assert behind_lock < time.monotonic() - began
+    return waited, behind_lock, seconds[int(len(seconds) * 0.99)]
+
+
+def burst(url: str) -> float:
+    """Seconds for six different pictures asked for at once."""
+    draw(url, {"prompt": "warm up"})
+    asked = [
+        {"prompt": f"a cat {i}", "seed": i, "steps": steps}
+        for i, steps in enumerate((24, 30, 20, 26, 22, 28))
+    ]
+    began = time.monotonic()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda one: draw(url, one), asked))
+    return time.monotonic() - began
+
+
+def poll_health(url: str, stop: threading.Event) -> list[float]:
+    """Seconds of /healthz, asked 50 times a second until ``stop``."""
+    seconds = []
+    with requests.Session() as session:
+        while not stop.wait(0.02):
+            began = time.monotonic()
+            session.get(f"{url}/healthz", timeout=60).raise_for_status()
+            seconds.append(time.monotonic() - began)
+    return seconds
+
+
+def draw(url: str, body: dict[str, Any], source: str = "127.0.0.1") -> float:
+    """Seconds of one generation, asked for from the loopback address ``source``."""
+    began = time.monotonic()
+    with requests.Session() as session:
+        session.mount("http://", From(source))
+        answer = session.post(f"{url}/v1/images/generations", json=body, timeout=600)
+        answer.raise_for_status()
+    return time.monotonic() - began
+
+
+class From(HTTPAdapter):
+    """Connections that come from one local address: a caller of its own."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, source_address=(self._source, 0), **kwargs)
+
+
+if __name__ == "__main__":
+    main()
