@@ -143,7 +143,12 @@ def test_events_tell_the_whole_story(fake, pool):
     held = pool.submit(post, fake, "hold", job_id="story-zero")
     await_state(fake, "story-zero", "running")
     asked = pool.submit(
-        post, fake, "a cat", job_id="story-one", num_inference_steps=4, partial_images=2
+        post,
+        fake,
+        "a cat pause=0.2",
+        job_id="story-one",
+        num_inference_steps=4,
+        partial_images=2,
     )
     await_state(fake, "story-one", "queued")
     watched = pool.submit(read_events, fake, "story-one")
@@ -163,7 +168,7 @@ def test_events_tell_the_whole_story(fake, pool):
     late = [name for name, _ in read_events(fake, "story-one")]
     assert late[0] == "queued"
     assert late[-1] == "done"
-    assert "a cat" not in requests.get(f"{fake.url}/jobs/story-one", timeout=10).text
+    assert "pause" not in requests.get(f"{fake.url}/jobs/story-one", timeout=10).text
 
 
 def test_delete_stops_the_run_within_a_step(fake, pool):

@@ -1,4 +1,4 @@
-"""Behind a real nginx with the configuration in deploy/: what gets through, what not."""
+"""Behind a real nginx with the configuration in deploy/: what gets through."""
 
 from __future__ import annotations
 
