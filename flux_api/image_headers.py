@@ -7,20 +7,16 @@ import struct
 from collections.abc import Callable
 
 from flux_api.avif_header import check_avif
-from flux_api.exif import check_tiff, join_exif, read_orientation
+from flux_api.exif import check_tiff
 from flux_api.image_limits import HeaderError, check_size
+from flux_api.jpeg_file import check_jpeg
 
 _ISO_BRANDS = (b"avif", b"avis", b"mif1", b"msf1")
 # Each costs the decoder a turn of a Python loop.
 _MAX_CHUNKS = 65_536
-_MAX_SCANS = 64
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATE_RATIO = 1032  # The most that one byte of deflate can stand for.
-_JPEG_RATIO = 512  # One bit for a block of 64 pixels.
 _RLE_BMP_PIXELS = 2**20  # Pillow decodes these in Python.
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ARITHMETIC_MARKERS = range(0xC9, 0xD0)
-_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FOREIGN = re.compile(
     rb"%PDF-\d|<script\b|<html[\s>]|<!doctype html|<\?php\s|Rar!\x1a\x07|"
     rb"7z\xbc\xaf\x27\x1c",
@@ -84,42 +80,6 @@ def _check_png(data: bytes) -> None:
     raise HeaderError("has too many chunks")
 
 
-def _check_jpeg(data: bytes) -> None:
-    position, scans, exif = 2, 0, b""
-    for _ in range(_MAX_CHUNKS):
-        if position >= len(data) and scans:
-            return  # No end marker: whether all pixels are there, the decoder knows.
-        start, marker = struct.unpack_from(">BB", data, position)
-        if start != 0xFF:
-            raise HeaderError("is damaged")
-        if marker == 0xFF or 0xD0 <= marker <= 0xD7:
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker == 0xD9:
-            break
-        length = struct.unpack_from(">H", data, position + 2)[0]
-        body = data[position + 4 : position + 2 + length]
-        position += 2 + length
-        if marker == 0xE1 and body.startswith(b"Exif\0\0"):
-            exif = join_exif(exif, body)
-        elif marker in _FRAME_MARKERS:
-            _check_frame(marker, body, len(data))
-        elif marker == 0xDA:
-            scans += 1
-            found = _SCAN_END.search(data, position)
-            position = found.start() if found else len(data)
-    if not 0 < scans <= _MAX_SCANS:
-        raise HeaderError("has too many scans" if scans else "has no picture")
-    read_orientation(exif)
-
-
-def _check_frame(marker: int, body: bytes, length: int) -> None:
-    height, width = struct.unpack_from(">HH", body, 1)
-    check_size(width, height)
-    if marker not in _ARITHMETIC_MARKERS and width * height > _JPEG_RATIO * length:
-        raise HeaderError("claims to be larger than its data can be")
-
-
 def _check_gif(data: bytes) -> None:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position, in_extension = 13 + _palette_size(flags), False
@@ -180,7 +140,7 @@ _CHECKS: dict[str, Callable[[bytes], None]] = {
     "AVIF": check_avif,
     "BMP": _check_bmp,
     "GIF": _check_gif,
-    "JPEG": _check_jpeg,
+    "JPEG": check_jpeg,
     "PNG": _check_png,
     "TIFF": check_tiff,
     "WEBP": _check_webp,

@@ -18,7 +18,6 @@ from PIL import (
     Image,
     ImageChops,
     ImageFile,
-    JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -30,6 +29,7 @@ from flux_api.errors import InsufficientStorage, InvalidImage, InvalidRequest
 from flux_api.exif import read_orientation
 from flux_api.image_headers import check_header, sniff_format
 from flux_api.image_limits import MAX_PIXELS, HeaderError, check_size
+from flux_api.jpeg_file import StrictJpegFile
 
 __all__ = [
     "EncodedImage",
@@ -50,7 +50,7 @@ _READERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
+    "JPEG": StrictJpegFile,
     "PNG": PngImagePlugin.PngImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,

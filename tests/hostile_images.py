@@ -260,6 +260,13 @@ REFUSED = {
     "4-lying-png": lambda: png(6000, 6000, rows=bytes(1000)),
     "4-lying-png-short-rows": lambda: png(60, 60, rows=bytes(1000)),
     "4-lying-jpeg": lambda: lying_jpeg(6000, 6000),
+    "4-lying-jpeg-rows": lambda: patched(
+        _noise("JPEG"), b"\xff\xc0", struct.pack(">H", 64), 5
+    ),
+    "4-truncated-jpeg-with-end": lambda: _truncated("JPEG") + b"\xff\xd9",
+    "4-truncated-jpeg-before-more": lambda: (
+        _truncated("JPEG") + b"\xff\xd9" + save(plain(), "JPEG")
+    ),
     "4-lying-bmp": lambda: bmp(6000, 6000),
     "4-lying-bmp-rle": lambda: bmp(6000, 6000, 8, 1),
     "4-lying-tiff-strips": lambda: grey_tiff(64, 64, strips=2**31),

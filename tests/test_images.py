@@ -417,6 +417,43 @@ def test_a_machine_without_memory_is_no_fault_of_the_picture(monkeypatch):
     assert (caught.value.status, caught.value.param) == (507, "image")
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.sampled_from(["RGB", "L", "CMYK"]),
+    st.sampled_from([1, 40, 95, 100]),
+    st.fixed_dictionaries(
+        {"subsampling": st.sampled_from([0, 1, 2])},
+        optional={
+            "optimize": st.just(True),
+            "progressive": st.just(True),
+            "restart_marker_blocks": st.integers(1, 7),
+        },
+    ),
+    st.sampled_from(["noise", "flat", "black"]),
+    st.sampled_from([b"", bytes(9), b"\xff\xd8\xff\xe0 more", b"\xff\xd9"]),
+)
+def test_every_complete_jpeg_is_read_like_pillow_does(
+    size, mode, quality, options, content, trailer
+):
+    colour = ORANGE if content == "flat" else (0, 0, 0)
+    image = plain(size, colour)
+    if content == "noise":
+        image = Image.effect_noise(size, 90).convert("RGB")
+    data = save(image.convert(mode), "JPEG", quality=quality, **options)
+    with Image.open(io.BytesIO(data)) as read:
+        expected = read.convert("RGB").tobytes()
+    assert decode_image(data + trailer).tobytes() == expected
+    if size[0] >= 8 and "progressive" not in options:
+        assert decode_image(data[:-2]).tobytes() == expected
+
+
+def test_a_thumbnail_within_a_jpeg_does_not_end_it():
+    thumbnail = save(plain((8, 8)), "JPEG")
+    data = jpeg_with(0xE1, exif(1) + thumbnail, Image.effect_noise((64, 64), 60))
+    assert decode_image(data).size == (64, 64)
+
+
 def test_decoding_waits_for_a_place(monkeypatch):
     places = threading.BoundedSemaphore(1)
     monkeypatch.setattr(images, "_DECODES", places)
