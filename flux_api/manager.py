@@ -154,7 +154,8 @@ class PipelineManager:
         job = Job(request, id=job_id or secrets.token_hex(16), caller=caller)
         with self._changed:
             self._forget_old_jobs()
-            if job.id in self._jobs:
+            earlier = self._jobs.get(job.id)
+            if earlier is not None and earlier.outcome is None:
                 raise JobConflict("This job id is in use.", param="job_id")
             self._check_room(caller)
             self._jobs[job.id] = job
