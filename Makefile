@@ -46,7 +46,7 @@ lint: install-dev
 	$(PYTHON) -m mypy
 
 fuzz: install-dev
-	$(PYTHON) -m tests.fuzz
+	$(PYTHON) tests/fuzz.py $(FUZZ_OPTIONS)
 
 bench: install
 	$(PYTHON) -m benchmarks.serving
