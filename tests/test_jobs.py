@@ -185,9 +185,18 @@ def test_delete_stops_the_run_within_a_step(fake, pool):
     assert stats(fake)["finished"] == 0
 
 
-@pytest.mark.parametrize("path", ["/process", "/v1/images/generations"])
-def test_client_that_leaves_stops_its_run_within_a_step(fake, path):
-    body = b"prompt=pause%3D0.1&num_inference_steps=100"
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/process", b""),
+        ("/process/raw", b""),
+        ("/v1/images/generations", b""),
+        ("/v1/images/generations", b"&stream=true"),
+    ],
+    ids=["original", "raw", "openai", "openai streaming"],
+)
+def test_client_that_leaves_stops_its_run_within_a_step(fake, path, more):
+    body = b"prompt=pause%3D0.1&num_inference_steps=100" + more
     with socket.create_connection(("127.0.0.1", int(fake.url.rsplit(":", 1)[1]))) as s:
         s.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
