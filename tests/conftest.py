@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+import requests
 from PIL import Image, ImageDraw
 from servers import run_api, run_files
 
@@ -35,6 +36,13 @@ def fake_api():
     """The API over a backend without torch that prompts command; see fake_app.py."""
     with run_api(app="fake_app:app") as server:
         yield server.wait_ready()
+
+
+@pytest.fixture
+def fake(fake_api):
+    """``fake_api`` with nothing remembered."""
+    requests.post(f"{fake_api.url}/fake/reset", timeout=5)
+    return fake_api
 
 
 def make_png(size=(96, 64), color="orange"):

@@ -8,6 +8,7 @@
     fail=WORD   one of FAILURES, after ``at=STEP`` steps (0), the first ``times=N``
                 times that this prompt is run (always)
 
+``FAKE_MAX_IMAGES=16`` lets requests have that many input pictures.
 ``GET /fake/stats`` tells what came in and was done, ``POST /fake/reset`` forgets it.
 """
 
@@ -17,6 +18,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 
 from flask import Flask, jsonify
 from PIL import Image
@@ -133,6 +135,19 @@ class FakeBackend:
             task.job.post(PartialImage(task.index, number, preview))
 
 
+def take_references(app, most):
+    """Let every task take ``most`` input pictures."""
+    here = app.extensions["flux_api"]
+    models = {
+        name: replace(
+            info,
+            tasks={k: replace(task, max_images=most) for k, task in info.tasks.items()},
+        )
+        for name, info in here.models.items()
+    }
+    app.extensions["flux_api"] = replace(here, models=models)
+
+
 def make_app() -> Flask:
     """The whole API over one FakeBackend, and the routes that tell of it."""
     backend = FakeBackend()
@@ -144,6 +159,8 @@ def make_app() -> Flask:
         step_timeout=settings.step_timeout,
     )
     app = create_app(settings, manager=manager)
+    if most := os.environ.get("FAKE_MAX_IMAGES"):
+        take_references(app, int(most))
     arrived = []
     answer = app.wsgi_app
 

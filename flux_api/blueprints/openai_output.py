@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flux_api.errors import InvalidRequest
-from flux_api.parameters import parse_integer, parse_text
-
-MAX_PARTIAL_IMAGES = 3
+from flux_api.parameters import MAX_PARTIAL_IMAGES, parse_integer, parse_text
 
 # The share of a set's default steps that each quality takes, and what is echoed:
 # some clients know no other words than low, medium and high.

@@ -1,0 +1,45 @@
+"""Requests of OpenAI's Images API as any HTTP client sends them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+
+import requests
+
+
+def post(server, path="/v1/images/generations", **kwargs):
+    """``requests.post`` to ``path`` of ``server``."""
+    return requests.post(server.url + path, timeout=60, **kwargs)
+
+
+def generate(server, **values):
+    """One small picture, as JSON."""
+    return post(server, json={"prompt": "a duck", "size": "64x64"} | values)
+
+
+def begin(server, values, path="/v1/images/generations"):
+    """Send a request and leave its answer for later; gives the connection."""
+    connection = http.client.HTTPConnection(server.url[len("http://") :], timeout=30)
+    body = json.dumps({"prompt": "a duck", "size": "64x64"} | values)
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    return connection
+
+
+def stats(server):
+    """What fake_app.py has seen and done since the last reset."""
+    return requests.get(f"{server.url}/fake/stats", timeout=5).json()
+
+
+def seen(server):
+    """The newest request as it reached the fake backend."""
+    return stats(server)["requests"][-1]
+
+
+def wait_until(true, seconds=10):
+    """Wait until ``true()``."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "not true in time"
+        time.sleep(0.02)
