@@ -26,7 +26,10 @@ from flux_api.blueprints.waiting import release_job
 from flux_api.config import BadSetting, Settings
 from flux_api.delivery import FileServer
 from flux_api.fetch import Fetcher, FetchPolicy
+from flux_api.lora_files import LoraFolder
 from flux_api.manager import Backend, PipelineManager
+from flux_api.model_file import load_models
+from flux_api.model_info import ModelInfo
 from flux_api.models import MODEL_INFO
 
 _manager: PipelineManager | None = None
@@ -40,9 +43,7 @@ def create_app(
     loading begins when the server says that the worker has booted (see
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
-    if settings.model not in MODEL_INFO:
-        known = ", ".join(MODEL_INFO)
-        raise BadSetting(f"FLUX_MODEL={settings.model!r}: one of {known}")
+    models = offered_models(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
@@ -50,7 +51,8 @@ def create_app(
     here = Context(
         settings=settings,
         manager=manager or get_manager(settings),
-        models={settings.model: MODEL_INFO[settings.model]},
+        models=models,
+        loras=LoraFolder(settings.lora_dir),
         fetcher=Fetcher(fetch_policy(settings)),
         file_server=file_server(settings),
         watchers=Watchers(settings.max_watchers),
@@ -84,6 +86,21 @@ def get_manager(settings: Settings) -> PipelineManager:
         return _manager
 
 
+def offered_models(settings: Settings) -> dict[str, ModelInfo]:
+    """The sets that requests may ask for, the default first; BadSetting where one is
+    unknown, or what MODEL_INFO says of them is wrong."""
+    known = load_models(settings.model_info, MODEL_INFO)
+    for variable, names in (
+        ("FLUX_MODEL", (settings.model,)),
+        ("FLUX_MODELS", settings.models),
+    ):
+        for name in names:
+            if name not in known:
+                listed = ", ".join(known)
+                raise BadSetting(f"{variable}={name!r}: one of {listed}")
+    return {name: known[name] for name in (settings.model, *settings.models)}
+
+
 def fetch_policy(settings: Settings) -> FetchPolicy:
     """What ``input_image_url`` may reach under ``settings``."""
     own = (settings.file_server, settings.file_server_public_url)
@@ -107,12 +124,26 @@ def file_server(settings: Settings) -> FileServer | None:
 
 
 def _make_backend(settings: Settings) -> Backend:
+    models = offered_models(settings)
     # peft and diffusers import bitsandbytes wherever they find it, and it looks for
     # kernels on the Hub; None keeps it out while nothing asks for quantization.
-    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    if settings.quantization is None:
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.backend import DiffusersBackend
+    from flux_api.loading import ModelSets, choose_device
+    from flux_api.placement import Placement
 
+    device = choose_device()
+    placement = Placement(
+        device, settings.quantization or "none", settings.offload or "none"
+    )
+    sets = ModelSets(
+        models,
+        lambda _: placement,
+        most=settings.max_loaded,
+        loras=LoraFolder(settings.lora_dir),
+    )
     return DiffusersBackend(
-        MODEL_INFO, settings.model, batch_tokens=settings.batch_tokens
+        models, settings.model, batch_tokens=settings.batch_tokens, sets=sets
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ from flux_api.core import ImageRequest, ImageResult, PartialImage
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.gate import Turn, pipeline_view
 from flux_api.jobs import ImageTask
-from flux_api.loading import choose_device, load_pipelines
+from flux_api.loading import ModelSets, Ready, choose_device, free_memory
 from flux_api.manager import BackendBroken
-from flux_api.models import ModelInfo, Task
-from flux_api.pipeline_call import PipelineCall
-from flux_api.preview import LinearPreview
+from flux_api.model_info import ModelInfo, task_name
+from flux_api.pipeline_call import PipelineCall, is_modular
+from flux_api.placement import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +40,14 @@ class DiffusersBackend:
         default: str,
         *,
         batch_tokens: int | None = None,
+        sets: ModelSets | None = None,
     ) -> None:
         self._models = models
         self._default = default
         self._device = choose_device()
         self._batch_tokens = batch_tokens
         self._turn = Turn()
-        self._loaded: dict[str, dict[Task, Any]] = {}
-        self._previews: dict[str, LinearPreview] = {}
+        self.sets = sets or ModelSets(models, lambda _: Placement(self._device))
 
     @property
     def slots(self) -> int:
@@ -62,9 +61,14 @@ class DiffusersBackend:
 
     def load(self, say: Callable[[str], None]) -> None:
         """Load the default set; raises when it cannot."""
-        pipelines = self._pipelines(self._default, say)
+        info = self._models[self._default]
+        loaded = self.sets.use(self._default, say)
+        task = next(iter(info.tasks))
+        loaded.ready(task, info.tasks[task].loras, say)
         if self._batch_tokens is None:
-            self._batch_tokens = default_batch_tokens(self._device, pipelines)
+            self._batch_tokens = default_batch_tokens(
+                self._device, loaded.transformer_parameters
+            )
         logger.info(
             "%s on %s, %d tokens in a forward",
             self._default,
@@ -77,6 +81,8 @@ class DiffusersBackend:
         set, the same LoRAs, and room in the budget."""
         if not running:
             return True
+        if self.sets.exclusive(request.model):
+            return False
         same = all(
             other.model == request.model and other.loras == request.loras
             for other in running
@@ -100,41 +106,34 @@ class DiffusersBackend:
         info = self._models[request.model]
         masked = request.mask_image is not None
         call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
-        name: Task = "inpaint" if masked else request.mode
+        name = task_name(request.mode, masked=masked)
         with self._turn.taken():
             with task.loading():
-                pipeline = self._pipelines(request.model, logger.info)[name]
-            pixels = self._try_twice(pipeline, call, task)
+                loaded = self.sets.use(request.model, logger.info)
+                ready = loaded.ready(name, request.loras, logger.info)
+            pixels = self._try_twice(ready, call, task)
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         return call.deliver(Image.fromarray(pixels), seed)
 
-    def _pipelines(self, name: str, say: Callable[[str], None]) -> dict[Task, Any]:
-        if name not in self._loaded:
-            pipelines = load_pipelines(self._models[name], self._device, say)
-            vae = next(iter(pipelines.values())).vae
-            self._previews[name] = LinearPreview(vae)
-            self._loaded[name] = pipelines
-        return self._loaded[name]
-
     def _try_twice(
-        self, pipeline: Any, call: PipelineCall, task: ImageTask
+        self, ready: Ready, call: PipelineCall, task: ImageTask
     ) -> np.ndarray[Any, Any] | None:
         """The picture; once more where it is NaN or black, and once more with a tiled
         VAE where the memory ran out."""
         try:
-            pixels = self._call(pipeline, call, task)
+            pixels = self._call(ready, call, task)
             if pixels is None:
                 logger.warning("job %s: no usable picture, once more", task.job.id)
-                pixels = self._call(pipeline, call, task)
+                pixels = self._call(ready, call, task)
             return pixels
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory, once more, tiled", task.job.id)
         # Outside the handler: its traceback would keep the tensors alive.
         free_memory()
         try:
-            with tiled(pipeline.vae):
-                return self._call(pipeline, call, task)
+            with tiled(ready.pipeline.vae):
+                return self._call(ready, call, task)
         except torch.OutOfMemoryError:
             pass
         free_memory()
@@ -145,10 +144,11 @@ class DiffusersBackend:
         raise InsufficientStorage("This picture is too large for the device's memory.")
 
     def _call(
-        self, pipeline: Any, call: PipelineCall, task: ImageTask
+        self, ready: Ready, call: PipelineCall, task: ImageTask
     ) -> np.ndarray[Any, Any] | None:
         """One run, uint8 (height, width, 3); None when it is NaN or all black."""
-        view, gate = pipeline_view(pipeline, self._turn, task.check)
+        check = call.check_of(ready.pipeline, task)
+        view, gate = pipeline_view(ready.pipeline, self._turn, check)
 
         def on_step_end(
             pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
@@ -159,9 +159,7 @@ class DiffusersBackend:
                 latents = tensors["latents"]
                 sigma = view.scheduler.sigmas[step + 1].to(latents.device)
                 clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
-                image = self._previews[task.job.request.model].draw(
-                    clean[0], *call.token_grid
-                )
+                image = ready.preview.draw(clean[0], *call.token_grid)
                 preview = call.deliver_preview(image)
                 task.job.post(PartialImage(task.index, number, preview))
             gate.velocity = None
@@ -169,26 +167,20 @@ class DiffusersBackend:
             return tensors
 
         try:
-            output = view(
-                **call.kwargs(pipeline),
-                output_type="pt",
-                callback_on_step_end=on_step_end,
-            )
-            return to_pixels(output.images[0])
+            return to_pixels(call.run(view, ready.prior, on_step_end))
         except torch.AcceleratorError as error:
             raise BackendBroken(type(error).__name__) from error
         finally:
             # A run that was stopped in the middle leaves its model on the device.
-            pipeline.maybe_free_model_hooks()
+            if not is_modular(ready.pipeline):
+                ready.pipeline.maybe_free_model_hooks()
 
 
-def default_batch_tokens(device: torch.device, pipelines: Mapping[Task, Any]) -> int:
+def default_batch_tokens(device: torch.device, parameters: int) -> int:
     """A forward's budget: on an accelerator one picture of 1024x1024, or several of
     512x512, more of them the smaller the transformer; nothing to share on a CPU."""
     if device.type == "cpu":
         return 0
-    transformer = next(iter(pipelines.values())).transformer
-    parameters: int = sum(p.numel() for p in transformer.parameters())
     return int(min(9000.0, max(4608.0, 7.5e13 / parameters)))
 
 
@@ -211,13 +203,6 @@ def tiled(vae: Any) -> Iterator[None]:
     finally:
         vae.disable_tiling()
         vae.disable_slicing()
-
-
-def free_memory() -> None:
-    """Give the device's cached memory back."""
-    gc.collect()
-    if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
 
 
 def others_hold_memory() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from flux_api.keys import ApiKey, parse_keys
@@ -14,6 +15,9 @@ from flux_api.keys import ApiKey, parse_keys
 MIB = 2**20
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 Network = IPv4Network | IPv6Network
+Quantization = Literal["none", "nf4", "int8", "fp8"]
+Offload = Literal["none", "model", "group", "sequential"]
+Memory = Literal["auto", "manual"]
 
 
 class BadSetting(ValueError):
@@ -28,6 +32,14 @@ class Settings:
     file_server_public_url: str | None = None
     file_server_upload_token: str | None = None
     model: str = "tiny"
+    models: tuple[str, ...] = ()
+    strict_models: bool = False
+    model_info: Path | None = None
+    max_loaded: int = 1
+    lora_dir: Path | None = None
+    quantization: Quantization | None = None
+    offload: Offload | None = None
+    memory: Memory = "auto"
     max_upload_mb: int = 64
     trusted_proxies: int = 0
     max_queue: int = 32
@@ -59,7 +71,16 @@ class Settings:
             file_server=read.url("FILE_SERVER"),
             file_server_public_url=read.url("FILE_SERVER_PUBLIC_URL"),
             file_server_upload_token=read.text("FILE_SERVER_UPLOAD_TOKEN"),
-            model=read.text("FLUX_MODEL") or "tiny",
+            model=read.text("FLUX_MODEL")
+            or next(iter(read.names("FLUX_MODELS")), "tiny"),
+            models=read.names("FLUX_MODELS"),
+            strict_models=read.switch("FLUX_STRICT_MODELS"),
+            model_info=read.file("MODEL_INFO"),
+            max_loaded=read.integer("FLUX_MAX_LOADED", 1, 1, 16),
+            lora_dir=read.folder("FLUX_LORA_DIR"),
+            quantization=read.word("FLUX_QUANTIZATION", Quantization, None),
+            offload=read.word("FLUX_OFFLOAD", Offload, None),
+            memory=read.word("FLUX_MEMORY", Memory, "auto"),
             max_upload_mb=read.integer("FLUX_MAX_UPLOAD_MB", 64, 1, 4096),
             trusted_proxies=read.integer("FLUX_TRUSTED_PROXIES", 0, 0, 10),
             max_queue=read.integer("FLUX_MAX_QUEUE", 32, 1, 1000),
@@ -140,7 +161,7 @@ class _Reader:
                 text += "\n" + Path(path).expanduser().read_text("utf-8")
                 keys = parse_keys(text)
             # Never open by mistake: what was set has to name somebody.
-            if text.strip() and not keys:
+            if (path or text.strip()) and not keys:
                 raise ValueError("no key in it")
         except (OSError, ValueError) as error:
             # The message never holds a key: what can be read in a log is no secret.
@@ -167,6 +188,29 @@ class _Reader:
             raise BadSetting(
                 f"{name}={text!r}: networks like 192.168.1.0/24,fd00::/8"
             ) from None
+
+    def word(self, name: str, known: Any, default: Any) -> Any:
+        """One of the words of the Literal ``known``."""
+        text = self.text(name)
+        if text is None:
+            return default
+        if text in get_args(known):
+            return text
+        raise BadSetting(f"{name}={text!r}: one of {', '.join(get_args(known))}")
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """The parts between commas, each once."""
+        parts = (part.strip() for part in (self.text(name) or "").split(","))
+        return tuple(dict.fromkeys(part for part in parts if part))
+
+    def file(self, name: str) -> Path | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise BadSetting(f"{name}={text!r}: no such file")
+        return path
 
     def folder(self, name: str) -> Path | None:
         text = self.text(name)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import secrets
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from flux_api.core import MAX_SEED, MIN_SEED, SEED_MODULUS, ImageRequest, Lora, Mode
 from flux_api.errors import InvalidRequest
+from flux_api.model_info import merge_loras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from flux_api.models import ModelInfo
+    from flux_api.model_info import ModelInfo, SizeRules, TaskInfo
 
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
 MAX_GUIDANCE = 100.0
+MAX_LORAS = 8
+MAX_WEIGHT = 10.0
 MAX_PARTIAL_IMAGES = 3
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_LORA_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
@@ -109,6 +115,45 @@ def parse_size(value: object) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+def parse_loras(value: object) -> tuple[Lora, ...]:
+    """LoRAs out of ``[{"name": ..., "adapter_weight": ...}]``, the same as JSON text,
+    or ``name:0.8,name2``; () when absent."""
+    if isinstance(value, str) and value.strip():
+        value = _loras_of_text(value.strip())
+    if value is None or value == "":
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_LORAS:
+        message = f"Invalid 'loras': expected a list of at most {MAX_LORAS}."
+        raise InvalidRequest(message, param="loras", code="invalid_type")
+    found: dict[str, Lora] = {}
+    for item in value:
+        item = {"name": item} if isinstance(item, str) else item
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str) or not _LORA_NAME.fullmatch(name):
+            message = "Invalid 'loras': expected registered names, never a path."
+            raise InvalidRequest(message, param="loras")
+        if name in found or item.keys() - {"name", "adapter_weight"}:
+            message = (
+                "Invalid 'loras': expected each name once, with its adapter_weight."
+            )
+            raise InvalidRequest(message, param="loras")
+        weight = item.get("adapter_weight")
+        number = parse_number(weight, "loras", -MAX_WEIGHT, MAX_WEIGHT)
+        found[name] = Lora(name, 1.0 if number is None else number)
+    return tuple(found.values())
+
+
+def _loras_of_text(text: str) -> object:
+    if text.startswith(("[", "{")):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            message = "Invalid 'loras': the JSON is malformed."
+            raise InvalidRequest(message, param="loras") from None
+    parts = [part.strip().partition(":") for part in text.split(",")]
+    return [{"name": p[0].strip(), "adapter_weight": p[2].strip()} for p in parts]
+
+
 def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
     """What the caller means: image and prompt edit, an image alone variation, a prompt
     alone generate; InvalidRequest with neither."""
@@ -140,10 +185,12 @@ def complete_request(
     num_images_per_prompt: int = 1,
     seed: int | None = None,
     loras: tuple[Lora, ...] = (),
+    lora_names: Set[str] = frozenset(),
     partial_images: int = 0,
 ) -> ImageRequest:
     """The request with the set's defaults filled in; InvalidRequest names the parameter
-    that the set cannot honour (``size_param`` is what this API calls width and height).
+    that the set cannot honour (``size_param`` is what this API calls width and height,
+    ``lora_names`` are the registered LoRAs beside the set's own).
     """
     task = model.task(mode, masked=mask_image is not None)
     if len(images) > task.max_images:
@@ -152,28 +199,12 @@ def complete_request(
             f"{'s' if task.max_images > 1 else ''}, but got {len(images)}.",
             param="image",
         )
-    if guidance_scale is not None and task.guidance_parameter is None:
-        if guidance_scale != task.guidance_scale:
-            raise InvalidRequest(
-                "This model is distilled: guidance plays no part, leave "
-                "guidance_scale out.",
-                param="guidance_scale",
-            )
-        guidance_scale = None
     if negative_prompt and not task.negative_prompt:
         raise InvalidRequest(
             "This model takes no negative_prompt.", param="negative_prompt"
         )
     default = model.sizes.fit(images[0].size) if images else model.sizes.default
-    for side, param in ((width, "width"), (height, "height")):
-        if side is not None and not model.sizes.allows(side):
-            raise InvalidRequest(
-                f"Invalid {size_param or param} '{side}'. Width and height must be "
-                f"{model.sizes}.",
-                param=size_param or param,
-            )
-    if guidance_scale is None and task.guidance_parameter is not None:
-        guidance_scale = task.guidance_scale
+    size = _choose_size(model.sizes, default, width, height, size_param)
     return ImageRequest(
         mode=mode,
         model=name,
@@ -181,13 +212,48 @@ def complete_request(
         negative_prompt=negative_prompt,
         images=images,
         mask_image=mask_image,
-        width=default[0] if width is None else width,
-        height=default[1] if height is None else height,
+        width=size[0],
+        height=size[1],
         num_inference_steps=num_inference_steps or task.num_inference_steps,
-        guidance_scale=guidance_scale,
+        guidance_scale=_choose_guidance(task, guidance_scale),
         strength=task.strength,
         num_images_per_prompt=num_images_per_prompt,
         seed=secrets.randbits(32) if seed is None else seed % SEED_MODULUS,
-        loras=loras,
+        loras=merge_loras(task.loras, loras, model.lora_files.keys() | lora_names),
         partial_images=partial_images,
     )
+
+
+def _choose_guidance(task: TaskInfo, asked: float | None) -> float | None:
+    """The scale to work with, None where guidance plays no part."""
+    if task.guidance_parameter is not None:
+        return task.guidance_scale if asked is None else asked
+    if asked is not None and asked != task.guidance_scale:
+        raise InvalidRequest(
+            "This model is distilled: guidance plays no part, leave "
+            "guidance_scale out.",
+            param="guidance_scale",
+        )
+    return None
+
+
+def _choose_size(
+    rules: SizeRules,
+    default: tuple[int, int],
+    width: int | None,
+    height: int | None,
+    size_param: str | None,
+) -> tuple[int, int]:
+    """(width, height) in pixels, what was not asked for by ``default``."""
+    for side, param in ((width, "width"), (height, "height")):
+        if side is not None and not rules.allows(side):
+            raise _illegal_size(size_param or param, str(side), rules)
+    size = width or default[0], height or default[1]
+    if size[0] * size[1] > rules.max_pixels:
+        raise _illegal_size(size_param or "width", f"{size[0]}x{size[1]}", rules)
+    return size
+
+
+def _illegal_size(param: str, got: str, rules: SizeRules) -> InvalidRequest:
+    message = f"Invalid {param} '{got}'. Width and height must be {rules}."
+    return InvalidRequest(message, param=param)

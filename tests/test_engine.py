@@ -50,6 +50,13 @@ def serial():
     return start(MODEL_INFO, TINY, 0)
 
 
+def transformer_of(backend):
+    """The module behind the gate."""
+    return (
+        backend.sets.use(TINY, print).ready("generate", (), print).pipeline.transformer
+    )
+
+
 def request_of(info, name=TINY, **wanted):
     """A complete request."""
     mode = choose_mode(wanted.get("prompt"), wanted.get("images", ()))
@@ -225,7 +232,7 @@ def test_previews_are_spread_over_the_run():
 def faulty(serial, monkeypatch):
     """Make the transformer's next ``count`` forwards do something else."""
     manager, backend = serial
-    transformer = backend._pipelines(TINY, print)["generate"].transformer
+    transformer = transformer_of(backend)
     real = transformer.forward
 
     def install(instead, count):
@@ -287,7 +294,7 @@ def test_nan_twice_is_an_error_and_never_a_black_picture(serial, faulty):
 
 def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
     manager, backend = start(MODEL_INFO, TINY, 100_000)
-    transformer = backend._pipelines(TINY, print)["generate"].transformer
+    transformer = transformer_of(backend)
     real = transformer.forward
 
     def forward(*args, **kwargs):

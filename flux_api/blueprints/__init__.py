@@ -11,8 +11,9 @@ from flux_api.config import Settings
 from flux_api.delivery import FileServer
 from flux_api.errors import QueueFull
 from flux_api.fetch import Fetcher
+from flux_api.lora_files import LoraFolder
 from flux_api.manager import PipelineManager
-from flux_api.models import ModelInfo
+from flux_api.model_info import ModelInfo, find_model
 
 
 class Watchers:
@@ -39,14 +40,22 @@ class Watchers:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a view works with; ``models`` are the sets on offer."""
+    """What a view works with; ``models`` are the sets on offer, ``loras`` the LoRAs
+    that requests may name beside a set's own."""
 
     settings: Settings
     manager: PipelineManager
     models: dict[str, ModelInfo]
+    loras: LoraFolder
     fetcher: Fetcher
     file_server: FileServer | None
     watchers: Watchers
+
+    def find_model(self, name: str | None) -> str:
+        """The set that a request's ``name`` asks for; ModelNotFound where names are
+        taken at their word."""
+        strict = self.settings.strict_models
+        return find_model(self.models, self.settings.model, name, strict=strict)
 
 
 def context() -> Context:

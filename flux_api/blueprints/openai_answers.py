@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from dataclasses import asdict
 from typing import Any
 
 from flux_api.blueprints import Context
@@ -43,6 +44,8 @@ def render_response(
         "model": made.model,
         "usage": usage_of(made),
     }
+    if made.loras:
+        answer["loras"] = [asdict(lora) for lora in made.loras]
     if output.safety_identifier is not None:
         answer["safety_identifier"] = output.safety_identifier
     return answer, headers

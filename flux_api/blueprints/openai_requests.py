@@ -10,15 +10,15 @@ from flux_api.blueprints import Context
 from flux_api.blueprints.bodies import Body
 from flux_api.blueprints.openai_inputs import decode_images, decode_one_mask
 from flux_api.blueprints.openai_output import Output, parse_output
-from flux_api.core import ImageRequest
+from flux_api.core import ImageRequest, Lora
 from flux_api.errors import InvalidRequest
-from flux_api.models import find_model
 from flux_api.parameters import (
     MAX_GUIDANCE,
     MAX_STEPS,
     choose_mode,
     complete_request,
     parse_integer,
+    parse_loras,
     parse_number,
     parse_seed,
     parse_size,
@@ -55,6 +55,7 @@ class _Common:
     seed: int | None
     num_inference_steps: int | None
     guidance_scale: float | None
+    loras: tuple[Lora, ...]
 
 
 def parse_request(
@@ -69,7 +70,7 @@ def parse_request(
     output = parse_output(values, model_name, operation)
     if output.stream and common.num_images_per_prompt > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
-    name = find_model(here.models, here.settings.model, model_name, strict=False)
+    name = here.find_model(model_name)
     model = here.models[name]
     images: tuple[Image, ...] = ()
     mask_image = None
@@ -97,6 +98,8 @@ def parse_request(
         guidance_scale=common.guidance_scale,
         num_images_per_prompt=common.num_images_per_prompt,
         seed=common.seed,
+        loras=common.loras,
+        lora_names=here.loras.names,
         partial_images=output.partial_images if output.stream else 0,
     )
     return request, output
@@ -136,4 +139,5 @@ def _parse_common(values: dict[str, Any], operation: Operation) -> _Common:
         guidance_scale=parse_number(
             values.get("guidance_scale"), "guidance_scale", 0, MAX_GUIDANCE
         ),
+        loras=parse_loras(values.get("loras")),
     )

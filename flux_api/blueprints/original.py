@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -20,7 +21,6 @@ from flux_api.images import (
     encode_image,
 )
 from flux_api.jobs import Job
-from flux_api.models import find_model
 from flux_api.parameters import (
     MAX_GUIDANCE,
     MAX_PARTIAL_IMAGES,
@@ -28,6 +28,7 @@ from flux_api.parameters import (
     choose_mode,
     complete_request,
     parse_integer,
+    parse_loras,
     parse_number,
     parse_seed,
     parse_text,
@@ -116,7 +117,8 @@ def _parse(here: Context, body: Body) -> ImageRequest:
         values.get("guidance_scale"), "guidance_scale", 0, MAX_GUIDANCE
     )
     model = parse_text(values.get("model"), "model", 256)
-    name = find_model(here.models, here.settings.model, model, strict=False)
+    name = here.find_model(model)
+    loras = parse_loras(values.get("loras"))
     images = _input_image(here, body)
     return complete_request(
         name,
@@ -130,6 +132,8 @@ def _parse(here: Context, body: Body) -> ImageRequest:
         height=height,
         num_inference_steps=num_inference_steps,
         seed=seed,
+        loras=loras,
+        lora_names=here.loras.names,
         partial_images=parse_integer(
             values.get("partial_images"), "partial_images", 0, MAX_PARTIAL_IMAGES
         )
@@ -140,7 +144,7 @@ def _parse(here: Context, body: Body) -> ImageRequest:
 _SINGLE = frozenset(
     {"prompt", "negative_prompt", "input_file", "input_image_url", "bearer_token"}
     | {"seed", "width", "height", "guidance_scale", "num_inference_steps"}
-    | {"model", "job_id"}
+    | {"model", "job_id", "loras"}
 )
 
 
@@ -175,10 +179,7 @@ def _facts(job: Job, result: ImageResult) -> dict[str, Any]:
         "guidance_scale": made.guidance_scale,
         "num_inference_steps": made.num_inference_steps,
         "model": made.model,
-        "loras": [
-            {"name": lora.name, "adapter_weight": lora.adapter_weight}
-            for lora in made.loras
-        ],
+        "loras": [asdict(lora) for lora in made.loras],
         "job_id": job.id,
     }
     if result.native_size is not None:

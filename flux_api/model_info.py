@@ -1,0 +1,187 @@
+"""What a model set is, and how a request's words choose among the sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flux_api.core import Lora, Mode
+from flux_api.errors import InvalidRequest, ModelNotFound
+
+Task = Literal["generate", "edit", "variation", "inpaint"]
+"""A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
+
+Scalar = str | int | float | bool
+
+PIPELINES = frozenset(
+    {
+        "FluxPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxFillPipeline",
+        "FluxKontextPipeline",
+        "FluxKontextInpaintPipeline",
+        "Flux2Pipeline",
+        "Flux2KleinPipeline",
+        "Flux2KleinInpaintPipeline",
+        "Flux2KleinKVPipeline",
+        "Flux3DistilledModularPipeline",
+    }
+)
+"""The diffusers classes that a task may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRules:
+    """The sizes that may be asked for, in pixels: each side a multiple of ``multiple``
+    from ``minimum`` to ``maximum``, and at most ``max_pixels`` in all."""
+
+    multiple: int = 16
+    minimum: int = 64
+    maximum: int = 2048
+    default: tuple[int, int] = (1024, 1024)
+    max_pixels: int = 2048 * 2048
+
+    def __str__(self) -> str:
+        text = f"multiples of {self.multiple} from {self.minimum} to {self.maximum}"
+        if self.max_pixels < self.maximum**2:
+            text += f", {self.max_pixels / 1e6:.1f} megapixels in all at most"
+        return text
+
+    def allows(self, side: int) -> bool:
+        """Whether ``side`` pixels lie on the grid."""
+        return self.minimum <= side <= self.maximum and side % self.multiple == 0
+
+    def fit(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The legal size nearest to ``size`` = (width, height) in shape and area."""
+        width, height = size
+        scale = min(1.0, self.maximum / max(width, height))
+        scale = min(scale, math.sqrt(self.max_pixels / (width * height)))
+        scale = max(scale, min(self.minimum / min(width, height), 1e4))
+        fitted = [self._snap(width * scale), self._snap(height * scale)]
+        # Rounding both sides up can pass the limit; a very long picture too.
+        while fitted[0] * fitted[1] > self.max_pixels:
+            fitted[fitted.index(max(fitted))] -= self.multiple
+        return fitted[0], fitted[1]
+
+    def _snap(self, side: float) -> int:
+        snapped = round(side / self.multiple) * self.multiple
+        low = math.ceil(self.minimum / self.multiple) * self.multiple
+        return max(low, min(snapped, self.maximum // self.multiple * self.multiple))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """How a set does one task.
+
+    ``pipeline`` is a diffusers class over ``base_model`` (None: the set's own);
+    ``prior`` is the checkpoint of a Redux prior that turns the input picture into the
+    prompt. ``guidance_parameter`` is the argument of its ``__call__`` that the
+    request's ``guidance_scale`` becomes, None where guidance plays no part; the
+    default is then the one value that is accepted. ``prompt`` stands in for one that
+    the caller left out, ``loras`` are applied to every request, ``arguments`` go to
+    the pipeline as they are.
+    """
+
+    pipeline: str
+    num_inference_steps: int
+    base_model: str | None = None
+    prior: str | None = None
+    guidance_scale: float | None = None
+    guidance_parameter: Literal["guidance_scale", "true_cfg_scale"] | None = None
+    negative_prompt: bool = False
+    strength: float | None = None
+    max_images: int = 1
+    max_sequence_length: int = 512
+    prompt: str = ""
+    loras: tuple[Lora, ...] = ()
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """Where a set's LoRA lies: ``weight_name`` in ``source``, a Hub id or a folder."""
+
+    source: str
+    weight_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """One model set: what it can do, and with which weights.
+
+    ``base_model`` is a Hub id or a local folder. ``shared_components`` are those that
+    every other base of the set takes from it, because they are the same weights there.
+    ``skip_blocks`` are left out of a modular pipeline. ``native_size`` is the side in
+    pixels of the square that the model works at, whatever is asked for (the picture is
+    scaled), None where it draws any size. ``dtype`` overrides the data type of
+    components by name.
+    """
+
+    base_model: str
+    tasks: Mapping[Task, TaskInfo]
+    shared_components: tuple[str, ...] = ()
+    skip_blocks: tuple[str, ...] = ()
+    lora_files: Mapping[str, LoraFile] = field(default_factory=dict)
+    sizes: SizeRules = field(default_factory=SizeRules)
+    native_size: int | None = None
+    dtype: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ""
+    description: str = ""
+
+    def task(self, mode: Mode, *, masked: bool = False) -> TaskInfo:
+        """The row for a request; InvalidRequest names what the set cannot do."""
+        if masked and "inpaint" not in self.tasks:
+            raise InvalidRequest("This model takes no mask.", param="mask")
+        name = task_name(mode, masked=masked)
+        if name not in self.tasks:
+            raise InvalidRequest(f"This model does no {name}.", param="model")
+        return self.tasks[name]
+
+    def base_of(self, task: TaskInfo) -> str:
+        """The checkpoint behind ``task``."""
+        return task.base_model or self.base_model
+
+    @property
+    def bases(self) -> dict[str, TaskInfo]:
+        """Each checkpoint with the first task over it, the set's own first."""
+        own = {self.base_model} & {self.base_of(row) for row in self.tasks.values()}
+        found: dict[str, TaskInfo] = {}
+        for row in sorted(
+            self.tasks.values(), key=lambda r: self.base_of(r) not in own
+        ):
+            found.setdefault(self.base_of(row), row)
+        return found
+
+
+def task_name(mode: Mode, *, masked: bool) -> Task:
+    """What a request of ``mode`` asks of its set."""
+    return "inpaint" if masked else mode
+
+
+def find_model(
+    models: Mapping[str, ModelInfo], default: str, name: str | None, *, strict: bool
+) -> str:
+    """The key of the set that ``name`` asks for: itself where it is offered, else the
+    default, or ModelNotFound when ``strict``."""
+    if name in models:
+        return str(name)
+    if strict and name:
+        raise ModelNotFound(f"The model {name[:64]!r} does not exist.", param="model")
+    return default
+
+
+def merge_loras(
+    applied: tuple[Lora, ...], asked: tuple[Lora, ...], known: Set[str]
+) -> tuple[Lora, ...]:
+    """The set's ``applied`` LoRAs with those ``asked`` for: the same name takes the
+    caller's weight, the others follow. InvalidRequest where a name is not in
+    ``known``."""
+    for lora in asked:
+        if lora.name not in known:
+            message = f"There is no LoRA named {lora.name[:64]!r}."
+            raise InvalidRequest(message, param="loras")
+    weights = {lora.name: lora.adapter_weight for lora in (*applied, *asked)}
+    return tuple(Lora(name, weight) for name, weight in weights.items())
