@@ -45,6 +45,13 @@ def fake(fake_api):
     return fake_api
 
 
+@pytest.fixture(scope="session")
+def fake_multi():
+    """The fake server with a model that takes 16 input pictures."""
+    with run_api(app="fake_app:app", FAKE_MAX_IMAGES=16) as server:
+        yield server.wait_ready()
+
+
 def make_png(size=(96, 64), color="orange"):
     """PNG bytes of a disc on white."""
     image = Image.new("RGB", size, "white")

@@ -1,12 +1,18 @@
-"""Requests of OpenAI's Images API as any HTTP client sends them."""
+"""Requests of OpenAI's Images API as any HTTP client sends them, and their parts."""
 
 from __future__ import annotations
 
+import base64
 import http.client
+import io
 import json
 import time
 
 import requests
+from PIL import Image, ImageDraw
+
+EDITS = "/v1/images/edits"
+FORM = {"prompt": "a duck", "size": "64x64"}
 
 
 def post(server, path="/v1/images/generations", **kwargs):
@@ -43,3 +49,17 @@ def wait_until(true, seconds=10):
     while not true():
         assert time.monotonic() < until, "not true in time"
         time.sleep(0.02)
+
+
+def data_url(data, media_type="image/png"):
+    """``data`` as a data URL."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def make_mask(size, box, *, kind="PNG"):
+    """Opaque but for a transparent ``box``."""
+    mask = Image.new("RGBA", size, (0, 0, 0, 255))
+    ImageDraw.Draw(mask).rectangle(box, fill=(0, 0, 0, 0))
+    buffer = io.BytesIO()
+    mask.save(buffer, kind)
+    return buffer.getvalue()
