@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from serving import GTHREAD, PNG_MAGIC, fact, sealed
 
-SECONDS = 2.5
+SECONDS = 2
 TTL = {"FILES_TTL_HOURS": str(SECONDS / 3600)}
 
 
@@ -32,7 +32,7 @@ def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
     place.put("notes.txt", b"not ours")
     place.put("0123.png", b"not a name of ours")
     server = serve(**TTL, **place.settings)
-    end = time.monotonic() + 3.5
+    end = time.monotonic() + 2.6
 
     def keep_uploading(worker):
         number = worker * 10_000
