@@ -1,0 +1,50 @@
+"""Programs of tests/node under Node, with the npm packages that they need."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "node"
+
+
+class NodeClient:
+    """A Node process that makes calls with one npm package; see client.mjs."""
+
+    def __init__(self, package):
+        install()
+        self._process = subprocess.Popen(
+            ["node", "client.mjs", package],
+            cwd=FOLDER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, task):
+        """What the call gave, or its error."""
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the Node process ended"
+        return json.loads(line)
+
+    def close(self):
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def install():
+    """``npm ci`` where the packages are missing or older than the lock file."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        raise AssertionError("Node and npm are missing: run 'make test-deps'")
+    lock, stamp = FOLDER / "package-lock.json", FOLDER / "node_modules/.installed"
+    if stamp.exists() and stamp.stat().st_mtime >= lock.stat().st_mtime:
+        return
+    command = ["npm", "ci", "--no-progress", "--loglevel=error"]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    stamp.touch()
