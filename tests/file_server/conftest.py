@@ -29,9 +29,9 @@ def facts():
     """The facts that a test proves, when it is not marked: none."""
 
 
-@pytest.fixture(scope="session")
-def serve():
-    """Start gunicorn with settings; every server is stopped at the end."""
+@contextlib.contextmanager
+def starting():
+    """Give a function that starts gunicorn; stop every one of them in the end."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments, prefix=(), options=None, **settings):
@@ -48,6 +48,13 @@ def serve():
             stack.callback(server.stop, signal.SIGKILL)
             return server
 
+        yield start
+
+
+@pytest.fixture
+def serve():
+    """Start gunicorn with settings, for one test."""
+    with starting() as start:
         yield start
 
 
@@ -129,10 +136,11 @@ def kind(request):
 
 
 @pytest.fixture(scope="session")
-def shared(kind, new_place, serve):
+def shared(kind, new_place):
     """One running server for each kind of storage, with its place."""
     place = new_place(kind)
-    return serve(FILES_MAX_UPLOAD_MB="1", **place.settings), place
+    with starting() as start:
+        yield start(FILES_MAX_UPLOAD_MB="1", **place.settings), place
 
 
 @pytest.fixture
