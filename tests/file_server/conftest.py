@@ -62,12 +62,7 @@ def serve():
 def seaweed(tmp_path_factory):
     """A real S3 server, SeaweedFS, on this machine only; gives its endpoint."""
     folder = tmp_path_factory.mktemp("seaweed")
-    keys = {
-        "accessKey": S3_ENV["AWS_ACCESS_KEY_ID"],
-        "secretKey": S3_ENV["AWS_SECRET_ACCESS_KEY"],
-    }
-    identity = {"name": "tests", "credentials": [keys], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    _write_keys(folder / "s3.json")
     names = [
         f"{part}.port{kind}"
         for part in ("master", "volume", "filer", "s3")
@@ -100,6 +95,15 @@ def seaweed(tmp_path_factory):
         finally:
             # Its own orderly stop takes most of a minute.
             process.kill()
+
+
+def _write_keys(path):
+    keys = {
+        "accessKey": S3_ENV["AWS_ACCESS_KEY_ID"],
+        "secretKey": S3_ENV["AWS_SECRET_ACCESS_KEY"],
+    }
+    identity = {"name": "tests", "credentials": [keys], "actions": ["Admin"]}
+    path.write_text(json.dumps({"identities": [identity]}))
 
 
 def _make_bucket(endpoint, process):
