@@ -17,16 +17,16 @@ CODE = {op: index for index, op in enumerate(OPS)}
 # and style transfer lag far behind and get most of the room.
 EDITS = {
     "mono": 4,
-    "mirror": 5,
-    "rot180": 9,
-    "rot90": 9,
+    "mirror": 4,
+    "rot180": 6,
+    "rot90": 6,
     "blur": 4,
     "invert": 3,
-    "bg": 14,
+    "bg": 12,
     "white": 3,
-    "style": 32,
+    "style": 38,
     "paint": 7,
-    "replace": 8,
+    "replace": 11,
     "keep": 2,
 }
 EMPTY_PROMPTS = 0.1
@@ -105,11 +105,11 @@ class Sampler:
 
     def _caption_op(self, row: int) -> str:
         share = self.random.random()
-        if share < 0.12:
+        if share < 0.1:
             return f"bg_{self.random.choice(list(BACKGROUNDS))}"
-        if share < 0.18:
+        if share < 0.13:
             return self.random.choice(("mono", "mono", "rot180", "rot90", "blur"))
-        if share < 0.28 and self.latents.colours[row]:
+        if share < 0.2 and self.latents.colours[row]:
             return self._paint_op(row)
         return "none"
 
