@@ -34,7 +34,7 @@ Operation = Literal["generation", "edit", "variation"]
 Parsed = tuple[ImageRequest, Output]
 
 # Parameters of OpenAI's API that no Flux model can honour, each with the reason.
-_REFUSED = {
+REFUSED = {
     "markup": "use a mask, or say in the prompt what to change",
     "complexity": "choose 'quality' or 'num_inference_steps'",
     "svg": "pictures are png, jpeg or webp",
@@ -109,10 +109,10 @@ def refuse_unsupported(body: Body) -> None:
     """InvalidRequest that names a parameter of OpenAI's which no Flux model honours."""
     for name, value in body.parts:
         known = name.partition("[")[0]
-        if known in _REFUSED and value not in (None, "", {}):
+        if known in REFUSED and value not in (None, "", {}):
             raise InvalidRequest(
                 f"Unsupported parameter: '{known}' is not supported by Flux models; "
-                f"{_REFUSED[known]}.",
+                f"{REFUSED[known]}.",
                 param=known,
                 code="unsupported_parameter",
             )
