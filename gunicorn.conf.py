@@ -7,7 +7,32 @@ included; what concerns the API alone is in ``post_worker_init``.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
+
+from gunicorn.glogging import Logger
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+JsonFormatter = runpy.run_path(os.path.join(HERE, "flux_api", "logs.py"))[
+    "JsonFormatter"
+]
+
+
+class JsonLogger(Logger):
+    """gunicorn's own lines in the form of the application's."""
+
+    def setup(self, cfg):
+        """Also when the configuration is read again."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(JsonFormatter())
+
+
+def whole(name, default):
+    """A setting that this file needs; the application refuses a wrong one by name."""
+    text = os.environ.get(name, "").strip().partition(".")[0]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else default
+
 
 bind = "127.0.0.1:8000"
 workers = 1
@@ -15,17 +40,20 @@ worker_class = "gthread"
 preload_app = False
 # A waiting request holds a thread: the queue, what runs (16 at most), the watchers,
 # and 8 more for health and refusals. With fewer the surplus would wait unseen.
-queue = int(os.environ.get("FLUX_MAX_QUEUE") or 32)
-watchers = int(os.environ.get("FLUX_MAX_WATCHERS") or 32)
+queue = whole("FLUX_MAX_QUEUE", 32)
+watchers = whole("FLUX_MAX_WATCHERS", 32)
 needed_threads = queue + 16 + watchers + 8
 threads = needed_threads
 timeout = 120
-graceful_timeout = int(float(os.environ.get("FLUX_REQUEST_TIMEOUT") or 280)) + 30
+graceful_timeout = whole("FLUX_REQUEST_TIMEOUT", 280) + 30
 keepalive = 75
 max_requests = 0
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
-loglevel = os.environ.get("FLUX_LOG_LEVEL") or "info"
+loglevel = os.environ.get("FLUX_LOG_LEVEL", "").strip() or "info"
+logger_class = JsonLogger
+# Should somebody turn it on: no query, no referrer.
+access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(D)s'
 
 
 def post_worker_init(worker):

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from flux_api import create_app
+import sys
 
-app = create_app()
+from flux_api import create_app
+from flux_api.config import BadSetting
+
+try:
+    app = create_app()
+except BadSetting as error:
+    print(f"flux_api: {error}", file=sys.stderr, flush=True)
+    # gunicorn's own status for a worker that cannot boot: it tries no other.
+    sys.exit(3)

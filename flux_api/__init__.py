@@ -12,6 +12,7 @@ import threading
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from flux_api import logs
 from flux_api.blueprints import (
     Context,
     Watchers,
@@ -20,12 +21,15 @@ from flux_api.blueprints import (
     jobs,
     openai,
     original,
+    replays,
+    request_log,
     service,
 )
 from flux_api.blueprints.waiting import release_job
 from flux_api.config import BadSetting, Settings
 from flux_api.delivery import FileServer
 from flux_api.fetch import Fetcher, FetchPolicy
+from flux_api.idempotency import Answers
 from flux_api.lora_files import LoraFolder
 from flux_api.manager import Backend, PipelineManager
 from flux_api.model_file import load_models
@@ -43,6 +47,7 @@ def create_app(
     loading begins when the server says that the worker has booted (see
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
+    logs.configure(settings.log_level)
     models = offered_models(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
@@ -56,10 +61,13 @@ def create_app(
         fetcher=Fetcher(fetch_policy(settings)),
         file_server=file_server(settings),
         watchers=Watchers(settings.max_watchers),
+        answers=Answers(most << 20) if (most := settings.idempotency_mb) else None,
     )
     app.extensions["flux_api"] = here
+    request_log.install(app)
     answers.install(app)
     access.install(app)
+    replays.install(app)
     app.before_request(here.manager.start)
     app.teardown_request(release_job)
     for blueprint in (original.bp, jobs.bp, service.bp):

@@ -7,7 +7,10 @@
     ├── Unauthorized               401
     ├── ModelNotFound              404
     ├── JobNotFound                404
+    ├── BodyTimeout                408
     ├── JobConflict                409
+    ├── KeyInUse                   409
+    ├── KeyReused                  422
     ├── PayloadTooLarge            413
     ├── QueueFull                  429
     ├── PipelineFailed             500
@@ -99,6 +102,14 @@ class JobNotFound(FluxError):
     code = "job_not_found"
 
 
+class BodyTimeout(FluxError):
+    """A request whose body came too slowly to wait for."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class JobConflict(FluxError):
     """A job id that is in use."""
 
@@ -106,6 +117,22 @@ class JobConflict(FluxError):
     type = "invalid_request_error"
     code = "job_id_in_use"
     should_retry = False
+
+
+class KeyInUse(FluxError):
+    """An idempotency key whose first request still runs: ask again for its answer."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_key_in_use"
+
+
+class KeyReused(FluxError):
+    """An idempotency key that came with another request before."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
 
 
 class PayloadTooLarge(FluxError):

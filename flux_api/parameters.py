@@ -27,6 +27,7 @@ MAX_PARTIAL_IMAGES = 3
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _LORA_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
@@ -98,8 +99,9 @@ def parse_text(
             param=param,
             code="string_above_max_length",
         )
-    if "\x00" in value:
-        raise InvalidRequest(f"Invalid '{param}': contains NUL.", param=param)
+    if _NO_TEXT.search(value):
+        message = f"Invalid '{param}': contains NUL or half a surrogate pair."
+        raise InvalidRequest(message, param=param)
     return value if value.strip() else None
 
 

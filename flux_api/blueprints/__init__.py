@@ -11,6 +11,7 @@ from flux_api.config import Settings
 from flux_api.delivery import FileServer
 from flux_api.errors import QueueFull
 from flux_api.fetch import Fetcher
+from flux_api.idempotency import Answers
 from flux_api.lora_files import LoraFolder
 from flux_api.manager import PipelineManager
 from flux_api.model_info import ModelInfo, find_model
@@ -41,7 +42,8 @@ class Watchers:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a view works with; ``models`` are the sets on offer, ``loras`` the LoRAs
-    that requests may name beside a set's own."""
+    that requests may name beside a set's own, ``answers`` what is kept for idempotency
+    keys (None: they are not honoured)."""
 
     settings: Settings
     manager: PipelineManager
@@ -50,6 +52,7 @@ class Context:
     fetcher: Fetcher
     file_server: FileServer | None
     watchers: Watchers
+    answers: Answers | None
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are

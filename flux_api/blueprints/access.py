@@ -18,14 +18,14 @@ CALLER = "flux_api.caller"
 
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
-    r"(?:accept|api-key|authorization|cache-control|content-type|x-job-id|x-request-id"
-    r"|x-client-request-id|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
+    r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
+    r"|x-job-id|x-request-id|x-client-request-id|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )
 _EXPOSED_HEADERS = (
     "X-Request-Id, Retry-After, X-Should-Retry, OpenAI-Processing-Ms, X-Job-Id, "
     "X-Flux-Seed, X-Flux-Mode, X-Flux-Width, X-Flux-Height, X-Flux-Steps, "
     "X-Flux-Guidance-Scale, X-Flux-Model, X-Flux-Loras, X-Flux-Delivery, "
-    "X-Flux-Queue-Seconds, X-Flux-Run-Seconds"
+    "X-Flux-Queue-Seconds, X-Flux-Run-Seconds, Idempotent-Replayed"
 )
 _PREFLIGHT_SECONDS = "600"
 

@@ -10,7 +10,8 @@ import secrets
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from flux_api.blueprints.bodies import CountedInput, drain
+from flux_api.blueprints import context
+from flux_api.blueprints.input_stream import CountedInput, drain
 from flux_api.blueprints.reasons import reason_of
 from flux_api.errors import (
     FluxError,
@@ -25,6 +26,10 @@ OPENAI_PREFIXES = ("/v1/", "/images/", "/models", "/openai/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # What OpenAI's clients retry unless told otherwise, beside every 5xx.
 _RETRIED = (408, 409, 429)
+_SEALED = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -32,6 +37,7 @@ def install(app: Flask) -> None:
     """Give ``app`` its error handlers and the headers of every answer."""
     app.before_request(_begin)
     app.after_request(_finish)
+    app.teardown_request(_let_go)
     app.register_error_handler(FluxError, _render)
     app.register_error_handler(HTTPException, _render_http)
     app.register_error_handler(OSError, _render_os)
@@ -42,17 +48,30 @@ def _begin() -> None:
     asked = request.headers.get("X-Request-Id", "")
     known = _REQUEST_ID.fullmatch(asked)
     g.request_id = asked if known else f"req_{secrets.token_hex(16)}"
-    request.environ["wsgi.input"] = CountedInput(request.environ["wsgi.input"])
+    request.environ["wsgi.input"] = CountedInput(
+        request.environ, context().settings.body_timeout
+    )
 
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    # Pages bring a policy of their own.
+    for name, value in _SEALED.items():
+        response.headers.setdefault(name, value)
+    if request.method == "POST":
+        response.headers.setdefault("Cache-Control", "no-store")
     if response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
         limit = request.max_content_length or 0
         drain(request, max(4 * limit, 1 << 28))
     return response
+
+
+def _let_go(_error: BaseException | None) -> None:
+    stream = request.environ["wsgi.input"]
+    if isinstance(stream, CountedInput):
+        stream.stop_watching()
 
 
 def _speaks_openai() -> bool:
@@ -70,6 +89,7 @@ def error_object(error: FluxError) -> dict[str, str | None]:
 
 
 def _render(error: FluxError) -> Response:
+    g.error_code = error.code
     if _speaks_openai():
         response = jsonify(error=error_object(error))
     else:
@@ -126,5 +146,6 @@ def _render_os(error: OSError) -> Response:
 
 
 def _render_unexpected(error: Exception) -> Response:
-    logger.error("request %s failed", g.get("request_id"), exc_info=error)
+    fields = {"request_id": g.get("request_id")}
+    logger.error("a request failed", exc_info=error, extra={"fields": fields})
     return _render(FluxError("Something went wrong in the server."))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from flask import Request
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import UnsupportedMediaType
 
+from flux_api.blueprints.input_stream import CountedInput, drain
 from flux_api.errors import InvalidRequest
 
 FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-DRAIN_SECONDS = 10.0
 _DEEPEST_JSON = 32
 
 
@@ -57,51 +56,6 @@ def read_body(request: Request) -> Body:
     if not media_type and not request.get_data():
         return Body({}, [])
     raise UnsupportedMediaType("Send a form or JSON.")
-
-
-def drain(request: Request, most: int) -> None:
-    """Read what is left of the body, at most ``most`` bytes and ten seconds: a client
-    that is still sending would meet a reset instead of the answer."""
-    stream: BinaryIO | None = request.environ.get("wsgi.input")
-    if stream is None or not request.environ.get("wsgi.input_terminated"):
-        return
-    until, left = time.monotonic() + DRAIN_SECONDS, most
-    try:
-        while left > 0 and time.monotonic() < until:
-            part = stream.read(min(left, 1 << 16))
-            if not part:
-                return
-            left -= len(part)
-    except (OSError, ValueError):
-        return
-
-
-class CountedInput:
-    """``wsgi.input`` that counts what was read: a body cut off in the middle is
-    otherwise no error under gunicorn, and a form with missing parts looks whole."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.count = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """As the stream's own."""
-        return self._counted(self._stream.read(size))
-
-    def readline(self, size: int = -1) -> bytes:
-        """As the stream's own."""
-        return self._counted(self._stream.readline(size))
-
-    def readlines(self, hint: int = -1) -> list[bytes]:
-        """As the stream's own."""
-        return list(self)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def _counted(self, data: bytes) -> bytes:
-        self.count += len(data)
-        return data
 
 
 class _InOrder(ImmutableMultiDict[str, Any]):

@@ -8,11 +8,11 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, jsonify, request
 
 from flux_api.blueprints import Context, context
-from flux_api.blueprints.bodies import read_body
 from flux_api.blueprints.openai_answers import render_response
 from flux_api.blueprints.openai_output import Output
 from flux_api.blueprints.openai_requests import Operation, parse_request
 from flux_api.blueprints.openai_stream import HEADERS, Kind, stream_events
+from flux_api.blueprints.replays import read_new_body
 from flux_api.blueprints.waiting import job_headers, submit, wait_for
 from flux_api.errors import ModelNotFound
 from flux_api.jobs import Job
@@ -85,7 +85,7 @@ def _model(name: str) -> dict[str, Any]:
 
 def _answer(operation: Operation, deployment: str | None = None) -> Response:
     here = context()
-    body = read_body(request)
+    body = read_new_body()
     began = time.monotonic()
     here.manager.check_ready()
     image_request, output = parse_request(here, body, operation, deployment=deployment)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, jsonify, request
 
 from flux_api.blueprints import Context, context
-from flux_api.blueprints.bodies import Body, read_body
+from flux_api.blueprints.bodies import Body
+from flux_api.blueprints.replays import read_new_body
 from flux_api.blueprints.waiting import job_headers, submit, wait_for
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest
@@ -93,7 +94,7 @@ _FACT_HEADERS = {
 
 
 def _make(here: Context) -> tuple[Job, ImageResult]:
-    body = read_body(request)
+    body = read_new_body()
     here.manager.check_ready()
     image_request = _parse(here, body)
     job = submit(here, request, image_request, body.values)

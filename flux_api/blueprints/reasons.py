@@ -11,6 +11,8 @@ from flux_api.errors import FluxError
 BY_CODE = {
     "cancelled": "The request was cancelled",
     "generation_failed": "The model failed on this request",
+    "idempotency_key_in_use": "The first request with this key still runs",
+    "idempotency_key_reused": "This key came with another request",
     "image_fetch_failed": "An image URL could not be fetched",
     "insufficient_storage": "Out of memory, ask for a smaller picture",
     "invalid_api_key": "Missing or wrong API key",

@@ -50,7 +50,7 @@ def submit(
     job = here.manager.submit(
         image_request, caller=caller_of(request), job_id=job_id_of(request, values)
     )
-    g.job = job
+    g.job = g.submitted = job
     return job
 
 

@@ -1,0 +1,112 @@
+"""A request's body as it comes in: counted, and not waited for without end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from flask import Request
+
+from flux_api.errors import BodyTimeout, FluxError
+
+DRAIN_SECONDS = 10.0
+LEAST_BYTES = 65_536
+"""What has to arrive in each ``FLUX_BODY_TIMEOUT`` seconds of a body."""
+
+_LARGEST_READ = 65_536
+
+
+def connection_of(environ: dict[str, Any]) -> socket.socket | None:
+    """The client's connection, where the server shows it: gunicorn and Werkzeug do."""
+    found = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    return found if isinstance(found, socket.socket) else None
+
+
+def drain(request: Request, most: int) -> None:
+    """Read what is left of the body, at most ``most`` bytes and ten seconds: a client
+    that is still sending would meet a reset instead of the answer."""
+    stream: BinaryIO | None = request.environ.get("wsgi.input")
+    if stream is None or not request.environ.get("wsgi.input_terminated"):
+        return
+    until, left = time.monotonic() + DRAIN_SECONDS, most
+    try:
+        while left > 0 and time.monotonic() < until:
+            part = stream.read(min(left, _LARGEST_READ))
+            if not part:
+                return
+            left -= len(part)
+    except (OSError, ValueError, FluxError):
+        return
+
+
+class CountedInput:
+    """``wsgi.input`` that counts what was read: a body cut off in the middle is
+    otherwise no error under gunicorn, and a form with missing parts looks whole. A
+    client that sends too little in ``seconds`` is shut off: BodyTimeout."""
+
+    def __init__(self, environ: dict[str, Any], seconds: float) -> None:
+        self._stream: BinaryIO = environ["wsgi.input"]
+        has_body = environ.get("CONTENT_LENGTH") or environ.get(
+            "HTTP_TRANSFER_ENCODING"
+        )
+        self._connection = connection_of(environ) if has_body else None
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self._late = False
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As the stream's own, but at most 64 KiB unless all is asked for."""
+        self._watch()
+        most = min(size, _LARGEST_READ) if size >= 0 else size
+        return self._counted(self._stream.read(most), size)
+
+    def readline(self, size: int = -1) -> bytes:
+        """As the stream's own."""
+        self._watch()
+        return self._counted(self._stream.readline(size), size)
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        """As the stream's own."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def stop_watching(self) -> None:
+        """The client may take its time from now on."""
+        self._connection = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _counted(self, data: bytes, size: int) -> bytes:
+        self.count += len(data)
+        if self._late:
+            raise BodyTimeout("The request body came too slowly.")
+        if not data and size != 0:
+            self.stop_watching()
+        return data
+
+    def _watch(self) -> None:
+        if self._timer is None and self._connection is not None:
+            self._look_again_after(self.count)
+
+    def _look_again_after(self, count: int) -> None:
+        self._timer = threading.Timer(self._seconds, self._look, [count])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _look(self, before: int) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self.count - before >= LEAST_BYTES:
+            self._look_again_after(self.count)
+            return
+        self._late = True
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RD)
