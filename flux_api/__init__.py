@@ -99,8 +99,8 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
     unknown, or what MODEL_INFO says of them is wrong."""
     known = load_models(settings.model_info, MODEL_INFO)
     for variable, names in (
-        ("FLUX_MODEL", (settings.model,)),
         ("FLUX_MODELS", settings.models),
+        ("FLUX_MODEL", (settings.model,)),
     ):
         for name in names:
             if name not in known:

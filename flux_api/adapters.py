@@ -68,16 +68,18 @@ class Adapters:
         return {_name(adapter) for names in listed.values() for adapter in names}
 
     def _load(self, name: str, path: Path) -> None:
-        width = self._pipeline.transformer.x_embedder.in_features
-        check_lora(path, name, width)
+        check_lora(path, name)
+        file: dict[str, Any] = {
+            "weight_name": path.name,
+            # Without it diffusers would try a pickle of the same name.
+            "use_safetensors": True,
+            "local_files_only": True,
+        }
         try:
+            state = self._pipeline.lora_state_dict(str(path.parent), **file)
+            self._check_fit(state[0] if isinstance(state, tuple) else state)
             self._pipeline.load_lora_weights(
-                str(path.parent),
-                weight_name=path.name,
-                adapter_name=_adapter(name),
-                # Without it diffusers would try a pickle of the same name.
-                use_safetensors=True,
-                local_files_only=True,
+                str(path.parent), adapter_name=_adapter(name), **file
             )
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
@@ -87,6 +89,24 @@ class Adapters:
             raise refusal(name, "does not fit this model") from None
         if name not in self._loaded():
             raise refusal(name, "does not fit this model")
+
+    def _check_fit(self, state: Mapping[str, torch.Tensor]) -> None:
+        """ValueError unless all of ``state``, keys in diffusers' form, belongs on the
+        transformer's layers (or a text encoder's). Loaders are lenient: they pad and
+        skip what does not fit, overwrite norms, and widen input layers for good."""
+        for key, tensor in state.items():
+            part, _, rest = key.partition(".")
+            path, _, matrix = rest.partition(".lora_")
+            if not matrix:
+                raise ValueError(key)
+            if part != "transformer":
+                continue
+            layer = self._pipeline.transformer.get_submodule(path)
+            layer = getattr(layer, "base_layer", layer)
+            down = matrix.startswith("A")
+            fits = layer.in_features if down else layer.out_features
+            if tensor.shape[1 if down else 0] != fits:
+                raise ValueError(key)
 
     def _forget(self, names: set[str]) -> None:
         """Take the adapters ``names`` off every component, even half loaded ones; with

@@ -117,9 +117,10 @@ def _load_classic(
     folder = fetch_base(source, given, say)
     _, index = read_index(str(folder), CLASSIC_INDEX, say)
     kind = index.get("tokenizer", [None, None])[1]
-    if "tokenizer" not in given and kind in _PROCESSORS:
-        given["tokenizer"] = TextProcessor.load(folder / "tokenizer")
-    return pipeline_class.from_pretrained(
+    own_processor = "tokenizer" not in given and kind in _PROCESSORS
+    if own_processor:
+        given["tokenizer"] = None
+    pipeline = pipeline_class.from_pretrained(
         folder,
         **given,
         dtype=dict(dtypes),
@@ -127,6 +128,9 @@ def _load_classic(
         use_safetensors=True,
         local_files_only=True,
     )
+    if own_processor:
+        pipeline.tokenizer = TextProcessor.load(folder / "tokenizer")
+    return pipeline
 
 
 def _load_modular(
@@ -156,7 +160,16 @@ def _load_modular(
         else:
             parts[name] = kind.from_pretrained(folder / subfolder)
     pipeline.update_components(**parts)
+    _quiet_blocks(blocks)
     for name in wanted:
         if getattr(pipeline, name, None) is None:
             raise ModelMissing(f"{short_name(source)} has no {name}")
     return pipeline
+
+
+def _quiet_blocks(blocks: Any) -> None:
+    """No progress bars: only the outermost blocks hear of the pipeline's setting."""
+    for block in getattr(blocks, "sub_blocks", {}).values():
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+        _quiet_blocks(block)

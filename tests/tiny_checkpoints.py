@@ -284,6 +284,17 @@ def _klein(pipeline, **options):
     )
 
 
+class Flux2Dev:
+    """FLUX.2 dev, whose index names a processor that reads pictures and videos too."""
+
+    def save_pretrained(self, folder, safe_serialization=True):
+        """Write the components and ``model_index.json``."""
+        _flux2_dev().save_pretrained(folder)
+        path = Path(folder, "model_index.json")
+        index = read_json(path) | {"tokenizer": ["transformers", "PixtralProcessor"]}
+        path.write_text(json.dumps(index))
+
+
 def _flux2_dev():
     from diffusers import Flux2Pipeline
     from transformers import Mistral3Config, Mistral3ForConditionalGeneration
@@ -450,14 +461,13 @@ class Flux3:
 # -- LoRAs --------------------------------------------------------------------------
 
 
-def build_lora(path, transformer, pipeline, *, rank=2, seed=0, targets=None):
-    """Write a LoRA over attention projections of ``transformer`` to file ``path``."""
+def build_lora(path, transformer, pipeline, *, rank, seed, targets):
+    """Write a LoRA over the layers ``targets`` of ``transformer`` to file ``path``."""
     import diffusers
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(seed)
-    targets = targets or ["to_q", "to_k", "to_v", "to_out.0"]
     transformer.add_adapter(
         LoraConfig(
             r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights=False
@@ -482,7 +492,7 @@ BUILDERS = {
     "klein": lambda: _klein("Flux2KleinPipeline", is_distilled=True),
     "klein-base": lambda: _klein("Flux2KleinPipeline", is_distilled=False),
     "klein-kv": lambda: _klein("Flux2KleinKVPipeline", is_distilled=True),
-    "flux2-dev": _flux2_dev,
+    "flux2-dev": Flux2Dev,
     "flux3-klein": Flux3,
 }
 
