@@ -138,3 +138,15 @@ def run_files(folder, **settings):
             lambda: requests.get(f"{server.url}/healthz", timeout=5).ok, 30, server
         )
         yield server
+
+
+def post_and_leave(url, path, form, when):
+    """Post ``form`` (urlencoded bytes), wait until ``when()``, close the connection."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode()
+            + form
+        )
+        wait_for(when, 10)

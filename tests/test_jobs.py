@@ -5,13 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import signal
-import socket
 import threading
 import time
 
 import pytest
 import requests
-from servers import run_api, wait_for
+from servers import post_and_leave, run_api, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +196,7 @@ def test_delete_stops_the_run_within_a_step(fake, pool):
 )
 def test_client_that_leaves_stops_its_run_within_a_step(fake, path, more):
     body = b"prompt=pause%3D0.1&num_inference_steps=100" + more
-    with socket.create_connection(("127.0.0.1", int(fake.url.rsplit(":", 1)[1]))) as s:
-        s.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode()
-            + body
-        )
-        wait_for(lambda: stats(fake)["steps"] > 1, 10)
+    post_and_leave(fake.url, path, body, lambda: stats(fake)["steps"] > 1)
     steps = stats(fake)["steps"]
     wait_for(lambda: stats(fake)["running"] == 0, 5)
     # Seen at the next poll, stopped at the step after that.
@@ -288,7 +281,9 @@ def test_hang_is_noticed_told_and_survived(pool):
     with run_api(app="fake_app:app", FLUX_STEP_TIMEOUT=1) as fake:
         fake.wait_ready()
         began = time.monotonic()
-        asked = [pool.submit(post, fake, "hang"), pool.submit(post, fake, "waits")]
+        asked = [pool.submit(post, fake, "hang")]
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        asked.append(pool.submit(post, fake, "waits"))
         assert [a.result().status_code for a in asked] == [504, 504]
         ready = requests.get(f"{fake.url}/readyz", timeout=10)
         assert ready.status_code == 503

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 
 import pytest
 import requests
-from servers import ROOT, free_port, run, run_api, run_files, wait_for
+from servers import (
+    ROOT,
+    free_port,
+    post_and_leave,
+    run,
+    run_api,
+    run_files,
+    wait_for,
+)
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
@@ -76,13 +83,7 @@ def stats(server):
 )
 def test_client_that_leaves_through_nginx_stops_its_run(nginx, fake, path, body):
     requests.post(f"{fake.url}/fake/reset", timeout=10)
-    with socket.create_connection(("127.0.0.1", int(nginx.url.split(":")[2]))) as s:
-        s.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode()
-            + body
-        )
-        wait_for(lambda: stats(fake)["steps"] > 1, 10)
+    post_and_leave(nginx.url, path, body, lambda: stats(fake)["steps"] > 1)
     steps = stats(fake)["steps"]
     wait_for(lambda: stats(fake)["running"] == 0, 5)
     assert stats(fake)["steps"] <= steps + 6
