@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 import requests
-from PIL import Image, ImageDraw
+from pictures import make_png
 from servers import run_api, run_files
 
 
@@ -50,15 +48,6 @@ def fake_multi():
     """The fake server with a model that takes 16 input pictures."""
     with run_api(app="fake_app:app", FAKE_MAX_IMAGES=16) as server:
         yield server.wait_ready()
-
-
-def make_png(size=(96, 64), color="orange"):
-    """PNG bytes of a disc on white."""
-    image = Image.new("RGB", size, "white")
-    ImageDraw.Draw(image).ellipse((8, 8, size[0] - 8, size[1] - 8), fill=color)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture

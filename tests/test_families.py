@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 import requests
-from conftest import make_png
+from pictures import make_png
 from PIL import Image
 from servers import run_api
 from tiny_sets import BASES, write_sets

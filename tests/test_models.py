@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import requests
-from conftest import make_png
+from pictures import make_png
 from servers import run_api
 from wire import generate, post
 

@@ -6,7 +6,7 @@ import base64
 import io
 
 import pytest
-from conftest import make_png
+from pictures import make_png
 from PIL import Image
 from wire import EDITS, FORM, data_url, make_mask, post, seen
 

@@ -9,7 +9,7 @@ import json
 
 import pytest
 import requests
-from conftest import make_png
+from pictures import make_png
 from PIL import Image
 from servers import run_api
 from wire import EDITS, FORM, data_url, make_mask, post, seen

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import requests
-from conftest import make_png
+from pictures import make_png
 from PIL import Image
 from servers import TOKEN
 
