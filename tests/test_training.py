@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import random
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training import __main__ as everything
 from training import data as training_data
 from training import flow, model, prepare, vae
 from training.batches import Sampler
@@ -243,6 +246,33 @@ def test_committed_checkpoint_is_whole_and_small():
     assert max(file.stat().st_size for file in files) <= 16 * 2**20
     assert sum(file.stat().st_size for file in files) <= 32 * 2**20
     assert "CC-BY-4.0" in (TINY / "NOTICE").read_text()
+
+
+@pytest.mark.parametrize("init", [None, TINY])
+def test_the_one_command_runs_all_stages(folder, start, tmp_path, monkeypatch, init):
+    """Only the training itself is left out; every option is one that its stage has."""
+    ran = []
+
+    def pretend(count, stage, arguments):
+        ran.append(stage)
+        parse = {"training.vae": vae, "training.flow": flow}[stage].parse_options
+        options = parse(arguments)
+        assert options.budget > 0
+        if stage == "training.vae":
+            shutil.copytree(start / "vae", options.out)
+        else:
+            assert model.load_pipeline(options.init).vae.config.shift_factor
+
+    monkeypatch.setattr(everything, "launch", pretend)
+    monkeypatch.setattr(everything, "prepare_data", lambda *given: None)
+    monkeypatch.setattr(everything, "_python", lambda stage, *given: ran.append(stage))
+    monkeypatch.setitem(model.SIZES, "least", (1, 1, 1))
+    shutil.copytree(folder, tmp_path / "data")
+    plan = everything.Plan(",".join(LOOKS), None, 1, 2, 2, "least")
+    options = Namespace(init=init, budget=1, size=64, work=tmp_path)
+    everything.run_all(options, plan)
+    stages = ("vae", "flow", "export", "evaluate", "grids")
+    assert ran == [f"training.{stage}" for stage in stages]
 
 
 WORKER = """

@@ -171,8 +171,8 @@ def train_vae(run: VaeRun) -> None:
     run.save()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the options and train."""
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of one autoencoder training run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--size", type=int, default=64)
@@ -180,12 +180,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--concepts", type=Path)
     parser.add_argument("--init", type=Path)
     parser.add_argument("--decoder-only", action="store_true")
-    parser.add_argument("--budget", type=float, default=1200)
+    parser.add_argument("--budget", type=float, default=1200, help="active seconds")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8, help="per rank")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train as the options say."""
+    options = parse_options(arguments)
     styles = options.styles.split(",")
     data = load_data(options.data, options.size, styles, options.concepts)
     run = VaeRun(options, data)
