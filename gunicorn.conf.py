@@ -77,9 +77,7 @@ def post_worker_init(worker):
             "127.0.0.1"
         )
     # What the application says goes where gunicorn's own log goes.
-    ours = logging.getLogger("flux_api")
-    ours.handlers = worker.log.error_log.handlers
-    ours.setLevel(worker.log.error_log.level)
+    logging.getLogger().handlers = list(worker.log.error_log.handlers)
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 

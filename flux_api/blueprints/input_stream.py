@@ -14,6 +14,7 @@ from flask import Request
 from flux_api.errors import BodyTimeout, FluxError
 
 DRAIN_SECONDS = 10.0
+SILENT_SECONDS = 3.0
 LEAST_BYTES = 65_536
 """What has to arrive in each ``FLUX_BODY_TIMEOUT`` seconds of a body."""
 
@@ -27,13 +28,16 @@ def connection_of(environ: dict[str, Any]) -> socket.socket | None:
 
 
 def drain(request: Request, most: int) -> None:
-    """Read what is left of the body, at most ``most`` bytes and ten seconds: a client
-    that is still sending would meet a reset instead of the answer."""
+    """Read what is left of the body, at most ``most`` bytes, ten seconds and three of
+    silence: a client that is still sending would meet a reset, not the answer."""
     stream: BinaryIO | None = request.environ.get("wsgi.input")
     if stream is None or not request.environ.get("wsgi.input_terminated"):
         return
+    connection = connection_of(request.environ)
     until, left = time.monotonic() + DRAIN_SECONDS, most
     try:
+        if connection is not None:
+            connection.settimeout(SILENT_SECONDS)
         while left > 0 and time.monotonic() < until:
             part = stream.read(min(left, _LARGEST_READ))
             if not part:
@@ -41,6 +45,9 @@ def drain(request: Request, most: int) -> None:
             left -= len(part)
     except (OSError, ValueError, FluxError):
         return
+    finally:
+        if connection is not None:
+            connection.settimeout(None)
 
 
 class CountedInput:
