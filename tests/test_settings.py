@@ -1,0 +1,216 @@
+"""Settings: the defaults, what is wrong by its name, and secrets never shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import QUIET, ROOT, SETTINGS, free_port
+
+from flux_api import offered_models
+from flux_api.config import BadSetting, Settings
+from flux_api.model_file import load_models
+from flux_api.models import MODEL_INFO
+
+SOURCE = (ROOT / "flux_api" / "config.py").read_text()
+NAMES = sorted(set(re.findall(r'"((?:FLUX_|FILE_|MODEL_)[A-Z_]+)"', SOURCE)))
+
+LONG = "9" * 5000
+NUMBERS = ["-1", "many", "1e3", "0x10", "1_000", "\u0661", "nan", "inf", LONG, "1.5.5"]
+URLS = [
+    *("files.example", "ftp://a/", "http://", "https://a/?q=hidden", "//a", "http://["),
+    *("http://me:hidden@a/", "http://a:port/", "http://a:0/", "http://a/#hidden"),
+    *(
+        "javascript:1",
+        "http://a b/",
+        "http://a\\b/",
+        "http://a:70000",
+        "http://\u3042/",
+    ),
+]
+WRONG = {
+    "FILE_SERVER": URLS,
+    "FILE_SERVER_PUBLIC_URL": URLS,
+    "FILE_SERVER_UPLOAD_TOKEN": [
+        "hidden token",
+        "hidden\ttoken",
+        "hidden\u3042",
+        "h" * 5000,
+    ],
+    "FLUX_MODEL": ["no-such-set", "../etc", "tiny,other"],
+    "FLUX_MODELS": ["tiny,no-such-set", "no such set"],
+    "FLUX_STRICT_MODELS": ["yes", "2", "true"],
+    "MODEL_INFO": ["/no/such/file.toml", "/", "\0"],
+    "FLUX_MAX_LOADED": [*NUMBERS, "0", "17"],
+    "FLUX_LORA_DIR": ["/no/such/folder", "/dev/null"],
+    "FLUX_QUANTIZATION": ["int2", "NF4"],
+    "FLUX_OFFLOAD": ["disk", "1"],
+    "FLUX_MEMORY": ["much"],
+    "FLUX_MAX_UPLOAD_MB": [*NUMBERS, "0", "4097", "64MB"],
+    "FLUX_TRUSTED_PROXIES": [*NUMBERS, "11", "*"],
+    "FLUX_MAX_QUEUE": [*NUMBERS, "0", "1001"],
+    "FLUX_MAX_WATCHERS": [*NUMBERS, "1001"],
+    "FLUX_MAX_PER_CALLER": [*NUMBERS, "1001"],
+    "FLUX_BATCH_TOKENS": [*NUMBERS, "1000001"],
+    "FLUX_STEP_TIMEOUT": [*NUMBERS, "0", "0.1", "1000000"],
+    "FLUX_REQUEST_TIMEOUT": [*NUMBERS, "0", "0.5", "1000000"],
+    "FLUX_API_KEYS": ["hidden", "a:hidden-12 3", "a:short-h", ":hidden-12", ","],
+    "FLUX_API_KEYS_FILE": ["/no/such/file", "/", "/dev/null"],
+    "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],
+    "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],
+    "FLUX_ALLOW_PRIVATE_NETS": ["10.0.0.0/33", "10.0.0.1/8", "lan", "10.0.0.0/8,"],
+    "FLUX_IDEMPOTENCY_MB": [*NUMBERS, "65537"],
+    "FLUX_BODY_TIMEOUT": [*NUMBERS, "0", "4000"],
+    "FLUX_LOG_LEVEL": ["loud", "INFO"],
+    "FLUX_LOG_PROMPTS": ["yes", "-1"],
+}
+
+
+SECRETS = ("FILE_SERVER_UPLOAD_TOKEN", "FLUX_API_KEYS")
+
+
+def refuse(environ):
+    """The complaint about ``environ``."""
+    with pytest.raises(BadSetting) as caught:
+        offered_models(Settings.from_env(environ))
+    return str(caught.value)
+
+
+def test_every_setting_has_wrong_values_here():
+    assert sorted(WRONG) == NAMES
+    assert len(NAMES) >= len(dataclasses.fields(Settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in WRONG.items() for value in values],
+    ids=lambda text: repr(text)[:40],
+)
+def test_a_wrong_value_is_one_line_with_its_name(name, value):
+    message = refuse({name: value})
+    assert message.startswith(name)
+    assert message.isprintable()
+    assert len(message) < 600
+    assert "hidden" not in message
+    if name in SECRETS or set(value) & set("@?#:"):
+        return
+    shown = repr(value[:200])
+    if name == "FLUX_MODELS":
+        shown = "'no"
+    assert shown in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unset_empty_and_blank_are_the_same(name):
+    assert Settings.from_env({name: ""}) == Settings.from_env({})
+    assert Settings.from_env({name: "  "}) == Settings.from_env({})
+
+
+def test_the_defaults_are_the_documented_ones():
+    assert Settings.from_env({}) == Settings()
+
+
+def test_secrets_do_not_show_themselves():
+    settings = Settings.from_env(
+        {
+            "FILE_SERVER_UPLOAD_TOKEN": "a-secret-token",
+            "FLUX_API_KEYS": "alice:a-secret-key",
+        }
+    )
+    assert "secret" not in repr(settings)
+
+
+def test_wrong_model_files_are_named(tmp_path):
+    for number, text in enumerate(["not toml [", "tiny = 3", "\0", "[a]\nb = 1"]):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        message = refuse({"MODEL_INFO": str(path)})
+        assert message.startswith(f"MODEL_INFO={str(path)!r}")
+        assert message.isprintable()
+    assert load_models(None, MODEL_INFO)
+
+
+@given(st.sampled_from(NAMES), st.text(max_size=60))
+def test_any_text_is_a_value_or_a_complaint(name, text):
+    try:
+        settings = Settings.from_env({name: text})
+    except BadSetting as error:
+        assert str(error).startswith(name)
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(settings, Settings)
+
+
+def start(command, **settings):
+    """The exit status and what was printed."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=env | QUIET | settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLUX_MAX_QUEUE", "lots"),
+        ("FLUX_MAX_WATCHERS", LONG[:50]),
+        ("FLUX_REQUEST_TIMEOUT", "soon"),
+        ("FLUX_LOG_LEVEL", "loud"),
+        ("FLUX_MODEL", "no-such-set"),
+        ("FLUX_TRUSTED_PROXIES", "-1"),
+        ("MODEL_INFO", "/no/such/file"),
+    ],
+)
+def test_gunicorn_stops_with_one_clear_line(name, value):
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+    status, output = start(
+        [*command, "-b", f"127.0.0.1:{free_port()}", "wsgi:app"],
+        FILE_SERVER_UPLOAD_TOKEN="never-shown",
+        **{name: value},
+    )
+    assert status == 3
+    named = [line for line in output.splitlines() if name in line]
+    assert len(named) == 1
+    assert named[0].startswith(f"flux_api: {name}={value!r}: ")
+    assert "Traceback" not in output
+    assert "never-shown" not in output
+    # One worker was tried, and no other after it.
+    assert output.count("Booting worker") == 1
+
+
+def test_serve_stops_both_and_says_why(tmp_path):
+    api, files = free_port(), free_port()
+    status, output = start(
+        [sys.executable, "serve.py"]
+        + ["--bind", f"127.0.0.1:{api}", "--files-bind", f"127.0.0.1:{files}"],
+        FLUX_MAX_QUEUE="lots",
+        BEARER_TOKEN="x",
+        STORAGE_URL=f"file://{tmp_path}",
+    )
+    assert status == 1
+    assert output.count("flux_api: FLUX_MAX_QUEUE='lots': a whole number") == 1
+    assert "Traceback" not in output
+
+
+def test_the_environment_is_read_in_one_place():
+    found = []
+    for path in sorted((ROOT / "flux_api").rglob("*.py")):
+        text = path.read_text()
+        if re.search(r"os\.(environ\b|getenv)", text):
+            found.append(path.name)
+    # The factory hands the environment on, nothing else looks at it.
+    assert "__init__.py" in found
+    assert set(found) <= {"__init__.py", "loading.py", "hub.py", "doctor.py"}, found
