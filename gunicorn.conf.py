@@ -6,7 +6,6 @@ included; what concerns the API alone is in ``post_worker_init``.
 
 from __future__ import annotations
 
-import logging
 import os
 import runpy
 import signal
@@ -76,8 +75,6 @@ def post_worker_init(worker):
             "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "
             "127.0.0.1"
         )
-    # What the application says goes where gunicorn's own log goes.
-    logging.getLogger().handlers = list(worker.log.error_log.handlers)
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 

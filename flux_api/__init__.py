@@ -49,6 +49,8 @@ def create_app(
     settings = settings or Settings.from_env(os.environ)
     logs.configure(settings.log_level)
     models = offered_models(settings)
+    if manager is None:
+        check_machine(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
@@ -133,27 +135,44 @@ def file_server(settings: Settings) -> FileServer | None:
     )
 
 
+def check_machine(settings: Settings) -> None:
+    """BadSetting where this machine cannot quantize or offload as ``settings`` say;
+    torch is imported only where they say so."""
+    quantization, offload = settings.quantization or "none", settings.offload or "none"
+    if (quantization, offload) != ("none", "none"):
+        from flux_api.placement import check_placement, choose_device
+
+        check_placement(quantization, offload, choose_device())
+
+
 def _make_backend(settings: Settings) -> Backend:
     models = offered_models(settings)
-    # peft and diffusers import bitsandbytes wherever they find it, and it looks for
-    # kernels on the Hub; None keeps it out while nothing asks for quantization.
-    if settings.quantization is None:
-        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    _keep_bitsandbytes_out(settings)
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.backend import DiffusersBackend
-    from flux_api.loading import ModelSets, choose_device
-    from flux_api.placement import Placement
+    from flux_api.loading import ModelSets
+    from flux_api.memory import choose_placement
+    from flux_api.placement import choose_device
 
     device = choose_device()
-    placement = Placement(
-        device, settings.quantization or "none", settings.offload or "none"
-    )
     sets = ModelSets(
         models,
-        lambda _: placement,
+        lambda name, info, say: choose_placement(name, info, settings, device, say),
         most=settings.max_loaded,
         loras=LoraFolder(settings.lora_dir),
     )
     return DiffusersBackend(
         models, settings.model, batch_tokens=settings.batch_tokens, sets=sets
     )
+
+
+def _keep_bitsandbytes_out(settings: Settings) -> None:
+    """peft and diffusers import bitsandbytes wherever they find it, and it looks for
+    kernels on the Hub: None in its place while nothing can ask for it."""
+    import torch
+
+    automatic = settings.quantization is None and settings.memory == "auto"
+    if settings.quantization in ("nf4", "int8"):
+        return
+    if not (automatic and torch.cuda.is_available()):
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]

@@ -15,11 +15,11 @@ from flux_api.core import ImageRequest, ImageResult, PartialImage
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.gate import Turn, pipeline_view
 from flux_api.jobs import ImageTask
-from flux_api.loading import ModelSets, Ready, choose_device, free_memory
+from flux_api.loading import ModelSets, Ready, free_memory
 from flux_api.manager import BackendBroken
 from flux_api.model_info import ModelInfo, task_name
 from flux_api.pipeline_call import PipelineCall, is_modular
-from flux_api.placement import Placement
+from flux_api.placement import Placement, choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class DiffusersBackend:
         self._device = choose_device()
         self._batch_tokens = batch_tokens
         self._turn = Turn()
-        self.sets = sets or ModelSets(models, lambda _: Placement(self._device))
+        self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
 
     @property
     def slots(self) -> int:
@@ -196,6 +196,9 @@ def preview_due(step: int, total: int, wanted: int) -> int | None:
 @contextmanager
 def tiled(vae: Any) -> Iterator[None]:
     """``vae`` working in tiles and slices: less memory, slightly other pixels."""
+    if vae.use_tiling:  # the set's own choice
+        yield
+        return
     vae.enable_tiling()
     vae.enable_slicing()
     try:

@@ -23,6 +23,7 @@ from flux_api.hub import (
 )
 from flux_api.model_info import ModelInfo, TaskInfo
 from flux_api.placement import Placement
+from flux_api.quantization import pipeline_quantization, quantization_of
 from flux_api.text_processor import TextProcessor
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def load(
         logger.error("loading %s failed", short_name(source), exc_info=error)
         message = f"the weights of {short_name(source)} are missing or damaged"
         raise ModelMissing(message) from error
+    fresh = {n: part for n, part in pipeline.components.items() if n not in given}
+    placement.finish(fresh)
     if not placement.offloads:
         pipeline.to(placement.device)
     return pipeline
@@ -124,7 +127,9 @@ def _load_classic(
         folder,
         **given,
         dtype=dict(dtypes),
-        quantization_config=placement.pipeline_quantization(index, given),
+        quantization_config=pipeline_quantization(
+            placement.load_quantization, index, given, placement.dtype
+        ),
         use_safetensors=True,
         local_files_only=True,
     )
@@ -153,7 +158,9 @@ def _load_modular(
             parts[name] = kind.from_pretrained(
                 folder / subfolder,
                 dtype=dtypes.get(name, dtypes["default"]),
-                quantization_config=placement.quantization_of(name, kind),
+                quantization_config=quantization_of(
+                    placement.load_quantization, name, kind, placement.dtype
+                ),
                 use_safetensors=True,
                 local_files_only=True,
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -92,6 +92,17 @@ def fetch_files(source: str, patterns: Iterable[str], say: Say) -> Path:
         reason = error.strerror or type(error).__name__
         raise ModelMissing(f"{source} could not be downloaded: {reason}") from error
     return Path(folder)
+
+
+def cached_folder(source: str) -> Path | None:
+    """The downloaded snapshot of a Hub repository, whole or not; None without one."""
+    if not _HUB_ID.fullmatch(source):
+        return None
+    for name in (CLASSIC_INDEX, MODULAR_INDEX):
+        found = try_to_load_from_cache(source, name)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
 
 
 def read_index(source: str, name: str, say: Say) -> tuple[Path, dict[str, Any]]:

@@ -40,12 +40,6 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def choose_device() -> torch.device:
-    """The accelerator that torch sees, else the CPU."""
-    accelerator = torch.accelerator.current_accelerator()
-    return accelerator if accelerator is not None else torch.device("cpu")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
     """What a picture is made with: ``prior`` is the Redux pipeline in front of
@@ -67,6 +61,9 @@ class LoadedBase:
         self.adapters: Adapters | None = None
         # Fitted before the parts are moved about for offloading.
         self.preview = LinearPreview(pipeline.vae)
+        if placement.tiling:
+            pipeline.vae.enable_tiling()
+            pipeline.vae.enable_slicing()
 
     def pipeline(self, name: str) -> Any:
         """The pipeline of class ``name``, over the same components as the others."""
@@ -176,7 +173,7 @@ class ModelSets:
     def __init__(
         self,
         models: Mapping[str, ModelInfo],
-        place: Callable[[ModelInfo], Placement],
+        place: Callable[[str, ModelInfo, Say], Placement],
         *,
         most: int = 1,
         loras: LoraFolder | None = None,
@@ -196,7 +193,8 @@ class ModelSets:
                 say(f"unloading {evicted}")
                 free_memory()
             info = self._models[name]
-            self._loaded[name] = LoadedSet(info, self._place(info), self._loras.find)
+            placement = self._place(name, info, say)
+            self._loaded[name] = LoadedSet(info, placement, self._loras.find)
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
