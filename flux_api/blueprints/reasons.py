@@ -25,6 +25,7 @@ BY_CODE = {
     "not_found": "Nothing at this address",
     "payload_too_large": "The upload is too large",
     "rate_limit_exceeded": "The queue is full, try again later",
+    "request_timeout": "The request's body came too slowly",
     "server_is_overloaded": "The server is not ready, try again soon",
     "timeout": "The picture took too long",
     "unsupported_media_type": "Send a form or JSON",
