@@ -34,6 +34,7 @@ _NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5", "*.o
 _NEVER += ["*.gguf", "*.fp16.*", "*.md", "*.png", "*.jpg", "*.jpeg", "*.webp"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SAY_SECONDS = 1.0
+_BAR = 20
 
 Say = Callable[[str], None]
 
@@ -154,8 +155,16 @@ def fetch_modular(
     return found
 
 
+def draw_bar(done: float, total: float) -> str:
+    """How much of ``total`` bytes is done, for people."""
+    share = min(1.0, done / total)
+    full = round(share * _BAR)
+    bar = "#" * full + "-" * (_BAR - full)
+    return f"[{bar}] {share:.0%} of {total / 2**30:.2f} GiB"
+
+
 def _progress(source: str, say: Say) -> type[tqdm]:
-    """A progress bar that is told instead of drawn: GiB so far, at most each second."""
+    """A progress bar that is told instead of drawn, at most each second."""
 
     class Told(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -169,8 +178,7 @@ def _progress(source: str, say: Say) -> type[tqdm]:
             now = time.monotonic()
             if self._bytes and self.total and now - self._told > _SAY_SECONDS:
                 self._told = now
-                done, total = self.n / 2**30, self.total / 2**30
-                say(f"downloading {source}: {done:.2f} of {total:.2f} GiB")
+                say(f"downloading {source}: {draw_bar(self.n, self.total)}")
             return None
 
     return Told

@@ -1,0 +1,50 @@
+"""Commands for an operator: ``python -m flux_api doctor`` and ``... fetch SET``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from flux_api.config import BadSetting, Settings
+from flux_api.model_file import load_models
+from flux_api.models import MODEL_INFO
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    options = parse(arguments)
+    # Looked for nowhere by the libraries: these commands load no weights.
+    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    try:
+        settings = Settings.from_env(os.environ)
+        models = load_models(settings.model_info, MODEL_INFO)
+    except BadSetting as error:
+        print(f"flux_api: {error}", file=sys.stderr)
+        return 2
+    if options.command == "doctor":
+        from flux_api.doctor import examine
+
+        print(examine(models))
+        return 0
+    from flux_api.download import fetch_sets
+
+    return fetch_sets(options.sets, models)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command and what it is given."""
+    parser = argparse.ArgumentParser(prog="python -m flux_api", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "doctor", help="what this machine has, and which model sets fit it"
+    )
+    fetch = commands.add_parser(
+        "fetch", help="download model sets; continues where it was cut off"
+    )
+    fetch.add_argument("sets", nargs="+", metavar="SET")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
