@@ -38,7 +38,7 @@ def parse_integer(value: object, param: str, low: int, high: int) -> int | None:
     number: int | None = None
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         number = int(value)
-    elif isinstance(value, int) and not isinstance(value, bool):
+    elif isinstance(value, int) and type(value) is not bool and abs(value) < 10**20:
         number = value
     elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         number = int(value)

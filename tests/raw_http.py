@@ -23,10 +23,10 @@ def send(server, data):
 class Received:
     """An answer: its ``status`` (None without one), ``headers`` and ``body``."""
 
-    def __init__(self, data):
+    def __init__(self, data, method="GET"):
         self.data, self.status, self.headers, self.body = data, None, {}, b""
         if data.startswith(b"HTTP/"):
-            answer = http.client.HTTPResponse(_Bytes(data))
+            answer = http.client.HTTPResponse(_Bytes(data), method=method)
             answer.begin()
             self.status, self.headers = answer.status, dict(answer.getheaders())
             self.body = answer.read()
@@ -45,7 +45,7 @@ def exchange(server, data, *, half_close=False):
     with send(server, data) as connection:
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        return Received(read_all(connection))
+        return Received(read_all(connection), data.split(b" ", 1)[0].decode("latin-1"))
 
 
 def read_all(connection):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 from flask import Request
 
-from flux_api.errors import BodyTimeout, FluxError
+from flux_api.errors import BodyTimeout, FluxError, InvalidRequest
 
 DRAIN_SECONDS = 10.0
 SILENT_SECONDS = 3.0
@@ -68,14 +68,12 @@ class CountedInput:
 
     def read(self, size: int = -1) -> bytes:
         """As the stream's own, but at most 64 KiB unless all is asked for."""
-        self._watch()
         most = min(size, _LARGEST_READ) if size >= 0 else size
-        return self._counted(self._stream.read(most), size)
+        return self._take(self._stream.read, most)
 
     def readline(self, size: int = -1) -> bytes:
         """As the stream's own."""
-        self._watch()
-        return self._counted(self._stream.readline(size), size)
+        return self._take(self._stream.readline, size)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
         """As the stream's own."""
@@ -90,7 +88,14 @@ class CountedInput:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _counted(self, data: bytes, size: int) -> bytes:
+    def _take(self, read: Callable[[int], bytes], size: int) -> bytes:
+        self._watch()
+        try:
+            data = read(size)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # gunicorn's word for chunks that are none
+            raise InvalidRequest("The request body is malformed.") from error
         self.count += len(data)
         if self._late:
             raise BodyTimeout("The request body came too slowly.")
