@@ -117,7 +117,7 @@ def describe(source: str) -> dict[str, tuple[str, dict[str, Any]]] | None:
 @lru_cache(maxsize=256)
 def weigh(name: str, kind: str, config: str) -> Weights:
     """The weights of component ``name``: class ``kind`` built from ``config``, JSON."""
-    module = _build(kind, json.loads(config))
+    module = build_empty(kind, json.loads(config))
     linear = rows = largest = 0
     for path, layer in module.named_modules():
         own = sum(p.numel() for p in layer.parameters(recurse=False))
@@ -130,7 +130,8 @@ def weigh(name: str, kind: str, config: str) -> Weights:
     return Weights(linear, rows, total - linear, largest, quantizable)
 
 
-def _build(kind: str, config: dict[str, Any]) -> torch.nn.Module:
+def build_empty(kind: str, config: dict[str, Any]) -> torch.nn.Module:
+    """A component of class ``kind`` on the meta device: shapes without memory."""
     module_name, _, class_name = kind.rpartition(".")
     component = getattr(importlib.import_module(module_name), class_name)
     with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from servers import run_api
 from test_loras import draw, weights
 from tiny_sets import BASES, write_lora, write_sets
 
+from benchmarks.random_weights import write_checkpoint
 from flux_api import check_machine
 from flux_api.config import BadSetting, Settings
 from flux_api.core import Lora
@@ -280,6 +282,18 @@ def test_a_lora_stays_on_its_own_task(models, tmp_path):
     assert edit.get_active_adapters()
     loaded.ready("generate", (), print)
     assert not edit.get_list_adapters()
+
+
+def test_random_checkpoints_of_the_memory_benchmark_draw(models, tmp_path):
+    for name, pipeline in (
+        ("klein-4b", "Flux2KleinPipeline"),
+        ("flux1", "FluxPipeline"),
+    ):
+        info = models[name]
+        folder = write_checkpoint(info.base_model, pipeline, tmp_path / name)
+        tasks = {"generate": replace(info.tasks["generate"], loras=())}
+        made = {name: replace(info, base_model=str(folder), tasks=tasks)}
+        assert picture(made, name, load(made, name)).shape == (3, 64, 64)
 
 
 # -- what cannot be done here ---------------------------------------------------------

@@ -1,0 +1,193 @@
+"""``python -m benchmarks.memory``: peak GPU memory of full-size models, random weights.
+
+Needs a CUDA GPU, 40 GB of disk under --folder and 40 GB of RAM; no download. Each case
+runs in a process of its own through the server's own loading: what counts is the most
+that the process held on the card while it drew one picture (two steps: more of them
+hold no more). Prints a table in Markdown; ``--write`` also puts it into
+``benchmarks/memory.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+GIB = 2**30
+TABLE = Path(__file__).with_name("memory.md")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table; ``limit`` is the promise in GiB, None for none."""
+
+    name: str
+    quantization: str
+    offload: str
+    limit: float | None = None
+
+
+CASES = (
+    Case("flux1", "nf4", "model", 16.0),
+    Case("flux1", "nf4", "none"),
+    Case("flux1", "int8", "model"),
+    Case("klein-4b", "none", "model", 16.0),
+    Case("klein-4b", "none", "none"),
+    Case("klein-4b", "none", "group"),
+    Case("klein-4b", "nf4", "none"),
+    Case("klein-4b", "int8", "none"),
+)
+
+
+def main() -> int:
+    """Measure the cases that were asked for; 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("--folder", type=Path, default=Path("var/random-weights"))
+    parser.add_argument("--only", nargs="*", metavar="SET-QUANTIZATION-OFFLOAD")
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one is not None:
+        print(json.dumps(measure(Case(*json.loads(options.one)), options)))
+        return 0
+    import torch
+
+    if not torch.cuda.is_available():
+        print("This measures a GPU's memory, and there is none.", file=sys.stderr)
+        return 2
+    cases = [case for case in CASES if wanted(case, options.only)]
+    lines = [*heading(options.side)]
+    broken = False
+    for case in cases:
+        found = run(case, options)
+        lines.append(line(case, found))
+        print(lines[-1], flush=True)
+        too_much = case.limit is not None and found["used"] > case.limit * GIB
+        broken = broken or "error" in found or too_much
+    text = "\n".join(lines)
+    print(f"\n{text}")
+    if options.write:
+        TABLE.write_text(text + "\n", encoding="utf-8")
+    return int(broken)
+
+
+def wanted(case: Case, only: list[str] | None) -> bool:
+    """Whether ``case`` is among those asked for."""
+    return not only or f"{case.name}-{case.quantization}-{case.offload}" in only
+
+
+def heading(side: int) -> list[str]:
+    """The table's top, with the machine."""
+    import torch
+
+    card = torch.cuda.get_device_properties(0)
+    return [
+        "# Peak GPU memory, full-size models with random weights",
+        "",
+        f"{card.name}, {card.total_memory / GIB:.0f} GiB; torch {torch.__version__}; "
+        f"one picture of {side}x{side}, two steps. `python -m benchmarks.memory`.",
+        "",
+        "| set | quantization | offload | held by the process | of that tensors "
+        "| planned | seconds | promise |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+
+def line(case: Case, found: Mapping[str, Any]) -> str:
+    """One row."""
+    start = f"| {case.name} | {case.quantization} | {case.offload} |"
+    if "error" in found:
+        return f"{start} failed: {found['error']} | | | | |"
+    sizes = [found[key] / GIB for key in ("used", "allocated", "planned")]
+    promise = ""
+    if case.limit is not None:
+        kept = "kept" if sizes[0] <= case.limit else "BROKEN"
+        promise = f"under {case.limit:g} GiB: {kept}"
+    numbers = " | ".join(f"{size:.2f} GiB" for size in sizes)
+    return f"{start} {numbers} | {found['seconds']:.1f} | {promise} |"
+
+
+def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """The measurement of ``case`` in a fresh process."""
+    words = [case.name, case.quantization, case.offload]
+    command = [sys.executable, "-m", "benchmarks.memory", "--one", json.dumps(words)]
+    command += ["--folder", str(options.folder), "--side", str(options.side)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"error": last[:200]}
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Load and draw once: the peak in bytes, and what the plan had expected."""
+    import time
+
+    import torch
+
+    from benchmarks.random_weights import write_checkpoint
+    from flux_api.footprint import footprint_of
+    from flux_api.loading import ModelSets
+    from flux_api.memory import Machine, plan_memory
+    from flux_api.models import MODEL_INFO
+    from flux_api.parameters import complete_request
+    from flux_api.pipeline_call import PipelineCall
+    from flux_api.placement import Placement, choose_device
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    shipped = MODEL_INFO[case.name]
+    row = replace(shipped.tasks["generate"], loras=())
+    source = shipped.base_model
+    folder = write_checkpoint(
+        source, row.pipeline, options.folder / source.rpartition("/")[2]
+    )
+    info = replace(shipped, base_model=str(folder), tasks={"generate": row})
+    device = choose_device()
+    placement = Placement(device, case.quantization, case.offload)  # type: ignore[arg-type]
+    sets = ModelSets({case.name: info}, lambda *_: placement)
+    ready = sets.use(case.name, _silent).ready("generate", (), _silent)
+    size = {"width": options.side, "height": options.side}
+    request = complete_request(
+        *(case.name, info, "generate"),
+        prompt="a red heart",
+        seed=1,
+        num_inference_steps=2,
+        **size,
+    )
+    call = PipelineCall(request, info, row, 1)
+    began = time.monotonic()
+    image = call.run(ready.pipeline, None, lambda p, i, t, kwargs: kwargs)
+    seconds = time.monotonic() - began
+    assert image.shape == (3, options.side, options.side)
+    footprint = footprint_of(info)
+    assert footprint is not None
+    plan = plan_memory(
+        footprint,
+        Machine(0, 0),
+        quantization=placement.quantization,
+        offload=placement.offload,
+    )
+    found = {"planned": plan.peak, "seconds": seconds, "used": 0, "allocated": 0}
+    if device.type == "cuda":
+        found["allocated"] = torch.cuda.max_memory_allocated()
+        # Beside the allocator's own there is the driver's context.
+        free, total = torch.cuda.mem_get_info()
+        context = total - free - torch.cuda.memory_reserved()
+        found["used"] = torch.cuda.max_memory_reserved() + context
+    return found
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
