@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import fuzz_requests
 import hostile_images
 
 from flux_api.addresses import is_special
@@ -175,6 +176,7 @@ def fuzz_fetch(source):
     raise AssertionError("something was fetched")
 
 
+TARGETS |= fuzz_requests.TARGETS
 FETCHER = Fetcher(FetchPolicy(total_seconds=2), resolve=resolve_numeric)
 
 

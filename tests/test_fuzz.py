@@ -15,9 +15,10 @@ def run_fuzz(*arguments):
 
 
 def test_every_target_runs_and_finds_nothing():
-    done = run_fuzz("--seconds", "2")
+    done = run_fuzz("--seconds", "4")
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("decoder", "mask", "data-url", "url", "fetch"):
+    names = ("decoder", "mask", "data-url", "url", "fetch")
+    for name in (*names, "parameters", "body", "requests"):
         assert f"{name} " in done.stdout
 
 

@@ -94,6 +94,13 @@ BODIES = {
     "0-5-only-the-end": (MULTI, END, 400, None),
     "0-5-no-boundary": ("multipart/form-data", part("prompt") + END, 400, None),
     "0-5-other-boundary": (MULTI, b"--YY\r\n\r\nx\r\n--YY--\r\n", 400, None),
+    "2-form-nameless-part": (MULTI, part("a").replace(b"name", b"n") + END, 400, None),
+    "2-form-nameless-file": (
+        MULTI,
+        part("a", file="b").replace(b" name", b" n") + END,
+        400,
+        None,
+    ),
     "2-form-too-many-parts": (MULTI, part("a") * 1001 + END, 413, "payload_too_large"),
     "2-form-too-large": (MULTI, part("prompt", b"x" * 2**20) + END, 413, None),
     "2-urlencoded-too-large": (FORM, b"prompt=" + b"x" * 2**20, 413, None),

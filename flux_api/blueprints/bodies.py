@@ -81,6 +81,8 @@ def _read_form(request: Request) -> Body:
     values: dict[str, Any] = {}
     for name, texts in request.form.lists():
         values[name] = texts[0] if len(texts) == 1 else texts
+    if None in values or any(upload.name is None for upload in uploads):
+        raise InvalidRequest("A part of the form has no name.")
     if not values and not uploads and request.mimetype == "multipart/form-data":
         raise InvalidRequest("The form is empty or was cut off.")
     return Body(values, uploads)
