@@ -249,7 +249,8 @@ def _choose_size(
     """(width, height) in pixels, what was not asked for by ``default``."""
     for side, param in ((width, "width"), (height, "height")):
         if side is not None and not rules.allows(side):
-            raise _illegal_size(size_param or param, str(side), rules)
+            got = f"{width}x{height}" if size_param else str(side)
+            raise _illegal_size(size_param or param, got, rules)
     size = width or default[0], height or default[1]
     if size[0] * size[1] > rules.max_pixels:
         raise _illegal_size(size_param or "width", f"{size[0]}x{size[1]}", rules)

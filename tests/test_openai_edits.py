@@ -29,8 +29,11 @@ def test_masks_that_cannot_be_used(fake, png, mask):
     assert answer.reason == BY_CODE["invalid_mask_image_format"]
 
 
-@pytest.mark.parametrize("size", [(96, 64), (160, 96), (127, 75)])
-def test_pixels_outside_the_mask_stay_as_they_are(api, size):
+@pytest.mark.parametrize(
+    ("size", "asked"),
+    [((96, 64), "auto"), ((127, 75), ""), ((96, 64), "192x128"), ((96, 64), "64x128")],
+)
+def test_pixels_outside_the_mask_stay_as_they_are(api, size, asked):
     """Where the mask is opaque the delivered PNG has the input's own pixels, at the
     input's size or as the input looks when it is scaled to what was asked for."""
     source = Image.effect_noise(size, 90).convert("RGB")
@@ -38,7 +41,8 @@ def test_pixels_outside_the_mask_stay_as_they_are(api, size):
     source.save(buffer, "PNG")
     box = (size[0] // 2, 0, size[0] - 1, size[1] - 1)
     files = {"image": buffer.getvalue(), "mask": make_mask(size, box)}
-    answer = post(api, EDITS, data={"prompt": "a duck", "steps": 2}, files=files).json()
+    form = {"prompt": "a duck", "steps": 2, "size": asked}
+    answer = post(api, EDITS, data=form, files=files).json()
     made = Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"])))
     assert answer["size"] == f"{made.width}x{made.height}"
     assert made.width % 16 == made.height % 16 == 0

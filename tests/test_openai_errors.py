@@ -11,6 +11,7 @@ from wire import begin, generate, post, stats, wait_until
 
 from flux_api import errors
 from flux_api.blueprints.reasons import BY_CODE, reason_of
+from flux_api.config import Settings
 
 REFUSED = [
     ({"prompt": None}, "prompt", "missing_required_parameter"),
@@ -175,6 +176,7 @@ def test_plain_requests_end_in_time():
         assert answer.status_code == 504
         assert answer.headers["X-Should-Retry"] == "false"
         assert time.monotonic() - began < 5
+        assert Settings().request_timeout < 300
         wait_until(lambda: stats(server)["running"] == 0)
         # A stream shows life all the time: it may take longer.
         answer = generate(server, prompt="a duck pause=0.15", stream=True)

@@ -88,6 +88,23 @@ def test_other_statuses_have_their_classes(fake):
     held.close()
 
 
+def test_a_key_of_another_request_is_unprocessable(fake):
+    headers = {"Idempotency-Key": "of-the-sdk-test"}
+    for size in ("64x64", "80x80"):
+        try:
+            call(
+                "sync",
+                fake,
+                lambda c, s=size: c.images.generate(
+                    prompt="x", size=s, extra_headers=headers
+                ),
+            )
+        except openai.UnprocessableEntityError as error:
+            assert (size, error.code) == ("80x80", "idempotency_key_reused")
+            return
+    raise AssertionError("the second request was taken")
+
+
 def test_too_large_an_upload_is_413(fake):
     with pytest.raises(openai.APIStatusError) as caught:
         call(
@@ -160,26 +177,25 @@ def test_cancelling_a_task_stops_its_run(fake):
 
 
 def test_the_sdk_reads_answers_behind_a_key(keyed_fake):
-    for client in (openai.OpenAI, openai.AzureOpenAI):
-        with pytest.raises(openai.AuthenticationError) as caught:
-            connect(client, keyed_fake, "wrong-key").images.generate(
-                prompt="x", **SMALL
-            )
-        assert caught.value.code == "invalid_api_key"
-        answer = connect(client, keyed_fake, KEY).images.generate(prompt="x", **SMALL)
-        assert answer.data[0].b64_json
+    for kind in (openai.OpenAI, openai.AzureOpenAI):
+        with connect(kind, keyed_fake, "wrong-key") as client:
+            with pytest.raises(openai.AuthenticationError) as caught:
+                client.images.generate(prompt="x", **SMALL)
+            assert caught.value.code == "invalid_api_key"
+        with connect(kind, keyed_fake, KEY) as client:
+            assert client.images.generate(prompt="x", **SMALL).data[0].b64_json
 
 
 KEY = "sk-of-the-sdk-test"
 
 
-def connect(client, server, key):
+def connect(kind, server, key):
     """A client of that class with that key."""
-    if client is openai.AzureOpenAI:
+    if kind is openai.AzureOpenAI:
         options = {"azure_endpoint": server.url, "api_version": "2025-04-01"}
     else:
         options = {"base_url": f"{server.url}/v1"}
-    return client(api_key=key, max_retries=0, **options)
+    return kind(api_key=key, max_retries=0, **options)
 
 
 @pytest.fixture(scope="module")

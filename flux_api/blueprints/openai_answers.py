@@ -13,6 +13,7 @@ from flux_api.blueprints.openai_output import Output
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.images import EncodedImage, encode_image
 
+DELIVERY_SECONDS = 8.0
 FALLBACK_HEADER = {"X-Flux-Delivery": "fallback"}
 
 _GPT_IMAGE = re.compile(r"(gpt-image|chatgpt-image)")
@@ -67,9 +68,12 @@ def _deliver(
     if _key(output, with_file_server=server is not None) == "b64_json":
         return [None] * len(encoded), {}
     urls: list[str | None] = []
+    until = time.monotonic() + DELIVERY_SECONDS
     for file in encoded:
-        # After one failure the others would only wait for the same time-out.
-        url = server.upload(file) if server is not None else None
+        # After one failure the others would only wait for the same time-out, and a
+        # slow file server must not make an answer late that was nearly so before.
+        late = time.monotonic() > until
+        url = server.upload(file) if server is not None and not late else None
         server = server if url else None
         urls.append(url or f"data:{file.media_type};base64,{to_base64(file)}")
     fallback = here.file_server is not None and server is None
