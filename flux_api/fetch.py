@@ -17,18 +17,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from http.client import HTTPException
 from typing import Any
 
-import certifi
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from flux_api.addresses import Address, Network, is_reachable
 from flux_api.data_urls import decode_data_url
 from flux_api.errors import ImageFetchFailed, InvalidRequest
-from flux_api.pinned import Deadline, open_connection
+from flux_api.pinned import Deadline, make_tls_context, open_connection
 from flux_api.urls import Url, UrlError, parse_url
 
 logger = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ class Fetcher:
     ) -> None:
         self._policy = policy
         self._resolve = resolve
-        self._tls = tls or _make_tls_context()
+        self._tls = tls or make_tls_context()
         self._own = [parse_url(base) for base in policy.own_origins]
         self._places = threading.BoundedSemaphore(CONCURRENT_FETCHES)
 
@@ -225,14 +223,6 @@ def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -
     if not body:
         raise _Refused("empty")
     return bytes(body)
-
-
-@cache
-def _make_tls_context() -> ssl.SSLContext:
-    """The system's certificate authorities and certifi's: slim images have only one."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
 
 
 def _describe(error: Exception) -> str:

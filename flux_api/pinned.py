@@ -7,8 +7,10 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 from types import TracebackType
 
+import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from flux_api.addresses import Address
@@ -124,3 +126,11 @@ def _dial(addresses: Sequence[Address], port: int, deadline: Deadline) -> socket
             sock.close()
             failure = error
     raise failure
+
+
+@cache
+def make_tls_context() -> ssl.SSLContext:
+    """The system's certificate authorities and certifi's: slim images have only one."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
