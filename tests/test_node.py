@@ -175,6 +175,25 @@ def test_other_classes(fake, node):
     assert error["name"] == "APIConnectionError"
 
 
+def test_a_full_queue_is_a_rate_limit_error(node):
+    with run_api(app="fake_app:app", FLUX_MAX_QUEUE=1) as server:
+        held = [begin(server.wait_ready(), {"prompt": "x hold"})]
+        wait_until(lambda: stats(server)["running"] == 1)
+        held.append(begin(server, {"prompt": "x hold"}))
+        wait_until(lambda: stats(server)["queued"] == 1)
+        error = node(server, "generate", params=SMALL)["error"]
+        for connection in held:
+            connection.close()
+    assert (error["name"], error["status"]) == ("RateLimitError", 429)
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+
+
+def test_too_large_an_upload_is_413(fake, node, tmp_path):
+    (tmp_path / "in.png").write_bytes(b"x" * (65 << 20))
+    error = node(fake, "edit", given="file", params=SMALL)["error"]
+    assert (error["name"], error["status"]) == ("APIError", 413)
+
+
 @pytest.mark.parametrize("given", ["file", "stream"])
 def test_an_upload_is_read_before_it_is_refused(keyed, node, tmp_path, given):
     """Otherwise Node sees a broken pipe instead of the answer."""
