@@ -18,7 +18,7 @@ from flux_api.jobs import ImageTask
 from flux_api.loading import ModelSets, Ready, free_memory
 from flux_api.manager import BackendBroken
 from flux_api.model_info import ModelInfo, task_name
-from flux_api.pipeline_call import PipelineCall, is_modular
+from flux_api.pipeline_call import PipelineCall
 from flux_api.placement import Placement, choose_device
 
 logger = logging.getLogger(__name__)
@@ -78,17 +78,24 @@ class DiffusersBackend:
 
     def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether a picture of ``request`` may share forwards with what is running: one
-        set, the same LoRAs, and room in the budget."""
+        checkpoint, the same LoRAs, and room in the budget."""
         if not running:
             return True
         if self.sets.exclusive(request.model):
             return False
-        same = all(
-            other.model == request.model and other.loras == request.loras
-            for other in running
-        )
+        same = all(self._together(request, other) for other in running)
         tokens = sum(map(self.tokens, [request, *running]))
         return same and tokens <= (self._batch_tokens or 0)
+
+    def _together(self, one: ImageRequest, other: ImageRequest) -> bool:
+        info = self._models[one.model]
+        if other.model != one.model or other.loras != one.loras:
+            return False
+        bases = {
+            info.base_of(info.task(r.mode, masked=r.mask_image is not None))
+            for r in (one, other)
+        }
+        return len(bases) == 1
 
     def tokens(self, request: ImageRequest) -> int:
         """About how many tokens a forward of one picture has."""
@@ -172,8 +179,7 @@ class DiffusersBackend:
             raise BackendBroken(type(error).__name__) from error
         finally:
             # A run that was stopped in the middle leaves its model on the device.
-            if not is_modular(ready.pipeline):
-                ready.pipeline.maybe_free_model_hooks()
+            ready.release()
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -23,7 +24,7 @@ from flux_api.hub import (
 )
 from flux_api.model_info import ModelInfo, TaskInfo
 from flux_api.placement import Placement
-from flux_api.quantization import pipeline_quantization, quantization_of
+from flux_api.quantization import QUANTIZED, quantization_of
 from flux_api.text_processor import TextProcessor
 
 logger = logging.getLogger(__name__)
@@ -56,10 +57,14 @@ def load(
                 pipeline_class, source, dict(given), dtypes, placement, say
             )
     except torch.OutOfMemoryError:
+        # Without its traceback, which holds what was loaded so far.
+        raise ModelMissing(
+            f"{short_name(source)} does not fit into the GPU's memory; "
+            f"'python -m flux_api doctor' says what does"
+        ) from None
+    except ModelMissing:
         raise
     except _UNREADABLE as error:
-        if isinstance(error, ModelMissing):
-            raise
         logger.error("loading %s failed", short_name(source), exc_info=error)
         message = f"the weights of {short_name(source)} are missing or damaged"
         raise ModelMissing(message) from error
@@ -119,23 +124,46 @@ def _load_classic(
     given = {name: part for name, part in given.items() if name in taken}
     folder = fetch_base(source, given, say)
     _, index = read_index(str(folder), CLASSIC_INDEX, say)
-    kind = index.get("tokenizer", [None, None])[1]
-    own_processor = "tokenizer" not in given and kind in _PROCESSORS
+    for name in QUANTIZED:
+        # One after the other: a card need not hold them all before they move off it.
+        if name in index and name not in given and placement.quantizes(index[name][1]):
+            library = diffusers if index[name][0] == "diffusers" else transformers
+            kind = getattr(library, index[name][1])
+            given[name] = _load_part(kind, name, folder / name, dtypes, placement)
+    own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
     if own_processor:
         given["tokenizer"] = None
     pipeline = pipeline_class.from_pretrained(
         folder,
         **given,
         dtype=dict(dtypes),
-        quantization_config=pipeline_quantization(
-            placement.load_quantization, index, given, placement.dtype
-        ),
         use_safetensors=True,
         local_files_only=True,
     )
     if own_processor:
         pipeline.tokenizer = TextProcessor.load(folder / "tokenizer")
     return pipeline
+
+
+def _load_part(
+    kind: Any,
+    name: str,
+    folder: Path,
+    dtypes: Mapping[str, torch.dtype],
+    placement: Placement,
+) -> Any:
+    """The component ``name`` in ``folder``; off the device again where it will be moved
+    there when it is needed."""
+    part = kind.from_pretrained(
+        folder,
+        dtype=dtypes.get(name, dtypes["default"]),
+        quantization_config=quantization_of(
+            placement.load_quantization, name, kind, placement.dtype
+        ),
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    return part.to("cpu") if placement.offloads else part
 
 
 def _load_modular(
@@ -155,15 +183,8 @@ def _load_modular(
         if kind is transformers.AutoProcessor:
             parts[name] = TextProcessor.load(folder / subfolder)
         elif kind is not None and issubclass(kind, torch.nn.Module):
-            parts[name] = kind.from_pretrained(
-                folder / subfolder,
-                dtype=dtypes.get(name, dtypes["default"]),
-                quantization_config=quantization_of(
-                    placement.load_quantization, name, kind, placement.dtype
-                ),
-                use_safetensors=True,
-                local_files_only=True,
-            )
+            where = folder / subfolder
+            parts[name] = _load_part(kind, name, where, dtypes, placement)
         else:
             parts[name] = kind.from_pretrained(folder / subfolder)
     pipeline.update_components(**parts)

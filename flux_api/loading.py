@@ -48,6 +48,11 @@ class Ready:
     pipeline: Any
     prior: Any
     preview: LinearPreview
+    placement: Placement
+
+    def release(self) -> None:
+        """Call it after a picture, finished or not."""
+        self.placement.release(self.pipeline)
 
 
 class LoadedBase:
@@ -59,7 +64,8 @@ class LoadedBase:
         self._placement = placement
         self._placed: Any = None
         self.adapters: Adapters | None = None
-        # Fitted before the parts are moved about for offloading.
+        # Fitted before the parts are moved about, and not on a slow host.
+        pipeline.vae.to(placement.device)
         self.preview = LinearPreview(pipeline.vae)
         if placement.tiling:
             pipeline.vae.enable_tiling()
@@ -118,7 +124,7 @@ class LoadedSet:
             base.adapters.apply(loras)
         pipeline = base.pipeline(row.pipeline)
         prior = self._prior(row.prior, base, say) if row.prior else None
-        return Ready(pipeline, prior, base.preview)
+        return Ready(pipeline, prior, base.preview, self._placement)
 
     @property
     def exclusive(self) -> bool:
@@ -189,8 +195,9 @@ class ModelSets:
         no picture of another set is on its way."""
         if name not in self._loaded:
             while len(self._loaded) >= self._most:
-                evicted, _ = self._loaded.popitem(last=False)
+                evicted = next(iter(self._loaded))
                 say(f"unloading {evicted}")
+                del self._loaded[evicted]
                 free_memory()
             info = self._models[name]
             placement = self._place(name, info, say)

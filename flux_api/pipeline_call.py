@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any
 
-import diffusers
 import torch
 from PIL import Image
 
@@ -16,6 +15,7 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.fitting import Fit, composite, contain, extend
 from flux_api.jobs import ImageTask
 from flux_api.model_info import ModelInfo, TaskInfo
+from flux_api.placement import is_modular
 
 PREVIEW_SIDE = 256
 REFERENCE_SIDE = 64
@@ -168,11 +168,6 @@ class PipelineCall:
         if self._fit is not None:
             return self._fit.onto_square(image)
         return contain(image, self._size)
-
-
-def is_modular(pipeline: Any) -> bool:
-    """Whether ``pipeline`` is one of blocks, with another way of being called."""
-    return isinstance(pipeline, diffusers.ModularPipeline)
 
 
 def parameters_of(pipeline: Any) -> Collection[str]:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
+import diffusers
 import torch
+from accelerate import cpu_offload, cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
 from flux_api.config import BadSetting, Offload, Quantization
-from flux_api.quantization import QUANTIZED, check_quantization, quantize_on_cpu
+from flux_api.quantization import (
+    QUANTIZED,
+    SMALL,
+    check_quantization,
+    quantize_on_cpu,
+)
 
-_MARK = "_flux_api_offloaded"
+_MARK, _HOOKS = "_flux_api_offloaded", "_flux_api_hooks"
+_MODULAR_ORDER = ("prompt_upsampler", "text_encoder", "transformer", "vae")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,21 @@ class Placement:
     def place(self, pipeline: Any) -> None:
         """Make ``pipeline``, whose parts other pipelines may share, the one that
         moves them."""
-        if self.offload == "model":
+        if self.offload == "model" and is_modular(pipeline):
+            self._once(pipeline, _offload_modular)
+        elif self.offload == "model":
             pipeline.enable_model_cpu_offload(device=self.device)
         elif self.offload == "sequential":
             self._once(pipeline, _offload_sequentially)
         elif self.offload == "group":
             self._once(pipeline, _offload_groups)
+
+    def release(self, pipeline: Any) -> None:
+        """After a picture, finished or not: what was moved to the device leaves it."""
+        if not is_modular(pipeline):
+            pipeline.maybe_free_model_hooks()
+        for hook in getattr(pipeline, _HOOKS, ()):
+            hook.offload()
 
     def _once(self, pipeline: Any, offload: Any) -> None:
         """These ways hook the parts for good: once for all pipelines over them."""
@@ -64,8 +81,14 @@ class Placement:
         """What is left to do with freshly loaded ``parts``."""
         if self.device.type == "cpu" and self.quantization != "none":
             for name in QUANTIZED:
-                if _is_module(parts.get(name)):
+                part = parts.get(name)
+                if _is_module(part) and type(part).__name__ not in SMALL:
                     quantize_on_cpu(parts[name], self.quantization)
+
+    def quantizes(self, class_name: str) -> bool:
+        """Whether a component of that class, of those that may be, is quantized by the
+        loaders."""
+        return self.load_quantization != "none" and class_name not in SMALL
 
     @property
     def load_quantization(self) -> Quantization:
@@ -90,8 +113,33 @@ def check_placement(
     check_quantization(quantization, device)
 
 
+def is_modular(pipeline: Any) -> bool:
+    """Whether ``pipeline`` is one of blocks, with another way of being called."""
+    return isinstance(pipeline, diffusers.ModularPipeline)
+
+
+def _offload_modular(pipeline: Any, device: torch.device) -> None:
+    """What classic pipelines do by themselves: each part comes when it is called, and
+    sends the one before it away."""
+    hooks: list[Any] = []
+    for name in _MODULAR_ORDER:
+        part = getattr(pipeline, name, None)
+        if _is_module(part):
+            before = hooks[-1] if hooks else None
+            _, hook = cpu_offload_with_hook(
+                part.to("cpu"), device, prev_module_hook=before
+            )
+            hooks.append(hook)
+    setattr(pipeline, _HOOKS, hooks)
+
+
 def _offload_sequentially(pipeline: Any, device: torch.device) -> None:
-    pipeline.enable_sequential_cpu_offload(device=device)
+    if not is_modular(pipeline):
+        pipeline.enable_sequential_cpu_offload(device=device)
+        return
+    for part in pipeline.components.values():
+        if _is_module(part):
+            cpu_offload(part, device, offload_buffers=bool(part._parameters))
 
 
 def _offload_groups(pipeline: Any, device: torch.device) -> None:
@@ -112,5 +160,5 @@ def _offload_groups(pipeline: Any, device: torch.device) -> None:
         )
 
 
-def _is_module(part: Any) -> bool:
+def _is_module(part: Any) -> TypeGuard[torch.nn.Module]:
     return isinstance(part, torch.nn.Module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import diffusers
@@ -13,19 +12,18 @@ from flux_api.config import BadSetting, Quantization
 
 # The large components. CLIP and the VAE are small, and a VAE shows rounding.
 QUANTIZED = ("transformer", "text_encoder", "text_encoder_2", "prompt_upsampler")
-_SMALL = ("CLIPTextModel",)
+SMALL = ("CLIPTextModel",)
 # The way in and out of a transformer is small and decides colours; FLUX 3 takes its
 # data type from there. Embeddings share the weights of a text encoder's head.
 _KEPT = ("x_embedder", "x_embedders", "context_embedder", "proj_out", "lm_head")
 
 
 def quantization_of(
-    quantization: Quantization, name: str, kind: type | str, dtype: torch.dtype
+    quantization: Quantization, name: str, kind: type, dtype: torch.dtype
 ) -> Any:
     """The configuration for component ``name`` of class ``kind``, computing in
     ``dtype``; None where it stays as it is."""
-    class_name = kind if isinstance(kind, str) else kind.__name__
-    if quantization == "none" or name not in QUANTIZED or class_name in _SMALL:
+    if quantization == "none" or name not in QUANTIZED or kind.__name__ in SMALL:
         return None
     # transformers finds the head of its models by itself.
     ours = name == "transformer"
@@ -43,25 +41,6 @@ def quantization_of(
     from torchao.quantization import Float8WeightOnlyConfig
 
     return library.TorchAoConfig(Float8WeightOnlyConfig(), modules_to_not_convert=kept)
-
-
-def pipeline_quantization(
-    quantization: Quantization,
-    index: Mapping[str, Any],
-    given: Mapping[str, Any],
-    dtype: torch.dtype,
-) -> Any:
-    """The same for a classic pipeline whose ``index`` lists its components, less those
-    that are ``given``; None where none is quantized."""
-    mapping = {
-        name: config
-        for name, entry in index.items()
-        if isinstance(entry, list) and name not in given and entry[1]
-        if (config := quantization_of(quantization, name, entry[1], dtype))
-    }
-    if not mapping:
-        return None
-    return diffusers.PipelineQuantizationConfig(quant_mapping=mapping)
 
 
 def is_quantized_layer(path: str, layer: torch.nn.Module) -> bool:

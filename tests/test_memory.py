@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,7 +226,7 @@ def test_quantized_server_draws_and_takes_loras(folder, models, tmp_path):
 
 
 @pytest.mark.parametrize("offload", ["model", "group"])
-@pytest.mark.parametrize("name", ["klein-4b", "flux1"])
+@pytest.mark.parametrize("name", ["klein-4b", "flux1", "flux3-klein"])
 def test_offloaded_parts_draw_the_same(models, name, offload):
     # From the CPU to the CPU: the hooks are real, the moves are not. (Sequential
     # offloading needs a second device: accelerate itself fails without.)
@@ -235,10 +236,12 @@ def test_offloaded_parts_draw_the_same(models, name, offload):
     plain = ModelSets(models, lambda *_: Placement(CPU)).use(name, print)
     expected = picture(models, name, plain.ready("generate", (), print))
     for _ in range(2):
-        moved = picture(models, name, loaded.ready("generate", (), print))
+        ready = loaded.ready("generate", (), print)
+        moved = picture(models, name, ready)
+        ready.release()
         assert torch.equal(moved, expected)
         # Another pipeline over the same parts takes the moving over, and gives it back.
-        loaded.ready("inpaint", (), print)
+        loaded.ready(list(models[name].tasks)[-1], (), print)
 
 
 def test_dtype_is_chosen_by_component(models, folder, tmp_path):
@@ -272,6 +275,18 @@ def test_tasks_of_one_family_share_their_weights(models):
     one, other = (klein.ready(t, (), print).pipeline for t in ("edit", "inpaint"))
     assert one.transformer is other.transformer
     assert one.transformer.dtype == torch.float32
+
+
+def test_an_evicted_set_is_gone_before_the_next_one_comes(models):
+    sets = ModelSets(models, lambda *_: Placement(CPU), most=1)
+    ready = sets.use("klein-4b", print).ready("generate", (), print)
+    gone = weakref.ref(ready.pipeline.transformer)
+    del ready
+    said = []
+    sets.use("schnell", said.append)
+    assert said == ["unloading klein-4b"]
+    assert gone() is None
+    assert sets.names == ("schnell",)
 
 
 def test_a_lora_stays_on_its_own_task(models, tmp_path):
