@@ -306,3 +306,29 @@ def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
     info = MODEL_INFO[TINY]
     two = draw(manager, info, prompt="a cat", seed=1, num_images_per_prompt=2)
     assert len(two) == 2
+
+
+def test_a_lost_device_is_told_and_ends_the_process(monkeypatch):
+    def lose(*args, **kwargs):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access")
+
+    backend = DiffusersBackend(MODEL_INFO, TINY, batch_tokens=0)
+    ended = threading.Event()
+    manager = PipelineManager(
+        lambda: backend,
+        step_timeout=0.5,
+        exit_process=lambda status: (ended.set(), threading.Event().wait()),
+    )
+    manager.start()
+    pause = threading.Event()
+    while manager.not_ready is not None:
+        pause.wait(0.01)
+    transformer = transformer_of(backend)
+    monkeypatch.setattr(transformer, "forward", lose)
+    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    outcome = job.wait(60)
+    assert isinstance(outcome, Failed)
+    assert outcome.error.status == 503
+    assert "illegal" not in outcome.error.message
+    assert ended.wait(30)
+    assert manager.not_ready is not None

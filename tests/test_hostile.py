@@ -7,6 +7,7 @@ the facts of ``facts.py``.
 
 from __future__ import annotations
 
+import concurrent.futures
 import gzip
 import json
 import re
@@ -553,6 +554,43 @@ def test_only_the_hops_that_are_trusted_count(hops, caller):
         )
         expected = "203.0.113.77" if hops == 1 else "127.0.0.1"
         assert stats(server)["requests"][-1]["caller"] == expected
+
+
+def test_each_key_is_bounded_for_itself():
+    keys = {"alice": "alices-key-01", "bob": "bobs-key-0001"}
+    settings = {
+        "FLUX_API_KEYS": ",".join(f"{name}:{key}" for name, key in keys.items()),
+        "FLUX_MAX_PER_CALLER": 1,
+    }
+    with run_api(app="fake_app:app", **settings) as server:
+        server.wait_ready()
+
+        def ask(name, path, prompt):
+            return requests.post(
+                server.url + path,
+                data={"prompt": prompt, "num_inference_steps": 1},
+                headers={"Authorization": f"Bearer {keys[name]}"},
+                timeout=30,
+            )
+
+        def fake(method, path):
+            bearer = {"Authorization": f"Bearer {keys['bob']}"}
+            return requests.request(
+                method, f"{server.url}/fake/{path}", headers=bearer, timeout=10
+            ).json()
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            held = pool.submit(ask, "alice", PROCESS, "hold")
+            wait_for(lambda: fake("GET", "stats")["running"] == 1, 10)
+            for path in APIS:
+                refused = ask("alice", path, "a cat")
+                assert refused.status_code == 429
+                assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            other = pool.submit(ask, "bob", PROCESS, "a cat")
+            wait_for(lambda: fake("GET", "stats")["queued"] == 1, 10)
+            fake("POST", "release")
+            assert held.result().status_code == other.result().status_code == 200
+            assert ask("alice", OPENAI, "a cat").status_code == 200
 
 
 def test_every_answer_is_sealed(server):
