@@ -13,7 +13,6 @@ import secrets
 import threading
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -21,19 +20,16 @@ from flux_api.core import ImageRequest, ImageResult, Queued, Started
 from flux_api.errors import (
     DeadlineExceeded,
     FluxError,
-    JobConflict,
-    JobNotFound,
     PipelineFailed,
     QueueFull,
     Unavailable,
 )
 from flux_api.fair_queue import FairQueue
+from flux_api.job_table import JobTable
 from flux_api.jobs import ImageTask, Job
 
 logger = logging.getLogger(__name__)
 
-KEPT_SECONDS = 600.0
-KEPT_JOBS = 1000
 LAST_WORDS_SECONDS = 10.0
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
 
@@ -83,7 +79,7 @@ class PipelineManager:
         self._changed = threading.Condition()
         self._queue = FairQueue()
         self._running: list[ImageTask] = []
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs = JobTable()
         self._seconds_per_image = 1.0
         self._started = False
         self._not_ready: str | None = "starting"
@@ -153,12 +149,8 @@ class PipelineManager:
         self.check_ready()
         job = Job(request, id=job_id or secrets.token_hex(16), caller=caller)
         with self._changed:
-            self._forget_old_jobs()
-            earlier = self._jobs.get(job.id)
-            if earlier is not None and earlier.outcome is None:
-                raise JobConflict("This job id is in use.", param="job_id")
             self._check_room(caller)
-            self._jobs[job.id] = job
+            self._jobs.add(job)
             self._queue.add(job)
             self._tell_positions()
             self._changed.notify_all()
@@ -168,9 +160,7 @@ class PipelineManager:
         if len(self._queue.jobs()) >= self._max_queue:
             message = "Every place in the queue is taken."
             raise QueueFull(message, retry_after=self._estimate())
-        alive = sum(
-            job.caller == caller and job.outcome is None for job in self._jobs.values()
-        )
+        alive = self._jobs.alive(caller)
         if 0 < self._max_per_caller <= alive:
             raise QueueFull(
                 f"You have {alive} requests here already; wait for one to end.",
@@ -181,11 +171,7 @@ class PipelineManager:
     def find(self, job_id: str, *, caller: str | None = None) -> Job:
         """The job, where it is ``caller``'s (None: anybody's); else JobNotFound."""
         with self._changed:
-            self._forget_old_jobs()
-            job = self._jobs.get(job_id)
-        if job is None or caller not in (None, job.caller):
-            raise JobNotFound("There is no such job.", param="job_id")
-        return job
+            return self._jobs.find(job_id, caller)
 
     def cancel(self, job: Job, error: FluxError | None = None) -> None:
         """End ``job`` now (with ``error``, else as cancelled): what is queued never
@@ -220,14 +206,6 @@ class PipelineManager:
         images = len(self._running) + len(self._queue)
         waiting = max(1, len(self._queue.jobs()))
         return min(60.0, max(1.0, images * self._seconds_per_image / waiting))
-
-    def _forget_old_jobs(self) -> None:
-        ended = [(job, job.ended_for) for job in self._jobs.values()]
-        excess = len(self._jobs) - KEPT_JOBS
-        for job, seconds in ended:
-            if seconds is not None and (seconds > KEPT_SECONDS or excess > 0):
-                del self._jobs[job.id]
-                excess -= 1
 
     # -- running -----------------------------------------------------------------
 
