@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,44 +130,18 @@ def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Load and draw once: the peak in bytes, and what the plan had expected."""
-    import time
-
-    import torch
-
-    from benchmarks.random_weights import write_checkpoint
     from flux_api.footprint import footprint_of
-    from flux_api.loading import ModelSets
     from flux_api.memory import Machine, plan_memory
-    from flux_api.models import MODEL_INFO
-    from flux_api.parameters import complete_request
-    from flux_api.pipeline_call import PipelineCall
     from flux_api.placement import Placement, choose_device
 
     os.environ["HF_HUB_OFFLINE"] = "1"
-    shipped = MODEL_INFO[case.name]
-    row = replace(shipped.tasks["generate"], loras=())
-    source = shipped.base_model
-    folder = write_checkpoint(
-        source, row.pipeline, options.folder / source.rpartition("/")[2]
+    info = random_set(case, options.folder)
+    placement = Placement(
+        choose_device(),
+        case.quantization,  # type: ignore[arg-type]
+        case.offload,  # type: ignore[arg-type]
     )
-    info = replace(shipped, base_model=str(folder), tasks={"generate": row})
-    device = choose_device()
-    placement = Placement(device, case.quantization, case.offload)  # type: ignore[arg-type]
-    sets = ModelSets({case.name: info}, lambda *_: placement)
-    ready = sets.use(case.name, _silent).ready("generate", (), _silent)
-    size = {"width": options.side, "height": options.side}
-    request = complete_request(
-        *(case.name, info, "generate"),
-        prompt="a red heart",
-        seed=1,
-        num_inference_steps=2,
-        **size,
-    )
-    call = PipelineCall(request, info, row, 1)
-    began = time.monotonic()
-    image = call.run(ready.pipeline, None, lambda p, i, t, kwargs: kwargs)
-    seconds = time.monotonic() - began
-    assert image.shape == (3, options.side, options.side)
+    seconds = draw(case.name, info, placement, options.side)
     footprint = footprint_of(info)
     assert footprint is not None
     plan = plan_memory(
@@ -175,14 +150,57 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         quantization=placement.quantization,
         offload=placement.offload,
     )
-    found = {"planned": plan.peak, "seconds": seconds, "used": 0, "allocated": 0}
-    if device.type == "cuda":
-        found["allocated"] = torch.cuda.max_memory_allocated()
-        # Beside the allocator's own there is the driver's context.
-        free, total = torch.cuda.mem_get_info()
-        context = total - free - torch.cuda.memory_reserved()
-        found["used"] = torch.cuda.max_memory_reserved() + context
-    return found
+    return {"planned": plan.peak, "seconds": seconds} | held()
+
+
+def random_set(case: Case, folder: Path) -> Any:
+    """The set of ``case``, reduced to pictures from a prompt, with random weights."""
+    from benchmarks.random_weights import write_checkpoint
+    from flux_api.models import MODEL_INFO
+
+    shipped = MODEL_INFO[case.name]
+    row = replace(shipped.tasks["generate"], loras=())
+    source = shipped.base_model
+    path = write_checkpoint(source, row.pipeline, folder / source.rpartition("/")[2])
+    return replace(shipped, base_model=str(path), tasks={"generate": row})
+
+
+def draw(name: str, info: Any, placement: Any, side: int) -> float:
+    """Seconds of one picture, loading not counted."""
+    from flux_api.loading import ModelSets
+    from flux_api.parameters import complete_request
+    from flux_api.pipeline_call import PipelineCall
+
+    sets = ModelSets({name: info}, lambda *_: placement)
+    ready = sets.use(name, _silent).ready("generate", (), _silent)
+    request = complete_request(
+        *(name, info, "generate"),
+        prompt="a red heart",
+        seed=1,
+        num_inference_steps=2,
+        width=side,
+        height=side,
+    )
+    call = PipelineCall(request, info, info.tasks["generate"], 1)
+    began = time.monotonic()
+    image = call.run(ready.pipeline, None, lambda p, i, t, kwargs: kwargs)
+    assert image.shape == (3, side, side)
+    return time.monotonic() - began
+
+
+def held() -> dict[str, int]:
+    """The most bytes that tensors took on the GPU, and that the process did."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"used": 0, "allocated": 0}
+    # Beside the allocator's own there is the driver's context.
+    free, total = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()
+    return {
+        "used": torch.cuda.max_memory_reserved() + context,
+        "allocated": torch.cuda.max_memory_allocated(),
+    }
 
 
 def _silent(_: str) -> None:

@@ -49,8 +49,6 @@ def create_app(
     settings = settings or Settings.from_env(os.environ)
     logs.configure(settings.log_level)
     models = offered_models(settings)
-    if manager is None:
-        check_machine(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
@@ -89,6 +87,7 @@ def get_manager(settings: Settings) -> PipelineManager:
     global _manager
     with _manager_lock:
         if _manager is None:
+            check_machine(settings)
             _manager = PipelineManager(
                 lambda: _make_backend(settings),
                 max_queue=settings.max_queue,

@@ -66,6 +66,27 @@ class SizeRules:
             fitted[fitted.index(max(fitted))] -= self.multiple
         return fitted[0], fitted[1]
 
+    def choose(
+        self,
+        default: tuple[int, int],
+        asked: tuple[int | None, int | None],
+        param: str | None,
+    ) -> tuple[int, int]:
+        """(width, height) in pixels, what was not ``asked`` for by ``default``.
+        InvalidRequest tells the grid; ``param`` is what the caller calls a size, None
+        where width and height are parameters of their own."""
+        for side, own in zip(asked, ("width", "height"), strict=True):
+            if side is not None and not self.allows(side):
+                raise self._illegal(param or own, str(side))
+        width, height = asked[0] or default[0], asked[1] or default[1]
+        if width * height > self.max_pixels:
+            raise self._illegal(param or "width", f"{width}x{height}")
+        return width, height
+
+    def _illegal(self, param: str, got: str) -> InvalidRequest:
+        message = f"Invalid {param} '{got}'. Width and height must be {self}."
+        return InvalidRequest(message, param=param)
+
     def _snap(self, side: float) -> int:
         snapped = round(side / self.multiple) * self.multiple
         low = math.ceil(self.minimum / self.multiple) * self.multiple
@@ -98,6 +119,32 @@ class TaskInfo:
     prompt: str = ""
     loras: tuple[Lora, ...] = ()
     arguments: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def check(self, images: int, negative_prompt: str | None) -> None:
+        """InvalidRequest names what the task cannot honour of these."""
+        if images > self.max_images:
+            raise InvalidRequest(
+                f"This model takes at most {self.max_images} input image"
+                f"{'s' if self.max_images > 1 else ''}, but got {images}.",
+                param="image",
+            )
+        if negative_prompt and not self.negative_prompt:
+            raise InvalidRequest(
+                "This model takes no negative_prompt.", param="negative_prompt"
+            )
+
+    def choose_guidance(self, asked: float | None) -> float | None:
+        """The scale to work with, None where guidance plays no part; InvalidRequest
+        where one is asked for all the same."""
+        if self.guidance_parameter is not None:
+            return self.guidance_scale if asked is None else asked
+        if asked is not None and asked != self.guidance_scale:
+            raise InvalidRequest(
+                "This model is distilled: guidance plays no part, leave "
+                "guidance_scale out.",
+                param="guidance_scale",
+            )
+        return None
 
 
 @dataclass(frozen=True, slots=True)

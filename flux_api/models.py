@@ -103,6 +103,15 @@ def _klein_base(name: str, licence: str, description: str) -> ModelInfo:
     )
 
 
+_FLUX1_EDIT = TaskInfo(
+    pipeline="FluxKontextPipeline",
+    base_model=f"{_BFL}/FLUX.1-Kontext-dev",
+    num_inference_steps=28,
+    guidance_scale=2.5,
+    guidance_parameter="guidance_scale",
+)
+
+
 def _flux1() -> ModelInfo:
     generate = TaskInfo(
         pipeline="FluxPipeline",
@@ -129,22 +138,16 @@ def _flux1() -> ModelInfo:
         },
         tasks={
             "generate": generate,
-            "edit": TaskInfo(
-                pipeline="FluxKontextPipeline",
-                base_model=f"{_BFL}/FLUX.1-Kontext-dev",
-                num_inference_steps=28,
-                guidance_scale=2.5,
-                guidance_parameter="guidance_scale",
-            ),
+            "edit": _FLUX1_EDIT,
             "variation": replace(
                 generate, prior=f"{_BFL}/FLUX.1-Redux-dev", guidance_scale=2.5
             ),
-            "inpaint": TaskInfo(
+            "inpaint": replace(
+                _FLUX1_EDIT,
                 pipeline="FluxFillPipeline",
                 base_model=f"{_BFL}/FLUX.1-Fill-dev",
                 num_inference_steps=50,
                 guidance_scale=30.0,
-                guidance_parameter="guidance_scale",
             ),
         },
     )

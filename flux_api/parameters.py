@@ -16,7 +16,7 @@ from flux_api.model_info import merge_loras
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from flux_api.model_info import ModelInfo, SizeRules, TaskInfo
+    from flux_api.model_info import ModelInfo
 
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
@@ -195,18 +195,9 @@ def complete_request(
     ``lora_names`` are the registered LoRAs beside the set's own).
     """
     task = model.task(mode, masked=mask_image is not None)
-    if len(images) > task.max_images:
-        raise InvalidRequest(
-            f"This model takes at most {task.max_images} input image"
-            f"{'s' if task.max_images > 1 else ''}, but got {len(images)}.",
-            param="image",
-        )
-    if negative_prompt and not task.negative_prompt:
-        raise InvalidRequest(
-            "This model takes no negative_prompt.", param="negative_prompt"
-        )
+    task.check(len(images), negative_prompt)
     default = model.sizes.fit(images[0].size) if images else model.sizes.default
-    size = _choose_size(model.sizes, default, width, height, size_param)
+    size = model.sizes.choose(default, (width, height), size_param)
     return ImageRequest(
         mode=mode,
         model=name,
@@ -217,46 +208,10 @@ def complete_request(
         width=size[0],
         height=size[1],
         num_inference_steps=num_inference_steps or task.num_inference_steps,
-        guidance_scale=_choose_guidance(task, guidance_scale),
+        guidance_scale=task.choose_guidance(guidance_scale),
         strength=task.strength,
         num_images_per_prompt=num_images_per_prompt,
         seed=secrets.randbits(32) if seed is None else seed % SEED_MODULUS,
         loras=merge_loras(task.loras, loras, model.lora_files.keys() | lora_names),
         partial_images=partial_images,
     )
-
-
-def _choose_guidance(task: TaskInfo, asked: float | None) -> float | None:
-    """The scale to work with, None where guidance plays no part."""
-    if task.guidance_parameter is not None:
-        return task.guidance_scale if asked is None else asked
-    if asked is not None and asked != task.guidance_scale:
-        raise InvalidRequest(
-            "This model is distilled: guidance plays no part, leave "
-            "guidance_scale out.",
-            param="guidance_scale",
-        )
-    return None
-
-
-def _choose_size(
-    rules: SizeRules,
-    default: tuple[int, int],
-    width: int | None,
-    height: int | None,
-    size_param: str | None,
-) -> tuple[int, int]:
-    """(width, height) in pixels, what was not asked for by ``default``."""
-    for side, param in ((width, "width"), (height, "height")):
-        if side is not None and not rules.allows(side):
-            got = f"{width}x{height}" if size_param else str(side)
-            raise _illegal_size(size_param or param, got, rules)
-    size = width or default[0], height or default[1]
-    if size[0] * size[1] > rules.max_pixels:
-        raise _illegal_size(size_param or "width", f"{size[0]}x{size[1]}", rules)
-    return size
-
-
-def _illegal_size(param: str, got: str, rules: SizeRules) -> InvalidRequest:
-    message = f"Invalid {param} '{got}'. Width and height must be {rules}."
-    return InvalidRequest(message, param=param)
