@@ -6,10 +6,12 @@ included; what concerns the API alone is in ``post_worker_init``.
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import signal
 
+import gunicorn.util
 from gunicorn.glogging import Logger
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -18,8 +20,33 @@ JsonFormatter = runpy.run_path(os.path.join(HERE, "flux_api", "logs.py"))[
 ]
 
 
+def write_error(sock, status, reason, _message):
+    """gunicorn's answer to HTTP that is none, as JSON; the message would repeat it."""
+    kind = "server_error" if status == 500 else "invalid_request_error"
+    code = "internal_error" if status == 500 else "invalid_request"
+    error = {"message": f"{reason}.", "type": kind, "param": None, "code": code}
+    body = json.dumps({"error": error})
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    gunicorn.util.write_nonblock(sock, (head + body).encode("ascii"))
+
+
+gunicorn.util.write_error = write_error
+
+
 class JsonLogger(Logger):
     """gunicorn's own lines in the form of the application's."""
+
+    def warning(self, msg, *args, **kwargs):
+        """Without the line or header that was wrong: a token may be in it."""
+        if msg.startswith("Invalid request from ip="):
+            msg = ": ".join(msg.split(": ")[:2])
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg, *args, **kwargs):
+        """Without the query of the address."""
+        args = [str(arg).partition("?")[0] for arg in args]
+        super().exception(msg, *args, **kwargs)
 
     def setup(self, cfg):
         """Also when the configuration is read again."""

@@ -397,6 +397,18 @@ RAW = {
     ),
     "nul-in-a-header": (b"GET / HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400),
     "no-http": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n", (400, None)),
+    "token-in-a-broken-line": (
+        b"GET /?token=hidden-1 HTTP/x\r\nAuthorization: Bearer hidden-2\r\n\r\n",
+        400,
+    ),
+    "token-in-a-broken-header": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuth orization: Bearer hidden-3\r\n\r\n",
+        400,
+    ),
+    "token-in-a-wrong-value": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer hidden-4\0\r\n\r\n",
+        400,
+    ),
     "http-9": (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", (400, 505)),
     "long-line": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
     "large-header": (b"GET / HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
@@ -411,6 +423,9 @@ def test_broken_http_is_refused_by_the_server_itself(server, case):
     answers.append(answer.data)
     allowed = expected if isinstance(expected, tuple) else (expected,)
     assert answer.status in allowed, answer.data[:300]
+    if answer.status not in (200, None):
+        error = json.loads(answer.body)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
     assert not INSIDE.search(answer.data.decode("latin-1"))
     good_request_works(server)
 
@@ -621,8 +636,9 @@ def test_nothing_of_all_this_leaked(server):
     assert not INSIDE.search(b"\n".join(answers).decode("latin-1"))
     lines = [json.loads(line) for line in server.output.splitlines()]
     failures = [line for line in lines if line["level"] in ("error", "critical")]
-    assert failures == []
+    assert failures == [], failures
     assert "Traceback" not in server.output
     assert "a cat" not in server.output
+    assert "hidden" not in server.output
     # It is the process of the start that still serves.
     assert server.output.count("Booting worker") == 1

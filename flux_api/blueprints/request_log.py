@@ -34,7 +34,7 @@ def _follow(response: Response) -> Response:
     facts, began, job = _about_request(), g.began, g.get("submitted")
     if job is not None:
         facts |= _about_job(job, prompts=context().settings.log_prompts)
-    probe = request.blueprint == "service" and response.status_code < 500
+    level = _level_of(request.blueprint, response.status_code)
     counted = _Counted(response.response) if response.is_streamed else None
     if counted is not None:
         response.response = counted
@@ -48,13 +48,19 @@ def _follow(response: Response) -> Response:
         )
         if job is not None:
             facts.update(_outcome_of(job))
-        level = logging.ERROR if status >= 500 else logging.INFO
         fields = {name: fact for name, fact in facts.items() if fact is not None}
-        logger.log(
-            logging.DEBUG if probe else level, "request", extra={"fields": fields}
-        )
+        logger.log(level, "request", extra={"fields": fields})
 
     return response
+
+
+def _level_of(blueprint: str | None, status: int) -> int:
+    """Probes come all the time, and 503 says that one has to wait."""
+    if blueprint == "service":
+        return logging.DEBUG
+    if status == 503:
+        return logging.WARNING
+    return logging.ERROR if status >= 500 else logging.INFO
 
 
 def _about_request() -> dict[str, Any]:
