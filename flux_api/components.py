@@ -180,7 +180,9 @@ def _load_modular(
     parts: dict[str, Any] = {}
     for name, (folder, subfolder) in places.items():
         kind = wanted[name].type_hint
-        if kind is transformers.AutoProcessor:
+        if name == "prompt_upsampler_processor":
+            parts[name] = TextProcessor.load_with_images(folder / subfolder)
+        elif kind is transformers.AutoProcessor:
             parts[name] = TextProcessor.load(folder / subfolder)
         elif kind is not None and issubclass(kind, torch.nn.Module):
             where = folder / subfolder

@@ -24,15 +24,19 @@ class TextProcessor:
 
     @classmethod
     def load(cls, folder: Path) -> TextProcessor:
-        """The processor saved in ``folder``."""
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        if not (folder / "preprocessor_config.json").is_file():
-            return cls(tokenizer)
+        """The processor saved in ``folder``, for texts."""
+        return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+
+    @classmethod
+    def load_with_images(cls, folder: Path) -> TextProcessor:
+        """The processor of a Qwen model saved in ``folder``, for texts and pictures."""
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
             Qwen2VLImageProcessorPil,
         )
 
-        return cls(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(folder))
+        made = cls.load(folder)
+        made._images = Qwen2VLImageProcessorPil.from_pretrained(folder)
+        return made
 
     def apply_chat_template(self, chat: Any, **options: Any) -> Any:
         """As the tokenizer's; the pictures of ``chat``, parts of the type "image", go

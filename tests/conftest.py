@@ -54,3 +54,21 @@ def fake_multi():
 def png():
     """PNG bytes, 96x64."""
     return make_png()
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """One server that offers every set over tiny random checkpoints, keeps two of them
+    in memory, and knows LoRAs; ``lora_folder`` is where they lie."""
+    from tiny_sets import BASES, write_loras, write_sets
+
+    folder = tmp_path_factory.mktemp("sets")
+    settings = {
+        "MODEL_INFO": write_sets(folder),
+        "FLUX_MODELS": ",".join(["tiny", *BASES]),
+        "FLUX_MAX_LOADED": 2,
+        "FLUX_LORA_DIR": write_loras(folder / "loras"),
+    }
+    with run_api(**settings) as server:
+        server.lora_folder = folder / "loras"
+        yield server.wait_ready()

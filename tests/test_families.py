@@ -10,25 +10,11 @@ import pytest
 import requests
 from pictures import make_png
 from PIL import Image
-from servers import run_api
-from tiny_sets import BASES, write_sets
+from tiny_sets import BASES
 
 from flux_api.models import MODEL_INFO
 
 CASES = [(name, task) for name, info in MODEL_INFO.items() for task in info.tasks]
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory):
-    """One server that offers every set and keeps two of them in memory."""
-    file = write_sets(tmp_path_factory.mktemp("sets"))
-    settings = {
-        "MODEL_INFO": file,
-        "FLUX_MODELS": ",".join(["tiny", *BASES]),
-        "FLUX_MAX_LOADED": 2,
-    }
-    with run_api(**settings) as server:
-        yield server.wait_ready()
 
 
 def make_mask(size=(96, 64), box=(16, 16, 48, 48)):
@@ -113,24 +99,6 @@ def test_redux_draws_what_it_sees(families):
     orange = draw(families, "flux1", "variation")[1]
     green = draw(families, "flux1", "variation", images=[make_png(color="green")])[1]
     assert (orange != green).any()
-
-
-def test_defaults_are_those_of_the_set(families):
-    url = f"{families.url}/process"
-    form = {"prompt": "a star", "width": 64, "height": 64, "seed": 1}
-    for name, steps, guidance in (
-        ("klein-4b", 4, None),
-        ("klein-base-4b", 50, 4.0),
-        ("flux1", 8, 3.5),
-        ("schnell", 4, None),
-        ("flux3-klein-direct", 16, None),
-    ):
-        body = requests.post(url, data=form | {"model": name}, timeout=120).json()
-        assert (body["num_inference_steps"], body["guidance_scale"]) == (
-            steps,
-            guidance,
-        )
-        assert body["model"] == name
 
 
 def test_guidance_counts_where_a_model_has_it(families):

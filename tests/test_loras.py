@@ -9,31 +9,9 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from servers import run_api
-from tiny_sets import write_bad_loras, write_lora, write_sets
+from tiny_sets import BAD_LORAS, write_lora
 
-SETS = ("flux1", "klein-4b", "flux3-klein-direct")
 FAMILIES = {"flux1": "flux1", "klein-4b": "klein", "flux3-klein-direct": "flux3"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """FLUX_LORA_DIR with two LoRAs a family, and files that are none."""
-    folder = tmp_path_factory.mktemp("loras")
-    for family in FAMILIES.values():
-        write_lora(folder / f"{family}.a.safetensors", family=family, seed=11)
-        write_lora(folder / f"{family}.b.safetensors", family=family, rank=4, seed=12)
-    bad = write_bad_loras(folder, folder / "flux1.a.safetensors", folder / "TRACES")
-    return folder, bad
-
-
-@pytest.fixture(scope="module")
-def server(folder, tmp_path_factory):
-    """A server with three families and the folder."""
-    file = write_sets(tmp_path_factory.mktemp("sets"), SETS)
-    settings = {"MODEL_INFO": file, "FLUX_MODELS": ",".join(SETS)}
-    with run_api(FLUX_LORA_DIR=folder[0], FLUX_MAX_LOADED=3, **settings) as server:
-        yield server.wait_ready()
 
 
 def draw(server, model, loras=None, **values):
@@ -53,90 +31,89 @@ def weights(loras):
     return {lora["name"]: lora["adapter_weight"] for lora in loras}
 
 
-@pytest.mark.parametrize("model", SETS)
-def test_a_then_b_then_none_leaves_no_trace(server, model):
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_then_b_then_none_leaves_no_trace(families, model):
     family = FAMILIES[model]
-    before, _ = draw(server, model)
-    with_a, applied = draw(server, model, f"{family}.a:0.8")
+    before, _ = draw(families, model)
+    with_a, applied = draw(families, model, f"{family}.a:0.8")
     assert weights(applied)[f"{family}.a"] == 0.8
-    with_b, _ = draw(server, model, json.dumps([{"name": f"{family}.b"}]))
-    both, applied = draw(server, model, f"{family}.a:0.8,{family}.b:1")
-    after, _ = draw(server, model)
+    with_b, _ = draw(families, model, json.dumps([{"name": f"{family}.b"}]))
+    both, applied = draw(families, model, f"{family}.a:0.8,{family}.b:1")
+    after, _ = draw(families, model)
     assert (before == after).all()
     different = [before, with_a, with_b, both]
     for index, one in enumerate(different):
         for other in different[index + 1 :]:
             assert (one != other).any()
-    again, _ = draw(server, model, f"{family}.a:0.8")
+    again, _ = draw(families, model, f"{family}.a:0.8")
     assert (again == with_a).all()
 
 
-def test_weights_count_and_zero_is_none(server):
-    none, _ = draw(server, "klein-4b")
-    assert (draw(server, "klein-4b", "klein.a:0")[0] == none).all()
-    weak, strong = (draw(server, "klein-4b", f"klein.a:{w}")[0] for w in (0.5, 2))
+def test_weights_count_and_zero_is_none(families):
+    none, _ = draw(families, "klein-4b")
+    assert (draw(families, "klein-4b", "klein.a:0")[0] == none).all()
+    weak, strong = (draw(families, "klein-4b", f"klein.a:{w}")[0] for w in (0.5, 2))
     assert (weak != strong).any()
 
 
-def test_the_sets_own_lora_is_applied_and_can_be_weighed(server):
-    own, applied = draw(server, "flux1")
+def test_the_sets_own_lora_is_applied_and_can_be_weighed(families):
+    own, applied = draw(families, "flux1")
     assert weights(applied) == {"turbo-alpha": 1.0}
-    off, applied = draw(server, "flux1", "turbo-alpha:0")
+    off, applied = draw(families, "flux1", "turbo-alpha:0")
     assert weights(applied) == {"turbo-alpha": 0.0}
     assert (own != off).any()
-    more, applied = draw(server, "flux1", "flux1.a")
+    more, applied = draw(families, "flux1", "flux1.a")
     assert weights(applied) == {"turbo-alpha": 1.0, "flux1.a": 1.0}
-    assert (draw(server, "flux1")[0] == own).all()
+    assert (draw(families, "flux1")[0] == own).all()
 
 
-def test_the_other_api_takes_loras_too(server):
-    url = f"{server.url}/v1/images/generations"
+def test_the_other_api_takes_loras_too(families):
+    url = f"{families.url}/v1/images/generations"
     values = {"prompt": "a duck", "size": "64x64", "model": "klein-4b", "seed": 1}
     values["loras"] = [{"name": "klein.a", "adapter_weight": 0.8}]
     body = requests.post(url, json=values, timeout=60).json()
     assert body["loras"] == values["loras"]
 
 
-def test_wrong_files_are_refused_and_leave_nothing_behind(server, folder):
-    path, bad = folder
-    before, _ = draw(server, "flux1")
+def test_wrong_files_are_refused_and_leave_nothing_behind(families):
+    before, _ = draw(families, "flux1")
     form = {"prompt": "a duck", "width": 64, "height": 64, "model": "flux1"}
     form["num_inference_steps"] = 2
-    for name in bad:
+    for name in BAD_LORAS:
         answer = requests.post(
-            f"{server.url}/process",
+            f"{families.url}/process",
             data=form | {"loras": f"{name},flux1.a"},
             timeout=60,
         )
         assert answer.status_code == 400, name
         assert name in answer.json()["error"]
-        assert (draw(server, "flux1")[0] == before).all(), name
-    assert not (path / "TRACES").exists(), "a pickle was run"
+        assert (draw(families, "flux1")[0] == before).all(), name
+    assert not (families.lora_folder / "TRACES").exists(), "a pickle was run"
 
 
 @pytest.mark.parametrize(
     "name", ["beside", "beside.bin", "link", "nobody", "../loras/flux1.a", "klein.a/"]
 )
-def test_only_registered_names_are_known(server, name):
+def test_only_registered_names_are_known(families, name):
     form = {"prompt": "a duck", "model": "flux1", "loras": name}
-    answer = requests.post(f"{server.url}/process", data=form, timeout=60)
+    answer = requests.post(f"{families.url}/process", data=form, timeout=60)
     assert answer.status_code == 400
 
 
-def test_a_lora_of_another_family_is_refused(server):
-    before, _ = draw(server, "klein-4b")
+def test_a_lora_of_another_family_is_refused(families):
+    before, _ = draw(families, "klein-4b")
     form = {"prompt": "a duck", "width": 64, "height": 64, "num_inference_steps": 2}
     for model, name in (("klein-4b", "flux1.a"), ("flux1", "klein.a")):
         answer = requests.post(
-            f"{server.url}/process",
+            f"{families.url}/process",
             data=form | {"model": model, "loras": name},
             timeout=60,
         )
         assert answer.status_code == 400, answer.text
         assert "does not fit" in answer.json()["error"]
-    assert (draw(server, "klein-4b")[0] == before).all()
+    assert (draw(families, "klein-4b")[0] == before).all()
 
 
-def test_files_can_be_added_while_it_runs(server, folder):
-    write_lora(folder[0] / "late.safetensors", family="klein", seed=20)
-    assert weights(draw(server, "klein-4b", "late")[1]) == {"late": 1.0}
+def test_files_can_be_added_while_it_runs(families):
+    write_lora(families.lora_folder / "late.safetensors", family="klein", seed=20)
+    assert weights(draw(families, "klein-4b", "late")[1]) == {"late": 1.0}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import requests
 from pictures import make_png
-from servers import run_api
+from servers import ROOT, run_api
 from wire import generate, post
 
 from flux_api import offered_models
 from flux_api.config import BadSetting, Settings
 from flux_api.core import Lora
 from flux_api.errors import InvalidRequest
-from flux_api.model_file import load_models
+from flux_api.model_file import _MODEL_KEYS, _TASK_KEYS, load_models
 from flux_api.model_info import SizeRules
 from flux_api.models import MODEL_INFO
 from flux_api.parameters import parse_loras
@@ -91,6 +93,24 @@ def test_default_guidance_of_a_distilled_set_is_accepted(offered, name, default)
     assert answer.status_code == 200
     assert answer.json()["guidance_scale"] is None
     assert answer.json()["model"] == answer.headers["X-Flux-Model"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "guidance"),
+    [
+        ("klein-4b", 4, None),
+        ("klein-9b-kv", 4, None),
+        ("flux2-dev", 28, 4.0),
+        ("flux1", 8, 3.5),
+        ("schnell", 4, None),
+        ("flux3-klein", 16, None),
+    ],
+)
+def test_defaults_are_those_of_the_set(offered, name, steps, guidance):
+    form = {"prompt": "a star", "model": name}
+    body = requests.post(f"{offered.url}/process", data=form, timeout=30).json()
+    assert (body["num_inference_steps"], body["guidance_scale"]) == (steps, guidance)
+    assert (body["width"], body["height"]) == (1024, 1024)
 
 
 def test_strict_models_refuse_unknown_names():
@@ -228,6 +248,18 @@ def test_the_file_is_refused_with_the_key_that_is_wrong(tmp_path, text, key):
 def test_the_file_is_refused_with_the_line_of_a_slip(tmp_path):
     with pytest.raises(BadSetting, match="line 2"):
         read(tmp_path, "[tiny]\nbase_model = \n")
+
+
+def test_the_page_about_models_says_what_is_so(tmp_path):
+    page = (ROOT / "docs" / "models.md").read_text()
+    example = re.findall(r"```toml\n(.*?)```", page, re.S)
+    models = read(tmp_path, example[0])
+    assert models["sketches"].tasks["generate"].loras == (Lora("pencil", 0.8),)
+    assert models["flux3-klein"].skip_blocks == ("prompt_upsampler",)
+    for name in MODEL_INFO:
+        assert f"| `{name}` |" in page
+    for key in (*_MODEL_KEYS.keys() - {"loras", "tasks"}, *_TASK_KEYS):
+        assert f"`{key}`" in page, key
 
 
 # -- values ---------------------------------------------------------------------------

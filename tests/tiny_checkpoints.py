@@ -293,6 +293,10 @@ class Flux2Dev:
         path = Path(folder, "model_index.json")
         index = read_json(path) | {"tokenizer": ["transformers", "PixtralProcessor"]}
         path.write_text(json.dumps(index))
+        named = {"image_processor_type": "PixtralImageProcessor", "patch_size": 14}
+        Path(folder, "tokenizer", "preprocessor_config.json").write_text(
+            json.dumps(named)
+        )
 
 
 def _flux2_dev():

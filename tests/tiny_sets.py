@@ -72,10 +72,17 @@ def write_lora(path, *, family="flux1", rank=2, seed=0):
     return path
 
 
-def write_bad_loras(folder, good, traces):
-    """Files that are no LoRAs for this family, beside the good one ``good``; a pickle
-    that is ever loaded leaves the file ``traces``."""
-    folder = Path(folder)
+BAD_LORAS = ("pickle", "corrupt", "shapes", "strange", "norms", "weights")
+
+
+def write_loras(folder):
+    """Two LoRAs a family, and files that are none; a pickle that is ever loaded leaves
+    the file TRACES there. Gives the folder."""
+    folder.mkdir()
+    for family in ("flux1", "klein", "flux3"):
+        write_lora(folder / f"{family}.a.safetensors", family=family, seed=11)
+        write_lora(folder / f"{family}.b.safetensors", family=family, rank=4, seed=12)
+    good, traces = folder / "flux1.a.safetensors", folder / "TRACES"
     (folder / "pickle.safetensors").write_bytes(pickle.dumps(Payload(traces)))
     # diffusers falls back to a pickle where it may choose the format itself.
     (folder / "beside.bin").write_bytes(pickle.dumps(Payload(traces)))
@@ -95,7 +102,7 @@ def write_bad_loras(folder, good, traces):
     first = next(iter(tensors.values()))
     save_file({"weights": first}, folder / "weights.safetensors")
     (folder / "link.safetensors").symlink_to("/etc/hostname")
-    return ("pickle", "corrupt", "shapes", "strange", "norms", "weights")
+    return folder
 
 
 class Payload:
