@@ -15,7 +15,7 @@ from diffusers import (
 )
 from PIL import Image
 
-STEPS, GUIDANCE, EDIT_GUIDANCE, STRENGTH = 12, 2.0, 2.0, 0.6
+STEPS, GUIDANCE, EDIT_GUIDANCE, STRENGTH = 12, 3.5, 2.0, 0.6
 BATCH = 16
 
 

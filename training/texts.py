@@ -55,6 +55,23 @@ SCENES = (
     "{} please",
     "{} on white",
 )
+# Words that change nothing, so that the model learns to look past what it doesn't know.
+FILLERS = (
+    *("great", "lovely", "tiny", "big", "pretty", "funny", "cool", "amazing", "little"),
+    *("plain", "modern", "classic", "colorful", "detailed", "crisp", "fancy", "neat"),
+    *("graphic", "vector", "logo", "picture", "drawing", "design", "artwork", "sketch"),
+    *(
+        "avatar",
+        "badge",
+        "doodle",
+        "isolated",
+        "high quality",
+        "best",
+        "new",
+        "friendly",
+    ),
+    *("for kids", "for a card", "for my blog", "in the middle", "by itself", "alone"),
+)
 STYLED = (
     "{what} in {style} style",
     "{what}, {style} style",
@@ -141,8 +158,20 @@ class Writer:
                 what = pick(STYLED).format(what=what, style=pick(STYLES[style]))
             if kind in CAPTION_OPS:
                 what += pick((", ", " ")) + pick(CAPTION_OPS[kind]).format(c=colour)
+            if self.random.random() < 0.35:
+                what = self._padded(what)
             if clean(what) not in self.forbidden:
                 return clean(what)
+
+    def _padded(self, what: str) -> str:
+        """Return a caption with words that say nothing, known or made up."""
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        made_up = "".join(self.random.choices(letters, k=self.random.randint(3, 7)))
+        words = [*self.random.sample(FILLERS, 2), made_up]
+        first, second = self.random.sample(words, 2)
+        frames = ("{f} {w}", "{w} {f}", "{w}, {f}", "{w} {f} {s}", "{w}, {f} and {s}")
+        frames += ("a {f} {w} {s}", "{f} {s} {w}", "{f} {s} of a {w}")
+        return self.random.choice(frames).format(w=what, f=first, s=second)
 
     def instruction(self, kind: str, **words: str) -> str:
         """Return one wording of an edit; words are c(olour), s(tyle), n(ame)."""
