@@ -19,7 +19,6 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 HERE = Path(__file__).resolve().parent
-STOP_SECONDS = 320.0
 _open = build_opener(ProxyHandler({})).open
 
 
@@ -120,8 +119,8 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
         for process in reversed(processes):
             if process.poll() is None:
                 process.terminate()
-            process.wait(STOP_SECONDS)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            process.wait()
+    except KeyboardInterrupt:
         for process in processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

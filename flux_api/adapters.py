@@ -32,9 +32,13 @@ class Adapters:
         self._own = dict(own)
         self._find = find
         self._applied: tuple[Lora, ...] = ()
-        for name, path in own.items():
-            self._load(name, path)
-        self._switch(())
+        try:
+            for name, path in own.items():
+                self._load(name, path)
+            self._switch(())
+        except BaseException:
+            self._forget(self._loaded())
+            raise
 
     def apply(self, loras: tuple[Lora, ...]) -> None:
         """Work with exactly ``loras`` from now on. InvalidRequest where a file cannot

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult, PartialImage
+from flux_api.device import free_memory
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.gate import Turn, pipeline_view
 from flux_api.jobs import ImageTask
-from flux_api.loading import ModelSets, Ready, free_memory
+from flux_api.loading import ModelSets, Ready
 from flux_api.manager import BackendBroken
-from flux_api.model_info import ModelInfo, task_name
+from flux_api.model_info import ModelInfo, Task, task_name
 from flux_api.pipeline_call import PipelineCall
 from flux_api.placement import Placement, choose_device
 
@@ -62,9 +63,12 @@ class DiffusersBackend:
     def load(self, say: Callable[[str], None]) -> None:
         """Load the default set; raises when it cannot."""
         info = self._models[self._default]
-        loaded = self.sets.use(self._default, say)
         task = next(iter(info.tasks))
-        loaded.ready(task, info.tasks[task].loras, say)
+        try:
+            loaded = self.sets.use(self._default, say)
+            loaded.ready(task, info.tasks[task].loras, say)
+        except torch.AcceleratorError as error:
+            raise BackendBroken(type(error).__name__) from error
         if self._batch_tokens is None:
             self._batch_tokens = default_batch_tokens(
                 self._device, loaded.transformer_parameters
@@ -108,20 +112,36 @@ class DiffusersBackend:
     def run(self, task: ImageTask) -> ImageResult:
         """One picture of ``task``: PipelineFailed when it is not fit to deliver,
         InsufficientStorage or Unavailable when the device's memory is too small."""
-        request = task.job.request
+        try:
+            return self._draw(task)
+        except torch.AcceleratorError as error:
+            raise BackendBroken(type(error).__name__) from error
+
+    def _draw(self, task: ImageTask) -> ImageResult:
+        request = task.request
         seed = request.seed_of(task.index)
         info = self._models[request.model]
         masked = request.mask_image is not None
         call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
         name = task_name(request.mode, masked=masked)
         with self._turn.taken():
-            with task.loading():
-                loaded = self.sets.use(request.model, logger.info)
-                ready = loaded.ready(name, request.loras, logger.info)
-            pixels = self._try_twice(ready, call, task)
+            task.check()
+            pixels = self._try_twice(self._ready(task, name), call, task)
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         return call.deliver(Image.fromarray(pixels), seed)
+
+    def _ready(self, task: ImageTask, name: Task) -> Ready:
+        try:
+            with task.loading():
+                loaded = self.sets.use(task.request.model, logger.info)
+                return loaded.ready(name, task.request.loras, logger.info)
+        except torch.OutOfMemoryError:
+            logger.warning("job %s: out of memory while loading", task.job.id)
+        # Outside the handler: its traceback would keep the tensors alive.
+        free_memory()
+        message = "The device's memory is too small for what this request needs."
+        raise Unavailable(message, retry_after=30)
 
     def _try_twice(
         self, ready: Ready, call: PipelineCall, task: ImageTask
@@ -139,8 +159,7 @@ class DiffusersBackend:
         # Outside the handler: its traceback would keep the tensors alive.
         free_memory()
         try:
-            with tiled(ready.pipeline.vae):
-                return self._call(ready, call, task)
+            return self._call(ready, call, task, vae=tiled(ready.pipeline.vae))
         except torch.OutOfMemoryError:
             pass
         free_memory()
@@ -151,20 +170,25 @@ class DiffusersBackend:
         raise InsufficientStorage("This picture is too large for the device's memory.")
 
     def _call(
-        self, ready: Ready, call: PipelineCall, task: ImageTask
+        self, ready: Ready, call: PipelineCall, task: ImageTask, *, vae: Any = None
     ) -> np.ndarray[Any, Any] | None:
-        """One run, uint8 (height, width, 3); None when it is NaN or all black."""
+        """One run, uint8 (height, width, 3); None when it is NaN or all black. ``vae``
+        works in place of the pipeline's own."""
         check = call.check_of(ready.pipeline, task)
         view, gate = pipeline_view(ready.pipeline, self._turn, check)
+        if vae is not None:
+            object.__setattr__(view, "vae", vae)
 
         def on_step_end(
             pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
             total = pipe.num_timesteps
-            number = preview_due(step + 1, total, task.job.request.partial_images)
+            number = preview_due(step + 1, total, task.request.partial_images)
             if number is not None and gate.velocity is not None:
                 latents = tensors["latents"]
-                sigma = view.scheduler.sigmas[step + 1].to(latents.device)
+                # The scheduler has stepped on; img2img begins in the middle of it.
+                sigma = view.scheduler.sigmas[view.scheduler.step_index]
+                sigma = sigma.to(latents.device)
                 clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
                 image = ready.preview.draw(clean[0], *call.token_grid)
                 preview = call.deliver_preview(image)
@@ -175,8 +199,6 @@ class DiffusersBackend:
 
         try:
             return to_pixels(call.run(view, ready.prior, on_step_end))
-        except torch.AcceleratorError as error:
-            raise BackendBroken(type(error).__name__) from error
         finally:
             # A run that was stopped in the middle leaves its model on the device.
             ready.release()
@@ -199,19 +221,13 @@ def preview_due(step: int, total: int, wanted: int) -> int | None:
     return None
 
 
-@contextmanager
-def tiled(vae: Any) -> Iterator[None]:
-    """``vae`` working in tiles and slices: less memory, slightly other pixels."""
-    if vae.use_tiling:  # the set's own choice
-        yield
-        return
-    vae.enable_tiling()
-    vae.enable_slicing()
-    try:
-        yield
-    finally:
-        vae.disable_tiling()
-        vae.disable_slicing()
+def tiled(vae: Any) -> Any:
+    """``vae`` over the same weights, working in tiles and slices: less memory, slightly
+    other pixels."""
+    view = copy.copy(vae)
+    view.enable_tiling()
+    view.enable_slicing()
+    return view
 
 
 def others_hold_memory() -> bool:

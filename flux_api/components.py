@@ -62,7 +62,7 @@ def load(
             f"{short_name(source)} does not fit into the GPU's memory; "
             f"'python -m flux_api doctor' says what does"
         ) from None
-    except ModelMissing:
+    except (ModelMissing, torch.AcceleratorError):
         raise
     except _UNREADABLE as error:
         logger.error("loading %s failed", short_name(source), exc_info=error)

@@ -21,7 +21,8 @@ class FairQueue:
         """Queue every picture of ``job``, behind its caller's others."""
         queue = self._queues.setdefault(job.caller, deque())
         queue.extend(
-            ImageTask(job, i) for i in range(job.request.num_images_per_prompt)
+            ImageTask(job, index, job.request)
+            for index in range(job.request.num_images_per_prompt)
         )
 
     def head(self) -> ImageTask | None:
@@ -38,6 +39,24 @@ class FairQueue:
         """Remove ``task``, the head; its caller goes to the end of the round."""
         self._queues[task.job.caller].popleft()
         self._queues.move_to_end(task.job.caller)
+
+    def drop(self, job: Job) -> None:
+        """Forget the pictures of ``job``."""
+        queue = self._queues.get(job.caller, ())
+        kept = deque(task for task in queue if task.job is not job)
+        if kept:
+            self._queues[job.caller] = kept
+        else:
+            self._queues.pop(job.caller, None)
+
+    def alive(self) -> set[str]:
+        """The ids of the jobs that have not ended and of which a picture waits."""
+        return {
+            task.job.id
+            for queue in self._queues.values()
+            for task in queue
+            if task.job.outcome is None
+        }
 
     def jobs(self) -> list[Job]:
         """The jobs of which no picture has started, in the order in which they will."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from flux_api.device import free_memory
+
 
 class Turn:
     """The lock of the device, and the calls that wait for a shared forward."""
@@ -67,15 +69,19 @@ class Turn:
         calls = [call for call in self._calls if call.shape == first.shape]
         for call in calls:
             self._calls.remove(call)
+        too_large = False
         try:
             self._run_joined(calls)
         except torch.OutOfMemoryError:
-            # Together they are too large: one after the other, each for itself.
-            for call in calls:
-                self._run_alone(call)
+            too_large = True
         except Exception as error:  # each caller meets it in its own thread
             for call in calls:
                 call.error = error
+        if too_large:
+            # Outside the handler: its traceback holds the failed forward's tensors.
+            free_memory()
+            for call in calls:
+                self._run_alone(call)
         for call in calls:
             call.done = True
         self._lock.notify_all()

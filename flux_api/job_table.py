@@ -35,6 +35,10 @@ class JobTable:
             raise JobNotFound("There is no such job.", param="job_id")
         return job
 
+    def living(self) -> list[Job]:
+        """Every job that has not ended."""
+        return [job for job in self._jobs.values() if job.outcome is None]
+
     def alive(self, caller: str) -> int:
         """How many of ``caller``'s jobs have not ended."""
         return sum(

@@ -101,6 +101,8 @@ class Job:
     def finish_image(self, index: int, result: ImageResult) -> None:
         """Keep picture ``index``; the last one completes the job."""
         with self._changed:
+            if self._outcome() is not None:
+                return
             self._results[index] = result
             if len(self._results) < self.request.num_images_per_prompt:
                 return
@@ -163,10 +165,12 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class ImageTask:
-    """One picture of a job; ``beat`` is its last sign of life in monotonic seconds."""
+    """One picture of a job; ``request`` is the job's, whole for as long as the picture
+    is made, ``beat`` its last sign of life in monotonic seconds."""
 
     job: Job
     index: int
+    request: ImageRequest
     beat: float = 0.0
 
     def on_step(self, step: int, total: int) -> None:

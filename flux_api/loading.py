@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import logging
 import os
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 
 from flux_api import components
 from flux_api.adapters import Adapters
 from flux_api.core import Lora
+from flux_api.device import free_memory
 from flux_api.hub import Say, short_name
 from flux_api.lora_files import LoraFolder, find_set_lora
 from flux_api.model_info import ModelInfo, Task, TaskInfo
@@ -226,13 +225,6 @@ def share_components(pipeline: Any, pipeline_class: Any) -> Any:
     parts = {name: part for name, part in pipeline.components.items() if name in taken}
     options = {key: pipeline.config[key] for key in ("is_distilled",) if key in taken}
     return pipeline_class(**parts, **options)
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more, the device's cached memory too."""
-    gc.collect()
-    if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
 
 
 def _ignore(_: str) -> None:

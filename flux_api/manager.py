@@ -82,6 +82,7 @@ class PipelineManager:
         self._jobs = JobTable()
         self._seconds_per_image = 1.0
         self._started = False
+        self._draining = False
         self._not_ready: str | None = "starting"
 
     # -- readiness ---------------------------------------------------------------
@@ -89,7 +90,7 @@ class PipelineManager:
     @property
     def not_ready(self) -> str | None:
         """Why no request is taken at the moment, None when ready."""
-        return self._not_ready
+        return "shutting down" if self._draining else self._not_ready
 
     def start(self) -> None:
         """Begin loading in the background; later calls do nothing."""
@@ -101,7 +102,7 @@ class PipelineManager:
 
     def drain(self) -> None:
         """Take no new work; what is queued and running goes on."""
-        self._not_ready = "shutting down"
+        self._draining = True
 
     def _load(self) -> None:
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
@@ -116,28 +117,26 @@ class PipelineManager:
                 reason = getattr(error, "message", type(error).__name__)
                 logger.exception("loading failed, next try in %g s", pause)
                 self._not_ready = f"loading failed: {reason}"
-                time.sleep(pause)
+            # Outside the handler: its traceback holds what was loaded so far.
+            time.sleep(pause)
         self._backend = backend
         for number in range(backend.slots):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
         threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
-        with self._changed:
-            if self._not_ready != "shutting down":
-                self._not_ready = None
+        self._not_ready = None
         logger.info("ready")
 
     def _say(self, what: str) -> None:
         logger.info("%s", what)
-        if self._not_ready != "shutting down":
-            self._not_ready = what
+        self._not_ready = what
 
     # -- jobs --------------------------------------------------------------------
 
     def check_ready(self) -> None:
         """Unavailable, with the reason, when no request is taken at the moment."""
-        reason = self._not_ready
+        reason = self.not_ready
         if reason is not None:
             code = "model_loading" if "load" in reason or reason == "starting" else None
             raise Unavailable(f"Not ready: {reason}.", retry_after=5, code=code)
@@ -146,9 +145,9 @@ class PipelineManager:
         self, request: ImageRequest, *, caller: str = "", job_id: str | None = None
     ) -> Job:
         """Queue ``request`` for ``caller``. Unavailable, QueueFull or JobConflict."""
-        self.check_ready()
         job = Job(request, id=job_id or secrets.token_hex(16), caller=caller)
         with self._changed:
+            self.check_ready()
             self._check_room(caller)
             self._jobs.add(job)
             self._queue.add(job)
@@ -157,7 +156,8 @@ class PipelineManager:
         return job
 
     def _check_room(self, caller: str) -> None:
-        if len(self._queue.jobs()) >= self._max_queue:
+        running = {task.job.id for task in self._running}
+        if len(self._queue.alive() - running) >= self._max_queue:
             message = "Every place in the queue is taken."
             raise QueueFull(message, retry_after=self._estimate())
         alive = self._jobs.alive(caller)
@@ -181,6 +181,7 @@ class PipelineManager:
         else:
             job.fail(error)
         with self._changed:
+            self._queue.drop(job)
             self._tell_positions()
             self._changed.notify_all()
 
@@ -235,7 +236,7 @@ class PipelineManager:
                 if task is not None and (
                     not self._running
                     or self._backend.admits(
-                        task.job.request, [other.job.request for other in self._running]
+                        task.request, [other.request for other in self._running]
                     )
                 ):
                     self._queue.take(task)
@@ -252,33 +253,30 @@ class PipelineManager:
         except FluxError as error:
             task.job.fail(error)
         except BackendBroken as broken:
-            task.job.fail(Unavailable("The device failed; try again.", retry_after=30))
             self._give_up(broken)
         except Exception as error:  # a library's failure must not end the thread
             _log_failure(error, task)
             task.job.fail(PipelineFailed("The pipeline failed on this request."))
 
     def _watch(self) -> None:
-        """Notice a picture that shows no life for ``step_timeout`` seconds."""
+        """Notice that nothing shows life for ``step_timeout`` seconds. One picture
+        drives the device at a time, so the liveliest speaks for all that wait."""
         while True:
             time.sleep(min(1.0, self._step_timeout / 4))
-            now = time.monotonic()
             with self._changed:
-                stuck = [t for t in self._running if now - t.beat > self._step_timeout]
-            if stuck:
-                self._not_ready = "the pipeline hangs; restarting"
-                error = DeadlineExceeded("The pipeline made no progress.")
-                with self._changed:
-                    waiting = self._queue.jobs()
-                    running = [task.job for task in self._running]
-                for job in [*running, *waiting]:
-                    job.fail(error)
-                self._give_up(TimeoutError("no step within FLUX_STEP_TIMEOUT"))
+                beats = [task.beat for task in self._running]
+            if beats and time.monotonic() - max(beats) > self._step_timeout:
+                why = TimeoutError("no step within FLUX_STEP_TIMEOUT")
+                self._give_up(why, DeadlineExceeded("The pipeline made no progress."))
                 return
 
-    def _give_up(self, why: Exception) -> None:
-        """Leave the process once the answers are out; gunicorn starts another."""
-        self._not_ready = "the device failed; restarting"
+    def _give_up(self, why: Exception, answer: FluxError | None = None) -> None:
+        """Leave the process once every request is answered; gunicorn starts another."""
+        answer = answer or Unavailable("The device failed; try again.", retry_after=30)
+        with self._changed:
+            self._not_ready = "the pipeline hangs or the device failed; restarting"
+            for job in self._jobs.living():
+                job.fail(answer)
         logger.critical("restarting this worker: %s", why)
         time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
         faulthandler.dump_traceback(all_threads=True)
@@ -288,7 +286,7 @@ class PipelineManager:
 def _log_failure(error: Exception, task: ImageTask) -> None:
     """The traceback without the prompt, which some libraries put in their messages."""
     text = "".join(traceback.format_exception(error))
-    for prompt in (task.job.request.prompt, task.job.request.negative_prompt):
+    for prompt in (task.request.prompt, task.request.negative_prompt):
         if prompt:
             text = text.replace(prompt, "<prompt>")
     logger.error("job %s failed: %s", task.job.id, text)

@@ -71,7 +71,7 @@ class FakeBackend:
 
     def run(self, task):
         """One picture; its colour follows from the seed."""
-        made = task.job.request
+        made = task.request
         words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
         self._note(task)
         for step in range(made.num_inference_steps):
@@ -89,7 +89,7 @@ class FakeBackend:
         return ImageResult(Image.new("RGB", (made.width, made.height), color), seed)
 
     def _note(self, task):
-        made = task.job.request
+        made = task.request
         facts = {
             "mode": made.mode,
             "prompt": made.prompt,
@@ -126,7 +126,7 @@ class FakeBackend:
                 task.check()
 
     def _preview(self, task, step):
-        made = task.job.request
+        made = task.request
         wanted, total = made.partial_images, made.num_inference_steps
         due = {total * (i + 1) // (wanted + 1) for i in range(wanted)}
         if step in due:

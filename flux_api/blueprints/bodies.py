@@ -16,6 +16,8 @@ from flux_api.errors import InvalidRequest
 
 FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 _DEEPEST_JSON = 32
+# Brackets and commas; a long text has some, small values by the million block everyone.
+_LARGEST_JSON = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ class _InOrder(ImmutableMultiDict[str, Any]):
 
 
 def _read_form(request: Request) -> Body:
+    if request.mimetype != "multipart/form-data":
+        # Werkzeug counts the parts of multipart forms only.
+        most = request.max_form_parts or 0
+        if request.get_data().count(b"&") >= most:
+            raise InvalidRequest(f"The form has more than {most} fields.")
     request.parameter_storage_class = _InOrder
     # Reading `files` parses the whole form.
     files: ImmutableMultiDict[str, Any] = request.files
@@ -91,6 +98,8 @@ def _read_form(request: Request) -> Body:
 def _read_json(request: Request) -> dict[str, Any]:
     data = request.get_data(cache=False)
     _check_complete(request)
+    if sum(map(data.count, (b"[", b"{", b","))) > _LARGEST_JSON:
+        raise InvalidRequest("The JSON has too many values.")
     try:
         value = json.loads(data, parse_constant=_refuse_constant)
         if _depth(value) > _DEEPEST_JSON:

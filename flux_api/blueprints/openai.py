@@ -116,6 +116,7 @@ def _stream(here: Context, job: Job, output: Output, kind: Kind) -> Response:
     def cancel_unfinished() -> None:
         if job.outcome is None:
             here.manager.cancel(job)
+        job.release()
 
     headers = job_headers(job) | HEADERS
     response.headers.update({k: v for k, v in headers.items() if "Seconds" not in k})

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from flux_api.blueprints import Context
 from flux_api.blueprints.bodies import Body
-from flux_api.errors import ImageFetchFailed, InvalidRequest
+from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
 from flux_api.images import decode_base64, decode_data_url, decode_image, decode_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from flux_api.model_info import ModelInfo
+
 MAX_IMAGES = 16
+MAX_SUM_PIXELS = 80_000_000
 FETCH_SECONDS = 30.0
 
 _IMAGE_FIELD = re.compile(r"images?(\[[0-9]{0,3}\])?")
@@ -26,9 +29,9 @@ _REMOTE = re.compile(r"\s*https?:", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,3}")
 
 
-def decode_images(here: Context, body: Body) -> tuple[Image, ...]:
+def decode_images(here: Context, body: Body, model: ModelInfo) -> tuple[Image, ...]:
     """The pictures of ``image``, ``image[]``, ``image[N]`` and ``images`` together, in
-    the order of arrival."""
+    the order of arrival; more than ``model`` ever takes are not even decoded."""
     found = _find(here, body, _IMAGE_FIELD, "image", MAX_IMAGES)
     if not found:
         raise InvalidRequest(
@@ -36,7 +39,14 @@ def decode_images(here: Context, body: Body) -> tuple[Image, ...]:
             param="image",
             code="missing_required_parameter",
         )
-    return tuple(decode_image(data, param="image") for data in found)
+    max(model.tasks.values(), key=lambda row: row.max_images).check(len(found), None)
+    images: list[Image] = []
+    for data in found:
+        images.append(decode_image(data, param="image"))
+        if sum(image.width * image.height for image in images) > MAX_SUM_PIXELS:
+            message = "The input images are too large together: send smaller ones."
+            raise InvalidImage(message, param="image")
+    return tuple(images)
 
 
 def decode_one_mask(here: Context, body: Body, first: Image) -> Image | None:

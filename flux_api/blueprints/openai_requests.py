@@ -75,7 +75,7 @@ def parse_request(
     images: tuple[Image, ...] = ()
     mask_image = None
     if operation != "generation":
-        images = decode_images(here, body)
+        images = decode_images(here, body, model)
     if operation == "edit":
         mask_image = decode_one_mask(here, body, images[0])
     mode = choose_mode(None if operation == "variation" else common.prompt, images)

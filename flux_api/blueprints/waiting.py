@@ -90,9 +90,10 @@ def has_left(request: Request) -> bool:
     if not isinstance(connection, socket.socket):
         return False
     try:
-        if not select.select([connection], [], [], 0)[0]:
-            return False
-        return connection.recv(1, socket.MSG_PEEK) == b""
+        # Not select(): it knows no descriptors from 1024 on.
+        poll = select.poll()
+        poll.register(connection, select.POLLIN | select.POLLHUP)
+        return bool(poll.poll(0)) and connection.recv(1, socket.MSG_PEEK) == b""
     except (OSError, ValueError):
         return True
 
