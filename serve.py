@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
@@ -33,7 +34,9 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-    signal.signal(signal.SIGTERM, raise_interrupt)
+    # Ctrl-C too: a shell starts its background jobs with it switched off.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, raise_interrupt)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         start(options, processes)
@@ -48,9 +51,21 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     """The addresses to listen on."""
     parser = argparse.ArgumentParser(description="The API and the file server.")
-    parser.add_argument("--bind", default="127.0.0.1:8000", metavar="HOST:PORT")
-    parser.add_argument("--files-bind", default="127.0.0.1:8010", metavar="HOST:PORT")
-    return parser.parse_args()
+    add = partial(parser.add_argument, type=parse_address, metavar="HOST:PORT")
+    add("--bind", default="127.0.0.1:8000")
+    add("--files-bind", default="127.0.0.1:8010")
+    options = parser.parse_args()
+    if options.bind.rpartition(":")[2] == options.files_bind.rpartition(":")[2]:
+        parser.error("--bind and --files-bind need different ports")
+    return options
+
+
+def parse_address(text: str) -> str:
+    """``text`` where it is HOST:PORT; ArgumentTypeError where not."""
+    host, _, port = text.rpartition(":")
+    if host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536:
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT")
 
 
 def start(
@@ -87,14 +102,15 @@ def watch(options: argparse.Namespace, processes: list[subprocess.Popen[bytes]])
 def not_ready(url: str) -> str | None:
     """Why the API takes no requests yet, None when it does."""
     try:
-        with _open(url, timeout=5):
-            return None
+        with _open(url, timeout=5) as answer:
+            # Another server on this port is not ours.
+            return None if "model" in json.load(answer) else "starting"
     except HTTPError as error:
         try:
             return str(json.load(error)["reason"])
         except (ValueError, KeyError, TypeError):
             return f"status {error.code}"
-    except (URLError, OSError):
+    except (URLError, OSError, ValueError):
         return "starting"
 
 
@@ -139,7 +155,8 @@ def is_taken(address: str) -> bool:
 def local(address: str) -> str:
     """``address`` as this machine reaches it."""
     host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("", "0.0.0.0") else address
+    reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+    return f"{reached.get(host, host)}:{port}"
 
 
 def raise_interrupt(signum: int, frame: object) -> None:

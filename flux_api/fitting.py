@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -28,50 +29,69 @@ class Fit:
         return left, upper, left + width, upper + height
 
     def onto_square(self, image: Image.Image) -> Image.Image:
-        """``image`` in the square; its edge pixels run on into the rest."""
+        """``image`` in the square, the rest in the colour of its border."""
         left, upper, right, lower = self.box
         small = image.resize((right - left, lower - upper), Image.Resampling.LANCZOS)
-        return extend(small, (self.side, self.side), (left, upper))
+        return pad(small, (self.side, self.side), (left, upper))
 
     def from_square(self, square: Image.Image, target: Size) -> Image.Image:
         """The picture's part of ``square``, at ``target`` = (width, height): whole and
-        in its own shape, its edge pixels running on where the shapes differ."""
+        in its own shape; see :func:`contain` for where the shapes differ."""
         return contain(square.crop(self.box), target)
 
 
 def contain(image: Image.Image, target: Size) -> Image.Image:
-    """``image`` scaled to lie whole in ``target``, centred, its edges running on."""
+    """``image`` scaled to lie whole in ``target``, centred. What remains is filled with
+    the colour of its border, into which it fades."""
     scale = min(target[0] / image.width, target[1] / image.height)
     width = min(target[0], max(1, round(image.width * scale)))
     height = min(target[1], max(1, round(image.height * scale)))
     if abs(width - target[0]) <= 1 and abs(height - target[1]) <= 1:
-        width, height = target
+        return image.resize(target, Image.Resampling.BICUBIC)
     scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-    return extend(scaled, target, ((target[0] - width) // 2, (target[1] - height) // 2))
-
-
-def extend(image: Image.Image, target: Size, offset: tuple[int, int]) -> Image.Image:
-    """``image`` at ``offset`` in a canvas of ``target``, its edge pixels repeated
-    outwards."""
-    if image.size == target:
-        return image
-    left, upper = offset
-    canvas = Image.new(image.mode, target)
-    canvas.paste(image, offset)
-    right, lower = left + image.width, upper + image.height
-    if left > 0:
-        edge = image.crop((0, 0, 1, image.height))
-        canvas.paste(edge.resize((left, image.height)), (0, upper))
-    if right < target[0]:
-        edge = image.crop((image.width - 1, 0, image.width, image.height))
-        canvas.paste(edge.resize((target[0] - right, image.height)), (right, upper))
-    if upper > 0:
-        row = canvas.crop((0, upper, target[0], upper + 1))
-        canvas.paste(row.resize((target[0], upper)), (0, 0))
-    if lower < target[1]:
-        row = canvas.crop((0, lower - 1, target[0], lower))
-        canvas.paste(row.resize((target[0], target[1] - lower)), (0, lower))
+    canvas = Image.new(image.mode, target, border_colour(image))
+    offset = (target[0] - width) // 2, (target[1] - height) // 2
+    canvas.paste(scaled, offset, _fading(scaled.size, target))
     return canvas
+
+
+def pad(image: Image.Image, target: Size, offset: tuple[int, int]) -> Image.Image:
+    """``image`` at ``offset`` in a canvas of ``target`` in the colour of its border."""
+    canvas = Image.new(image.mode, target, border_colour(image))
+    canvas.paste(image, offset)
+    return canvas
+
+
+def border_colour(image: Image.Image) -> Any:
+    """The median of the outermost pixels, in the mode of ``image``."""
+    width, height = image.size
+    strip = Image.new(image.mode, (2 * (width + height), 1))
+    strip.paste(image.crop((0, 0, width, 1)), (0, 0))
+    strip.paste(image.crop((0, height - 1, width, height)), (width, 0))
+    for number, left in enumerate((0, width - 1)):
+        column = image.crop((left, 0, left + 1, height))
+        turned = column.transpose(Image.Transpose.ROTATE_90)
+        strip.paste(turned, (2 * width + number * height, 0))
+    medians = ImageStat.Stat(strip).median
+    return medians[0] if len(medians) == 1 else tuple(medians)
+
+
+def _fading(size: Size, target: Size) -> Image.Image:
+    """A mask (L) that fades out towards the sides where ``size`` leaves room."""
+    width, height = size
+    across = _ramp(width) if width < target[0] else Image.new("L", (width, 1), 255)
+    down = _ramp(height) if height < target[1] else Image.new("L", (height, 1), 255)
+    down = down.transpose(Image.Transpose.ROTATE_90)
+    return ImageChops.multiply(across.resize(size), down.resize(size))
+
+
+def _ramp(length: int) -> Image.Image:
+    """A line of ``length`` that rises to 255 within a sixteenth and falls again."""
+    fade = max(1, length // 16)
+    values = [min(255, 255 * min(i, length - 1 - i) // fade) for i in range(length)]
+    line = Image.new("L", (length, 1))
+    line.putdata(values)
+    return line
 
 
 def composite(

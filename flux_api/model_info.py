@@ -77,8 +77,10 @@ class SizeRules:
         where width and height are parameters of their own."""
         for side, own in zip(asked, ("width", "height"), strict=True):
             if side is not None and not self.allows(side):
-                raise self._illegal(param or own, str(side))
-        width, height = asked[0] or default[0], asked[1] or default[1]
+                both = "x".join("?" if one is None else str(one) for one in asked)
+                raise self._illegal(param or own, both if param else str(side))
+        width = default[0] if asked[0] is None else asked[0]
+        height = default[1] if asked[1] is None else asked[1]
         if width * height > self.max_pixels:
             raise self._illegal(param or "width", f"{width}x{height}")
         return width, height

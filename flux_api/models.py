@@ -54,10 +54,10 @@ def _tiny() -> ModelInfo:
         native_size=64,
         sizes=SizeRules(default=(512, 512)),
         tasks={
-            "generate": row("FluxPipeline", 12, 2.5),
+            "generate": row("FluxPipeline", 12, 3.5),
             "edit": row("FluxKontextPipeline", 12, 2.0),
-            "variation": row("FluxImg2ImgPipeline", 16, 1.0, strength=0.6),
-            "inpaint": row("FluxInpaintPipeline", 16, 2.5, strength=1.0),
+            "variation": row("FluxImg2ImgPipeline", 12, 1.0, strength=0.6),
+            "inpaint": row("FluxInpaintPipeline", 12, 3.5, strength=1.0),
         },
     )
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult
-from flux_api.fitting import Fit, composite, contain, extend
+from flux_api.fitting import Fit, composite, contain, pad
 from flux_api.jobs import ImageTask
 from flux_api.model_info import ModelInfo, TaskInfo
 from flux_api.placement import is_modular
@@ -187,7 +187,7 @@ def text_length(pipeline: Any, row: TaskInfo) -> int:
 
 def as_reference(image: Image.Image, most: int) -> Image.Image:
     """``image`` as pipelines take references: at most ``most`` pixels, no side below 64
-    of them, no shape longer than 8:1 (its edges run on)."""
+    of them, no shape longer than 8:1 (padded)."""
     width, height = image.size
     long, short = max(width, height), min(width, height)
     scale = max(1.0, REFERENCE_SIDE / short)
@@ -201,4 +201,4 @@ def as_reference(image: Image.Image, most: int) -> Image.Image:
         return image
     target = max(image.width, least), max(image.height, least)
     offset = (target[0] - image.width) // 2, (target[1] - image.height) // 2
-    return extend(image, target, offset)
+    return pad(image, target, offset)

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 bp = Blueprint("original", __name__)
 
-_LARGEST_SIDE = 16_384
+# Whatever is an integer: the set's own grid says what is legal.
+_ANY_SIDE = 10**9
 _LONGEST_TOKEN = 4096
 
 
@@ -109,8 +110,8 @@ def _parse(here: Context, body: Body) -> ImageRequest:
     # The cheap checks first: nothing is fetched for a request that fails anyway.
     prompt = parse_text(values.get("prompt"), "prompt")
     seed = parse_seed(values.get("seed"))
-    width = parse_integer(values.get("width"), "width", 1, _LARGEST_SIDE)
-    height = parse_integer(values.get("height"), "height", 1, _LARGEST_SIDE)
+    width = parse_integer(values.get("width"), "width", -_ANY_SIDE, _ANY_SIDE)
+    height = parse_integer(values.get("height"), "height", -_ANY_SIDE, _ANY_SIDE)
     num_inference_steps = parse_integer(
         values.get("num_inference_steps"), "num_inference_steps", 1, MAX_STEPS
     )
