@@ -53,9 +53,11 @@ def start(**settings: object) -> Iterator[Server]:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
-        + ["-b", f"127.0.0.1:{port}", "--log-level", "warning", "wsgi:app"],
+        + ["-b", f"127.0.0.1:{port}", "wsgi:app"],
         cwd=ROOT,
-        env=os.environ | {name: str(value) for name, value in settings.items()},
+        env=os.environ
+        | {"FLUX_LOG_LEVEL": "error"}
+        | {name: str(value) for name, value in settings.items()},
     )
     server = Server(f"http://127.0.0.1:{port}", process.pid)
     try:

@@ -134,3 +134,24 @@ def test_draining_outlasts_a_late_success_of_loading():
     manager.start()
     time.sleep(0.2)
     assert manager.not_ready == "shutting down"
+
+
+def test_a_newcomer_waits_for_one_picture_and_keeps_nobody_out(gate):
+    order = []
+    turns = threading.Semaphore(0)
+
+    def draw(task):
+        turns.acquire()
+        order.append(task.job.caller)
+
+    manager = start(draw)
+    jobs = [manager.submit(request(4), caller="ten")]
+    wait_for(lambda: manager.running == 1, 10)
+    turns.release()
+    wait_for(lambda: len(order) == 1, 10)
+    wait_for(lambda: manager.running == 1, 10)
+    jobs += [manager.submit(request(), caller=f"new {n}") for n in range(3)]
+    for _ in range(6):
+        turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    assert order == ["ten", "ten", "new 0", "ten", "new 1", "ten", "new 2"]
