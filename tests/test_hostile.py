@@ -109,6 +109,8 @@ BODIES = {
     "2-json-deep": (JSON, b"[" * 100_000, 400, None),
     "2-json-deep-objects": (JSON, b'{"a":' * 50_000 + b"1" + b"}" * 50_000, 400, None),
     "2-json-33-deep": (JSON, values(x=json.loads("[" * 33 + "]" * 33)), 400, None),
+    "2-json-many-values": (JSON, b'{"x": [' + b"0," * 100_001 + b"0]}", 400, None),
+    "2-urlencoded-many-fields": (FORM, b"a&" * 1001 + b"prompt=x", 400, None),
     "2-json-nan": (JSON, b'{"prompt": "x", "seed": NaN}', 400, None),
     "2-json-infinity": (JSON, b'{"prompt": "x", "seed": -Infinity}', 400, None),
     "2-json-list": (JSON, b'["prompt"]', 400, None),
