@@ -43,16 +43,31 @@ class Fit:
 def contain(image: Image.Image, target: Size) -> Image.Image:
     """``image`` scaled to lie whole in ``target``, centred. What remains is filled with
     the colour of its border, into which it fades."""
-    scale = min(target[0] / image.width, target[1] / image.height)
-    width = min(target[0], max(1, round(image.width * scale)))
-    height = min(target[1], max(1, round(image.height * scale)))
-    if abs(width - target[0]) <= 1 and abs(height - target[1]) <= 1:
-        return image.resize(target, Image.Resampling.BICUBIC)
-    scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+    size, offset = _place(image.size, target)
+    scaled = image.resize(size, Image.Resampling.BICUBIC)
+    if size == target:
+        return scaled
     canvas = Image.new(image.mode, target, border_colour(image))
-    offset = (target[0] - width) // 2, (target[1] - height) // 2
-    canvas.paste(scaled, offset, _fading(scaled.size, target))
+    canvas.paste(scaled, offset, _fading(size, target))
     return canvas
+
+
+def contain_mask(mask: Image.Image, target: Size) -> Image.Image:
+    """``mask`` (L) as :func:`contain` places its picture; what remains is kept (0)."""
+    size, offset = _place(mask.size, target)
+    canvas = Image.new("L", target, 0)
+    canvas.paste(mask.resize(size, Image.Resampling.BILINEAR), offset)
+    return canvas
+
+
+def _place(size: Size, target: Size) -> tuple[Size, tuple[int, int]]:
+    """The size and offset at which a picture of ``size`` lies whole in ``target``."""
+    scale = min(target[0] / size[0], target[1] / size[1])
+    width = min(target[0], max(1, round(size[0] * scale)))
+    height = min(target[1], max(1, round(size[1] * scale)))
+    if abs(width - target[0]) <= 1 and abs(height - target[1]) <= 1:
+        return target, (0, 0)
+    return (width, height), ((target[0] - width) // 2, (target[1] - height) // 2)
 
 
 def pad(image: Image.Image, target: Size, offset: tuple[int, int]) -> Image.Image:

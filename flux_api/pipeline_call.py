@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult
-from flux_api.fitting import Fit, composite, contain, pad
+from flux_api.fitting import Fit, composite, contain, contain_mask, pad
 from flux_api.jobs import ImageTask
 from flux_api.model_info import ModelInfo, TaskInfo
 from flux_api.placement import is_modular
@@ -139,7 +139,7 @@ class PipelineCall:
             image = composite(
                 image,
                 contain(request.images[0], target),
-                contain(request.mask_image, target),
+                contain_mask(request.mask_image, target),
             )
         return ImageResult(image, seed, native)
 
