@@ -37,7 +37,7 @@ def parse_integer(value: object, param: str, low: int, high: int) -> int | None:
         return None
     number: int | None = None
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-        number = int(value)
+        number = int(value.strip())
     elif isinstance(value, int) and type(value) is not bool and abs(value) < 10**20:
         number = value
     elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

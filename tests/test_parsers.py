@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from flask import request
 from fuzz_requests import bare_app, ready_client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pictures import make_png
 from werkzeug.exceptions import HTTPException
@@ -65,6 +65,7 @@ def refused(parse, value, param):
 
 @MANY
 @given(JSON, st.integers(-1000, 0), st.integers(0, 1000))
+@example("0\x1f", 0, 0)
 def test_any_value_is_an_integer_in_range_or_a_refusal(value, low, high):
     if refused(lambda v: parse_integer(v, "n", low, high), value, "n") is None:
         found = parse_integer(value, "n", low, high)
