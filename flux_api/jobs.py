@@ -111,6 +111,7 @@ class Job:
 
     def fail(self, error: FluxError) -> None:
         """End it with ``error``; running steps notice and stop."""
+        forget_frames(error)
         self.post(Failed(error))
 
     def cancel(self) -> None:
@@ -146,6 +147,9 @@ class Job:
 
     def release(self) -> None:
         """Let go of every picture and of the prompt; what remains is the story."""
+        outcome = self.outcome
+        if isinstance(outcome, Failed):
+            forget_frames(outcome.error)
         self.request = dataclasses.replace(
             self.request, images=(), mask_image=None, prompt="", negative_prompt=None
         )
@@ -192,3 +196,9 @@ class ImageTask:
         self.beat = time.monotonic()
         if self.job.outcome is not None:
             raise Cancelled("The request was cancelled.")
+
+
+def forget_frames(error: BaseException) -> None:
+    """Cut ``error`` off from where it was raised: the frames hold whole uploads, and a
+    job that failed is kept for a while."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None

@@ -155,3 +155,15 @@ def test_a_newcomer_waits_for_one_picture_and_keeps_nobody_out(gate):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
     assert order == ["ten", "ten", "new 0", "ten", "new 1", "ten", "new 2"]
+
+
+def test_a_kept_failure_holds_no_frames():
+    def draw(task):
+        raise QueueFull("whatever")
+
+    job = start(draw).submit(request())
+    outcome = job.wait(10)
+    with pytest.raises(QueueFull):
+        raise outcome.error
+    job.release()
+    assert outcome.error.__traceback__ is None
