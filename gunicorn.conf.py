@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import signal
+import threading
 
 import gunicorn.util
 from gunicorn.glogging import Logger
@@ -105,8 +106,14 @@ def post_worker_init(worker):
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 
-    def drain_and_stop(signum, frame):
-        here.manager.drain()
-        stop(signum, frame)
+    def stop_when_idle():
+        here.manager.wait_idle(worker.cfg.graceful_timeout)
+        stop(signal.SIGTERM, None)
 
-    signal.signal(signal.SIGTERM, drain_and_stop)
+    def drain(signum, frame):
+        # The listener stays open meanwhile: whoever comes is told 503 instead of
+        # waiting in its backlog for a process that ends.
+        here.manager.drain()
+        threading.Thread(target=stop_when_idle, name="flux-drain", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, drain)

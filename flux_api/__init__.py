@@ -24,17 +24,18 @@ from flux_api.blueprints import (
     replays,
     request_log,
     service,
+    waiting,
 )
-from flux_api.blueprints.waiting import release_job
 from flux_api.config import BadSetting, Settings
 from flux_api.delivery import FileServer
 from flux_api.fetch import Fetcher, FetchPolicy
 from flux_api.idempotency import Answers
 from flux_api.lora_files import LoraFolder
-from flux_api.manager import Backend, PipelineManager
+from flux_api.manager import PipelineManager
 from flux_api.model_file import load_models
 from flux_api.model_info import ModelInfo
 from flux_api.models import MODEL_INFO
+from flux_api.tasks import Backend
 
 _manager: PipelineManager | None = None
 _manager_lock = threading.Lock()
@@ -70,8 +71,8 @@ def create_app(
     answers.install(app)
     access.install(app)
     replays.install(app)
+    waiting.install(app)
     app.before_request(here.manager.start)
-    app.teardown_request(release_job)
     for blueprint in (original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
     openai.register(app)

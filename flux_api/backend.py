@@ -12,15 +12,14 @@ import torch
 from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult, PartialImage
-from flux_api.device import free_memory
+from flux_api.device import Pace, free_memory, is_lost
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.gate import Turn, pipeline_view
-from flux_api.jobs import ImageTask
 from flux_api.loading import ModelSets, Ready
-from flux_api.manager import BackendBroken
 from flux_api.model_info import ModelInfo, Task, task_name
 from flux_api.pipeline_call import PipelineCall
 from flux_api.placement import Placement, choose_device
+from flux_api.tasks import BackendBroken, ImageTask
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +113,12 @@ class DiffusersBackend:
         InsufficientStorage or Unavailable when the device's memory is too small."""
         try:
             return self._draw(task)
-        except torch.AcceleratorError as error:
-            raise BackendBroken(type(error).__name__) from error
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if isinstance(error, torch.AcceleratorError) or is_lost(self._device):
+                raise BackendBroken(type(error).__name__) from error
+            raise
 
     def _draw(self, task: ImageTask) -> ImageResult:
         request = task.request
@@ -179,6 +182,8 @@ class DiffusersBackend:
         if vae is not None:
             object.__setattr__(view, "vae", vae)
 
+        pace = Pace(self._device)
+
         def on_step_end(
             pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
@@ -194,6 +199,7 @@ class DiffusersBackend:
                 preview = call.deliver_preview(image)
                 task.job.post(PartialImage(task.index, number, preview))
             gate.velocity = None
+            pace.step()
             task.on_step(step + 1, total)
             return tensors
 

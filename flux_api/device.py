@@ -1,4 +1,4 @@
-"""The device that torch works on."""
+"""The device that torch works on: its memory, its pace, and whether it is lost."""
 
 from __future__ import annotations
 
@@ -12,3 +12,37 @@ def free_memory() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether ``device`` fails at the smallest of tasks, as it does for good once a
+    kernel has gone wrong: only a new process can go on."""
+    if device.type == "cpu":
+        return False
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+    except torch.OutOfMemoryError:
+        return False
+    except RuntimeError:
+        return True
+    return False
+
+
+class Pace:
+    """Keeps the host at most one step ahead of an accelerator, which works off what it
+    is told later: only then do steps that are counted lie behind, and a stop means one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: torch.Event | None = None
+
+    def step(self) -> None:
+        """A step was handed over: wait for the one before it."""
+        if self._device.type == "cpu":
+            return
+        event = torch.Event(self._device)
+        event.record()
+        if self._before is not None:
+            self._before.synchronize()
+        self._before = event

@@ -1,90 +1,139 @@
-"""Who is next: callers take turns, one picture each."""
+"""Who is next: callers take turns, so do the requests of each, one picture a turn."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
-from flux_api.jobs import ImageTask, Job
+from flux_api.jobs import Job
+from flux_api.tasks import ImageTask
+
+T = TypeVar("T")
+
+
+class Turns(Generic[T]):
+    """Things that take turns, by key. One that had no turn yet comes before those that
+    had, but not two such in a row while others wait, so that nobody is kept out."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, T] = OrderedDict()
+        self._served: set[str] = set()
+        self._others_were_passed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._waiting.values())
+
+    def add(self, key: str, thing: T) -> T:
+        """What waits under ``key``: ``thing``, unless something does already."""
+        return self._waiting.setdefault(key, thing)
+
+    def find(self, key: str) -> T | None:
+        """What waits under ``key``."""
+        return self._waiting.get(key)
+
+    def discard(self, key: str) -> None:
+        """Forget ``key`` and that it had turns."""
+        self._waiting.pop(key, None)
+        self._served.discard(key)
+
+    def head(self) -> T:
+        """Whose turn it is; IndexError where nothing waits."""
+        newcomers = [key for key in self._waiting if key not in self._served]
+        others = [key for key in self._waiting if key in self._served]
+        first = others if self._others_were_passed else newcomers
+        return self._waiting[(first or newcomers or others)[0]]
+
+    def end(self, key: str) -> None:
+        """``key`` has had its turn and goes to the end of the round."""
+        newcomer = key not in self._served
+        self._others_were_passed = newcomer and not self._served.isdisjoint(
+            self._waiting
+        )
+        self._served.add(key)
+        self._waiting.move_to_end(key)
+
+    def copy(self, copy_of: Callable[[T], T]) -> Turns[T]:
+        """The same turns over copies of the things."""
+        twin: Turns[T] = Turns()
+        for key, thing in self._waiting.items():
+            twin.add(key, copy_of(thing))
+        twin._served = set(self._served)
+        twin._others_were_passed = self._others_were_passed
+        return twin
+
+
+class Pictures:
+    """Those of ``job`` that wait, from number ``first`` on."""
+
+    def __init__(self, job: Job, first: int = 0) -> None:
+        self.job = job
+        self.first = first
+
+    @property
+    def left(self) -> int:
+        """How many wait."""
+        return self.job.request.num_images_per_prompt - self.first
+
+    def copy(self) -> Pictures:
+        """The same pictures, to be counted down on their own."""
+        return Pictures(self.job, self.first)
 
 
 class FairQueue:
-    """Pictures that wait, by caller. A newcomer's first picture comes before those of
-    callers who had a turn already, but not two newcomers' in a row while such wait, so
-    that nobody is kept out. Not thread-safe: the manager's lock guards it."""
+    """The pictures that wait, by caller and job. Not thread-safe: the manager's lock
+    guards it."""
 
-    def __init__(self) -> None:
-        self._queues: OrderedDict[str, deque[ImageTask]] = OrderedDict()
-        self._served: set[str] = set()
-        self._newcomer_was_last = False
-
-    def __len__(self) -> int:
-        """How many pictures wait."""
-        return sum(map(len, self._queues.values()))
+    def __init__(self, callers: Turns[Turns[Pictures]] | None = None) -> None:
+        self._callers = callers if callers is not None else Turns()
 
     def add(self, job: Job) -> None:
-        """Queue every picture of ``job``, behind its caller's others."""
-        queue = self._queues.setdefault(job.caller, deque())
-        queue.extend(
-            ImageTask(job, index, job.request)
-            for index in range(job.request.num_images_per_prompt)
-        )
+        """Queue every picture of ``job``."""
+        self._callers.add(job.caller, Turns()).add(job.id, Pictures(job))
 
-    def head(self) -> ImageTask | None:
-        """The next picture in turn; those of ended jobs are dropped on the way."""
-        for caller, queue in list(self._queues.items()):
-            while queue and queue[0].job.outcome is not None:
-                queue.popleft()
-            if not queue:
-                self._forget(caller)
-        order = self._order()
-        return self._queues[order[0]][0] if order else None
+    def head(self) -> Job | None:
+        """The job whose turn it is; those that have ended are dropped on the way."""
+        for pictures in list(self.pictures()):
+            if pictures.job.outcome is not None:
+                self.drop(pictures.job)
+        return self._callers.head().head().job if self._callers else None
 
-    def take(self, task: ImageTask) -> None:
-        """Remove ``task``, the head; its caller goes to the end of the round."""
-        caller = task.job.caller
-        self._newcomer_was_last = caller not in self._served
-        self._served.add(caller)
-        self._queues[caller].popleft()
-        self._queues.move_to_end(caller)
+    def take(self) -> ImageTask:
+        """Remove the next picture of the head; IndexError where nothing waits."""
+        jobs = self._callers.head()
+        pictures = jobs.head()
+        job, index = pictures.job, pictures.first
+        pictures.first += 1
+        self._callers.end(job.caller)
+        jobs.end(job.id)
+        if not pictures.left:
+            self.drop(job)
+        return ImageTask(job, index, job.request)
 
     def drop(self, job: Job) -> None:
         """Forget the pictures of ``job``."""
-        queue = self._queues.get(job.caller, ())
-        kept = deque(task for task in queue if task.job is not job)
-        if kept:
-            self._queues[job.caller] = kept
-        else:
-            self._forget(job.caller)
+        jobs = self._callers.find(job.caller)
+        if jobs is not None:
+            jobs.discard(job.id)
+            if not jobs:
+                self._callers.discard(job.caller)
 
-    def alive(self) -> set[str]:
-        """The ids of the jobs that have not ended and of which a picture waits."""
-        return {
-            task.job.id
-            for queue in self._queues.values()
-            for task in queue
-            if task.job.outcome is None
-        }
+    def pictures(self) -> Iterator[Pictures]:
+        """What waits, job by job."""
+        for jobs in self._callers:
+            yield from jobs
 
     def jobs(self) -> list[Job]:
         """The jobs of which no picture has started, in the order in which they will."""
-        found: dict[str, Job] = {}
-        queues = [list(self._queues[caller]) for caller in self._order()]
-        for turn in range(max(map(len, queues), default=0)):
-            for queue in queues:
-                if turn < len(queue) and queue[turn].job.state == "queued":
-                    found.setdefault(queue[turn].job.id, queue[turn].job)
-        return list(found.values())
-
-    def _order(self) -> list[str]:
-        """The callers in the order of their next turns."""
-        newcomers = [name for name in self._queues if name not in self._served]
-        others = [name for name in self._queues if name in self._served]
-        if not newcomers or not others:
-            return newcomers or others
-        if self._newcomer_was_last:
-            return [others[0], *newcomers, *others[1:]]
-        return [*newcomers, *others]
-
-    def _forget(self, caller: str) -> None:
-        self._queues.pop(caller, None)
-        self._served.discard(caller)
+        waiting = {p.job.id for p in self.pictures() if p.job.state == "queued"}
+        ahead = FairQueue(self._callers.copy(lambda jobs: jobs.copy(Pictures.copy)))
+        found = []
+        while waiting:
+            job = ahead.take().job
+            if job.id in waiting:
+                waiting.discard(job.id)
+                found.append(job)
+        return found

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from flux_api.core import (
@@ -18,7 +15,6 @@ from flux_api.core import (
     ImageRequest,
     ImageResult,
     PartialImage,
-    Progress,
     Started,
 )
 from flux_api.errors import Cancelled, FluxError
@@ -28,12 +24,22 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 class Job:
     """One request of n pictures. Events are appended by the manager's threads and read
-    by any number of others; the first Completed or Failed ends it."""
+    by any number of others; the first Completed or Failed ends it. ``is_wanted`` says
+    whether somebody still waits for it; it is asked before every step, by the thread
+    that would compute it."""
 
-    def __init__(self, request: ImageRequest, *, id: str, caller: str) -> None:
+    def __init__(
+        self,
+        request: ImageRequest,
+        *,
+        id: str,
+        caller: str,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> None:
         self.request = request
         self.id = id
         self.caller = caller
+        self._is_wanted = is_wanted
         self.created_at = time.time()
         self._created = time.monotonic()
         self._started: float | None = None
@@ -118,6 +124,14 @@ class Job:
         """End it because nobody wants it any more."""
         self.fail(Cancelled("The request was cancelled."))
 
+    def check(self) -> None:
+        """Cancelled when it has ended, or ends here because nobody waits any more."""
+        is_wanted = self._is_wanted
+        if is_wanted is not None and self.outcome is None and not is_wanted():
+            self.cancel()
+        if self.outcome is not None:
+            raise Cancelled("The request was cancelled.")
+
     def wait(self, seconds: float) -> Completed | Failed | None:
         """How it ended, after at most ``seconds``."""
         with self._changed:
@@ -146,7 +160,9 @@ class Job:
             return next(found, None)
 
     def release(self) -> None:
-        """Let go of every picture and of the prompt; what remains is the story."""
+        """Let go of every picture and of the prompt; what remains is the story in
+        short: the newest event of each kind."""
+        self._is_wanted = None
         outcome = self.outcome
         if isinstance(outcome, Failed):
             forget_frames(outcome.error)
@@ -155,9 +171,9 @@ class Job:
         )
         with self._changed:
             self._results.clear()
-            kept: list[tuple[int, Event]] = [
-                (n, e) for n, e in self._events if not isinstance(e, PartialImage)
-            ]
+            newest = {type(event): (n, event) for n, event in self._events}
+            newest.pop(PartialImage, None)
+            kept = sorted(newest.values(), key=lambda pair: pair[0])
             if kept and isinstance(kept[-1][1], Completed):
                 kept[-1] = (kept[-1][0], Completed(()))
             self._events = kept
@@ -165,37 +181,6 @@ class Job:
     def _outcome(self) -> Completed | Failed | None:
         last = self._events[-1][1] if self._events else None
         return last if isinstance(last, (Completed, Failed)) else None
-
-
-@dataclass(eq=False, slots=True)
-class ImageTask:
-    """One picture of a job; ``request`` is the job's, whole for as long as the picture
-    is made, ``beat`` its last sign of life in monotonic seconds."""
-
-    job: Job
-    index: int
-    request: ImageRequest
-    beat: float = 0.0
-
-    def on_step(self, step: int, total: int) -> None:
-        """Note step ``step`` of ``total``; Cancelled when the job has ended."""
-        self.check()
-        self.job.post(Progress(self.index, step, total))
-
-    @contextmanager
-    def loading(self) -> Iterator[None]:
-        """While weights are loaded, silence is no sign of a hang."""
-        self.beat = math.inf
-        try:
-            yield
-        finally:
-            self.beat = time.monotonic()
-
-    def check(self) -> None:
-        """Show life; Cancelled when the job has ended."""
-        self.beat = time.monotonic()
-        if self.job.outcome is not None:
-            raise Cancelled("The request was cancelled.")
 
 
 def forget_frames(error: BaseException) -> None:

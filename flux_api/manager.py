@@ -13,46 +13,28 @@ import secrets
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
-from flux_api.core import ImageRequest, ImageResult, Queued, Started
+from flux_api.core import ImageRequest, Queued, Started
 from flux_api.errors import (
     DeadlineExceeded,
     FluxError,
+    JobNotFound,
     PipelineFailed,
     QueueFull,
     Unavailable,
 )
 from flux_api.fair_queue import FairQueue
 from flux_api.job_table import JobTable
-from flux_api.jobs import ImageTask, Job
+from flux_api.jobs import Job
+from flux_api.tasks import Backend, BackendBroken, ImageTask
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 10.0
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
-
-
-class BackendBroken(Exception):
-    """The device is lost to this process; only a new process can go on."""
-
-
-class Backend(Protocol):
-    """What makes pictures; see :class:`flux_api.backend.DiffusersBackend`."""
-
-    @property
-    def slots(self) -> int:
-        """How many pictures may be on their way at once; asked after ``load``."""
-
-    def load(self, say: Callable[[str], None]) -> None:
-        """Get ready, telling ``say`` what is going on; raises when it cannot."""
-
-    def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """Whether a picture of ``request`` may join those that are ``running``."""
-
-    def run(self, task: ImageTask) -> ImageResult:
-        """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
+# The share of the newest picture in what is taken for the usual pace.
+_NEWEST = 0.2
 
 
 class PipelineManager:
@@ -80,7 +62,7 @@ class PipelineManager:
         self._queue = FairQueue()
         self._running: list[ImageTask] = []
         self._jobs = JobTable()
-        self._seconds_per_image = 1.0
+        self._seconds_per_step = 0.25
         self._started = False
         self._draining = False
         self._not_ready: str | None = "starting"
@@ -101,8 +83,14 @@ class PipelineManager:
         threading.Thread(target=self._load, name="flux-load", daemon=True).start()
 
     def drain(self) -> None:
-        """Take no new work; what is queued and running goes on."""
+        """Take no new work; what is queued and running goes on. Safe in a signal's
+        handler."""
         self._draining = True
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Whether all work is done, after at most ``seconds``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs.living(), seconds)
 
     def _load(self) -> None:
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
@@ -134,20 +122,31 @@ class PipelineManager:
 
     # -- jobs --------------------------------------------------------------------
 
-    def check_ready(self) -> None:
-        """Unavailable, with the reason, when no request is taken at the moment."""
-        reason = self.not_ready
-        if reason is not None:
-            code = "model_loading" if "load" in reason or reason == "starting" else None
-            raise Unavailable(f"Not ready: {reason}.", retry_after=5, code=code)
+    def check_open(self, caller: str) -> None:
+        """Unavailable or QueueFull, with the reason, when no request of ``caller`` is
+        taken at the moment."""
+        with self._changed:
+            self._check_ready()
+            self._check_room(caller)
 
     def submit(
-        self, request: ImageRequest, *, caller: str = "", job_id: str | None = None
+        self,
+        request: ImageRequest,
+        *,
+        caller: str = "",
+        job_id: str | None = None,
+        is_wanted: Callable[[], bool] | None = None,
     ) -> Job:
-        """Queue ``request`` for ``caller``. Unavailable, QueueFull or JobConflict."""
-        job = Job(request, id=job_id or secrets.token_hex(16), caller=caller)
+        """Queue ``request`` for ``caller``; ``is_wanted`` says whether anybody still
+        waits for it. Unavailable, QueueFull or JobConflict."""
+        job = Job(
+            request,
+            id=job_id or secrets.token_hex(16),
+            caller=caller,
+            is_wanted=is_wanted,
+        )
         with self._changed:
-            self.check_ready()
+            self._check_ready()
             self._check_room(caller)
             self._jobs.add(job)
             self._queue.add(job)
@@ -155,9 +154,14 @@ class PipelineManager:
             self._changed.notify_all()
         return job
 
+    def _check_ready(self) -> None:
+        reason = self.not_ready
+        if reason is not None:
+            code = "model_loading" if "load" in reason or reason == "starting" else None
+            raise Unavailable(f"Not ready: {reason}.", retry_after=5, code=code)
+
     def _check_room(self, caller: str) -> None:
-        running = {task.job.id for task in self._running}
-        if len(self._queue.alive() - running) >= self._max_queue:
+        if len(self._waiting()) >= self._max_queue:
             message = "Every place in the queue is taken."
             raise QueueFull(message, retry_after=self._estimate())
         alive = self._jobs.alive(caller)
@@ -168,10 +172,30 @@ class PipelineManager:
                 code="concurrency_limit_exceeded",
             )
 
-    def find(self, job_id: str, *, caller: str | None = None) -> Job:
-        """The job, where it is ``caller``'s (None: anybody's); else JobNotFound."""
+    def _waiting(self) -> list[Job]:
+        """The jobs that have not ended and of which a picture waits and none runs."""
+        running = {task.job.id for task in self._running}
+        return [
+            pictures.job
+            for pictures in self._queue.pictures()
+            if pictures.job.id not in running and pictures.job.outcome is None
+        ]
+
+    def find(
+        self, job_id: str, *, caller: str | None = None, seconds: float = 0.0
+    ) -> Job:
+        """The job, where it is ``caller``'s (None: anybody's); else JobNotFound, once
+        it has not come within ``seconds``."""
+        until = time.monotonic() + seconds
         with self._changed:
-            return self._jobs.find(job_id, caller)
+            while True:
+                try:
+                    return self._jobs.find(job_id, caller)
+                except JobNotFound:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise
+                self._changed.wait(left)
 
     def cancel(self, job: Job, error: FluxError | None = None) -> None:
         """End ``job`` now (with ``error``, else as cancelled): what is queued never
@@ -189,7 +213,7 @@ class PipelineManager:
     def queue_depth(self) -> int:
         """How many requests wait for their first picture's start."""
         with self._changed:
-            return len(self._queue.jobs())
+            return sum(p.job.state == "queued" for p in self._queue.pictures())
 
     @property
     def running(self) -> int:
@@ -203,10 +227,14 @@ class PipelineManager:
                 job.post(event)
 
     def _estimate(self) -> float:
-        """Seconds until a place in the queue is free, 1..60."""
-        images = len(self._running) + len(self._queue)
-        waiting = max(1, len(self._queue.jobs()))
-        return min(60.0, max(1.0, images * self._seconds_per_image / waiting))
+        """Seconds until a place in the queue is free, 1..60: the steps that are left to
+        do, at the pace of those done, shared out among the jobs that wait."""
+        steps = sum(task.steps_left for task in self._running) + sum(
+            pictures.left * pictures.job.request.num_inference_steps
+            for pictures in self._queue.pictures()
+        )
+        seconds = steps * self._seconds_per_step / max(1, len(self._running))
+        return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
 
     # -- running -----------------------------------------------------------------
 
@@ -219,30 +247,34 @@ class PipelineManager:
             finally:
                 with self._changed:
                     self._running.remove(task)
-                    if task.job.outcome is None or task.job.state == "done":
-                        spent = time.monotonic() - began
-                        self._seconds_per_image += 0.2 * (
-                            spent - self._seconds_per_image
-                        )
+                    self._learn(task, time.monotonic() - began)
+                    if task.job.outcome is not None:
+                        self._queue.drop(task.job)
                     self._changed.notify_all()
                 del task
+
+    def _learn(self, task: ImageTask, seconds: float) -> None:
+        """How long a step takes nowadays, all that comes with it included."""
+        if task.step:
+            pace = seconds / task.step
+            self._seconds_per_step += _NEWEST * (pace - self._seconds_per_step)
 
     def _take(self) -> ImageTask:
         """The next picture in turn, once the backend admits it; the callers' queues
         take turns, and nobody overtakes one that waits for running work to drain."""
         with self._changed:
             while True:
-                task = self._queue.head()
-                if task is not None and (
+                job = self._queue.head()
+                if job is not None and (
                     not self._running
                     or self._backend.admits(
-                        task.request, [other.request for other in self._running]
+                        job.request, [other.request for other in self._running]
                     )
                 ):
-                    self._queue.take(task)
+                    task = self._queue.take()
                     task.beat = time.monotonic()
                     self._running.append(task)
-                    task.job.post(Started())
+                    job.post(Started())
                     self._tell_positions()
                     return task
                 self._changed.wait()

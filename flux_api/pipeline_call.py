@@ -13,9 +13,9 @@ from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.fitting import Fit, composite, contain, contain_mask, pad
-from flux_api.jobs import ImageTask
 from flux_api.model_info import ModelInfo, TaskInfo
 from flux_api.placement import is_modular
+from flux_api.tasks import ImageTask
 
 PREVIEW_SIDE = 256
 REFERENCE_SIDE = 64

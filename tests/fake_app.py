@@ -32,7 +32,8 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
-from flux_api.manager import BackendBroken, PipelineManager
+from flux_api.manager import PipelineManager
+from flux_api.tasks import BackendBroken
 
 FAILURES = {
     "unexpected": lambda: RuntimeError("secret detail of a library"),

@@ -140,13 +140,15 @@ def run_files(folder, **settings):
         yield server
 
 
-def post_and_leave(url, path, form, when):
-    """Post ``form`` (urlencoded bytes), wait until ``when()``, close the connection."""
+def post_and_leave(url, path, form, when, more=b""):
+    """Post ``form`` (urlencoded bytes) and ``more`` behind it, wait until ``when()``,
+    close the connection."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode()
             + form
+            + more
         )
         wait_for(when, 10)

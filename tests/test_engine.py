@@ -15,6 +15,7 @@ from tiny_checkpoints import build
 
 from flux_api.backend import DiffusersBackend, preview_due
 from flux_api.core import Completed, Failed, PartialImage, Progress
+from flux_api.device import Pace, is_lost
 from flux_api.errors import Cancelled
 from flux_api.manager import PipelineManager
 from flux_api.models import MODEL_INFO, ModelInfo, SizeRules, TaskInfo
@@ -308,10 +309,20 @@ def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
     assert len(two) == 2
 
 
-def test_a_lost_device_is_told_and_ends_the_process(monkeypatch):
-    def lose(*args, **kwargs):
-        raise torch.AcceleratorError("CUDA error: an illegal memory access")
+LOST = {
+    "accelerator": torch.AcceleratorError("CUDA error: an illegal memory access"),
+    "library": RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED, illegal"),
+}
 
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_lost_device_is_told_and_ends_the_process(kind, monkeypatch):
+    def lose(*args, **kwargs):
+        raise LOST[kind]
+
+    if kind == "library":
+        # Only a look at the device tells that such an error was its end.
+        monkeypatch.setattr("flux_api.backend.is_lost", lambda device: True)
     backend = DiffusersBackend(MODEL_INFO, TINY, batch_tokens=0)
     ended = threading.Event()
     manager = PipelineManager(
@@ -332,3 +343,31 @@ def test_a_lost_device_is_told_and_ends_the_process(monkeypatch):
     assert "illegal" not in outcome.error.message
     assert ended.wait(30)
     assert manager.not_ready is not None
+
+
+def test_a_device_is_lost_when_the_smallest_task_fails():
+    assert not is_lost(torch.device("cpu"))
+    assert is_lost(torch.device("meta"))
+
+
+def test_the_host_stays_one_step_ahead_of_an_accelerator(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self, device):
+            assert device.type == "meta"
+            self.number = sum(word.startswith("record") for word in done)
+
+        def record(self):
+            done.append(f"record {self.number}")
+
+        def synchronize(self):
+            done.append(f"wait {self.number}")
+
+    monkeypatch.setattr(torch, "Event", Event)
+    pace = Pace(torch.device("meta"))
+    for _ in range(3):
+        pace.step()
+    assert done == ["record 0", "record 1", "wait 0", "record 2", "wait 1"]
+    Pace(torch.device("cpu")).step()
+    assert len(done) == 5

@@ -5,12 +5,15 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import signal
-import threading
+import socket
+import ssl
 import time
 
 import pytest
 import requests
-from servers import post_and_leave, run_api, wait_for
+from servers import ROOT, post_and_leave, run_api, wait_for
+
+from flux_api.blueprints.waiting import is_here
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +202,49 @@ def test_client_that_leaves_stops_its_run_within_a_step(fake, path, more):
     post_and_leave(fake.url, path, body, lambda: stats(fake)["steps"] > 1)
     steps = stats(fake)["steps"]
     wait_for(lambda: stats(fake)["running"] == 0, 5)
-    # Seen at the next poll, stopped at the step after that.
-    assert stats(fake)["steps"] <= steps + 5
+    assert stats(fake)["steps"] <= steps + 1
     assert stats(fake)["finished"] == 0
+
+
+def test_client_that_leaves_behind_bytes_nobody_reads_is_noticed(fake):
+    body = b"prompt=pause%3D0.1&num_inference_steps=100"
+    more = b"\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    post_and_leave(
+        fake.url, "/process", body, lambda: stats(fake)["steps"] > 1, more=more
+    )
+    steps = stats(fake)["steps"]
+    wait_for(lambda: stats(fake)["running"] == 0, 5)
+    assert stats(fake)["steps"] <= steps + 1
+
+
+@pytest.fixture
+def tls_pair():
+    """The two ends of a connection with TLS, the server's first."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(ROOT / "tests" / "tls" / "server.pem")
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        concurrent.futures.ThreadPoolExecutor(1) as threads,
+    ):
+        ours = socket.create_connection(listener.getsockname())
+        wrapped = threads.submit(client.wrap_socket, ours)
+        theirs = server.wrap_socket(listener.accept()[0], server_side=True)
+        with theirs, wrapped.result() as ours:
+            yield theirs, ours
+
+
+def test_clients_are_seen_through_tls(tls_pair):
+    theirs, ours = tls_pair
+    assert is_here(theirs)
+    ours.sendall(b"more")
+    wait_for(lambda: is_here(theirs), 5)
+    ours.close()
+    wait_for(lambda: not is_here(theirs), 5)
+    theirs.close()
+    assert not is_here(theirs)
+    assert is_here(None)
 
 
 def test_queued_job_of_a_client_that_left_never_runs(fake, pool):
@@ -241,6 +284,55 @@ def test_watchers_are_bounded(fake, pool):
     for answer in watching:
         answer.close()
     wait_for(lambda: requests.get(url, timeout=10).status_code == 200, 10)
+
+
+def test_watchers_that_leave_make_room_while_the_job_goes_on(fake, pool):
+    held = pool.submit(post, fake, "hold", job_id="held-so-long")
+    await_state(fake, "held-so-long", "running")
+    url = f"{fake.url}/jobs/held-so-long/events"
+    for _ in range(3):
+        assert requests.head(url, timeout=10).status_code == 200
+    for answer in [requests.get(url, stream=True, timeout=10) for _ in range(2)]:
+        assert answer.status_code == 200
+        answer.close()
+
+    def there_is_room():
+        with requests.get(url, stream=True, timeout=10) as answer:
+            return answer.status_code == 200
+
+    wait_for(there_is_room, 8)
+    assert job(fake, "held-so-long")["state"] == "running"
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    assert held.result().status_code == 200
+
+
+def test_a_watcher_may_come_before_the_post(fake, pool):
+    watched = pool.submit(read_events, fake, "not-yet-there")
+    time.sleep(0.3)
+    assert post(fake, "x", job_id="not-yet-there").status_code == 200
+    assert watched.result()[-1][0] == "done"
+    never = requests.get(f"{fake.url}/jobs/never-there/events", timeout=10)
+    assert never.status_code == 404
+
+
+def test_failures_tell_of_their_job_too(fake, pool):
+    failed = post(fake, "fail=memory pause=0.1 at=1", job_id="it-failed", seed=7)
+    assert failed.status_code == 507
+    assert failed.headers["X-Job-Id"] == "it-failed"
+    assert failed.headers["X-Flux-Seed"] == "7"
+    assert float(failed.headers["X-Flux-Run-Seconds"]) >= 0.1
+    assert float(failed.headers["X-Flux-Queue-Seconds"]) >= 0
+
+
+def test_a_full_queue_refuses_before_it_decodes(fake, pool):
+    held = [pool.submit(post, fake, "hold") for _ in range(9)]
+    wait_for(lambda: stats(fake)["queued"] == 8, 10)
+    broken = requests.post(
+        f"{fake.url}/process", files={"input_file": b"no picture"}, timeout=10
+    )
+    assert broken.status_code == 429
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    assert {answer.result().status_code for answer in held} == {200}
 
 
 def test_hundred_failures_release_everything(fake, pool):
@@ -303,31 +395,30 @@ def test_lost_device_restarts_the_worker():
         assert post(fake, "fine").status_code == 200
 
 
-def test_term_finishes_running_work_and_refuses_new():
+def test_term_finishes_running_work_and_refuses_new(pool):
     with run_api(app="fake_app:app") as fake:
         fake.wait_ready()
-        answers = []
-        with requests.Session() as kept:
-            kept.get(f"{fake.url}/healthz", timeout=5)
-            thread = threading.Thread(
-                target=lambda: answers.append(
-                    post(fake, "pause=0.1", num_inference_steps=20)
-                )
-            )
-            thread.start()
-            wait_for(lambda: stats(fake)["steps"] > 1, 10)
-            fake.process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
-            try:
-                refused = kept.post(
-                    f"{fake.url}/process", data={"prompt": "late"}, timeout=10
-                )
-                assert refused.status_code == 503
-            except requests.ConnectionError:
-                pass  # the listener is closed: as good a refusal
-        thread.join()
-        assert answers[0].status_code == 200
+        running = pool.submit(post, fake, "pause=0.1", num_inference_steps=20)
+        wait_for(lambda: stats(fake)["steps"] > 1, 10)
+        queued = pool.submit(post, fake, "queued", num_inference_steps=1)
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        fake.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        refused = post(fake, "late")
+        assert refused.status_code == 503
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert requests.get(f"{fake.url}/healthz", timeout=5).status_code == 200
+        assert requests.get(f"{fake.url}/readyz", timeout=5).status_code == 503
+        assert running.result().status_code == queued.result().status_code == 200
         assert fake.process.wait(20) == 0
+
+
+def test_term_stops_an_idle_server_at_once():
+    with run_api(app="fake_app:app") as fake:
+        fake.wait_ready()
+        began = time.monotonic()
+        assert fake.stop() == 0
+        assert time.monotonic() - began < 5
 
 
 def test_too_few_threads_stop_the_start():

@@ -9,9 +9,18 @@ import pytest
 from PIL import Image
 from servers import wait_for
 
-from flux_api.core import Completed, Failed, ImageRequest, ImageResult
-from flux_api.errors import QueueFull
-from flux_api.manager import BackendBroken, PipelineManager
+from flux_api.core import (
+    Completed,
+    Failed,
+    ImageRequest,
+    ImageResult,
+    Progress,
+    Queued,
+    Started,
+)
+from flux_api.errors import Cancelled, JobNotFound, QueueFull, Unavailable
+from flux_api.manager import PipelineManager
+from flux_api.tasks import BackendBroken
 
 
 class Scripted:
@@ -39,15 +48,15 @@ def start(draw, slots=1, **settings):
     return manager
 
 
-def request(count=1):
-    """A small request for ``count`` pictures."""
+def request(count=1, steps=1):
+    """A small request for ``count`` pictures of ``steps`` steps."""
     return ImageRequest(
         mode="generate",
         model="none",
         prompt="x",
         width=16,
         height=16,
-        num_inference_steps=1,
+        num_inference_steps=steps,
         guidance_scale=None,
         num_images_per_prompt=count,
         seed=1,
@@ -98,7 +107,7 @@ def test_cancelled_pictures_leave_the_queue_at_once(gate):
     manager.submit(request(), caller="me")
     for _ in range(50):
         manager.cancel(manager.submit(request(10), caller="me"))
-    assert len(manager._queue) == 1
+    assert [pictures.left for pictures in manager._queue.pictures()] == [1]
 
 
 def test_a_picture_that_ends_after_its_cancellation_is_not_kept(gate):
@@ -155,6 +164,126 @@ def test_a_newcomer_waits_for_one_picture_and_keeps_nobody_out(gate):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
     assert order == ["ten", "ten", "new 0", "ten", "new 1", "ten", "new 2"]
+
+
+def test_requests_of_one_caller_take_turns_too(gate):
+    order = []
+    turns = threading.Semaphore(0)
+
+    def draw(task):
+        turns.acquire()
+        order.append(task.request.num_images_per_prompt)
+
+    manager = start(draw)
+    jobs = [manager.submit(request(5), caller="an app with many users")]
+    wait_for(lambda: manager.running == 1, 10)
+    for count in (1, 3):
+        jobs.append(manager.submit(request(count), caller="an app with many users"))
+    assert [job.last(Queued).position for job in jobs[1:]] == [0, 1]
+    for _ in range(9):
+        turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    assert order == [5, 1, 5, 3, 5, 3, 5, 3, 5]
+
+
+def test_an_app_with_many_requests_gets_no_more_turns_than_another(gate):
+    order = []
+    turns = threading.Semaphore(0)
+
+    def draw(task):
+        turns.acquire()
+        order.append(task.job.caller)
+
+    manager = start(draw)
+    held = manager.submit(request(), caller="first")
+    wait_for(lambda: manager.running == 1, 10)
+    jobs = [manager.submit(request(2), caller="many") for _ in range(4)]
+    jobs.append(manager.submit(request(4), caller="one"))
+    for _ in range(13):
+        turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in [held, *jobs])
+    assert order[1:9].count("one") == 4
+
+
+def test_retry_after_follows_from_the_steps_left_and_their_pace(gate):
+    def draw(task):
+        if task.request.num_inference_steps == 4:
+            for step in range(4):
+                time.sleep(0.05)
+                task.on_step(step + 1, 4)
+        else:
+            gate.wait()
+
+    manager = start(draw, max_queue=2)
+    for _ in range(20):
+        assert isinstance(manager.submit(request(steps=4)).wait(10), Completed)
+    manager.submit(request(steps=100))
+    wait_for(lambda: manager.running == 1, 10)
+    for _ in range(2):
+        manager.submit(request(steps=100))
+    with pytest.raises(QueueFull) as refused:
+        manager.submit(request())
+    # 300 steps at 0.05 s and a little more, for two that wait.
+    assert 7 <= refused.value.retry_after <= 12
+
+
+def test_nobody_waits_for_it_any_more_stops_it_before_the_next_step(gate):
+    here = threading.Event()
+    here.set()
+    steps = []
+
+    def draw(task):
+        for step in range(10):
+            task.on_step(step + 1, 10)
+            steps.append(step)
+            if step == 3:
+                here.clear()
+
+    manager = start(draw)
+    job = manager.submit(request(2), is_wanted=here.is_set)
+    outcome = job.wait(10)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, Cancelled)
+    wait_for(lambda: manager.running == 0, 10)
+    assert steps == [0, 1, 2, 3]
+    assert list(manager._queue.pictures()) == []
+
+
+def test_a_kept_job_is_its_story_in_short(gate):
+    def draw(task):
+        for step in range(100):
+            task.on_step(step + 1, 100)
+
+    job = start(draw).submit(request())
+    assert isinstance(job.wait(10), Completed)
+    assert len(list(job.events(1))) == 103
+    job.release()
+    assert [type(event) for event in job.events(1)] == [
+        *(Queued, Started, Progress, Completed)
+    ]
+    assert job.last(Progress) == Progress(0, 100, 100)
+
+
+def test_a_job_that_comes_later_is_waited_for(gate):
+    manager = start(lambda _: gate.wait())
+    with pytest.raises(JobNotFound):
+        manager.find("comes-later")
+    threading.Timer(0.3, manager.submit, [request()], {"job_id": "comes-later"}).start()
+    assert manager.find("comes-later", seconds=10).id == "comes-later"
+    with pytest.raises(JobNotFound):
+        manager.find("never-comes", seconds=0.1)
+
+
+def test_draining_ends_when_the_work_is_done(gate):
+    manager = start(lambda _: gate.wait())
+    job = manager.submit(request())
+    manager.drain()
+    with pytest.raises(Unavailable):
+        manager.submit(request())
+    assert not manager.wait_idle(0.1)
+    gate.set()
+    assert manager.wait_idle(10)
+    assert isinstance(job.outcome, Completed)
 
 
 def test_a_kept_failure_holds_no_frames():

@@ -86,7 +86,7 @@ def test_client_that_leaves_through_nginx_stops_its_run(nginx, fake, path, body)
     post_and_leave(nginx.url, path, body, lambda: stats(fake)["steps"] > 1)
     steps = stats(fake)["steps"]
     wait_for(lambda: stats(fake)["running"] == 0, 5)
-    assert stats(fake)["steps"] <= steps + 6
+    assert stats(fake)["steps"] <= steps + 1
     assert stats(fake)["finished"] == 0
 
 

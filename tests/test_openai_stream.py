@@ -13,7 +13,7 @@ import requests
 from PIL import Image
 from wire import begin, generate, post, stats, wait_until
 
-from flux_api.blueprints import openai_stream
+from flux_api.blueprints import waiting
 from flux_api.sse import frame_comment, frame_event
 
 PARTIAL_FIELDS = [
@@ -164,7 +164,7 @@ def test_a_client_that_leaves_stops_its_stream(fake, held):
 
 
 def test_a_stream_is_never_silent_for_long(fake):
-    assert openai_stream.KEEP_ALIVE_SECONDS + openai_stream.POLL_SECONDS < 110
+    assert waiting.KEEP_ALIVE_SECONDS + waiting.FOLLOW_SECONDS < 110
     connection = begin(fake, {"prompt": "a duck hold", "stream": True})
     answer = connection.getresponse()
     began = time.monotonic()

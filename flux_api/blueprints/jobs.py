@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, stream_with_context
+from flask import Blueprint, Response, jsonify, request
 
 from flux_api.blueprints import context
-from flux_api.blueprints.waiting import owner_of
+from flux_api.blueprints.input_stream import connection_of
+from flux_api.blueprints.waiting import follow, owner_of
 from flux_api.core import (
     Completed,
     Event,
@@ -22,10 +23,11 @@ from flux_api.core import (
 )
 from flux_api.images import encode_image
 from flux_api.jobs import Job
+from flux_api.sse import MEDIA_TYPE, frame_comment, frame_event
 
 bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 
-KEEP_ALIVE_SECONDS = 10.0
+ARRIVAL_SECONDS = 2.0
 
 
 @bp.get("/<job_id>")
@@ -44,14 +46,22 @@ def cancel(job_id: str) -> Response:
 
 @bp.get("/<job_id>/events")
 def events(job_id: str) -> Response:
-    """The job's events, past and to come, as ``text/event-stream``."""
-    job = _find(job_id)
-    watchers = context().watchers
-    watchers.enter()
-    response = Response(stream_with_context(_stream(job)), mimetype="text/event-stream")
+    """The job's events, past and to come, as ``text/event-stream``. A job that is not
+    there yet is waited for a moment: its POST may be on its way."""
+    here = context()
+    here.watchers.enter()
+    try:
+        job = here.manager.find(
+            job_id, caller=owner_of(request), seconds=ARRIVAL_SECONDS
+        )
+        connection = connection_of(request.environ)
+        response = Response(_stream(job, connection), mimetype=MEDIA_TYPE)
+    except BaseException:
+        here.watchers.leave()
+        raise
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(watchers.leave)
+    response.call_on_close(here.watchers.leave)
     return response
 
 
@@ -87,14 +97,14 @@ def _find(job_id: str) -> Job:
     return context().manager.find(job_id, caller=owner_of(request))
 
 
-def _stream(job: Job) -> Iterator[str]:
-    yield ": watching\n\n"
-    for event in job.events(KEEP_ALIVE_SECONDS):
+def _stream(job: Job, connection: socket.socket | None) -> Iterator[bytes]:
+    yield frame_comment("watching")
+    for event in follow(job, connection):
         if event is None:
-            yield ": keep-alive\n\n"
+            yield frame_comment("keep-alive")
         else:
             name, data = _say(event)
-            yield f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n"
+            yield frame_event(name, {"type": name} | data)
 
 
 def _say(event: Event) -> tuple[str, dict[str, Any]]:

@@ -8,12 +8,13 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, jsonify, request
 
 from flux_api.blueprints import Context, context
+from flux_api.blueprints.input_stream import connection_of
 from flux_api.blueprints.openai_answers import render_response
 from flux_api.blueprints.openai_output import Output
 from flux_api.blueprints.openai_requests import Operation, parse_request
 from flux_api.blueprints.openai_stream import HEADERS, Kind, stream_events
 from flux_api.blueprints.replays import read_new_body
-from flux_api.blueprints.waiting import job_headers, submit, wait_for
+from flux_api.blueprints.waiting import caller_of, submit, wait_for
 from flux_api.errors import ModelNotFound
 from flux_api.jobs import Job
 from flux_api.sse import MEDIA_TYPE
@@ -87,7 +88,7 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     here = context()
     body = read_new_body()
     began = time.monotonic()
-    here.manager.check_ready()
+    here.manager.check_open(caller_of(request))
     image_request, output = parse_request(here, body, operation, deployment=deployment)
     job = submit(here, request, image_request, body.values)
     if output.stream:
@@ -96,19 +97,17 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     answer, delivered = render_response(here, image_request, output, results)
     response = jsonify(answer)
     spent = round((time.monotonic() - began) * 1000)
-    response.headers.update(
-        job_headers(job) | delivered | {"OpenAI-Processing-Ms": str(spent)}
-    )
+    response.headers.update(delivered | {"OpenAI-Processing-Ms": str(spent)})
     return response
 
 
 def _stream(here: Context, job: Job, output: Output, kind: Kind) -> Response:
-    # The stream outlives the request's context: it gets the request itself, and lets
-    # the job's pictures go at its own end.
+    # The stream outlives the request's context, and lets the job's pictures go at its
+    # own end.
     g.pop("job", None)
-    asked = request._get_current_object()  # type: ignore[attr-defined]
+    connection = connection_of(request.environ)
     response = Response(
-        stream_events(here, asked, job, output, kind), mimetype=MEDIA_TYPE
+        stream_events(here, connection, job, output, kind), mimetype=MEDIA_TYPE
     )
 
     # A generator that was never started runs no `finally`.
@@ -118,6 +117,5 @@ def _stream(here: Context, job: Job, output: Output, kind: Kind) -> Response:
             here.manager.cancel(job)
         job.release()
 
-    headers = job_headers(job) | HEADERS
-    response.headers.update({k: v for k, v in headers.items() if "Seconds" not in k})
+    response.headers.update(HEADERS)
     return response

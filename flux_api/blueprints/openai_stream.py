@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
-
-from flask import Request
 
 from flux_api.blueprints import Context
 from flux_api.blueprints.answers import error_object
 from flux_api.blueprints.openai_answers import size_of, to_base64, usage_of
 from flux_api.blueprints.openai_output import Output
-from flux_api.blueprints.waiting import has_left
+from flux_api.blueprints.waiting import follow
 from flux_api.core import (
     Completed,
     Event,
@@ -30,30 +29,27 @@ from flux_api.sse import frame_comment, frame_event
 Kind = Literal["image_generation", "image_edit"]
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-POLL_SECONDS = 1.0
-KEEP_ALIVE_SECONDS = 10.0
 # A preview is looked at for a moment: some decoders take quadratic time over it.
 _LARGEST_PREVIEW = (512, 512)
 _PREVIEW_QUALITY = 75
 
 
 def stream_events(
-    here: Context, request: Request, job: Job, output: Output, kind: Kind
+    here: Context,
+    connection: socket.socket | None,
+    job: Job,
+    output: Output,
+    kind: Kind,
 ) -> Iterator[bytes]:
     """The stream's blocks as they happen; the job is cancelled when the client leaves
     or the server stops iterating."""
-    said = time.monotonic()
     try:
         yield frame_comment(f"job {job.id}")
-        for event in job.events(POLL_SECONDS):
-            if event is not None:
-                yield render_event(event, job, output, kind)
-                said = time.monotonic()
-            elif has_left(request):
-                return
-            elif time.monotonic() - said >= KEEP_ALIVE_SECONDS:
+        for event in follow(job, connection):
+            if event is None:
                 yield frame_comment("waiting")
-                said = time.monotonic()
+            else:
+                yield render_event(event, job, output, kind)
     finally:
         if job.outcome is None:
             here.manager.cancel(job)

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, jsonify, request
 from flux_api.blueprints import Context, context
 from flux_api.blueprints.bodies import Body
 from flux_api.blueprints.replays import read_new_body
-from flux_api.blueprints.waiting import job_headers, submit, wait_for
+from flux_api.blueprints.waiting import caller_of, submit, wait_for
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.images import (
@@ -52,7 +52,7 @@ def process() -> Response:
     job, result = _make(here)
     encoded = encode_image(result.image)
     answer = _facts(job, result)
-    headers = job_headers(job)
+    headers = {}
     url = here.file_server.upload(encoded) if here.file_server else None
     if url is not None:
         answer = {"result_image_url": url} | answer
@@ -73,7 +73,6 @@ def process_raw() -> Response:
     encoded = encode_image(result.image)
     facts = _facts(job, result)
     response = Response(encoded.data, mimetype=encoded.media_type)
-    response.headers.update(job_headers(job))
     for header, name in _FACT_HEADERS.items():
         if name in facts:
             response.headers[header] = str("" if facts[name] is None else facts[name])
@@ -96,7 +95,7 @@ _FACT_HEADERS = {
 
 def _make(here: Context) -> tuple[Job, ImageResult]:
     body = read_new_body()
-    here.manager.check_ready()
+    here.manager.check_open(caller_of(request))
     image_request = _parse(here, body)
     job = submit(here, request, image_request, body.values)
     return job, wait_for(here, request, job)[0]

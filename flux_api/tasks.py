@@ -1,0 +1,73 @@
+"""One picture of a job, and what makes it: between the manager and its backend."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from flux_api.core import ImageRequest, ImageResult, Progress
+from flux_api.jobs import Job
+
+
+@dataclass(eq=False, slots=True)
+class ImageTask:
+    """One picture of a job; ``request`` is the job's, whole for as long as the picture
+    is made, ``beat`` its last sign of life in monotonic seconds, ``step`` the newest
+    step that is done."""
+
+    job: Job
+    index: int
+    request: ImageRequest
+    beat: float = 0.0
+    step: int = 0
+
+    @property
+    def steps_left(self) -> int:
+        """About how many steps are left to do."""
+        return max(0, self.request.num_inference_steps - self.step)
+
+    def on_step(self, step: int, total: int) -> None:
+        """Note step ``step`` of ``total``; Cancelled when the job has ended or nobody
+        waits for it any more."""
+        self.check()
+        self.step = step
+        self.job.post(Progress(self.index, step, total))
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While weights are loaded, silence is no sign of a hang."""
+        self.beat = math.inf
+        try:
+            yield
+        finally:
+            self.beat = time.monotonic()
+
+    def check(self) -> None:
+        """Show life; Cancelled when the job has ended or nobody waits any more."""
+        self.beat = time.monotonic()
+        self.job.check()
+
+
+class BackendBroken(Exception):
+    """The device is lost to this process; only a new process can go on."""
+
+
+class Backend(Protocol):
+    """What makes pictures; see :class:`flux_api.backend.DiffusersBackend`."""
+
+    @property
+    def slots(self) -> int:
+        """How many pictures may be on their way at once; asked after ``load``."""
+
+    def load(self, say: Callable[[str], None]) -> None:
+        """Get ready, telling ``say`` what is going on; raises when it cannot."""
+
+    def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether a picture of ``request`` may join those that are ``running``."""
+
+    def run(self, task: ImageTask) -> ImageResult:
+        """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
