@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import random
+import secrets
 import sys
 import threading
 import time
@@ -60,10 +61,12 @@ def watch(server: Server, seconds: float) -> bool:
         time.sleep(seconds * 5 / 60)
         memory, descriptors = server.resident_mib(), server.descriptors()
         spent = time.monotonic() - began
-        print(f"{spent:6.0f} {memory:8.1f} {descriptors:12} {server.threads():8}")
+        row = f"{spent:6.0f} {memory:8.1f} {descriptors:12} {server.threads():8}"
+        print(row, flush=True)
         least = min(least, descriptors)
     growth = memory - first[0]
-    print(f"growth after the warm-up: {growth:.1f} MiB")
+    most = MOST_GROWTH_MIB
+    print(f"growth after the warm-up: {growth:.1f} MiB (at most {most:.0f})")
     return growth <= MOST_GROWTH_MIB and least <= first[1] + MOST_DESCRIPTORS
 
 
@@ -135,6 +138,39 @@ def gives_up(url: str) -> str:
     return "done"
 
 
+def streamed(url: str) -> int:
+    """A stream that is read to its end."""
+    body = {"prompt": "a cat", "stream": True, "partial_images": 2, **SMALL}
+    return post(url, "/v1/images/generations", json=body)
+
+
+def cut_off(url: str) -> str:
+    """A stream whose reader leaves after the first bytes."""
+    body = {"prompt": "a cat", "stream": True, "steps": 100}
+    path = f"{url}/v1/images/generations"
+    with requests.post(path, json=body, stream=True, timeout=300) as answer:
+        next(answer.iter_content(1), b"")
+    return "left"
+
+
+def deleted(url: str) -> int:
+    """A long run that a second connection watches and stops."""
+    job = f"{url}/jobs/soak-{secrets.token_hex(8)}"
+    form = {"prompt": "a cat", "num_inference_steps": 100, "job_id": job[-21:]}
+    asked: list[int] = []
+    thread = threading.Thread(
+        target=lambda: asked.append(post(url, "/process", data=form))
+    )
+    thread.start()
+    with requests.get(f"{job}/events", stream=True, timeout=300) as events:
+        for line in events.iter_lines():
+            if line.startswith(b"event: step") or not events.ok:
+                break
+    requests.delete(job, timeout=300)
+    thread.join()
+    return asked[0]
+
+
 def post(url: str, path: str, **body: object) -> int:
     """The status of a POST."""
     answer = requests.post(url + path, timeout=300, **body)  # type: ignore[arg-type]
@@ -159,6 +195,9 @@ KINDS: list[Callable[[str], object]] = [
     private_url,
     unknown,
     gives_up,
+    streamed,
+    cut_off,
+    deleted,
 ]
 
 if __name__ == "__main__":
