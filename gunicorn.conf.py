@@ -86,6 +86,8 @@ access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(D)s'
 
 def post_worker_init(worker):
     """Begin to load the model, now that the worker has forked; drain at TERM."""
+    replaced = threading.Event()
+    signal.signal(signal.SIGUSR2, lambda signum, frame: replaced.set())
     here = getattr(worker.wsgi, "extensions", {}).get("flux_api")
     if here is None:
         return
@@ -111,9 +113,18 @@ def post_worker_init(worker):
         stop(signal.SIGTERM, None)
 
     def drain(signum, frame):
+        here.manager.drain()
+        if replaced.is_set():
+            stop(signum, frame)
+            return
         # The listener stays open meanwhile: whoever comes is told 503 instead of
         # waiting in its backlog for a process that ends.
-        here.manager.drain()
         threading.Thread(target=stop_when_idle, name="flux-drain", daemon=True).start()
 
     signal.signal(signal.SIGTERM, drain)
+
+
+def on_reload(arbiter):
+    """Tell the workers that others take their place: what comes is for those."""
+    for pid in list(arbiter.WORKERS):
+        os.kill(pid, signal.SIGUSR2)

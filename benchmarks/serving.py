@@ -1,4 +1,4 @@
-"""``python -m benchmarks.serving``: latency, fairness, health and shared forwards.
+"""``python -m benchmarks.serving``: latency, fairness, a crowd, and shared forwards.
 
 Everything runs over HTTP against a server of its own, with the embedded model or the
 set in FLUX_MODEL. Quiet the machine first; the ratios count, not the seconds.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +17,9 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from benchmarks.server import start
+
+CROWD = 100
+QUEUE = 8
 
 
 def main() -> None:
@@ -28,6 +32,11 @@ def main() -> None:
         print(f"  the same behind a plain lock         {behind_lock:8.3f} s")
         print(f"  ratio                                {waited / behind_lock:8.3f}")
         print(f"/healthz meanwhile, 99th percentile    {p99 * 1000:8.1f} ms")
+    with start(FLUX_MAX_QUEUE=QUEUE) as server:
+        made, refused, slowest = crowd(server.url)
+        print(f"{CROWD} clients at once, a queue of {QUEUE}     {made:8} made")
+        print(f"  the others                           {refused:8} refused with 429")
+        print(f"  /healthz meanwhile, 99th percentile  {slowest * 1000:8.1f} ms")
     with start(FLUX_BATCH_TOKENS=100_000) as server:
         shared = burst(server.url)
     with start(FLUX_BATCH_TOKENS=0) as server:
@@ -61,6 +70,31 @@ def fairness(url: str) -> tuple[float, float, float]:
         seconds = sorted(healths.result())
     assert behind_lock < time.monotonic() - began
     return waited, behind_lock, seconds[int(len(seconds) * 0.99)]
+
+
+def crowd(url: str) -> tuple[int, int, float]:
+    """How many of CROWD requests at once were made and how many got 429 (no other
+    status is expected), and the 99th percentile of /healthz meanwhile, while a long
+    run blocks the backend."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(CROWD + 2) as pool:
+        body = {"prompt": "a dog", "steps": 200}
+        blocking = pool.submit(draw, url, body, "127.0.0.2")
+        healths = pool.submit(poll_health, url, stop)
+        time.sleep(0.5)
+        one = {"prompt": "a cat", "steps": 4, "size": "64x64"}
+        statuses = Counter(pool.map(lambda _: ask(url, one), range(CROWD)))
+        blocking.result()
+        stop.set()
+        seconds = sorted(healths.result())
+    assert set(statuses) <= {200, 429}, statuses
+    return statuses[200], statuses[429], seconds[int(len(seconds) * 0.99)]
+
+
+def ask(url: str, body: dict[str, Any]) -> int:
+    """The status of one generation."""
+    path = f"{url}/v1/images/generations"
+    return requests.post(path, json=body, timeout=600).status_code
 
 
 def burst(url: str) -> float:

@@ -67,11 +67,6 @@ class Job:
         return "cancelled" if isinstance(outcome.error, Cancelled) else "failed"
 
     @property
-    def age(self) -> float:
-        """Seconds since it was submitted."""
-        return time.monotonic() - self._created
-
-    @property
     def ended_for(self) -> float | None:
         """Seconds since it ended, None while it lives."""
         return None if self._ended is None else time.monotonic() - self._ended

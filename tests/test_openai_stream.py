@@ -81,6 +81,7 @@ def test_generation_streams_previews_and_the_picture(api, partial_images):
     assert set(data["usage"]) == {
         *("input_tokens", "output_tokens", "total_tokens", "input_tokens_details"),
     }
+    assert re.fullmatch(r"queued \d+\.\d{3} s, ran \d+\.\d{3} s", comments[-1])
     assert [c for c in comments if c.startswith("step ")] == [
         f"step {step}/8" for step in range(1, 9)
     ]

@@ -93,7 +93,7 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     job = submit(here, request, image_request, body.values)
     if output.stream:
         return _stream(here, job, output, _STREAMS[operation])
-    results = wait_for(here, request, job, spent=time.monotonic() - began - job.age)
+    results = wait_for(here, request, job, began=began)
     answer, delivered = render_response(here, image_request, output, results)
     response = jsonify(answer)
     spent = round((time.monotonic() - began) * 1000)

@@ -66,9 +66,13 @@ def render_event(event: Event, job: Job, output: Output, kind: Kind) -> bytes:
         return frame_comment(f"step {event.step}/{event.total}")
     if isinstance(event, PartialImage):
         return _render_partial(event, job, output, kind)
+    # A stream's headers are sent before its times are known.
+    times = f"queued {job.queue_seconds:.3f} s, ran {job.run_seconds:.3f} s"
     if isinstance(event, Completed):
-        return _render_completed(event.results[0], job, output, kind)
-    return _render_failed(event)
+        last = _render_completed(event.results[0], job, output, kind)
+    else:
+        last = _render_failed(event)
+    return frame_comment(times) + last
 
 
 def _render_partial(event: PartialImage, job: Job, output: Output, kind: Kind) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +96,11 @@ _FACT_HEADERS = {
 
 def _make(here: Context) -> tuple[Job, ImageResult]:
     body = read_new_body()
+    began = time.monotonic()
     here.manager.check_open(caller_of(request))
     image_request = _parse(here, body)
     job = submit(here, request, image_request, body.values)
-    return job, wait_for(here, request, job)[0]
+    return job, wait_for(here, request, job, began=began)[0]
 
 
 def _parse(here: Context, body: Body) -> ImageRequest:

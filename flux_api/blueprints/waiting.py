@@ -87,17 +87,17 @@ def _release_job(_error: BaseException | None) -> None:
 
 
 def wait_for(
-    here: Context, request: Request, job: Job, *, spent: float = 0.0
+    here: Context, request: Request, job: Job, *, began: float
 ) -> tuple[ImageResult, ...]:
     """The job's pictures, or its error raised; it is cancelled when the client leaves
-    and ended by DeadlineExceeded after ``FLUX_REQUEST_TIMEOUT`` seconds, of which
-    ``spent`` were over before it was submitted."""
+    and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the request
+    was there, at ``began`` in monotonic seconds."""
     connection = connection_of(request.environ)
     try:
         while (outcome := job.wait(POLL_SECONDS)) is None:
             if not is_here(connection):
                 here.manager.cancel(job)
-            elif job.age + spent > here.settings.request_timeout:
+            elif time.monotonic() - began > here.settings.request_timeout:
                 here.manager.cancel(job, DeadlineExceeded("The request took too long."))
     finally:
         if job.outcome is None:
