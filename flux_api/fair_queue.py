@@ -17,51 +17,51 @@ class Turns(Generic[T]):
     had, but not two such in a row while others wait, so that nobody is kept out."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, T] = OrderedDict()
-        self._served: set[str] = set()
+        self._newcomers: OrderedDict[str, T] = OrderedDict()
+        self._others: OrderedDict[str, T] = OrderedDict()
         self._others_were_passed = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._newcomers) + len(self._others)
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._waiting.values())
+        yield from self._newcomers.values()
+        yield from self._others.values()
 
     def add(self, key: str, thing: T) -> T:
         """What waits under ``key``: ``thing``, unless something does already."""
-        return self._waiting.setdefault(key, thing)
+        found = self.find(key)
+        return self._newcomers.setdefault(key, thing) if found is None else found
 
     def find(self, key: str) -> T | None:
         """What waits under ``key``."""
-        return self._waiting.get(key)
+        return self._newcomers.get(key, self._others.get(key))
 
     def discard(self, key: str) -> None:
         """Forget ``key`` and that it had turns."""
-        self._waiting.pop(key, None)
-        self._served.discard(key)
+        self._newcomers.pop(key, None)
+        self._others.pop(key, None)
 
     def head(self) -> T:
-        """Whose turn it is; IndexError where nothing waits."""
-        newcomers = [key for key in self._waiting if key not in self._served]
-        others = [key for key in self._waiting if key in self._served]
-        first = others if self._others_were_passed else newcomers
-        return self._waiting[(first or newcomers or others)[0]]
+        """Whose turn it is; only while something waits."""
+        if self._others and (self._others_were_passed or not self._newcomers):
+            return next(iter(self._others.values()))
+        return next(iter(self._newcomers.values()))
 
     def end(self, key: str) -> None:
         """``key`` has had its turn and goes to the end of the round."""
-        newcomer = key not in self._served
-        self._others_were_passed = newcomer and not self._served.isdisjoint(
-            self._waiting
-        )
-        self._served.add(key)
-        self._waiting.move_to_end(key)
+        newcomer = self._newcomers.pop(key, None)
+        self._others_were_passed = newcomer is not None and bool(self._others)
+        if newcomer is not None:
+            self._others[key] = newcomer
+        else:
+            self._others.move_to_end(key)
 
     def copy(self, copy_of: Callable[[T], T]) -> Turns[T]:
         """The same turns over copies of the things."""
         twin: Turns[T] = Turns()
-        for key, thing in self._waiting.items():
-            twin.add(key, copy_of(thing))
-        twin._served = set(self._served)
+        twin._newcomers.update((k, copy_of(t)) for k, t in self._newcomers.items())
+        twin._others.update((k, copy_of(t)) for k, t in self._others.items())
         twin._others_were_passed = self._others_were_passed
         return twin
 
@@ -102,7 +102,7 @@ class FairQueue:
         return self._callers.head().head().job if self._callers else None
 
     def take(self) -> ImageTask:
-        """Remove the next picture of the head; IndexError where nothing waits."""
+        """Remove the next picture of the head; only while something waits."""
         jobs = self._callers.head()
         pictures = jobs.head()
         job, index = pictures.job, pictures.first
