@@ -57,18 +57,23 @@ def png():
 
 
 @pytest.fixture(scope="session")
-def families(tmp_path_factory):
-    """One server that offers every set over tiny random checkpoints, keeps two of them
-    in memory, and knows LoRAs; ``lora_folder`` is where they lie."""
+def set_settings(tmp_path_factory):
+    """The settings of a server that offers every set over tiny random checkpoints,
+    keeps two of them in memory, and knows LoRAs."""
     from tiny_sets import BASES, write_loras, write_sets
 
     folder = tmp_path_factory.mktemp("sets")
-    settings = {
+    return {
         "MODEL_INFO": write_sets(folder),
         "FLUX_MODELS": ",".join(["tiny", *BASES]),
         "FLUX_MAX_LOADED": 2,
         "FLUX_LORA_DIR": write_loras(folder / "loras"),
     }
-    with run_api(**settings) as server:
-        server.lora_folder = folder / "loras"
+
+
+@pytest.fixture(scope="session")
+def families(set_settings):
+    """The server of ``set_settings``; ``lora_folder`` is where its LoRAs lie."""
+    with run_api(**set_settings) as server:
+        server.lora_folder = set_settings["FLUX_LORA_DIR"]
         yield server.wait_ready()
