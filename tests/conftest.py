@@ -77,3 +77,10 @@ def families(set_settings):
     with run_api(**set_settings) as server:
         server.lora_folder = set_settings["FLUX_LORA_DIR"]
         yield server.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def sharing(set_settings):
+    """The same, where pictures share forwards."""
+    with run_api(FLUX_BATCH_TOKENS=100_000, **set_settings) as server:
+        yield server.wait_ready()

@@ -11,19 +11,11 @@ import pytest
 import requests
 from pictures import make_png
 from PIL import Image
-from servers import run_api
 from tiny_sets import BASES
 
 from flux_api.models import MODEL_INFO
 
 CASES = [(name, task) for name, info in MODEL_INFO.items() for task in info.tasks]
-
-
-@pytest.fixture(scope="module")
-def sharing(set_settings):
-    """The same as ``families``, where pictures share forwards."""
-    with run_api(FLUX_BATCH_TOKENS=100_000, **set_settings) as server:
-        yield server.wait_ready()
 
 
 def make_mask(size=(96, 64), box=(16, 16, 48, 48)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -47,6 +48,24 @@ def test_a_then_b_then_none_leaves_no_trace(families, model):
             assert (one != other).any()
     again, _ = draw(families, model, f"{family}.a:0.8")
     assert (again == with_a).all()
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_at_once_each_picture_has_its_own_loras(sharing, model):
+    """Some share forwards with their like, those with other LoRAs wait for them."""
+    family = FAMILIES[model]
+    asked = [None, f"{family}.a:0.8", f"{family}.b", None, f"{family}.a:0.8"]
+
+    def one(loras):
+        return draw(sharing, model, loras)[0].astype(int)
+
+    alone = {loras: one(loras) for loras in asked}
+    assert np.abs(alone[asked[1]] - alone[asked[2]]).max() > 1
+    assert np.abs(alone[asked[1]] - alone[None]).max() > 1
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = list(pool.map(one, asked))
+    for loras, picture in zip(asked, together, strict=True):
+        assert np.abs(picture - alone[loras]).max() <= 1
 
 
 def test_weights_count_and_zero_is_none(families):
