@@ -1,7 +1,12 @@
-"""Full-size checkpoints with random weights, from the architectures alone."""
+"""``python -m benchmarks.random_weights SET``: a whole checkpoint of random weights.
+
+It is made from the architecture alone, without a download, and draws noise at the very
+speed of the real one. Prints the settings that the other benchmarks take for it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,33 @@ import diffusers
 import torch
 
 from flux_api.footprint import build_empty, describe
+from flux_api.models import MODEL_INFO
 
 SHARD = "4GB"
+
+
+def main() -> None:
+    """Write the checkpoint of a set, and a MODEL_INFO file that names it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("set", choices=sorted(MODEL_INFO))
+    parser.add_argument("--folder", type=Path, default=Path("var/random-weights"))
+    options = parser.parse_args()
+    print(write_set(options.set, options.folder.resolve()))
+
+
+def write_set(name: str, folder: Path) -> str:
+    """The settings under which the set ``name`` draws with random weights."""
+    info = MODEL_INFO[name]
+    row = info.tasks["generate"]
+    place = folder / info.base_model.rpartition("/")[2]
+    write_checkpoint(info.base_model, row.pipeline, place)
+    lines = [f"[{name}]", f"base_model = {json.dumps(str(place))}"]
+    if row.loras:
+        # They are real, and would have to be downloaded.
+        lines.append("tasks.generate.loras = {}")
+    table = folder / f"{name}.toml"
+    table.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return f"FLUX_MODEL={name} MODEL_INFO={table}"
 
 
 def write_checkpoint(source: str, pipeline: str, folder: Path) -> Path:
@@ -69,3 +99,7 @@ def write_rest(pipeline: str, folder: Path) -> dict[str, Any]:
     if pipeline == "Flux2KleinPipeline":
         rest["is_distilled"] = True
     return rest
+
+
+if __name__ == "__main__":
+    main()

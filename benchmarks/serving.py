@@ -1,7 +1,8 @@
 """``python -m benchmarks.serving``: latency, fairness, a crowd, and shared forwards.
 
 Everything runs over HTTP against a server of its own, with the embedded model or the
-set in FLUX_MODEL. Quiet the machine first; the ratios count, not the seconds.
+set in FLUX_MODEL (on a GPU with random weights: see ``benchmarks/random_weights.py``).
+Quiet the machine first; the ratios count, not the seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
+import torch
 from requests.adapters import HTTPAdapter
 
 from benchmarks.server import start
@@ -37,7 +39,9 @@ def main() -> None:
         print(f"{CROWD} clients at once, a queue of {QUEUE}     {made:8} made")
         print(f"  the others                           {refused:8} refused with 429")
         print(f"  /healthz meanwhile, 99th percentile  {slowest * 1000:8.1f} ms")
-    with start(FLUX_BATCH_TOKENS=100_000) as server:
+    # On a GPU the default budget is what counts; on a CPU it is 0.
+    budget = {} if torch.accelerator.is_available() else {"FLUX_BATCH_TOKENS": 100_000}
+    with start(**budget) as server:
         shared = burst(server.url)
     with start(FLUX_BATCH_TOKENS=0) as server:
         single = burst(server.url)
@@ -99,9 +103,9 @@ def ask(url: str, body: dict[str, Any]) -> int:
 
 def burst(url: str) -> float:
     """Seconds for six different pictures asked for at once."""
-    draw(url, {"prompt": "warm up"})
+    draw(url, {"prompt": "warm up", "size": "512x512"})
     asked = [
-        {"prompt": f"a cat {i}", "seed": i, "steps": steps}
+        {"prompt": f"a cat {i}", "seed": i, "steps": steps, "size": "512x512"}
         for i, steps in enumerate((24, 30, 20, 26, 22, 28))
     ]
     began = time.monotonic()

@@ -14,6 +14,7 @@ from servers import run_api
 from test_loras import draw, weights
 from tiny_sets import BASES, write_lora, write_sets
 
+from benchmarks import random_weights
 from benchmarks.random_weights import write_checkpoint
 from flux_api import check_machine, memory
 from flux_api.config import BadSetting, Settings
@@ -323,6 +324,20 @@ def test_random_checkpoints_of_the_memory_benchmark_draw(models, tmp_path):
         tasks = {"generate": replace(info.tasks["generate"], loras=())}
         made = {name: replace(info, base_model=str(folder), tasks=tasks)}
         assert picture(made, name, load(made, name)).shape == (3, 64, 64)
+
+
+def test_random_weights_are_a_set_that_the_server_takes(tmp_path, monkeypatch):
+    sizes = {"black-forest-labs/FLUX.1-dev": "dev"}
+    monkeypatch.setattr(
+        random_weights, "write_checkpoint", lambda source, _, folder: sizes[source]
+    )
+    words = random_weights.write_set("flux1", tmp_path).split()
+    settings = dict(word.split("=") for word in words)
+    assert settings["FLUX_MODEL"] == "flux1"
+    info = load_models(Path(settings["MODEL_INFO"]), MODEL_INFO)["flux1"]
+    assert info.base_model == str(tmp_path / "FLUX.1-dev")
+    assert info.tasks["generate"].loras == ()
+    assert info.tasks["edit"] == MODEL_INFO["flux1"].tasks["edit"]
 
 
 # -- what cannot be done here ---------------------------------------------------------
