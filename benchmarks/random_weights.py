@@ -23,7 +23,7 @@ SHARD = "4GB"
 def main() -> None:
     """Write the checkpoint of a set, and a MODEL_INFO file that names it."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("set", choices=sorted(MODEL_INFO))
+    parser.add_argument("set", choices=sorted(set(MODEL_INFO) - {"tiny"}))
     parser.add_argument("--folder", type=Path, default=Path("var/random-weights"))
     options = parser.parse_args()
     print(write_set(options.set, options.folder.resolve()))
