@@ -27,14 +27,12 @@ from flux_api.errors import (
 from flux_api.fair_queue import FairQueue
 from flux_api.job_table import JobTable
 from flux_api.jobs import Job
-from flux_api.tasks import Backend, BackendBroken, ImageTask
+from flux_api.tasks import Backend, BackendBroken, ImageTask, StepTimes
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 10.0
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
-# The share of the newest picture in what is taken for the usual pace.
-_NEWEST = 0.2
 
 
 class PipelineManager:
@@ -62,7 +60,7 @@ class PipelineManager:
         self._queue = FairQueue()
         self._running: list[ImageTask] = []
         self._jobs = JobTable()
-        self._seconds_per_step = 0.25
+        self._step_times = StepTimes()
         self._started = False
         self._draining = False
         self._not_ready: str | None = "starting"
@@ -233,7 +231,7 @@ class PipelineManager:
             pictures.left * pictures.job.request.num_inference_steps
             for pictures in self._queue.pictures()
         )
-        seconds = steps * self._seconds_per_step / max(1, len(self._running))
+        seconds = self._step_times.seconds_of(steps, at_once=len(self._running))
         return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
 
     # -- running -----------------------------------------------------------------
@@ -247,17 +245,11 @@ class PipelineManager:
             finally:
                 with self._changed:
                     self._running.remove(task)
-                    self._learn(task, time.monotonic() - began)
+                    self._step_times.learn(task, time.monotonic() - began)
                     if task.job.outcome is not None:
                         self._queue.drop(task.job)
                     self._changed.notify_all()
                 del task
-
-    def _learn(self, task: ImageTask, seconds: float) -> None:
-        """How long a step takes nowadays, all that comes with it included."""
-        if task.step:
-            pace = seconds / task.step
-            self._seconds_per_step += _NEWEST * (pace - self._seconds_per_step)
 
     def _take(self) -> ImageTask:
         """The next picture in turn, once the backend admits it; the callers' queues

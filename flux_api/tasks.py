@@ -12,18 +12,22 @@ from typing import Protocol
 from flux_api.core import ImageRequest, ImageResult, Progress
 from flux_api.jobs import Job
 
+# The share of the newest picture in what is taken for the usual pace.
+_NEWEST = 0.2
+
 
 @dataclass(eq=False, slots=True)
 class ImageTask:
     """One picture of a job; ``request`` is the job's, whole for as long as the picture
     is made, ``beat`` its last sign of life in monotonic seconds, ``step`` the newest
-    step that is done."""
+    step that is done, ``loaded`` how many seconds went into loading weights for it."""
 
     job: Job
     index: int
     request: ImageRequest
     beat: float = 0.0
     step: int = 0
+    loaded: float = 0.0
 
     @property
     def steps_left(self) -> int:
@@ -40,16 +44,34 @@ class ImageTask:
     @contextmanager
     def loading(self) -> Iterator[None]:
         """While weights are loaded, silence is no sign of a hang."""
-        self.beat = math.inf
+        began, self.beat = time.monotonic(), math.inf
         try:
             yield
         finally:
             self.beat = time.monotonic()
+            self.loaded += self.beat - began
 
     def check(self) -> None:
         """Show life; Cancelled when the job has ended or nobody waits any more."""
         self.beat = time.monotonic()
         self.job.check()
+
+
+class StepTimes:
+    """How long a step takes nowadays, with its share of all that comes around it."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.25
+
+    def learn(self, task: ImageTask, seconds: float) -> None:
+        """``task`` has ended after ``seconds``."""
+        if task.step:
+            pace = (seconds - task.loaded) / task.step
+            self._seconds += _NEWEST * (pace - self._seconds)
+
+    def seconds_of(self, steps: int, *, at_once: int) -> float:
+        """About how many seconds ``steps`` take, of which ``at_once`` overlap."""
+        return steps * self._seconds / max(1, at_once)
 
 
 class BackendBroken(Exception):

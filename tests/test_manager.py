@@ -208,6 +208,8 @@ def test_an_app_with_many_requests_gets_no_more_turns_than_another(gate):
 def test_retry_after_follows_from_the_steps_left_and_their_pace(gate):
     def draw(task):
         if task.request.num_inference_steps == 4:
+            with task.loading():  # which says nothing of the pace
+                time.sleep(0.1)
             for step in range(4):
                 time.sleep(0.05)
                 task.on_step(step + 1, 4)
