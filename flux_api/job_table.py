@@ -20,12 +20,12 @@ class JobTable:
 
     def add(self, job: Job) -> None:
         """Enter ``job``; JobConflict while another with its id is alive."""
-        self._forget_old()
-        earlier = self._jobs.pop(job.id, None)
+        earlier = self._jobs.get(job.id)
         if earlier is not None and earlier.outcome is None:
-            self._jobs[job.id] = earlier
             raise JobConflict("This job id is in use.", param="job_id")
         self._jobs[job.id] = job
+        self._jobs.move_to_end(job.id)
+        self._forget_old()
 
     def find(self, job_id: str, caller: str | None) -> Job:
         """The job, where it is ``caller``'s (None: anybody's); else JobNotFound."""

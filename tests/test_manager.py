@@ -266,6 +266,15 @@ def test_a_kept_job_is_its_story_in_short(gate):
     assert job.last(Progress) == Progress(0, 100, 100)
 
 
+def test_a_thousand_jobs_are_kept_the_newest(gate):
+    manager = start(lambda _: None)
+    for number in range(1100):
+        manager.submit(request(), job_id=f"kept-{number}").wait(10)
+    with pytest.raises(JobNotFound):
+        manager.find("kept-99")
+    assert manager.find("kept-100").id == "kept-100"
+
+
 def test_a_job_that_comes_later_is_waited_for(gate):
     manager = start(lambda _: gate.wait())
     with pytest.raises(JobNotFound):
