@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from flux_api.jobs import Job
 from flux_api.tasks import ImageTask
@@ -12,58 +12,80 @@ from flux_api.tasks import ImageTask
 T = TypeVar("T")
 
 
+class Turn(NamedTuple):
+    """When ``key`` is next: at ``start`` in turns that a lone caller would have had by
+    then, newcomers first among equals, then by ``number``."""
+
+    start: float
+    returning: bool
+    number: int
+    key: str
+
+
 class Turns(Generic[T]):
-    """Things that take turns, by key. One that had no turn yet comes before those that
-    had, but not two such in a row while others wait, so that nobody is kept out."""
+    """Things that take turns, by key: fair queueing (Demers, Keshav and Shenker, 1989).
+    With n things waiting, each turn moves the clock on by 1/n; one that comes is next
+    at the clock's time, one that had its turn a whole turn later. So a newcomer waits
+    for those at most who have had no more turns than their share, and however many
+    newcomers come, nobody is kept out."""
 
     def __init__(self) -> None:
-        self._newcomers: OrderedDict[str, T] = OrderedDict()
-        self._others: OrderedDict[str, T] = OrderedDict()
-        self._others_were_passed = False
+        self._things: dict[str, T] = {}
+        self._turns: dict[str, Turn] = {}
+        self._heap: list[Turn] = []
+        self._clock = 0.0
+        self._number = 0
 
     def __len__(self) -> int:
-        return len(self._newcomers) + len(self._others)
+        return len(self._things)
 
     def __iter__(self) -> Iterator[T]:
-        yield from self._newcomers.values()
-        yield from self._others.values()
+        return iter(self._things.values())
 
     def add(self, key: str, thing: T) -> T:
         """What waits under ``key``: ``thing``, unless something does already."""
-        found = self.find(key)
-        return self._newcomers.setdefault(key, thing) if found is None else found
+        if key not in self._things:
+            self._things[key] = thing
+            self._push(key, self._clock, returning=False)
+        return self._things[key]
 
     def find(self, key: str) -> T | None:
         """What waits under ``key``."""
-        return self._newcomers.get(key, self._others.get(key))
+        return self._things.get(key)
 
     def discard(self, key: str) -> None:
         """Forget ``key`` and that it had turns."""
-        self._newcomers.pop(key, None)
-        self._others.pop(key, None)
+        self._things.pop(key, None)
+        self._turns.pop(key, None)
 
     def head(self) -> T:
         """Whose turn it is; only while something waits."""
-        if self._others and (self._others_were_passed or not self._newcomers):
-            return next(iter(self._others.values()))
-        return next(iter(self._newcomers.values()))
+        while self._turns.get(self._heap[0].key) is not self._heap[0]:
+            heapq.heappop(self._heap)
+        return self._things[self._heap[0].key]
 
     def end(self, key: str) -> None:
-        """``key`` has had its turn and goes to the end of the round."""
-        newcomer = self._newcomers.pop(key, None)
-        self._others_were_passed = newcomer is not None and bool(self._others)
-        if newcomer is not None:
-            self._others[key] = newcomer
-        else:
-            self._others.move_to_end(key)
+        """``key``, the head's, has had its turn."""
+        start = self._turns[key].start
+        self._clock = max(self._clock, start) + 1 / len(self._things)
+        self._push(key, start + 1, returning=True)
 
     def copy(self, copy_of: Callable[[T], T]) -> Turns[T]:
         """The same turns over copies of the things."""
         twin: Turns[T] = Turns()
-        twin._newcomers.update((k, copy_of(t)) for k, t in self._newcomers.items())
-        twin._others.update((k, copy_of(t)) for k, t in self._others.items())
-        twin._others_were_passed = self._others_were_passed
+        twin._things = {key: copy_of(thing) for key, thing in self._things.items()}
+        twin._turns = dict(self._turns)
+        twin._heap = list(self._heap)
+        twin._clock, twin._number = self._clock, self._number
         return twin
+
+    def _push(self, key: str, start: float, *, returning: bool) -> None:
+        self._number += 1
+        self._turns[key] = Turn(start, returning, self._number, key)
+        heapq.heappush(self._heap, self._turns[key])
+        if len(self._heap) > 2 * len(self._turns) + 8:
+            # Mostly turns of what was discarded.
+            self._heap = sorted(self._turns.values())
 
 
 class Pictures:

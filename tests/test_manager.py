@@ -145,7 +145,7 @@ def test_draining_outlasts_a_late_success_of_loading():
     assert manager.not_ready == "shutting down"
 
 
-def test_a_newcomer_waits_for_one_picture_and_keeps_nobody_out(gate):
+def test_newcomers_come_before_those_who_had_more_turns(gate):
     order = []
     turns = threading.Semaphore(0)
 
@@ -154,16 +154,35 @@ def test_a_newcomer_waits_for_one_picture_and_keeps_nobody_out(gate):
         order.append(task.job.caller)
 
     manager = start(draw)
-    jobs = [manager.submit(request(4), caller="ten")]
+    jobs = [manager.submit(request(4), caller="first")]
     wait_for(lambda: manager.running == 1, 10)
     turns.release()
     wait_for(lambda: len(order) == 1, 10)
     wait_for(lambda: manager.running == 1, 10)
-    jobs += [manager.submit(request(), caller=f"new {n}") for n in range(3)]
-    for _ in range(6):
+    jobs += [manager.submit(request(2), caller=f"new {n}") for n in range(3)]
+    assert [job.last(Queued).position for job in jobs[1:]] == [0, 1, 2]
+    for _ in range(9):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
-    assert order == ["ten", "ten", "new 0", "ten", "new 1", "ten", "new 2"]
+    news = ["new 0", "new 1", "new 2"]
+    assert order == ["first", "first", *news, "first", *news, "first"]
+
+
+def test_however_many_newcomers_come_nobody_is_kept_out():
+    order = []
+    manager = None
+
+    def draw(task):
+        order.append(task.job.caller)
+        if task.job.caller != "old" and len(order) < 60:  # the next that had no turn
+            manager.submit(request(), caller=f"new {len(order)}")
+        time.sleep(0.01)
+
+    manager = start(draw)
+    job = manager.submit(request(10), caller="old")
+    manager.submit(request(), caller="new 0")
+    assert isinstance(job.wait(30), Completed)
+    assert len(order) <= 30
 
 
 def test_requests_of_one_caller_take_turns_too(gate):
@@ -183,7 +202,7 @@ def test_requests_of_one_caller_take_turns_too(gate):
     for _ in range(9):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
-    assert order == [5, 1, 5, 3, 5, 3, 5, 3, 5]
+    assert order == [5, 1, 3, 5, 3, 5, 3, 5, 5]
 
 
 def test_an_app_with_many_requests_gets_no_more_turns_than_another(gate):
