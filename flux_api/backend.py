@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 PATCH = 16
 _TEXT_TOKENS = 512
-_MOST_SLOTS = 16
+_MOST_SLOTS = 13
 _FOREIGN_MEMORY = 0.1
 
 
@@ -51,7 +51,7 @@ class DiffusersBackend:
 
     @property
     def slots(self) -> int:
-        """How many pictures may be on their way at once."""
+        """How many pictures may share forwards at once."""
         return _MOST_SLOTS if self._batch_tokens else 1
 
     @property
@@ -72,6 +72,7 @@ class DiffusersBackend:
             self._batch_tokens = default_batch_tokens(
                 self._device, loaded.transformer_parameters
             )
+        self._turn.budget = self._batch_tokens
         logger.info(
             "%s on %s, %d tokens in a forward",
             self._default,
@@ -79,16 +80,19 @@ class DiffusersBackend:
             self._batch_tokens,
         )
 
-    def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """Whether a picture of ``request`` may share forwards with what is running: one
-        checkpoint, the same LoRAs, and room in the budget."""
+    def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether a picture of ``request`` may be on its way together with those that
+        are ``running``: one checkpoint, the same LoRAs, no parts that move."""
         if not running:
             return True
         if self.sets.exclusive(request.model):
             return False
-        same = all(self._together(request, other) for other in running)
+        return all(self._together(request, other) for other in running)
+
+    def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether there is room for it in their forwards."""
         tokens = sum(map(self.tokens, [request, *running]))
-        return same and tokens <= (self._batch_tokens or 0)
+        return not running or tokens <= (self._batch_tokens or 0)
 
     def _together(self, one: ImageRequest, other: ImageRequest) -> bool:
         info = self._models[one.model]

@@ -64,8 +64,13 @@ class Turns(Generic[T]):
             heapq.heappop(self._heap)
         return self._things[self._heap[0].key]
 
+    def in_order(self) -> Iterator[T]:
+        """What waits, as it would be next."""
+        for turn in sorted(self._turns.values()):
+            yield self._things[turn.key]
+
     def end(self, key: str) -> None:
-        """``key``, the head's, has had its turn."""
+        """``key`` has had its turn, or one ahead of it."""
         start = self._turns[key].start
         self._clock = max(self._clock, start) + 1 / len(self._things)
         self._push(key, start + 1, returning=True)
@@ -116,18 +121,18 @@ class FairQueue:
         """Queue every picture of ``job``."""
         self._callers.add(job.caller, Turns()).add(job.id, Pictures(job))
 
-    def head(self) -> Job | None:
-        """The job whose turn it is; those that have ended are dropped on the way."""
-        for pictures in list(self.pictures()):
-            if pictures.job.outcome is not None:
-                self.drop(pictures.job)
-        return self._callers.head().head().job if self._callers else None
+    def in_turn(self) -> Iterator[Job]:
+        """The jobs of which a picture waits, in the order of turns of today."""
+        for jobs in list(self._callers.in_order()):
+            for pictures in list(jobs.in_order()):
+                yield pictures.job
 
-    def take(self) -> ImageTask:
-        """Remove the next picture of the head; only while something waits."""
-        jobs = self._callers.head()
-        pictures = jobs.head()
-        job, index = pictures.job, pictures.first
+    def take(self, job: Job) -> ImageTask:
+        """Remove the next picture of ``job``, which has its turn now."""
+        jobs = self._callers.find(job.caller)
+        pictures = jobs.find(job.id) if jobs is not None else None
+        assert jobs is not None and pictures is not None
+        index = pictures.first
         pictures.first += 1
         self._callers.end(job.caller)
         jobs.end(job.id)
@@ -154,7 +159,8 @@ class FairQueue:
         ahead = FairQueue(self._callers.copy(lambda jobs: jobs.copy(Pictures.copy)))
         found = []
         while waiting:
-            job = ahead.take().job
+            job = ahead._callers.head().head().job
+            ahead.take(job)
             if job.id in waiting:
                 waiting.discard(job.id)
                 found.append(job)

@@ -2,9 +2,10 @@
 
 Each running picture is a stock ``pipeline.__call__`` in a thread of its own. All of
 them hold one lock while they compute, and give it up only where their transformer is
-called: there the calls of equal shape are joined into one forward, by whoever comes
-last. So exactly one thread drives the device at any time, pictures at different steps
-share a forward, and they join and leave between steps.
+called: there the calls of equal shape are joined into one forward, as many as its
+budget of tokens allows, by whoever comes last. So exactly one thread drives the device
+at any time, pictures at different steps share a forward or take turns, and they join
+and leave between steps.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from flux_api.device import free_memory
 
 
 class Turn:
-    """The lock of the device, and the calls that wait for a shared forward."""
+    """The lock of the device, and the calls that wait for a forward. ``budget`` is the
+    most tokens in a shared one; a call that is larger has one to itself."""
 
     def __init__(self) -> None:
+        self.budget = 0
         self._lock = threading.Condition(threading.RLock())
         self._door = threading.Lock()
         self._arriving = 0
@@ -65,10 +68,7 @@ class Turn:
         return call.output
 
     def _run_together(self) -> None:
-        first = self._calls[0]
-        calls = [call for call in self._calls if call.shape == first.shape]
-        for call in calls:
-            self._calls.remove(call)
+        calls = self._next_calls()
         too_large = False
         try:
             self._run_joined(calls)
@@ -86,6 +86,17 @@ class Turn:
             call.done = True
         self._lock.notify_all()
 
+    def _next_calls(self) -> list[_Call]:
+        """Remove the call that waits longest, and those that fit beside it."""
+        first, *others = self._calls
+        calls, room = [first], self.budget - first.tokens
+        for call in others:
+            if call.tokens <= room and call.shape == first.shape:
+                calls.append(call)
+                room -= call.tokens
+        self._calls = [call for call in self._calls if call not in calls]
+        return calls
+
     def _run_alone(self, call: _Call) -> None:
         try:
             self._run_joined([call])
@@ -94,6 +105,9 @@ class Turn:
 
     def _run_joined(self, calls: list[_Call]) -> None:
         self.forwards += 1
+        if len(calls) == 1:
+            calls[0].output = calls[0].module(**calls[0].kwargs)
+            return
         kwargs, counts = join([call.kwargs for call in calls])
         output = calls[0].module(**kwargs)
         for call, part in zip(calls, output[0].split(counts), strict=True):
@@ -139,6 +153,7 @@ class _Call:
     def __init__(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> None:
         self.module, self.kwargs = module, kwargs
         self.shape: Hashable = (id(module), shape_of(kwargs))
+        self.tokens = tokens_of(kwargs)
         self.done = False
         self.output: Any = None
         self.error: Exception | None = None
@@ -154,6 +169,13 @@ def joinable(kwargs: Mapping[str, Any]) -> bool:
         for name, value in kwargs.items()
         if name != "joint_attention_kwargs" or value
     )
+
+
+def tokens_of(kwargs: Mapping[str, Any]) -> int:
+    """How many tokens the call has, those of pictures and of text, over its batch."""
+    sequences = kwargs["hidden_states"], kwargs.get("encoder_hidden_states")
+    batch = sequences[0].shape[0]
+    return int(batch * sum(part.shape[1] for part in sequences if part is not None))
 
 
 def shape_of(kwargs: Mapping[str, Any]) -> Hashable:

@@ -119,12 +119,18 @@ class Job:
         """End it because nobody wants it any more."""
         self.fail(Cancelled("The request was cancelled."))
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it lives and somebody waits for it."""
+        if self.outcome is not None:
+            return False
+        is_wanted = self._is_wanted
+        return is_wanted is None or is_wanted()
+
     def check(self) -> None:
         """Cancelled when it has ended, or ends here because nobody waits any more."""
-        is_wanted = self._is_wanted
-        if is_wanted is not None and self.outcome is None and not is_wanted():
+        if not self.is_wanted:
             self.cancel()
-        if self.outcome is not None:
             raise Cancelled("The request was cancelled.")
 
     def wait(self, seconds: float) -> Completed | Failed | None:

@@ -20,7 +20,8 @@ _NEWEST = 0.2
 class ImageTask:
     """One picture of a job; ``request`` is the job's, whole for as long as the picture
     is made, ``beat`` its last sign of life in monotonic seconds, ``step`` the newest
-    step that is done, ``loaded`` how many seconds went into loading weights for it."""
+    step that is done, ``loaded`` how many seconds went into loading weights for it;
+    ``extra`` says that it runs beside those that fill the forwards."""
 
     job: Job
     index: int
@@ -28,6 +29,7 @@ class ImageTask:
     beat: float = 0.0
     step: int = 0
     loaded: float = 0.0
+    extra: bool = False
 
     @property
     def steps_left(self) -> int:
@@ -83,13 +85,20 @@ class Backend(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many pictures may be on their way at once; asked after ``load``."""
+        """How many pictures may share forwards at once; asked after ``load``."""
 
     def load(self, say: Callable[[str], None]) -> None:
         """Get ready, telling ``say`` what is going on; raises when it cannot."""
 
-    def admits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """Whether a picture of ``request`` may join those that are ``running``."""
+    def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether a picture of ``request`` may be on its way together with those that
+        are ``running``, sharing forwards with them or taking turns."""
+
+    def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether there is room for it in their forwards."""
+
+    def tokens(self, request: ImageRequest) -> int:
+        """About how much a step of one picture costs, in tokens."""
 
     def run(self, task: ImageTask) -> ImageResult:
         """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""

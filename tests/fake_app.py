@@ -45,6 +45,10 @@ FAILURES = {
 }
 
 
+# How many pictures may take turns beside those in the slots.
+EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
+
+
 class FakeBackend:
     """Pictures of one colour, made in ``num_inference_steps`` empty steps."""
 
@@ -67,8 +71,14 @@ class FakeBackend:
     def load(self, say):
         say("loading nothing")
 
-    def admits(self, request, running):
+    def joins(self, request, running):
+        return len(running) < self.slots + EXTRA
+
+    def fits(self, request, running):
         return len(running) < self.slots
+
+    def tokens(self, request):
+        return 1
 
     def run(self, task):
         """One picture; its colour follows from the seed."""

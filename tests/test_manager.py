@@ -26,23 +26,29 @@ from flux_api.tasks import BackendBroken
 class Scripted:
     """Pictures made by ``draw(task)``, up to ``slots`` at once."""
 
-    def __init__(self, draw, slots=1):
-        self.draw, self.slots = draw, slots
+    def __init__(self, draw, slots=1, most=None):
+        self.draw, self.slots, self.most = draw, slots, most or slots
 
     def load(self, say):
         say("loading nothing")
 
-    def admits(self, request, running):
+    def joins(self, request, running):
+        return len(running) < self.most
+
+    def fits(self, request, running):
         return len(running) < self.slots
+
+    def tokens(self, request):
+        return 1
 
     def run(self, task):
         self.draw(task)
         return ImageResult(Image.new("RGB", (16, 16)), task.request.seed)
 
 
-def start(draw, slots=1, **settings):
-    """A ready manager."""
-    manager = PipelineManager(lambda: Scripted(draw, slots), **settings)
+def start(draw, slots=1, most=None, **settings):
+    """A ready manager; up to ``most`` pictures can be on their way."""
+    manager = PipelineManager(lambda: Scripted(draw, slots, most), **settings)
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
     return manager
