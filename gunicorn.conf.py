@@ -91,6 +91,13 @@ def post_worker_init(worker):
     here = getattr(worker.wsgi, "extensions", {}).get("flux_api")
     if here is None:
         return
+    if worker.cfg.workers > 1:
+        worker.log.error(
+            "--workers %d: the queue, the jobs and the model live in one process; for "
+            "more GPUs start one gunicorn for each",
+            worker.cfg.workers,
+        )
+        raise SystemExit(3)
     if worker.cfg.threads < needed_threads:
         worker.log.error(
             "--threads %d: FLUX_MAX_QUEUE=%d and FLUX_MAX_WATCHERS=%d need at least %d",

@@ -75,6 +75,8 @@ def create_app(
     app.before_request(here.manager.start)
     for blueprint in (original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
+    # Where a client knows no address but its base URL, errors in its dialect.
+    app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")
     openai.register(app)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

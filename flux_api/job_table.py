@@ -19,19 +19,22 @@ class JobTable:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def add(self, job: Job) -> None:
-        """Enter ``job``; JobConflict while another with its id is alive."""
+        """Enter ``job``; JobConflict while another with its id is alive, or is kept
+        and somebody else's."""
         earlier = self._jobs.get(job.id)
-        if earlier is not None and earlier.outcome is None:
+        if earlier is not None and (
+            earlier.outcome is None or earlier.owner != job.owner
+        ):
             raise JobConflict("This job id is in use.", param="job_id")
         self._jobs[job.id] = job
         self._jobs.move_to_end(job.id)
         self._forget_old()
 
-    def find(self, job_id: str, caller: str | None) -> Job:
-        """The job, where it is ``caller``'s (None: anybody's); else JobNotFound."""
+    def find(self, job_id: str, owner: str | None) -> Job:
+        """The job, where it is ``owner``'s (None: anybody's); else JobNotFound."""
         self._forget_old()
         job = self._jobs.get(job_id)
-        if job is None or caller not in (None, job.caller):
+        if job is None or owner not in (None, job.owner):
             raise JobNotFound("There is no such job.", param="job_id")
         return job
 

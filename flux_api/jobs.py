@@ -24,9 +24,10 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 class Job:
     """One request of n pictures. Events are appended by the manager's threads and read
-    by any number of others; the first Completed or Failed ends it. ``is_wanted`` says
-    whether somebody still waits for it; it is asked before every step, by the thread
-    that would compute it."""
+    by any number of others; the first Completed or Failed ends it. ``caller`` is whose
+    turns it takes, ``owner`` who alone may see it (None: everybody). ``is_wanted``
+    says whether somebody still waits for it; it is asked before every step, by the
+    thread that would compute it."""
 
     def __init__(
         self,
@@ -34,11 +35,13 @@ class Job:
         *,
         id: str,
         caller: str,
+        owner: str | None = None,
         is_wanted: Callable[[], bool] | None = None,
     ) -> None:
         self.request = request
         self.id = id
         self.caller = caller
+        self.owner = owner
         self._is_wanted = is_wanted
         self.created_at = time.time()
         self._created = time.monotonic()

@@ -135,15 +135,17 @@ class PipelineManager:
         request: ImageRequest,
         *,
         caller: str = "",
+        owner: str | None = None,
         job_id: str | None = None,
         is_wanted: Callable[[], bool] | None = None,
     ) -> Job:
-        """Queue ``request`` for ``caller``; ``is_wanted`` says whether anybody still
-        waits for it. Unavailable, QueueFull or JobConflict."""
+        """Queue ``request``; see :class:`~flux_api.jobs.Job`. Unavailable, QueueFull or
+        JobConflict."""
         job = Job(
             request,
             id=job_id or secrets.token_hex(16),
             caller=caller,
+            owner=owner,
             is_wanted=is_wanted,
         )
         with self._changed:
@@ -183,15 +185,15 @@ class PipelineManager:
         ]
 
     def find(
-        self, job_id: str, *, caller: str | None = None, seconds: float = 0.0
+        self, job_id: str, *, owner: str | None = None, seconds: float = 0.0
     ) -> Job:
-        """The job, where it is ``caller``'s (None: anybody's); else JobNotFound, once
-        it has not come within ``seconds``."""
+        """The job, where it is ``owner``'s (None: anybody's); else JobNotFound, once it
+        has not come within ``seconds``."""
         until = time.monotonic() + seconds
         with self._changed:
             while True:
                 try:
-                    return self._jobs.find(job_id, caller)
+                    return self._jobs.find(job_id, owner)
                 except JobNotFound:
                     left = until - time.monotonic()
                     if left <= 0:
@@ -301,7 +303,8 @@ class PipelineManager:
         if any(task.job is job for task in self._running):
             return False
         step = sum(self._backend.tokens(task.request) for task in self._running)
-        room_after = min(task.steps_left for task in self._running) * step
+        usual = (task.steps_left for task in self._running if not task.extra)
+        room_after = min(usual, default=0) * step
         own = self._backend.tokens(job.request) * job.request.num_inference_steps
         return own <= room_after
 

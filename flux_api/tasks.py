@@ -63,17 +63,19 @@ class StepTimes:
     """How long a step takes nowadays, with its share of all that comes around it."""
 
     def __init__(self) -> None:
-        self._seconds = 0.25
+        self._seconds: float | None = None
 
     def learn(self, task: ImageTask, seconds: float) -> None:
         """``task`` has ended after ``seconds``."""
         if task.step:
             pace = (seconds - task.loaded) / task.step
-            self._seconds += _NEWEST * (pace - self._seconds)
+            usual = pace if self._seconds is None else self._seconds
+            self._seconds = usual + _NEWEST * (pace - usual)
 
     def seconds_of(self, steps: int, *, at_once: int) -> float:
-        """About how many seconds ``steps`` take, of which ``at_once`` overlap."""
-        return steps * self._seconds / max(1, at_once)
+        """About how many seconds ``steps`` take, of which ``at_once`` overlap; 0 as
+        long as nothing was measured."""
+        return steps * (self._seconds or 0.0) / max(1, at_once)
 
 
 class BackendBroken(Exception):

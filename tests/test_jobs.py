@@ -261,6 +261,14 @@ def test_queued_job_of_a_client_that_left_never_runs(fake, pool):
 
 def test_job_id_is_checked_and_unique(fake, pool):
     assert post(fake, "x", job_id="short").status_code == 400
+    for wrong in ({}, [], 0, False, ["long-enough"]):
+        answer = requests.post(
+            f"{fake.url}/v1/images/generations",
+            json={"prompt": "x", "job_id": wrong},
+            timeout=10,
+        )
+        assert answer.status_code == 400, wrong
+        assert answer.json()["error"]["param"] == "job_id"
     held = pool.submit(post, fake, "hold", job_id="taken-twice")
     await_state(fake, "taken-twice", "running")
     assert post(fake, "x", job_id="taken-twice").status_code == 409
@@ -269,6 +277,26 @@ def test_job_id_is_checked_and_unique(fake, pool):
     unknown = requests.get(f"{fake.url}/jobs/never-heard-of", timeout=10)
     assert unknown.status_code == 404
     assert list(unknown.json()) == ["error"]
+
+
+def test_jobs_of_both_apis_are_under_both_addresses(fake):
+    body = {"prompt": "a duck", "partial_images": 2, "steps": 4, "size": "64x64"}
+    headers = {"X-Job-Id": "plain-but-watched"}
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        watched = threads.submit(read_events, fake, "plain-but-watched")
+        answer = requests.post(
+            f"{fake.url}/v1/images/generations", json=body, headers=headers, timeout=10
+        )
+    assert answer.status_code == 200
+    assert [name for name, _ in watched.result()].count("partial_image") == 2
+    for prefix in ("", "/v1"):
+        url = f"{fake.url}{prefix}/jobs"
+        assert requests.get(f"{url}/plain-but-watched", timeout=10).ok
+        assert requests.delete(f"{url}/plain-but-watched", timeout=10).ok
+        unknown = requests.get(f"{url}/never-heard-of", timeout=10)
+        assert unknown.status_code == 404
+        error = unknown.json()["error"]
+        assert isinstance(error, dict if prefix else str)
 
 
 def test_watchers_are_bounded(fake, pool):
@@ -408,7 +436,9 @@ def test_term_finishes_running_work_and_refuses_new(pool):
         assert refused.status_code == 503
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
         assert requests.get(f"{fake.url}/healthz", timeout=5).status_code == 200
-        assert requests.get(f"{fake.url}/readyz", timeout=5).status_code == 503
+        ready = requests.get(f"{fake.url}/readyz", timeout=5)
+        assert ready.status_code == 503
+        assert ready.headers["Retry-After"] == "5"
         assert running.result().status_code == queued.result().status_code == 200
         assert fake.process.wait(20) == 0
 
@@ -439,6 +469,14 @@ def test_too_few_threads_stop_the_start():
     with (
         pytest.raises(AssertionError, match="need at least"),
         run_api("--threads", "4", app="fake_app:app"),
+    ):
+        pass
+
+
+def test_several_workers_stop_the_start():
+    with (
+        pytest.raises(AssertionError, match="one gunicorn for each"),
+        run_api("--workers", "2", app="fake_app:app"),
     ):
         pass
 

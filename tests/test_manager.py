@@ -18,7 +18,7 @@ from flux_api.core import (
     Queued,
     Started,
 )
-from flux_api.errors import Cancelled, JobNotFound, QueueFull, Unavailable
+from flux_api.errors import Cancelled, JobConflict, JobNotFound, QueueFull, Unavailable
 from flux_api.manager import PipelineManager
 from flux_api.tasks import BackendBroken
 
@@ -242,7 +242,7 @@ def test_retry_after_follows_from_the_steps_left_and_their_pace(gate):
             gate.wait()
 
     manager = start(draw, max_queue=2)
-    for _ in range(20):
+    for _ in range(2):
         assert isinstance(manager.submit(request(steps=4)).wait(10), Completed)
     manager.submit(request(steps=100))
     wait_for(lambda: manager.running == 1, 10)
@@ -298,6 +298,58 @@ def test_a_thousand_jobs_are_kept_the_newest(gate):
     with pytest.raises(JobNotFound):
         manager.find("kept-99")
     assert manager.find("kept-100").id == "kept-100"
+
+
+def test_the_id_of_a_kept_job_is_its_owners():
+    manager = start(lambda _: None)
+    manager.submit(request(), job_id="whose-is-it", owner="alice").wait(10)
+    with pytest.raises(JobConflict):
+        manager.submit(request(), job_id="whose-is-it", owner="bob")
+    assert manager.find("whose-is-it", owner="alice").outcome
+    manager.submit(request(), job_id="whose-is-it", owner="alice").wait(10)
+
+
+def test_a_short_request_is_made_beside_what_fills_the_forwards(gate):
+    """One of a caller, three in all, and none that would be done later."""
+    begun = []
+
+    def draw(task):
+        begun.append(task.job.caller)
+        gate.wait()
+
+    manager = start(draw, slots=2, most=9)
+    manager.submit(request(5, steps=10), caller="long")
+    wait_for(lambda: begun == ["long"] * 2, 10)
+    manager.submit(request(steps=51), caller="longer")
+    for name in ("a", "b", "b", "c", "d"):
+        manager.submit(request(steps=20), caller=name)
+    wait_for(lambda: len(begun) == 5, 10)
+    time.sleep(0.2)
+    assert begun[2:] == ["a", "b", "c"]
+
+
+def test_nobody_overtakes_one_that_waits_for_running_work(gate):
+    begun = []
+
+    def draw(task):
+        begun.append(task.job.caller)
+        gate.wait()
+
+    class Exclusive(Scripted):
+        def joins(self, request, running):
+            return request.num_inference_steps != 3
+
+    manager = PipelineManager(lambda: Exclusive(draw, 9))
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    manager.submit(request(steps=10), caller="runs")
+    wait_for(lambda: begun == ["runs"], 10)
+    manager.submit(request(steps=3), caller="needs the device")
+    manager.submit(request(), caller="comes later")
+    time.sleep(0.2)
+    assert begun == ["runs"]
+    gate.set()
+    wait_for(lambda: begun == ["runs", "needs the device", "comes later"], 10)
 
 
 def test_a_job_that_comes_later_is_waited_for(gate):

@@ -20,6 +20,7 @@ PARTIAL_FIELDS = [
     *("type", "b64_json", "created_at", "size", "quality", "background"),
     *("output_format", "partial_image_index"),
 ]
+OURS = ("seed", "queue_seconds", "run_seconds")
 COMPLETED_FIELDS = [*PARTIAL_FIELDS[:-1], "usage"]
 
 
@@ -73,7 +74,8 @@ def test_generation_streams_previews_and_the_picture(api, partial_images):
         assert len(data["b64_json"]) < 100_000
         assert size_of(data)[1] == "WEBP"
     data = events[-1][1]
-    assert [field for field in data if field != "seed"] == COMPLETED_FIELDS
+    assert [field for field in data if field not in OURS] == COMPLETED_FIELDS
+    assert data["run_seconds"] > 0 <= data["queue_seconds"]
     assert data["quality"] == "high"
     assert data["background"] == "opaque"
     assert isinstance(data["created_at"], int)
@@ -81,7 +83,6 @@ def test_generation_streams_previews_and_the_picture(api, partial_images):
     assert set(data["usage"]) == {
         *("input_tokens", "output_tokens", "total_tokens", "input_tokens_details"),
     }
-    assert re.fullmatch(r"queued \d+\.\d{3} s, ran \d+\.\d{3} s", comments[-1])
     assert [c for c in comments if c.startswith("step ")] == [
         f"step {step}/8" for step in range(1, 9)
     ]
@@ -165,7 +166,7 @@ def test_a_client_that_leaves_stops_its_stream(fake, held):
 
 
 def test_a_stream_is_never_silent_for_long(fake):
-    assert waiting.KEEP_ALIVE_SECONDS + waiting.FOLLOW_SECONDS < 110
+    assert waiting.KEEP_ALIVE_SECONDS + waiting.POLL_SECONDS < 110
     connection = begin(fake, {"prompt": "a duck hold", "stream": True})
     answer = connection.getresponse()
     began = time.monotonic()

@@ -52,7 +52,7 @@ def events(job_id: str) -> Response:
     here.watchers.enter()
     try:
         job = here.manager.find(
-            job_id, caller=owner_of(request), seconds=ARRIVAL_SECONDS
+            job_id, owner=owner_of(request), seconds=ARRIVAL_SECONDS
         )
         connection = connection_of(request.environ)
         response = Response(_stream(job, connection), mimetype=MEDIA_TYPE)
@@ -94,7 +94,7 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def _find(job_id: str) -> Job:
-    return context().manager.find(job_id, caller=owner_of(request))
+    return context().manager.find(job_id, owner=owner_of(request))
 
 
 def _stream(job: Job, connection: socket.socket | None) -> Iterator[bytes]:

@@ -100,7 +100,7 @@ def parse_request(
         seed=common.seed,
         loras=common.loras,
         lora_names=here.loras.names,
-        partial_images=output.partial_images if output.stream else 0,
+        partial_images=output.partial_images,
     )
     return request, output
 

@@ -66,13 +66,9 @@ def render_event(event: Event, job: Job, output: Output, kind: Kind) -> bytes:
         return frame_comment(f"step {event.step}/{event.total}")
     if isinstance(event, PartialImage):
         return _render_partial(event, job, output, kind)
-    # A stream's headers are sent before its times are known.
-    times = f"queued {job.queue_seconds:.3f} s, ran {job.run_seconds:.3f} s"
     if isinstance(event, Completed):
-        last = _render_completed(event.results[0], job, output, kind)
-    else:
-        last = _render_failed(event)
-    return frame_comment(times) + last
+        return _render_completed(event.results[0], job, output, kind)
+    return _render_failed(event)
 
 
 def _render_partial(event: PartialImage, job: Job, output: Output, kind: Kind) -> bytes:
@@ -96,6 +92,9 @@ def _render_completed(
     name = f"{kind}.completed"
     data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
     data |= {"usage": usage, "seed": result.seed}
+    # A stream's headers go out before its times are known.
+    data["queue_seconds"] = round(job.queue_seconds, 3)
+    data["run_seconds"] = round(job.run_seconds, 3)
     if output.safety_identifier is not None:
         data["safety_identifier"] = output.safety_identifier
     return frame_event(name, data)

@@ -18,9 +18,10 @@ def healthz() -> Response:
 
 
 @bp.get("/readyz")
-def readyz() -> tuple[Response, int]:
+def readyz() -> tuple[Response, int, dict[str, str]]:
     """200 when requests are taken, else 503 with the reason."""
-    manager = context().manager
-    if manager.not_ready is not None:
-        return jsonify(status="not ready", reason=manager.not_ready), 503
-    return jsonify(status="ready", model=context().settings.model), 200
+    reason = context().manager.not_ready
+    if reason is not None:
+        body = jsonify(status="not ready", reason=reason)
+        return body, 503, {"Retry-After": "5"}
+    return jsonify(status="ready", model=context().settings.model), 200, {}

@@ -20,7 +20,6 @@ from flux_api.errors import DeadlineExceeded, InvalidRequest
 from flux_api.jobs import Job
 
 POLL_SECONDS = 0.25
-FOLLOW_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 10.0
 # Linux tells of a closed connection even behind bytes that nobody has read.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
@@ -43,7 +42,7 @@ def owner_of(request: Request) -> str | None:
 def job_id_of(request: Request, values: dict[str, Any]) -> str | None:
     """The id that the client chose (header ``X-Job-Id`` or field ``job_id``)."""
     chosen = request.headers.get("X-Job-Id") or values.get("job_id")
-    if not chosen:
+    if chosen is None or chosen == "":
         return None
     if not isinstance(chosen, str) or not _JOB_ID.fullmatch(chosen):
         message = "Invalid 'job_id': expected 8 to 64 of A-Z, a-z, 0-9, '_' and '-'."
@@ -59,6 +58,7 @@ def submit(
     job = here.manager.submit(
         image_request,
         caller=caller_of(request),
+        owner=owner_of(request),
         job_id=job_id_of(request, values),
         is_wanted=partial(is_here, connection_of(request.environ)),
     )
@@ -134,7 +134,7 @@ def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]
     """The job's events for a client that reads them as they come, and None whenever a
     sign of life is due; it ends with the job, or when the client has left."""
     said = time.monotonic()
-    for event in job.events(FOLLOW_SECONDS):
+    for event in job.events(POLL_SECONDS):
         if event is None and not is_here(connection):
             return
         if event is not None or time.monotonic() - said >= KEEP_ALIVE_SECONDS:
