@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from flux_api.admission import EXTRAS, find_next
 from flux_api.core import ImageRequest, Queued, Started
 from flux_api.errors import (
     DeadlineExceeded,
@@ -32,9 +33,6 @@ from flux_api.tasks import Backend, BackendBroken, ImageTask, StepTimes
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 10.0
-EXTRAS = 3
-"""How many pictures may run beside those that fill the forwards, one of a caller."""
-
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
 
 
@@ -259,7 +257,9 @@ class PipelineManager:
     def _take(self) -> ImageTask:
         """The next picture that may start, in turn."""
         with self._changed:
-            while (found := self._find_next()) is None:
+            while (
+                found := find_next(self._queue, self._running, self._backend)
+            ) is None:
                 self._changed.wait()
             job, extra = found
             task = self._queue.take(job)
@@ -268,45 +268,6 @@ class PipelineManager:
             job.post(Started())
             self._tell_positions()
             return task
-
-    def _find_next(self) -> tuple[Job, bool] | None:
-        """The job whose picture may start, and whether as an extra. Only the first in
-        turn gets room in the forwards, so that what is small keeps nothing large out;
-        and nobody overtakes one that waits for running work to drain."""
-        running = [task.request for task in self._running]
-        usual = [task.request for task in self._running if not task.extra]
-        waiting = (job for job in self._queue.in_turn() if job.outcome is None)
-        for number, job in enumerate(waiting):
-            if running and not self._backend.joins(job.request, running):
-                return None
-            room = number == 0 and self._has_room(job.request, usual)
-            if room or self._may_be_extra(job):
-                if job.is_wanted:
-                    return job, not room
-                job.cancel()
-                self._queue.drop(job)
-                return self._find_next()
-        return None
-
-    def _has_room(self, request: ImageRequest, usual: list[ImageRequest]) -> bool:
-        return not usual or (
-            len(usual) < self._backend.slots and self._backend.fits(request, usual)
-        )
-
-    def _may_be_extra(self, job: Job) -> bool:
-        """Whether its first picture may take turns with those that fill the forwards:
-        where that is done before the first of them could make room, waiting for it
-        would serve nobody."""
-        extras = [task.job.caller for task in self._running if task.extra]
-        if len(extras) == EXTRAS or job.caller in extras:
-            return False
-        if any(task.job is job for task in self._running):
-            return False
-        step = sum(self._backend.tokens(task.request) for task in self._running)
-        usual = (task.steps_left for task in self._running if not task.extra)
-        room_after = min(usual, default=0) * step
-        own = self._backend.tokens(job.request) * job.request.num_inference_steps
-        return own <= room_after
 
     def _run(self, task: ImageTask) -> None:
         try:

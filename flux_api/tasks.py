@@ -19,28 +19,29 @@ _NEWEST = 0.2
 @dataclass(eq=False, slots=True)
 class ImageTask:
     """One picture of a job; ``request`` is the job's, whole for as long as the picture
-    is made, ``beat`` its last sign of life in monotonic seconds, ``step`` the newest
-    step that is done, ``loaded`` how many seconds went into loading weights for it;
-    ``extra`` says that it runs beside those that fill the forwards."""
+    is made, ``beat`` its last sign of life in monotonic seconds, ``step`` of ``total``
+    the newest step that is done, ``loaded`` how many seconds went into loading weights
+    for it; ``extra`` says that it runs beside those that fill the forwards."""
 
     job: Job
     index: int
     request: ImageRequest
     beat: float = 0.0
     step: int = 0
+    total: int | None = None
     loaded: float = 0.0
     extra: bool = False
 
     @property
     def steps_left(self) -> int:
         """About how many steps are left to do."""
-        return max(0, self.request.num_inference_steps - self.step)
+        return (self.total or self.request.num_inference_steps) - self.step
 
     def on_step(self, step: int, total: int) -> None:
         """Note step ``step`` of ``total``; Cancelled when the job has ended or nobody
         waits for it any more."""
         self.check()
-        self.step = step
+        self.step, self.total = step, total
         self.job.post(Progress(self.index, step, total))
 
     @contextmanager
