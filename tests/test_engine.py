@@ -185,8 +185,9 @@ def test_a_short_request_takes_turns_with_ten_long_pictures(batch_tokens):
             break
     before = backend.forwards
     together = draw(manager, info, **short)
-    # Two forwards a step: its own eight, and at most as many of each that runs.
-    assert backend.forwards - before <= 8 * (4 if batch_tokens else 3)
+    # Two forwards a step: its own eight, as many of each that runs, and a few before
+    # it came; to wait for one of the others would take a hundred.
+    assert backend.forwards - before <= 8 * (4 if batch_tokens else 3) + 8
     assert np.abs(together[0] - alone[0]).max() <= (1 if batch_tokens else 0)
     for job in jobs:
         manager.cancel(job)
