@@ -72,6 +72,8 @@ queue = whole("FLUX_MAX_QUEUE", 32)
 watchers = whole("FLUX_MAX_WATCHERS", 32)
 needed_threads = queue + 16 + watchers + 8
 threads = needed_threads
+# More than threads: beyond it nobody is accepted, not even to be told 429.
+worker_connections = needed_threads + 1000
 timeout = 120
 graceful_timeout = whole("FLUX_REQUEST_TIMEOUT", 280) + 30
 keepalive = 75
@@ -115,7 +117,10 @@ def post_worker_init(worker):
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 
+    terminated = threading.Event()
+
     def stop_when_idle():
+        terminated.wait()
         here.manager.wait_idle(worker.cfg.graceful_timeout)
         stop(signal.SIGTERM, None)
 
@@ -126,8 +131,10 @@ def post_worker_init(worker):
             return
         # The listener stays open meanwhile: whoever comes is told 503 instead of
         # waiting in its backlog for a process that ends.
-        threading.Thread(target=stop_when_idle, name="flux-drain", daemon=True).start()
+        terminated.set()
 
+    # Begun now: a signal may come while a thread is being started.
+    threading.Thread(target=stop_when_idle, name="flux-drain", daemon=True).start()
     signal.signal(signal.SIGTERM, drain)
 
 

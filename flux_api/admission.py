@@ -18,42 +18,53 @@ def find_next(
 ) -> tuple[Job, bool] | None:
     """The job whose next picture may start, and whether as an extra. Only the first in
     turn gets room in the forwards, so that what is small keeps nothing large out; and
-    nobody overtakes one that waits for running work to drain. A job that nobody waits
-    for any more ends here."""
-    requests = [task.request for task in running]
+    nobody overtakes one that waits for running work to drain."""
+    if not queue:
+        return None
+    first = queue.head()
     usual = [task.request for task in running if not task.extra]
-    waiting = (job for job in queue.in_turn() if job.outcome is None)
-    for number, job in enumerate(waiting):
-        if running and not backend.joins(job.request, requests):
+    requests = [task.request for task in running]
+    if not running or (
+        backend.joins(first.request, requests) and _has_room(first, usual, backend)
+    ):
+        return first, False
+    extras = _Extras(running, backend)
+    if extras.are_full:
+        return None
+    for job in queue.in_turn():
+        if not backend.joins(job.request, requests):
             return None
-        room = number == 0 and _has_room(job.request, usual, backend)
-        if room or _may_be_extra(job, running, backend):
-            if job.is_wanted:
-                return job, not room
-            job.cancel()
-            queue.drop(job)
-            return find_next(queue, running, backend)
+        if extras.may_have(job):
+            return job, True
     return None
 
 
-def _has_room(
-    request: ImageRequest, usual: Sequence[ImageRequest], backend: Backend
-) -> bool:
+def _has_room(job: Job, usual: Sequence[ImageRequest], backend: Backend) -> bool:
     if not usual:
         return True
-    return len(usual) < backend.slots and backend.fits(request, usual)
+    return len(usual) < backend.slots and backend.fits(job.request, usual)
 
 
-def _may_be_extra(job: Job, running: Sequence[ImageTask], backend: Backend) -> bool:
-    """Whether its first picture may take turns with those that fill the forwards: where
-    that is done before the first of them could make room, waiting for it would serve
-    nobody."""
-    extras = [task.job.caller for task in running if task.extra]
-    if len(extras) == EXTRAS or job.caller in extras:
-        return False
-    if any(task.job is job for task in running):
-        return False
-    left = [task.steps_left for task in running if not task.extra]
-    step = sum(backend.tokens(task.request) for task in running)
-    own = backend.tokens(job.request) * job.request.num_inference_steps
-    return own <= min(left, default=0) * step
+class _Extras:
+    """What runs, as one sees it who would take turns with it."""
+
+    def __init__(self, running: Sequence[ImageTask], backend: Backend) -> None:
+        self._backend = backend
+        self._jobs = {task.job for task in running}
+        self._callers = {task.job.caller for task in running if task.extra}
+        left = [task.steps_left for task in running if not task.extra]
+        step = sum(backend.tokens(task.request) for task in running)
+        self._until_room = min(left, default=0) * step
+
+    @property
+    def are_full(self) -> bool:
+        """Whether there is no place for one more."""
+        return len(self._callers) >= EXTRAS
+
+    def may_have(self, job: Job) -> bool:
+        """Whether the first picture of ``job`` may be one: where it is done before the
+        first of the others could make room, waiting for that would serve nobody."""
+        if job in self._jobs or job.caller in self._callers:
+            return False
+        steps = job.request.num_inference_steps
+        return self._backend.tokens(job.request) * steps <= self._until_room

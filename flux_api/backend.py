@@ -153,14 +153,19 @@ class DiffusersBackend:
     def _try_twice(
         self, ready: Ready, call: PipelineCall, task: ImageTask
     ) -> np.ndarray[Any, Any] | None:
-        """The picture; once more where it is NaN or black, and once more with a tiled
-        VAE where the memory ran out."""
+        """The picture; once more where it is NaN or black."""
+        pixels = self._try_tiled(ready, call, task)
+        if pixels is None:
+            logger.warning("job %s: no usable picture, once more", task.job.id)
+            pixels = self._try_tiled(ready, call, task)
+        return pixels
+
+    def _try_tiled(
+        self, ready: Ready, call: PipelineCall, task: ImageTask
+    ) -> np.ndarray[Any, Any] | None:
+        """One run, and one more with a tiled VAE where the memory ran out."""
         try:
-            pixels = self._call(ready, call, task)
-            if pixels is None:
-                logger.warning("job %s: no usable picture, once more", task.job.id)
-                pixels = self._call(ready, call, task)
-            return pixels
+            return self._call(ready, call, task)
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory, once more, tiled", task.job.id)
         # Outside the handler: its traceback would keep the tensors alive.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from flux_api.jobs import Job
 from flux_api.tasks import ImageTask
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -19,10 +20,10 @@ class Turn(NamedTuple):
     start: float
     returning: bool
     number: int
-    key: str
+    key: Any
 
 
-class Turns(Generic[T]):
+class Turns(Generic[K, T]):
     """Things that take turns, by key: fair queueing (Demers, Keshav and Shenker, 1989).
     With n things waiting, each turn moves the clock on by 1/n; one that comes is next
     at the clock's time, one that had its turn a whole turn later. So a newcomer waits
@@ -30,8 +31,8 @@ class Turns(Generic[T]):
     newcomers come, nobody is kept out."""
 
     def __init__(self) -> None:
-        self._things: dict[str, T] = {}
-        self._turns: dict[str, Turn] = {}
+        self._things: dict[K, T] = {}
+        self._turns: dict[K, Turn] = {}
         self._heap: list[Turn] = []
         self._clock = 0.0
         self._number = 0
@@ -42,18 +43,18 @@ class Turns(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._things.values())
 
-    def add(self, key: str, thing: T) -> T:
+    def add(self, key: K, thing: T) -> T:
         """What waits under ``key``: ``thing``, unless something does already."""
         if key not in self._things:
             self._things[key] = thing
             self._push(key, self._clock, returning=False)
         return self._things[key]
 
-    def find(self, key: str) -> T | None:
+    def find(self, key: K) -> T | None:
         """What waits under ``key``."""
         return self._things.get(key)
 
-    def discard(self, key: str) -> None:
+    def discard(self, key: K) -> None:
         """Forget ``key`` and that it had turns."""
         self._things.pop(key, None)
         self._turns.pop(key, None)
@@ -69,22 +70,24 @@ class Turns(Generic[T]):
         for turn in sorted(self._turns.values()):
             yield self._things[turn.key]
 
-    def end(self, key: str) -> None:
-        """``key`` has had its turn, or one ahead of it."""
+    def end(self, key: K, *, ahead: bool) -> None:
+        """``key`` has had its turn; ``ahead`` of it where that took none of the others'
+        time, so that the clock stands still."""
         start = self._turns[key].start
-        self._clock = max(self._clock, start) + 1 / len(self._things)
+        if not ahead:
+            self._clock = max(self._clock, start) + 1 / len(self._things)
         self._push(key, start + 1, returning=True)
 
-    def copy(self, copy_of: Callable[[T], T]) -> Turns[T]:
+    def copy(self, copy_of: Callable[[T], T]) -> Turns[K, T]:
         """The same turns over copies of the things."""
-        twin: Turns[T] = Turns()
+        twin: Turns[K, T] = Turns()
         twin._things = {key: copy_of(thing) for key, thing in self._things.items()}
         twin._turns = dict(self._turns)
         twin._heap = list(self._heap)
         twin._clock, twin._number = self._clock, self._number
         return twin
 
-    def _push(self, key: str, start: float, *, returning: bool) -> None:
+    def _push(self, key: K, start: float, *, returning: bool) -> None:
         self._number += 1
         self._turns[key] = Turn(start, returning, self._number, key)
         heapq.heappush(self._heap, self._turns[key])
@@ -114,12 +117,19 @@ class FairQueue:
     """The pictures that wait, by caller and job. Not thread-safe: the manager's lock
     guards it."""
 
-    def __init__(self, callers: Turns[Turns[Pictures]] | None = None) -> None:
+    def __init__(self, callers: Turns[str, Turns[Job, Pictures]] | None = None) -> None:
         self._callers = callers if callers is not None else Turns()
 
     def add(self, job: Job) -> None:
         """Queue every picture of ``job``."""
-        self._callers.add(job.caller, Turns()).add(job.id, Pictures(job))
+        self._callers.add(job.caller, Turns()).add(job, Pictures(job))
+
+    def __bool__(self) -> bool:
+        return bool(self._callers)
+
+    def head(self) -> Job:
+        """The job whose turn it is; only while something waits."""
+        return self._callers.head().head().job
 
     def in_turn(self) -> Iterator[Job]:
         """The jobs of which a picture waits, in the order of turns of today."""
@@ -127,15 +137,16 @@ class FairQueue:
             for pictures in list(jobs.in_order()):
                 yield pictures.job
 
-    def take(self, job: Job) -> ImageTask:
-        """Remove the next picture of ``job``, which has its turn now."""
+    def take(self, job: Job, *, ahead: bool = False) -> ImageTask:
+        """Remove the next picture of ``job``, which has its turn now, or ``ahead`` of
+        it."""
         jobs = self._callers.find(job.caller)
-        pictures = jobs.find(job.id) if jobs is not None else None
+        pictures = jobs.find(job) if jobs is not None else None
         assert jobs is not None and pictures is not None
         index = pictures.first
         pictures.first += 1
-        self._callers.end(job.caller)
-        jobs.end(job.id)
+        self._callers.end(job.caller, ahead=ahead)
+        jobs.end(job, ahead=ahead)
         if not pictures.left:
             self.drop(job)
         return ImageTask(job, index, job.request)
@@ -144,7 +155,7 @@ class FairQueue:
         """Forget the pictures of ``job``."""
         jobs = self._callers.find(job.caller)
         if jobs is not None:
-            jobs.discard(job.id)
+            jobs.discard(job)
             if not jobs:
                 self._callers.discard(job.caller)
 
@@ -153,15 +164,13 @@ class FairQueue:
         for jobs in self._callers:
             yield from jobs
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> Iterator[Job]:
         """The jobs of which no picture has started, in the order in which they will."""
-        waiting = {p.job.id for p in self.pictures() if p.job.state == "queued"}
+        waiting = {p.job for p in self.pictures() if p.job.state == "queued"}
         ahead = FairQueue(self._callers.copy(lambda jobs: jobs.copy(Pictures.copy)))
-        found = []
         while waiting:
-            job = ahead._callers.head().head().job
+            job = ahead.head()
             ahead.take(job)
-            if job.id in waiting:
-                waiting.discard(job.id)
-                found.append(job)
-        return found
+            if job in waiting:
+                waiting.discard(job)
+                yield job

@@ -69,15 +69,15 @@ class Turn:
 
     def _run_together(self) -> None:
         calls = self._next_calls()
-        too_large = False
+        failed = False
         try:
             self._run_joined(calls)
-        except torch.OutOfMemoryError:
-            too_large = True
-        except Exception as error:  # each caller meets it in its own thread
-            for call in calls:
-                call.error = error
-        if too_large:
+        except Exception as error:
+            # Of several, each alone: one may be too large or wrong, the others not.
+            failed = len(calls) > 1
+            if not failed:
+                calls[0].fail(error)
+        if failed:
             # Outside the handler: its traceback holds the failed forward's tensors.
             free_memory()
             for call in calls:
@@ -100,8 +100,8 @@ class Turn:
     def _run_alone(self, call: _Call) -> None:
         try:
             self._run_joined([call])
-        except Exception as error:  # its caller meets it in its own thread
-            call.error = error
+        except Exception as error:
+            call.fail(error)
 
     def _run_joined(self, calls: list[_Call]) -> None:
         self.forwards += 1
@@ -157,6 +157,13 @@ class _Call:
         self.done = False
         self.output: Any = None
         self.error: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Let its caller meet ``error`` in its own thread."""
+        if isinstance(error, torch.OutOfMemoryError):
+            # The frames hold what was computed, and the next try needs the room.
+            error = error.with_traceback(None)
+        self.error = error
 
 
 def joinable(kwargs: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from flux_api.core import (
     ImageRequest,
     ImageResult,
     PartialImage,
+    Queued,
     Started,
 )
 from flux_api.errors import Cancelled, FluxError
@@ -98,6 +99,9 @@ class Job:
                 self._started = time.monotonic()
             if isinstance(event, (Completed, Failed)):
                 self._ended = time.monotonic()
+            if isinstance(event, Queued) and self._is_queued():
+                # Only the newest position: in a long queue there are many.
+                self._events.pop()
             self._posted += 1
             self._events.append((self._posted, event))
             self._changed.notify_all()
@@ -181,6 +185,9 @@ class Job:
             if kept and isinstance(kept[-1][1], Completed):
                 kept[-1] = (kept[-1][0], Completed(()))
             self._events = kept
+
+    def _is_queued(self) -> bool:
+        return bool(self._events) and isinstance(self._events[-1][1], Queued)
 
     def _outcome(self) -> Completed | Failed | None:
         last = self._events[-1][1] if self._events else None

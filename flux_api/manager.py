@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import itertools
 import logging
+import math
 import os
 import secrets
 import threading
@@ -33,6 +34,7 @@ from flux_api.tasks import Backend, BackendBroken, ImageTask, StepTimes
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECONDS = 10.0
+WATCH_SECONDS = 0.25
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
 
 
@@ -57,7 +59,11 @@ class PipelineManager:
         self._max_per_caller = max_per_caller
         self._step_timeout = step_timeout
         self._exit_process = exit_process
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Of the threads that make pictures, one at a time has to look for work.
+        self._startable = threading.Condition(lock)
+        self._positions_told = True
         self._queue = FairQueue()
         self._running: list[ImageTask] = []
         self._jobs = JobTable()
@@ -75,11 +81,12 @@ class PipelineManager:
 
     def start(self) -> None:
         """Begin loading in the background; later calls do nothing."""
+        if self._started:  # asked before every request: not to wait for the lock
+            return
         with self._changed:
-            if self._started:
-                return
-            self._started = True
-        threading.Thread(target=self._load, name="flux-load", daemon=True).start()
+            started, self._started = self._started, True
+        if not started:
+            threading.Thread(target=self._load, name="flux-load", daemon=True).start()
 
     def drain(self) -> None:
         """Take no new work; what is queued and running goes on. Safe in a signal's
@@ -151,8 +158,8 @@ class PipelineManager:
             self._check_room(caller)
             self._jobs.add(job)
             self._queue.add(job)
-            self._tell_positions()
-            self._changed.notify_all()
+            self._tell_position(job)
+            self._note_change()
         return job
 
     def _check_ready(self) -> None:
@@ -175,11 +182,11 @@ class PipelineManager:
 
     def _waiting(self) -> list[Job]:
         """The jobs that have not ended and of which a picture waits and none runs."""
-        running = {task.job.id for task in self._running}
+        running = {task.job for task in self._running}
         return [
             pictures.job
             for pictures in self._queue.pictures()
-            if pictures.job.id not in running and pictures.job.outcome is None
+            if pictures.job not in running and pictures.job.outcome is None
         ]
 
     def find(
@@ -207,8 +214,7 @@ class PipelineManager:
             job.fail(error)
         with self._changed:
             self._queue.drop(job)
-            self._tell_positions()
-            self._changed.notify_all()
+            self._note_change()
 
     @property
     def queue_depth(self) -> int:
@@ -222,7 +228,23 @@ class PipelineManager:
         with self._changed:
             return len(self._running)
 
+    def _note_change(self) -> None:
+        self._positions_told = False
+        self._startable.notify()
+        self._changed.notify_all()
+
+    def _tell_position(self, job: Job) -> None:
+        for position, waiting in enumerate(self._queue.jobs()):
+            if waiting is job:
+                job.post(Queued(position))
+                return
+
     def _tell_positions(self) -> None:
+        """To those that wait, where theirs changed; a few times a second at most, as
+        each change moves many."""
+        if self._positions_told:
+            return
+        self._positions_told = True
         for position, job in enumerate(self._queue.jobs()):
             if job.last(Queued) != (event := Queued(position)):
                 job.post(event)
@@ -251,23 +273,31 @@ class PipelineManager:
                     self._step_times.learn(task, time.monotonic() - began)
                     if task.job.outcome is not None:
                         self._queue.drop(task.job)
-                    self._changed.notify_all()
+                    self._note_change()
                 del task
 
     def _take(self) -> ImageTask:
-        """The next picture that may start, in turn."""
+        """The next picture that may start, in turn; what nobody waits for ends here."""
         with self._changed:
-            while (
-                found := find_next(self._queue, self._running, self._backend)
-            ) is None:
-                self._changed.wait()
-            job, extra = found
-            task = self._queue.take(job)
-            task.extra, task.beat = extra, time.monotonic()
-            self._running.append(task)
-            job.post(Started())
-            self._tell_positions()
-            return task
+            while True:
+                found = find_next(self._queue, self._running, self._backend)
+                if found is None:
+                    self._startable.wait()
+                elif found[0].is_wanted:
+                    return self._start(*found)
+                else:
+                    self.cancel(found[0])
+
+    def _start(self, job: Job, extra: bool) -> ImageTask:
+        task = self._queue.take(job, ahead=extra)
+        task.extra = extra
+        # It has shown no life yet: a device that hangs is not forgiven for newcomers.
+        beats = [other.beat for other in self._running]
+        task.beat = min(time.monotonic(), max(beats, default=math.inf))
+        self._running.append(task)
+        job.post(Started())
+        self._note_change()
+        return task
 
     def _run(self, task: ImageTask) -> None:
         try:
@@ -276,7 +306,7 @@ class PipelineManager:
             task.job.fail(error)
         except BackendBroken as broken:
             self._give_up(broken)
-        except Exception as error:  # a library's failure must not end the thread
+        except BaseException as error:  # a panic in a library must not end the thread
             _log_failure(error, task)
             task.job.fail(PipelineFailed("The pipeline failed on this request."))
 
@@ -284,8 +314,9 @@ class PipelineManager:
         """Notice that nothing shows life for ``step_timeout`` seconds. One picture
         drives the device at a time, so the liveliest speaks for all that wait."""
         while True:
-            time.sleep(min(1.0, self._step_timeout / 4))
+            time.sleep(min(WATCH_SECONDS, self._step_timeout / 4))
             with self._changed:
+                self._tell_positions()
                 beats = [task.beat for task in self._running]
             if beats and time.monotonic() - max(beats) > self._step_timeout:
                 why = TimeoutError("no step within FLUX_STEP_TIMEOUT")
@@ -305,7 +336,7 @@ class PipelineManager:
         self._exit_process(70)
 
 
-def _log_failure(error: Exception, task: ImageTask) -> None:
+def _log_failure(error: BaseException, task: ImageTask) -> None:
     """The traceback without the prompt, which some libraries put in their messages."""
     text = "".join(traceback.format_exception(error))
     for prompt in (task.request.prompt, task.request.negative_prompt):

@@ -5,7 +5,9 @@ In this process, over tiny random checkpoints of the families and the embedded m
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from flux_api.backend import DiffusersBackend, preview_due
 from flux_api.core import Completed, Failed, PartialImage, Progress
 from flux_api.device import Pace, is_lost
 from flux_api.errors import Cancelled
+from flux_api.gate import Turn
 from flux_api.manager import PipelineManager
 from flux_api.models import MODEL_INFO, ModelInfo, SizeRules, TaskInfo
 from flux_api.parameters import choose_mode, complete_request
@@ -315,6 +318,57 @@ def test_nan_twice_is_an_error_and_never_a_black_picture(serial, faulty):
     ended = job.wait(60)
     assert isinstance(ended, Failed)
     assert (ended.error.status, ended.error.code) == (500, "generation_failed")
+
+
+def test_what_fails_in_two_ways_is_tried_in_both(serial, monkeypatch):
+    manager, backend = serial
+    expected = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
+    transformer = transformer_of(backend)
+    real, faults = transformer.forward, [out_of_memory, not_a_number]
+
+    def forward(*args, **kwargs):
+        if faults:
+            return faults.pop(0)(real, *args, **kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(transformer, "forward", forward)
+    again = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
+    assert faults == []
+    assert np.array_equal(expected[0], again[0])
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), torch.OutOfMemoryError()])
+def test_one_that_fails_in_a_shared_forward_fails_alone(error):
+    turn = Turn()
+    turn.budget = 100
+    sizes = []
+
+    def module(hidden_states, return_dict):
+        sizes.append(len(hidden_states))
+        if (hidden_states == 2).any():
+            raise error
+        return (hidden_states + 1,)
+
+    def one(number):
+        with turn.taken():
+            together.wait(10)
+            hidden_states = torch.full((1, 4, 2), float(number))
+            kwargs = {"hidden_states": hidden_states, "return_dict": False}
+            return turn.forward(module, kwargs)[0].max().item()
+
+    together = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(one, number) for number in (1, 2, 3)]
+        threading.Timer(0.5, together.set).start()
+        assert asked[0].result() == 2
+        assert asked[2].result() == 4
+        with pytest.raises(type(error)) as raised:
+            asked[1].result()
+    assert sizes[0] == 3
+    assert sorted(sizes[1:]) == [1, 1, 1]
+    # What it computed before it failed is not held by its frames.
+    frames = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
+    assert ("module" in frames) == isinstance(error, ValueError)
 
 
 def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):

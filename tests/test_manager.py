@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -19,6 +20,8 @@ from flux_api.core import (
     Started,
 )
 from flux_api.errors import Cancelled, JobConflict, JobNotFound, QueueFull, Unavailable
+from flux_api.fair_queue import FairQueue
+from flux_api.jobs import Job
 from flux_api.manager import PipelineManager
 from flux_api.tasks import BackendBroken
 
@@ -372,6 +375,100 @@ def test_draining_ends_when_the_work_is_done(gate):
     gate.set()
     assert manager.wait_idle(10)
     assert isinstance(job.outcome, Completed)
+
+
+def test_an_id_that_is_used_again_at_once_is_a_new_job(gate):
+    manager = start(lambda _: gate.wait())
+    old = manager.submit(request(), job_id="used-again")
+    wait_for(lambda: manager.running == 1, 10)
+    manager.cancel(old)
+    new = manager.submit(request(), job_id="used-again")
+    gate.set()
+    assert isinstance(new.wait(10), Completed)
+    assert isinstance(old.outcome, Failed)
+
+
+def test_a_thousand_that_left_cost_no_thread(gate):
+    names = ("flux-run", "flux-watch")
+    manager = start(lambda _: gate.wait(), max_queue=1000)
+    first = manager.submit(request())
+    wait_for(lambda: manager.running == 1, 10)
+    threads = [t for t in threading.enumerate() if t.name.startswith(names)]
+    gone = [manager.submit(request(), is_wanted=lambda: False) for _ in range(990)]
+    last = manager.submit(request())
+    gate.set()
+    assert isinstance(last.wait(30), Completed)
+    assert isinstance(first.outcome, Completed)
+    assert all(isinstance(job.outcome, Failed) for job in gone)
+    assert all(thread.is_alive() for thread in threads)
+    assert manager.wait_idle(10)
+
+
+def test_a_panic_of_a_library_ends_the_request_and_nothing_else():
+    class Panic(BaseException):
+        pass
+
+    def draw(task):
+        if task.request.num_images_per_prompt == 2:
+            raise Panic("at the tokenizer")
+
+    manager = start(draw)
+    for _ in range(10):
+        outcome = manager.submit(request(2)).wait(10)
+        assert isinstance(outcome, Failed)
+        assert outcome.error.code == "generation_failed"
+    assert isinstance(manager.submit(request()).wait(10), Completed)
+
+
+def test_newcomers_do_not_hide_a_hang(gate):
+    ended = threading.Event()
+    manager = start(
+        lambda _: gate.wait(),
+        slots=20,
+        step_timeout=1.0,
+        exit_process=lambda _: ended.set(),
+    )
+    began = time.monotonic()
+    number = 0
+    while not ended.is_set() and number < 20:
+        with contextlib.suppress(Unavailable):
+            manager.submit(request(), caller=str(number))
+        number += 1
+        time.sleep(0.3)
+    assert time.monotonic() - began < 4
+
+
+def test_extras_take_nothing_from_the_turns_of_others():
+    """Whoever comes after many of them still waits for one of ten pictures at most."""
+    queue = FairQueue()
+    ten = Job(request(10), id="ten", caller="ten")
+    queue.add(ten)
+    queue.take(ten)
+    for number in range(20):
+        short = Job(request(), id=f"short {number}", caller="short")
+        queue.add(short)
+        queue.take(short, ahead=True)
+    late = Job(request(), id="late", caller="late")
+    queue.add(late)
+    order = []
+    while late not in order:
+        order.append(queue.head())
+        queue.take(order[-1])
+    assert len(order) <= 2
+
+
+def test_of_positions_only_the_newest_is_kept(gate):
+    manager = start(lambda _: gate.wait())
+    manager.submit(request())
+    wait_for(lambda: manager.running == 1, 10)
+    ahead = [manager.submit(request()) for _ in range(5)]
+    last = manager.submit(request())
+    for number, job in enumerate(ahead):
+        manager.cancel(job)
+        wait_for(lambda n=number: last.last(Queued) == Queued(4 - n), 5)
+    gate.set()
+    assert isinstance(last.wait(10), Completed)
+    assert [type(e) for e in last.events(1)] == [Queued, Started, Completed]
 
 
 def test_a_kept_failure_holds_no_frames():
