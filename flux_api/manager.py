@@ -13,7 +13,6 @@ import os
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import Callable
 
 from flux_api.admission import EXTRAS, find_next
@@ -29,7 +28,14 @@ from flux_api.errors import (
 from flux_api.fair_queue import FairQueue
 from flux_api.job_table import JobTable
 from flux_api.jobs import Job
-from flux_api.tasks import Backend, BackendBroken, ImageTask, StepTimes
+from flux_api.readiness import Readiness
+from flux_api.tasks import (
+    Backend,
+    BackendBroken,
+    ImageTask,
+    StepTimes,
+    log_failure,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +75,14 @@ class PipelineManager:
         self._jobs = JobTable()
         self._step_times = StepTimes()
         self._started = False
-        self._draining = False
-        self._not_ready: str | None = "starting"
+        self._readiness = Readiness()
 
     # -- readiness ---------------------------------------------------------------
 
     @property
     def not_ready(self) -> str | None:
         """Why no request is taken at the moment, None when ready."""
-        return "shutting down" if self._draining else self._not_ready
+        return self._readiness.reason
 
     def start(self) -> None:
         """Begin loading in the background; later calls do nothing."""
@@ -91,7 +96,7 @@ class PipelineManager:
     def drain(self) -> None:
         """Take no new work; what is queued and running goes on. Safe in a signal's
         handler."""
-        self._draining = True
+        self._readiness.drain()
 
     def wait_idle(self, seconds: float) -> bool:
         """Whether all work is done, after at most ``seconds``."""
@@ -102,7 +107,7 @@ class PipelineManager:
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
             try:
                 backend = self._make_backend()
-                backend.load(self._say)
+                backend.load(self._readiness.say)
                 break
             except BackendBroken as broken:
                 self._give_up(broken)
@@ -110,7 +115,7 @@ class PipelineManager:
             except Exception as error:  # whatever a loader can raise: ready says so
                 reason = getattr(error, "message", type(error).__name__)
                 logger.exception("loading failed, next try in %g s", pause)
-                self._not_ready = f"loading failed: {reason}"
+                self._readiness.say(f"loading failed: {reason}")
             # Outside the handler: its traceback holds what was loaded so far.
             time.sleep(pause)
         self._backend = backend
@@ -119,12 +124,7 @@ class PipelineManager:
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
         threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
-        self._not_ready = None
-        logger.info("ready")
-
-    def _say(self, what: str) -> None:
-        logger.info("%s", what)
-        self._not_ready = what
+        self._readiness.set_ready()
 
     # -- jobs --------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class PipelineManager:
         """Unavailable or QueueFull, with the reason, when no request of ``caller`` is
         taken at the moment."""
         with self._changed:
-            self._check_ready()
+            self._readiness.check()
             self._check_room(caller)
 
     def submit(
@@ -154,19 +154,13 @@ class PipelineManager:
             is_wanted=is_wanted,
         )
         with self._changed:
-            self._check_ready()
+            self._readiness.check()
             self._check_room(caller)
             self._jobs.add(job)
             self._queue.add(job)
             self._tell_position(job)
             self._note_change()
         return job
-
-    def _check_ready(self) -> None:
-        reason = self.not_ready
-        if reason is not None:
-            code = "model_loading" if "load" in reason or reason == "starting" else None
-            raise Unavailable(f"Not ready: {reason}.", retry_after=5, code=code)
 
     def _check_room(self, caller: str) -> None:
         if len(self._waiting()) >= self._max_queue:
@@ -307,7 +301,7 @@ class PipelineManager:
         except BackendBroken as broken:
             self._give_up(broken)
         except BaseException as error:  # a panic in a library must not end the thread
-            _log_failure(error, task)
+            log_failure(error, task)
             task.job.fail(PipelineFailed("The pipeline failed on this request."))
 
     def _watch(self) -> None:
@@ -327,19 +321,10 @@ class PipelineManager:
         """Leave the process once every request is answered; gunicorn starts another."""
         answer = answer or Unavailable("The device failed; try again.", retry_after=30)
         with self._changed:
-            self._not_ready = "the pipeline hangs or the device failed; restarting"
+            self._readiness.say("the pipeline hangs or the device failed; restarting")
             for job in self._jobs.living():
                 job.fail(answer)
         logger.critical("restarting this worker: %s", why)
         time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
         faulthandler.dump_traceback(all_threads=True)
         self._exit_process(70)
-
-
-def _log_failure(error: BaseException, task: ImageTask) -> None:
-    """The traceback without the prompt, which some libraries put in their messages."""
-    text = "".join(traceback.format_exception(error))
-    for prompt in (task.request.prompt, task.request.negative_prompt):
-        if prompt:
-            text = text.replace(prompt, "<prompt>")
-    logger.error("job %s failed: %s", task.job.id, text)

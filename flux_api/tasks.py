@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from typing import Protocol
 
 from flux_api.core import ImageRequest, ImageResult, Progress
 from flux_api.jobs import Job
+
+logger = logging.getLogger(__name__)
 
 # The share of the newest picture in what is taken for the usual pace.
 _NEWEST = 0.2
@@ -105,3 +109,12 @@ class Backend(Protocol):
 
     def run(self, task: ImageTask) -> ImageResult:
         """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
+
+
+def log_failure(error: BaseException, task: ImageTask) -> None:
+    """The traceback without the prompt, which some libraries put in their messages."""
+    text = "".join(traceback.format_exception(error))
+    for prompt in (task.request.prompt, task.request.negative_prompt):
+        if prompt:
+            text = text.replace(prompt, "<prompt>")
+    logger.error("job %s failed: %s", task.job.id, text)

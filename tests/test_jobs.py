@@ -280,7 +280,7 @@ def test_job_id_is_checked_and_unique(fake, pool):
 
 
 def test_jobs_of_both_apis_are_under_both_addresses(fake):
-    body = {"prompt": "a duck", "partial_images": 2, "steps": 4, "size": "64x64"}
+    body = {"prompt": "pause=0.2", "partial_images": 2, "steps": 4, "size": "64x64"}
     headers = {"X-Job-Id": "plain-but-watched"}
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         watched = threads.submit(read_events, fake, "plain-but-watched")
