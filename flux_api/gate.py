@@ -69,15 +69,18 @@ class Turn:
 
     def _run_together(self) -> None:
         calls = self._next_calls()
-        failed = False
+        one_by_one = False
         try:
             self._run_joined(calls)
         except Exception as error:
-            # Of several, each alone: one may be too large or wrong, the others not.
-            failed = len(calls) > 1
-            if not failed:
-                calls[0].fail(error)
-        if failed:
+            # One of several may be too large or wrong, unless the device is lost.
+            one_by_one = len(calls) > 1 and not isinstance(
+                error, torch.AcceleratorError
+            )
+            if not one_by_one:
+                for call in calls:
+                    call.fail(error)
+        if one_by_one:
             # Outside the handler: its traceback holds the failed forward's tensors.
             free_memory()
             for call in calls:

@@ -337,8 +337,9 @@ def test_what_fails_in_two_ways_is_tried_in_both(serial, monkeypatch):
     assert np.array_equal(expected[0], again[0])
 
 
-@pytest.mark.parametrize("error", [ValueError("wrong"), torch.OutOfMemoryError()])
-def test_one_that_fails_in_a_shared_forward_fails_alone(error):
+def three_at_once(error):
+    """Three calls that share a forward, of which the second raises ``error``: their
+    outcomes, and the sizes of the forwards that ran."""
     turn = Turn()
     turn.budget = 100
     sizes = []
@@ -360,15 +361,23 @@ def test_one_that_fails_in_a_shared_forward_fails_alone(error):
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(one, number) for number in (1, 2, 3)]
         threading.Timer(0.5, together.set).start()
-        assert asked[0].result() == 2
-        assert asked[2].result() == 4
-        with pytest.raises(type(error)) as raised:
-            asked[1].result()
+    return [one.exception() or one.result() for one in asked], sizes
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), torch.OutOfMemoryError()])
+def test_one_that_fails_in_a_shared_forward_fails_alone(error):
+    outcomes, sizes = three_at_once(error)
+    assert outcomes == [2, error, 4]
     assert sizes[0] == 3
     assert sorted(sizes[1:]) == [1, 1, 1]
     # What it computed before it failed is not held by its frames.
-    frames = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     assert ("module" in frames) == isinstance(error, ValueError)
+
+
+def test_a_lost_device_is_lost_for_all_that_share_a_forward():
+    error = torch.AcceleratorError("CUDA error: an illegal memory access")
+    assert three_at_once(error) == ([error] * 3, [3])
 
 
 def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
