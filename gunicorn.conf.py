@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import threading
+from queue import SimpleQueue
 
 import gunicorn.util
 from gunicorn.glogging import Logger
@@ -88,8 +89,8 @@ access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(D)s'
 
 def post_worker_init(worker):
     """Begin to load the model, now that the worker has forked; drain at TERM."""
-    replaced = threading.Event()
-    signal.signal(signal.SIGUSR2, lambda signum, frame: replaced.set())
+    replaced = []
+    signal.signal(signal.SIGUSR2, lambda signum, frame: replaced.append(True))
     here = getattr(worker.wsgi, "extensions", {}).get("flux_api")
     if here is None:
         return
@@ -117,21 +118,22 @@ def post_worker_init(worker):
     here.manager.start()
     stop = signal.getsignal(signal.SIGTERM)
 
-    terminated = threading.Event()
+    # No Event: a second signal that comes while it is being set would wait for itself.
+    terminated = SimpleQueue()
 
     def stop_when_idle():
-        terminated.wait()
+        terminated.get()
         here.manager.wait_idle(worker.cfg.graceful_timeout)
         stop(signal.SIGTERM, None)
 
     def drain(signum, frame):
         here.manager.drain()
-        if replaced.is_set():
+        if replaced:
             stop(signum, frame)
             return
         # The listener stays open meanwhile: whoever comes is told 503 instead of
         # waiting in its backlog for a process that ends.
-        terminated.set()
+        terminated.put(True)
 
     # Begun now: a signal may come while a thread is being started.
     threading.Thread(target=stop_when_idle, name="flux-drain", daemon=True).start()

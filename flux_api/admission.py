@@ -52,9 +52,10 @@ class _Extras:
         self._backend = backend
         self._jobs = {task.job for task in running}
         self._callers = {task.job.caller for task in running if task.extra}
-        left = [task.steps_left for task in running if not task.extra]
-        step = sum(backend.tokens(task.request) for task in running)
-        self._until_room = min(left, default=0) * step
+        usual = [task for task in running if not task.extra]
+        self._step = sum(backend.tokens(task.request) for task in usual)
+        left = min((task.steps_left for task in usual), default=0)
+        self._until_room = left * self._step
 
     @property
     def are_full(self) -> bool:
@@ -62,9 +63,12 @@ class _Extras:
         return len(self._callers) >= EXTRAS
 
     def may_have(self, job: Job) -> bool:
-        """Whether the first picture of ``job`` may be one: where it is done before the
-        first of the others could make room, waiting for that would serve nobody."""
+        """Whether the first picture of ``job`` may be one. By taking turns it delays
+        the others by its own work, and is itself spared what they have left: together
+        they wait less where that is more than twice its work. Its steps are no larger
+        than theirs, so that nobody is slowed down out of proportion."""
         if job in self._jobs or job.caller in self._callers:
             return False
-        steps = job.request.num_inference_steps
-        return self._backend.tokens(job.request) * steps <= self._until_room
+        step = self._backend.tokens(job.request)
+        work = step * job.request.num_inference_steps
+        return step <= self._step and 2 * work <= self._until_room

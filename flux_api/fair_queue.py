@@ -72,9 +72,9 @@ class Turns(Generic[K, T]):
 
     def end(self, key: K, *, ahead: bool) -> None:
         """``key`` has had its turn; ``ahead`` of it where that took none of the others'
-        time, so that the clock stands still."""
+        time, so that the clock stands still where there are any."""
         start = self._turns[key].start
-        if not ahead:
+        if not ahead or len(self._things) == 1:
             self._clock = max(self._clock, start) + 1 / len(self._things)
         self._push(key, start + 1, returning=True)
 

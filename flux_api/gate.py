@@ -72,7 +72,7 @@ class Turn:
         one_by_one = False
         try:
             self._run_joined(calls)
-        except Exception as error:
+        except BaseException as error:
             # One of several may be too large or wrong, unless the device is lost.
             one_by_one = len(calls) > 1 and not isinstance(
                 error, torch.AcceleratorError
@@ -103,7 +103,7 @@ class Turn:
     def _run_alone(self, call: _Call) -> None:
         try:
             self._run_joined([call])
-        except Exception as error:
+        except BaseException as error:
             call.fail(error)
 
     def _run_joined(self, calls: list[_Call]) -> None:
@@ -159,9 +159,9 @@ class _Call:
         self.tokens = tokens_of(kwargs)
         self.done = False
         self.output: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Let its caller meet ``error`` in its own thread."""
         if isinstance(error, torch.OutOfMemoryError):
             # The frames hold what was computed, and the next try needs the room.

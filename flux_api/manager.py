@@ -33,7 +33,7 @@ from flux_api.tasks import (
     Backend,
     BackendBroken,
     ImageTask,
-    StepTimes,
+    WorkPace,
     log_failure,
 )
 
@@ -73,7 +73,7 @@ class PipelineManager:
         self._queue = FairQueue()
         self._running: list[ImageTask] = []
         self._jobs = JobTable()
-        self._step_times = StepTimes()
+        self._pace = WorkPace()
         self._started = False
         self._readiness = Readiness()
 
@@ -112,7 +112,7 @@ class PipelineManager:
             except BackendBroken as broken:
                 self._give_up(broken)
                 return
-            except Exception as error:  # whatever a loader can raise: ready says so
+            except BaseException as error:  # whatever a loader raises: ready says so
                 reason = getattr(error, "message", type(error).__name__)
                 logger.exception("loading failed, next try in %g s", pause)
                 self._readiness.say(f"loading failed: {reason}")
@@ -244,13 +244,16 @@ class PipelineManager:
                 job.post(event)
 
     def _estimate(self) -> float:
-        """Seconds until a place in the queue is free, 1..60: the steps that are left to
-        do, at the pace of those done, shared out among the jobs that wait."""
-        steps = sum(task.steps_left for task in self._running) + sum(
-            pictures.left * pictures.job.request.num_inference_steps
-            for pictures in self._queue.pictures()
-        )
-        seconds = self._step_times.seconds_of(steps, at_once=len(self._running))
+        """Seconds until a place in the queue is free, 1..60: the work that is left to
+        do, at the pace of that done, shared out among the jobs that wait."""
+        work = 0
+        for task in self._running:
+            work += task.steps_left * self._backend.tokens(task.request)
+        for waiting in self._queue.pictures():
+            request = waiting.job.request
+            steps = waiting.left * request.num_inference_steps
+            work += steps * self._backend.tokens(request)
+        seconds = self._pace.seconds_of(work, at_once=len(self._running))
         return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
 
     # -- running -----------------------------------------------------------------
@@ -264,7 +267,8 @@ class PipelineManager:
             finally:
                 with self._changed:
                     self._running.remove(task)
-                    self._step_times.learn(task, time.monotonic() - began)
+                    work = task.step * self._backend.tokens(task.request)
+                    self._pace.learn(work, time.monotonic() - began - task.loaded)
                     if task.job.outcome is not None:
                         self._queue.drop(task.job)
                     self._note_change()
@@ -311,6 +315,8 @@ class PipelineManager:
             time.sleep(min(WATCH_SECONDS, self._step_timeout / 4))
             with self._changed:
                 self._tell_positions()
+                # A set that has been loaded meanwhile lets others join.
+                self._startable.notify()
                 beats = [task.beat for task in self._running]
             if beats and time.monotonic() - max(beats) > self._step_timeout:
                 why = TimeoutError("no step within FLUX_STEP_TIMEOUT")

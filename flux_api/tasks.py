@@ -64,23 +64,23 @@ class ImageTask:
         self.job.check()
 
 
-class StepTimes:
-    """How long a step takes nowadays, with its share of all that comes around it."""
+class WorkPace:
+    """How long work takes nowadays; steps times tokens are its measure."""
 
     def __init__(self) -> None:
         self._seconds: float | None = None
 
-    def learn(self, task: ImageTask, seconds: float) -> None:
-        """``task`` has ended after ``seconds``."""
-        if task.step:
-            pace = (seconds - task.loaded) / task.step
-            usual = pace if self._seconds is None else self._seconds
-            self._seconds = usual + _NEWEST * (pace - usual)
+    def learn(self, work: int, seconds: float) -> None:
+        """``work`` was done in ``seconds``."""
+        if work > 0:
+            newest = seconds / work
+            usual = newest if self._seconds is None else self._seconds
+            self._seconds = usual + _NEWEST * (newest - usual)
 
-    def seconds_of(self, steps: int, *, at_once: int) -> float:
-        """About how many seconds ``steps`` take, of which ``at_once`` overlap; 0 as
-        long as nothing was measured."""
-        return steps * (self._seconds or 0.0) / max(1, at_once)
+    def seconds_of(self, work: int, *, at_once: int) -> float:
+        """About how many seconds ``work`` takes while ``at_once`` pictures are made at
+        the same time; 0 as long as nothing was measured."""
+        return work * (self._seconds or 0.0) / max(1, at_once)
 
 
 class BackendBroken(Exception):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import signal
 import socket
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -449,6 +451,19 @@ def test_term_stops_an_idle_server_at_once():
         began = time.monotonic()
         assert fake.stop() == 0
         assert time.monotonic() - began < 5
+
+
+def test_term_that_comes_in_a_hail_is_one(pool):
+    with run_api(app="fake_app:app") as fake:
+        fake.wait_ready()
+        running = pool.submit(post, fake, "pause=0.1", num_inference_steps=20)
+        wait_for(lambda: stats(fake)["steps"] > 1, 10)
+        master = fake.process.pid
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        for _ in range(1000):
+            os.kill(int(children[0]), signal.SIGTERM)
+        assert requests.get(f"{fake.url}/healthz", timeout=5).ok
+        assert running.result().status_code == 200
 
 
 def test_hup_lets_old_work_finish_beside_the_new_worker(pool):

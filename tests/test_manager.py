@@ -323,12 +323,51 @@ def test_a_short_request_is_made_beside_what_fills_the_forwards(gate):
     manager = start(draw, slots=2, most=9)
     manager.submit(request(5, steps=10), caller="long")
     wait_for(lambda: begun == ["long"] * 2, 10)
-    manager.submit(request(steps=51), caller="longer")
+    manager.submit(request(steps=11), caller="longer")
     for name in ("a", "b", "b", "c", "d"):
-        manager.submit(request(steps=20), caller=name)
+        manager.submit(request(steps=10), caller=name)
     wait_for(lambda: len(begun) == 5, 10)
     time.sleep(0.2)
     assert begun[2:] == ["a", "b", "c"]
+
+
+def test_equal_requests_are_made_one_after_another():
+    order = []
+
+    def draw(task):
+        order.append(task.job.caller)
+        for step in range(5):
+            time.sleep(0.01)
+            task.on_step(step + 1, 5)
+        order.append(task.job.caller)
+
+    manager = start(draw, most=9)
+    jobs = [manager.submit(request(steps=5), caller=str(n)) for n in range(5)]
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    assert order == [caller for n in range(5) for caller in (str(n), str(n))]
+
+
+def test_who_may_join_once_a_set_is_loaded_is_not_forgotten(gate):
+    begun, loaded = [], threading.Event()
+
+    def draw(task):
+        begun.append(task.job.caller)
+        gate.wait()
+
+    class Loading(Scripted):
+        def joins(self, request, running):
+            return loaded.is_set()
+
+    manager = PipelineManager(lambda: Loading(draw, 2))
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    manager.submit(request(), caller="loads")
+    wait_for(lambda: begun == ["loads"], 10)
+    manager.submit(request(), caller="joins")
+    time.sleep(0.5)
+    assert begun == ["loads"]
+    loaded.set()
+    wait_for(lambda: begun == ["loads", "joins"], 5)
 
 
 def test_nobody_overtakes_one_that_waits_for_running_work(gate):
@@ -455,6 +494,23 @@ def test_extras_take_nothing_from_the_turns_of_others():
         order.append(queue.head())
         queue.take(order[-1])
     assert len(order) <= 2
+
+
+def test_extras_on_an_idle_server_are_not_charged_for_later():
+    queue = FairQueue()
+    ten = Job(request(10), id="ten", caller="old")
+    queue.add(ten)
+    queue.take(ten)
+    for number in range(8):
+        short = Job(request(), id=f"short {number}", caller="old")
+        queue.add(short)
+        queue.take(short, ahead=True)
+    queue.add(Job(request(8), id="new", caller="new"))
+    order = []
+    for _ in range(8):
+        order.append(queue.head().caller)
+        queue.take(queue.head())
+    assert order == ["new", "old"] * 4
 
 
 def test_of_positions_only_the_newest_is_kept(gate):
