@@ -154,19 +154,28 @@ def test_draining_outlasts_a_late_success_of_loading():
     assert manager.not_ready == "shutting down"
 
 
-def test_newcomers_come_before_those_who_had_more_turns(gate):
-    order = []
-    turns = threading.Semaphore(0)
+class Turnstile:
+    """Draws one picture for each turn, and notes of which ``job`` in ``order``."""
 
-    def draw(task):
-        turns.acquire()
-        order.append(task.job.caller)
+    def __init__(self):
+        self.order, self.turns = [], threading.Semaphore(0)
 
-    manager = start(draw)
+    def draw(self, task):
+        self.turns.acquire()
+        self.order.append(task.job)
+
+    @property
+    def callers(self):
+        return [job.caller for job in self.order]
+
+
+def test_newcomers_come_before_those_who_had_more_turns():
+    turnstile = Turnstile()
+    manager, turns = start(turnstile.draw), turnstile.turns
     jobs = [manager.submit(request(4), caller="first")]
     wait_for(lambda: manager.running == 1, 10)
     turns.release()
-    wait_for(lambda: len(order) == 1, 10)
+    wait_for(lambda: len(turnstile.order) == 1, 10)
     wait_for(lambda: manager.running == 1, 10)
     jobs += [manager.submit(request(2), caller=f"new {n}") for n in range(3)]
     assert [job.last(Queued).position for job in jobs[1:]] == [0, 1, 2]
@@ -174,7 +183,7 @@ def test_newcomers_come_before_those_who_had_more_turns(gate):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
     news = ["new 0", "new 1", "new 2"]
-    assert order == ["first", "first", *news, "first", *news, "first"]
+    assert turnstile.callers == ["first", "first", *news, "first", *news, "first"]
 
 
 def test_however_many_newcomers_come_nobody_is_kept_out():
@@ -194,15 +203,9 @@ def test_however_many_newcomers_come_nobody_is_kept_out():
     assert len(order) <= 30
 
 
-def test_requests_of_one_caller_take_turns_too(gate):
-    order = []
-    turns = threading.Semaphore(0)
-
-    def draw(task):
-        turns.acquire()
-        order.append(task.request.num_images_per_prompt)
-
-    manager = start(draw)
+def test_requests_of_one_caller_take_turns_too():
+    turnstile = Turnstile()
+    manager, turns = start(turnstile.draw), turnstile.turns
     jobs = [manager.submit(request(5), caller="an app with many users")]
     wait_for(lambda: manager.running == 1, 10)
     for count in (1, 3):
@@ -211,18 +214,13 @@ def test_requests_of_one_caller_take_turns_too(gate):
     for _ in range(9):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
-    assert order == [5, 1, 3, 5, 3, 5, 3, 5, 5]
+    sizes = [job.request.num_images_per_prompt for job in turnstile.order]
+    assert sizes == [5, 1, 3, 5, 3, 5, 3, 5, 5]
 
 
-def test_an_app_with_many_requests_gets_no_more_turns_than_another(gate):
-    order = []
-    turns = threading.Semaphore(0)
-
-    def draw(task):
-        turns.acquire()
-        order.append(task.job.caller)
-
-    manager = start(draw)
+def test_an_app_with_many_requests_gets_no_more_turns_than_another():
+    turnstile = Turnstile()
+    manager, turns = start(turnstile.draw), turnstile.turns
     held = manager.submit(request(), caller="first")
     wait_for(lambda: manager.running == 1, 10)
     jobs = [manager.submit(request(2), caller="many") for _ in range(4)]
@@ -230,7 +228,7 @@ def test_an_app_with_many_requests_gets_no_more_turns_than_another(gate):
     for _ in range(13):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in [held, *jobs])
-    assert order[1:9].count("one") == 4
+    assert turnstile.callers[1:9].count("one") == 4
 
 
 def test_retry_after_follows_from_the_steps_left_and_their_pace(gate):
