@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -173,6 +174,26 @@ def test_events_tell_the_whole_story(fake, pool):
     assert late[0] == "queued"
     assert late[-1] == "done"
     assert "pause" not in requests.get(f"{fake.url}/jobs/story-one", timeout=10).text
+
+
+def test_the_page_about_jobs_tells_their_fields_and_events(fake, pool):
+    page = (ROOT / "docs" / "jobs.md").read_text()
+    told = json.loads(page.split("```json\n")[1].split("```")[0])
+    asked = pool.submit(
+        post, fake, "pause=0.1", job_id="as-told-there", num_inference_steps=30
+    )
+    wait_for(lambda: "step" in job(fake, "as-told-there"), 10)
+    assert list(job(fake, "as-told-there")) == list(told)
+    requests.delete(f"{fake.url}/jobs/as-told-there", timeout=10)
+    assert asked.result().status_code == 499
+    rows = page.split("| event |")[1].split("\n\n")[0]
+    names = re.findall(
+        r"`(\w+)`", "".join(row.split("|")[1] for row in rows.split("\n")[2:])
+    )
+    assert names == [
+        *("queued", "started", "step", "partial_image", "done", "failed", "cancelled")
+    ]
+    assert {name for name, _ in read_events(fake, "as-told-there")} < set(names)
 
 
 def test_delete_stops_the_run_within_a_step(fake, pool):
