@@ -90,9 +90,10 @@ class DiffusersBackend:
         return all(self._together(request, other) for other in running)
 
     def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """Whether there is room for it in their forwards."""
+        """Whether there is room for it in the forwards of those ``running``, one at
+        least."""
         tokens = sum(map(self.tokens, [request, *running]))
-        return not running or tokens <= (self._batch_tokens or 0)
+        return tokens <= (self._batch_tokens or 0)
 
     def _together(self, one: ImageRequest, other: ImageRequest) -> bool:
         info = self._models[one.model]

@@ -509,6 +509,13 @@ def test_too_few_threads_stop_the_start():
         pass
 
 
+def test_the_longest_queue_leaves_room_for_more_connections():
+    """With more threads than connections nobody is accepted to be told 429."""
+    with run_api(app="fake_app:app", FLUX_MAX_QUEUE=1000) as fake:
+        fake.wait_ready()
+        assert "No keepalived connections" not in fake.output
+
+
 def test_several_workers_stop_the_start():
     with (
         pytest.raises(AssertionError, match="one gunicorn for each"),

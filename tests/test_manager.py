@@ -475,16 +475,23 @@ def test_newcomers_do_not_hide_a_hang(gate):
     assert time.monotonic() - began < 4
 
 
-def test_extras_take_nothing_from_the_turns_of_others():
-    """Whoever comes after many of them still waits for one of ten pictures at most."""
+def queue_after_extras(count, caller):
+    """A queue of one request for ten by "ten", after its first picture and then
+    ``count`` extras of ``caller``."""
     queue = FairQueue()
     ten = Job(request(10), id="ten", caller="ten")
     queue.add(ten)
     queue.take(ten)
-    for number in range(20):
-        short = Job(request(), id=f"short {number}", caller="short")
+    for number in range(count):
+        short = Job(request(), id=f"short {number}", caller=caller)
         queue.add(short)
         queue.take(short, ahead=True)
+    return queue
+
+
+def test_extras_take_nothing_from_the_turns_of_others():
+    """Whoever comes after many of them still waits for one of ten pictures at most."""
+    queue = queue_after_extras(20, "short")
     late = Job(request(), id="late", caller="late")
     queue.add(late)
     order = []
@@ -495,20 +502,13 @@ def test_extras_take_nothing_from_the_turns_of_others():
 
 
 def test_extras_on_an_idle_server_are_not_charged_for_later():
-    queue = FairQueue()
-    ten = Job(request(10), id="ten", caller="old")
-    queue.add(ten)
-    queue.take(ten)
-    for number in range(8):
-        short = Job(request(), id=f"short {number}", caller="old")
-        queue.add(short)
-        queue.take(short, ahead=True)
+    queue = queue_after_extras(8, "ten")
     queue.add(Job(request(8), id="new", caller="new"))
     order = []
     for _ in range(8):
         order.append(queue.head().caller)
         queue.take(queue.head())
-    assert order == ["new", "old"] * 4
+    assert order == ["new", "ten"] * 4
 
 
 def test_of_positions_only_the_newest_is_kept(gate):

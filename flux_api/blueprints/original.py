@@ -53,17 +53,13 @@ def process() -> Response:
     job, result = _make(here)
     encoded = encode_image(result.image)
     answer = _facts(job, result)
-    headers = {}
     url = here.file_server.upload(encoded) if here.file_server else None
     if url is not None:
-        answer = {"result_image_url": url} | answer
-    else:
-        text = base64.b64encode(encoded.data).decode("ascii")
-        answer = {"result_image_base64": text} | answer
-        if here.file_server:
-            headers["X-Flux-Delivery"] = "fallback"
-    response = jsonify(answer)
-    response.headers.update(headers)
+        return jsonify({"result_image_url": url} | answer)
+    text = base64.b64encode(encoded.data).decode("ascii")
+    response = jsonify({"result_image_base64": text} | answer)
+    if here.file_server:
+        response.headers["X-Flux-Delivery"] = "fallback"
     return response
 
 
