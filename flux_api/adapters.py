@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.utils import recurse_remove_peft_layers
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 
 from flux_api.core import Lora
 from flux_api.lora_files import check_lora, refusal
@@ -73,6 +74,7 @@ class Adapters:
 
     def _load(self, name: str, path: Path) -> None:
         check_lora(path, name)
+        check_alphas(path, name)
         file: dict[str, Any] = {
             "weight_name": path.name,
             # Without it diffusers would try a pickle of the same name.
@@ -146,6 +148,18 @@ class Adapters:
         names = self._pipeline._lora_loadable_modules
         parts = (getattr(self._pipeline, name, None) for name in names)
         return [part for part in parts if part is not None]
+
+
+def check_alphas(path: Path, name: str) -> None:
+    """InvalidRequest unless every alpha in the file is a positive number: diffusers'
+    converters halve alpha / rank until it balances, for ever where it is negative."""
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118, it is no mapping
+            if not key.endswith(".alpha"):
+                continue
+            alpha = file.get_tensor(key).float()
+            if not bool(torch.isfinite(alpha).all() and (alpha > 0).all()):
+                raise refusal(name, f"has an alpha that is not above 0, in {key!r}")
 
 
 def _adapter(name: str) -> str:

@@ -20,6 +20,8 @@ import torch
 
 from flux_api.device import free_memory
 
+_POSITION_IDS = ("txt_ids", "img_ids")
+
 
 class Turn:
     """The lock of the device, and the calls that wait for a forward. ``budget`` is the
@@ -50,13 +52,18 @@ class Turn:
                 self._present -= 1
                 self._lock.notify_all()
 
-    def forward(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    def forward(
+        self,
+        module: Callable[..., Any],
+        kwargs: dict[str, Any],
+        position_ids: PositionIds,
+    ) -> Any:
         """``module(**kwargs)``, perhaps as part of a larger batch; its own error is
-        raised. Only within :meth:`taken`."""
+        raised. Only within :meth:`taken`. ``position_ids`` are those of the picture."""
         if (self._present == 1 and not self._arriving) or not joinable(kwargs):
             self.forwards += 1
             return module(**kwargs)
-        call = _Call(module, kwargs)
+        call = _Call(module, kwargs, position_ids)
         self._calls.append(call)
         while not call.done:
             if len(self._calls) == self._present and not self._arriving:
@@ -126,6 +133,7 @@ class Gate:
         self, module: torch.nn.Module, turn: Turn, check: Callable[[], None]
     ) -> None:
         self._module, self._turn, self._check = module, turn, check
+        self._position_ids = PositionIds()
         self.velocity: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -133,7 +141,7 @@ class Gate:
 
     def __call__(self, **kwargs: Any) -> Any:
         self._check()
-        output = self._turn.forward(self._module, kwargs)
+        output = self._turn.forward(self._module, kwargs, self._position_ids)
         if self.velocity is None:
             self.velocity = output[0]
         return output
@@ -153,9 +161,14 @@ def pipeline_view(
 
 
 class _Call:
-    def __init__(self, module: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        module: Callable[..., Any],
+        kwargs: dict[str, Any],
+        position_ids: PositionIds,
+    ) -> None:
         self.module, self.kwargs = module, kwargs
-        self.shape: Hashable = (id(module), shape_of(kwargs))
+        self.shape: Hashable = (id(module), shape_of(kwargs, position_ids))
         self.tokens = tokens_of(kwargs)
         self.done = False
         self.output: Any = None
@@ -188,16 +201,33 @@ def tokens_of(kwargs: Mapping[str, Any]) -> int:
     return int(batch * sum(part.shape[1] for part in sequences if part is not None))
 
 
-def shape_of(kwargs: Mapping[str, Any]) -> Hashable:
+class PositionIds:
+    """The values of one picture's position ids, copied from the device once a shape:
+    within a picture, pipelines make equal ids at every step."""
+
+    def __init__(self) -> None:
+        self._values: dict[Hashable, bytes] = {}
+
+    def values(self, name: str, ids: torch.Tensor) -> bytes:
+        """What the transformer reads of ``ids``, (tokens, axes) or (batch, tokens,
+        axes): FLUX.2's takes the first of its batch for all."""
+        key = name, tuple(ids.shape)
+        if key not in self._values:
+            first = ids if ids.ndim == 2 else ids[0]
+            self._values[key] = first.float().cpu().numpy().tobytes()
+        return self._values[key]
+
+
+def shape_of(kwargs: Mapping[str, Any], position_ids: PositionIds) -> Hashable:
     """What must be equal between calls of one forward: everything but the batch
-    dimension, and position ids without one by value."""
+    dimension, and the values of position ids."""
     key: list[Hashable] = []
     for name, value in sorted(kwargs.items()):
         if not isinstance(value, torch.Tensor):
             key.append((name, str(value)))
-        elif _is_shared(name, value):
-            numbers = value.float().cpu().numpy()
-            key.append((name, tuple(value.shape), numbers.tobytes()))
+        elif name in _POSITION_IDS:
+            values = position_ids.values(name, value)
+            key.append((name, tuple(value.shape[-2:]), values))
         else:
             key.append((name, tuple(value.shape[1:]), value.dtype))
     return tuple(key)
@@ -222,4 +252,4 @@ def join(calls: list[dict[str, Any]]) -> tuple[dict[str, Any], list[int]]:
 
 def _is_shared(name: str, value: torch.Tensor) -> bool:
     """FLUX.1's position ids have no batch dimension; FLUX.2's have one."""
-    return name in ("txt_ids", "img_ids") and value.ndim == 2
+    return name in _POSITION_IDS and value.ndim == 2

@@ -19,7 +19,7 @@ from flux_api.backend import DiffusersBackend, preview_due
 from flux_api.core import Completed, Failed, PartialImage, Progress
 from flux_api.device import Pace, is_lost
 from flux_api.errors import Cancelled
-from flux_api.gate import Turn
+from flux_api.gate import PositionIds, Turn
 from flux_api.manager import PipelineManager
 from flux_api.models import MODEL_INFO, ModelInfo, SizeRules, TaskInfo
 from flux_api.parameters import choose_mode, complete_request
@@ -54,11 +54,10 @@ def serial():
     return start(MODEL_INFO, TINY, 0)
 
 
-def transformer_of(backend):
+def transformer_of(backend, name=TINY):
     """The module behind the gate."""
-    return (
-        backend.sets.use(TINY, print).ready("generate", (), print).pipeline.transformer
-    )
+    loaded = backend.sets.use(name, print)
+    return loaded.ready("generate", (), print).pipeline.transformer
 
 
 def request_of(info, name=TINY, **wanted):
@@ -157,6 +156,29 @@ def test_requests_at_different_steps_share_forwards(name, tmp_path):
     assert backend.forwards - sum(STEPS) <= sum(STEPS) / 2
     for one, other in zip(alone, together, strict=True):
         assert np.abs(one[0] - other[0]).max() <= 1
+
+
+def test_pictures_of_another_shape_keep_their_own_positions(tmp_path):
+    """Wide and tall have equally many tokens; FLUX.2's transformer would take the
+    first one's position ids for both. Its attention is made to look at them."""
+    info = family(build("klein", tmp_path / "klein"), "generate", FAMILIES["klein"][2])
+    manager, backend = start({"klein": info}, "klein", 100_000)
+    with torch.no_grad():
+        for name, weight in transformer_of(backend, "klein").named_parameters():
+            if "attn" in name and "norm" not in name:
+                weight.mul_(30)
+    shapes = [{"width": 64, "height": 128}, {"width": 128, "height": 64}]
+    asked = [
+        {"prompt": "a cat", "seed": seed, "num_inference_steps": 4, **shape}
+        for seed, shape in enumerate(shapes * 2)
+    ]
+    alone = [draw(manager, info, "klein", **one) for one in asked]
+    before = backend.forwards
+    jobs = [manager.submit(request_of(info, "klein", **one)) for one in asked]
+    for job, picture in zip(jobs, alone, strict=True):
+        assert np.abs(outcome(job)[0] - picture[0]).max() <= 1
+    # Those of one shape still share.
+    assert backend.forwards - before < 4 * len(asked)
 
 
 def test_pictures_of_one_request_share_forwards_within_the_budget():
@@ -355,7 +377,7 @@ def three_at_once(error):
             together.wait(10)
             hidden_states = torch.full((1, 4, 2), float(number))
             kwargs = {"hidden_states": hidden_states, "return_dict": False}
-            return turn.forward(module, kwargs)[0].max().item()
+            return turn.forward(module, kwargs, PositionIds())[0].max().item()
 
     together = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from safetensors.numpy import save_file
 from tiny_sets import BAD_LORAS, write_lora
 
 FAMILIES = {"flux1": "flux1", "klein-4b": "klein", "flux3-klein-direct": "flux3"}
@@ -131,6 +132,26 @@ def test_a_lora_of_another_family_is_refused(families):
         assert answer.status_code == 400, answer.text
         assert "does not fit" in answer.json()["error"]
     assert (draw(families, "klein-4b")[0] == before).all()
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, float("nan"), float("inf")])
+def test_an_alpha_that_is_not_above_zero_is_refused(families, alpha):
+    """With a negative one diffusers' converters never come back."""
+    layer = "lora_unet_double_blocks_0_img_attn_proj"
+    shape = np.zeros((2, 16), np.float32)
+    tensors = {
+        f"{layer}.lora_down.weight": shape,
+        f"{layer}.lora_up.weight": shape.T.copy(),
+        f"{layer}.alpha": np.array(alpha, np.float32),
+    }
+    save_file(tensors, families.lora_folder / "alpha.safetensors")
+    form = {"prompt": "a duck", "width": 64, "height": 64, "model": "flux1"}
+    answer = requests.post(
+        f"{families.url}/process", data=form | {"loras": "alpha"}, timeout=20
+    )
+    assert answer.status_code == 400
+    assert "alpha" in answer.json()["error"]
+    assert draw(families, "flux1")[0].any()
 
 
 def test_files_can_be_added_while_it_runs(families):
