@@ -46,7 +46,7 @@ lint: install-dev
 	$(PYTHON) -m mypy
 
 fuzz: install-dev
-	$(PYTHON) tests/fuzz.py $(FUZZ_OPTIONS)
+	$(PYTHON) -m tests.fuzz $(FUZZ_OPTIONS)
 
 bench: install
 	$(PYTHON) -m benchmarks.serving

@@ -107,7 +107,7 @@ def post_worker_init(worker):
             *(worker.cfg.threads, queue, watchers, needed_threads),
         )
         raise SystemExit(3)  # gunicorn's own status for a worker that cannot boot
-    from flux_api.keys import is_loopback
+    from flux_api.api_keys import is_loopback
 
     addresses = [socket.getsockname() for socket in worker.sockets]
     if not here.settings.api_keys and not all(map(is_loopback, addresses)):

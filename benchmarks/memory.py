@@ -130,9 +130,9 @@ def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Load and draw once: the peak in bytes, and what the plan had expected."""
-    from flux_api.footprint import footprint_of
-    from flux_api.memory import Machine, plan_memory
-    from flux_api.placement import Placement, choose_device
+    from flux_api.loading.footprint import footprint_of
+    from flux_api.loading.memory import Machine, plan_memory
+    from flux_api.loading.placement import Placement, choose_device
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     info = random_set(case, options.folder)
@@ -156,7 +156,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 def random_set(case: Case, folder: Path) -> Any:
     """The set of ``case``, reduced to pictures from a prompt, with random weights."""
     from benchmarks.random_weights import write_checkpoint
-    from flux_api.models import MODEL_INFO
+    from flux_api.models.catalog import MODEL_INFO
 
     shipped = MODEL_INFO[case.name]
     row = replace(shipped.tasks["generate"], loras=())
@@ -167,9 +167,9 @@ def random_set(case: Case, folder: Path) -> Any:
 
 def draw(name: str, info: Any, placement: Any, side: int) -> float:
     """Seconds of one picture, loading not counted."""
-    from flux_api.loading import ModelSets
-    from flux_api.parameters import complete_request
-    from flux_api.pipeline_call import PipelineCall
+    from flux_api.engine.pipeline_call import PipelineCall
+    from flux_api.http.parameters import complete_request
+    from flux_api.loading.model_sets import ModelSets
 
     sets = ModelSets({name: info}, lambda *_: placement)
     ready = sets.use(name, _silent).ready("generate", (), _silent)

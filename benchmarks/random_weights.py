@@ -14,8 +14,8 @@ from typing import Any
 import diffusers
 import torch
 
-from flux_api.footprint import build_empty, describe
-from flux_api.models import MODEL_INFO
+from flux_api.loading.footprint import build_empty, describe
+from flux_api.models.catalog import MODEL_INFO
 
 SHARD = "4GB"
 
@@ -81,7 +81,11 @@ def fill(module: Any) -> Any:
 
 def write_rest(pipeline: str, folder: Path) -> dict[str, Any]:
     """Scheduler, tokenizers and switches; the entries of the index."""
-    from tests.tiny_checkpoints import clip_tokenizer, qwen_tokenizer, t5_tokenizer
+    from tests.support.tiny_checkpoints import (
+        clip_tokenizer,
+        qwen_tokenizer,
+        t5_tokenizer,
+    )
 
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
         shift=3.0, use_dynamic_shifting=True

@@ -13,29 +13,20 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs
-from flux_api.blueprints import (
-    Context,
-    Watchers,
-    access,
-    answers,
-    jobs,
-    openai,
-    original,
-    replays,
-    request_log,
-    service,
-    waiting,
-)
-from flux_api.config import BadSetting, Settings
-from flux_api.delivery import FileServer
-from flux_api.fetch import Fetcher, FetchPolicy
-from flux_api.idempotency import Answers
-from flux_api.lora_files import LoraFolder
-from flux_api.manager import PipelineManager
-from flux_api.model_file import load_models
-from flux_api.model_info import ModelInfo
-from flux_api.models import MODEL_INFO
-from flux_api.tasks import Backend
+from flux_api.blueprints import jobs, original, service
+from flux_api.blueprints.openai import routes as openai
+from flux_api.http import access, clients, error_handlers, idempotency, request_log
+from flux_api.http.context import Context, Watchers
+from flux_api.http.kept_answers import Answers
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.info import ModelInfo
+from flux_api.models.lora_files import LoraFolder
+from flux_api.models.toml_file import load_models
+from flux_api.net.fetch import Fetcher, FetchPolicy
+from flux_api.net.file_server import FileServer
+from flux_api.queue.manager import PipelineManager
+from flux_api.queue.tasks import Backend
+from flux_api.settings import BadSetting, Settings
 
 _manager: PipelineManager | None = None
 _manager_lock = threading.Lock()
@@ -68,10 +59,10 @@ def create_app(
     )
     app.extensions["flux_api"] = here
     request_log.install(app)
-    answers.install(app)
+    error_handlers.install(app)
     access.install(app)
-    replays.install(app)
-    waiting.install(app)
+    idempotency.install(app)
+    clients.install(app)
     app.before_request(here.manager.start)
     for blueprint in (original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
@@ -142,7 +133,7 @@ def check_machine(settings: Settings) -> None:
     torch is imported only where they say so."""
     quantization, offload = settings.quantization or "none", settings.offload or "none"
     if (quantization, offload) != ("none", "none"):
-        from flux_api.placement import check_placement, choose_device
+        from flux_api.loading.placement import check_placement, choose_device
 
         check_placement(quantization, offload, choose_device())
 
@@ -151,10 +142,10 @@ def _make_backend(settings: Settings) -> Backend:
     models = offered_models(settings)
     _keep_bitsandbytes_out(settings)
     # Imports torch and diffusers: seconds, spent in the loading thread.
-    from flux_api.backend import DiffusersBackend
-    from flux_api.loading import ModelSets
-    from flux_api.memory import choose_placement
-    from flux_api.placement import choose_device
+    from flux_api.engine.backend import DiffusersBackend
+    from flux_api.loading.memory import choose_placement
+    from flux_api.loading.model_sets import ModelSets
+    from flux_api.loading.placement import choose_device
 
     device = choose_device()
     sets = ModelSets(

@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 
-from flux_api.config import BadSetting, Settings
-from flux_api.model_file import load_models
-from flux_api.models import MODEL_INFO
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.toml_file import load_models
+from flux_api.settings import BadSetting, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,11 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"flux_api: {error}", file=sys.stderr)
         return 2
     if options.command == "doctor":
-        from flux_api.doctor import examine
+        from flux_api.commands.doctor import examine
 
         print(examine(models))
         return 0
-    from flux_api.download import fetch_sets
+    from flux_api.commands.fetch import fetch_sets
 
     return fetch_sets(options.sets, models)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
-from flux_api.keys import ApiKey, parse_keys
+from flux_api.api_keys import ApiKey, parse_keys
 
 Network = IPv4Network | IPv6Network
 

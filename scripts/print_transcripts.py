@@ -1,11 +1,11 @@
 """Print what apps and this server say to each other: the transcripts of docs/recipes.
 
-    .venv/bin/python scripts/print_transcripts.py librechat vercel-ai-sdk litellm
-    .venv/bin/python scripts/print_transcripts.py open-webui --write
+    .venv/bin/python -m scripts.print_transcripts librechat vercel-ai-sdk litellm
+    .venv/bin/python -m scripts.print_transcripts open-webui --write
 
 The server is the real one with the embedded model. LiteLLM and Open WebUI are installed
 into virtual environments under var/transcripts (Open WebUI takes 3 GB), the Vercel AI
-SDK comes from tests/node; LibreChat's requests are sent as LibreChat writes them.
+SDK comes from tests/support/node; LibreChat's requests are sent as it writes them.
 ``--write`` puts the transcripts into the recipes.
 """
 
@@ -20,18 +20,13 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from recording_proxy import RecordingProxy, readable
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
-
-import app_requests  # noqa: E402
-import node_client  # noqa: E402
-import open_webui_calls  # noqa: E402
-from pictures import make_png  # noqa: E402
-from raw_requests import exchange  # noqa: E402
-from servers import free_port, run_api  # noqa: E402
-from wire import make_mask  # noqa: E402
+from scripts import open_webui_calls
+from scripts.recording_proxy import RecordingProxy, readable
+from tests.support import app_requests, node_client
+from tests.support.pictures import make_png
+from tests.support.raw_requests import exchange
+from tests.support.servers import ROOT, free_port, run_api
+from tests.support.wire import make_mask
 
 KEY = "sk-of-the-recipes"
 PACKAGES = {"litellm": "litellm==1.106.2", "open-webui": "open-webui==0.12.4"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import requests
-from pictures import make_png
-from servers import run_api, run_files
+
+from tests.support.pictures import make_png
+from tests.support.servers import run_api, run_files
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def api_with_files(files):
 @pytest.fixture(scope="session")
 def fake_api():
     """The API over a backend without torch that prompts command; see fake_app.py."""
-    with run_api(app="fake_app:app") as server:
+    with run_api(app="tests.support.fake_app:app") as server:
         yield server.wait_ready()
 
 
@@ -46,7 +47,7 @@ def fake(fake_api):
 @pytest.fixture(scope="session")
 def fake_multi():
     """The fake server with a model that takes 16 input pictures."""
-    with run_api(app="fake_app:app", FAKE_MAX_IMAGES=16) as server:
+    with run_api(app="tests.support.fake_app:app", FAKE_MAX_IMAGES=16) as server:
         yield server.wait_ready()
 
 
@@ -60,7 +61,7 @@ def png():
 def set_settings(tmp_path_factory):
     """The settings of a server that offers every set over tiny random checkpoints,
     keeps two of them in memory, and knows LoRAs."""
-    from tiny_sets import BASES, write_loras, write_sets
+    from tests.support.tiny_sets import BASES, write_loras, write_sets
 
     folder = tmp_path_factory.mktemp("sets")
     return {

@@ -1,8 +1,8 @@
-"""Random inputs for as long as wanted: ``python tests/fuzz.py --seconds 600``.
+"""Random inputs for as long as wanted: ``python -m tests.fuzz --seconds 600``.
 
 A target is a function that draws an input from the given generator and raises if it
 is treated wrongly. A failure prints the seed that draws the same input again:
-``python tests/fuzz.py --seed 1234 decoder``.
+``python -m tests.fuzz --seed 1234 decoder``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,14 @@ import socket
 import sys
 import time
 import traceback
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import fuzz_requests
-import hostile_images
-
-from flux_api.addresses import is_special
-from flux_api.data_urls import decode_base64, decode_data_url
 from flux_api.errors import FluxError, ImageFetchFailed, InvalidImage, InvalidRequest
-from flux_api.fetch import Fetcher, FetchPolicy
-from flux_api.images import decode_image, decode_mask
-from flux_api.urls import UrlError, parse_url
+from flux_api.images.codec import decode_image, decode_mask
+from flux_api.images.data_urls import decode_base64, decode_data_url
+from flux_api.net.addresses import is_special
+from flux_api.net.fetch import Fetcher, FetchPolicy
+from flux_api.net.urls import UrlError, parse_url
+from tests.support import fuzz_requests, hostile_images
 
 TARGETS = {}
 SLOWEST_SECONDS = 20
@@ -189,7 +184,7 @@ def run_once(name, seed):
         if isinstance(error, FluxError):
             print(f"{name}: an error that the target does not expect")
         traceback.print_exc()
-        print(f"again: python tests/fuzz.py --seed {seed} {name}")
+        print(f"again: python -m tests.fuzz --seed {seed} {name}")
         return False
     seconds = time.monotonic() - started
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

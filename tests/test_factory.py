@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from servers import ROOT
-
 import flux_api
-from flux_api.config import Settings
-from flux_api.manager import PipelineManager
+from flux_api.queue.manager import PipelineManager
+from flux_api.settings import Settings
+from tests.support.servers import ROOT
 
 
 def manager_of(app):
@@ -40,11 +39,11 @@ def test_making_an_app_imports_no_torch_and_starts_no_thread():
 def test_modules_keep_to_their_side():
     """Blueprints know no torch, what drives torch knows no Flask."""
     for module, strangers in {
-        "flux_api.backend": {"flask", "werkzeug", "requests", "gunicorn"},
-        "flux_api.manager": {"flask", "torch", "diffusers", "PIL", "requests"},
+        "flux_api.engine.backend": {"flask", "werkzeug", "requests", "gunicorn"},
+        "flux_api.queue.manager": {"flask", "torch", "diffusers", "PIL", "requests"},
         "flux_api.blueprints.original": {"torch", "diffusers", "transformers"},
-        "flux_api.fetch": {"flask", "torch", "PIL"},
-        "flux_api.images": {"flask", "torch", "requests"},
+        "flux_api.net.fetch": {"flask", "torch", "PIL"},
+        "flux_api.images.codec": {"flask", "torch", "requests"},
         "flux_api.core": {"flask", "torch", "PIL", "requests"},
     }.items():
         # The package itself is the composition root: it imports everything but torch.
@@ -60,7 +59,7 @@ def test_modules_keep_to_their_side():
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True
         )
         found = done.stdout.decode().strip()
-        if module == "flux_api.backend":
+        if module == "flux_api.engine.backend":
             # diffusers brings an HTTP client of its own.
             found = found.replace("'requests'", "").replace(", ", "")
         assert found == "[]", module

@@ -8,8 +8,9 @@ import sys
 
 import PIL
 import pytest
-from facts import FACTS
-from servers import ROOT
+
+from tests.support.facts import FACTS
+from tests.support.servers import ROOT
 
 SECTION_0 = [f"0-{number}" for number in range(1, 13)]
 FAULTS = [f"W{number}" for number in range(1, 21)]

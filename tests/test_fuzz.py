@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-FUZZ = Path(__file__).parent / "fuzz.py"
+from tests.support.servers import ROOT
 
 
 def run_fuzz(*arguments):
-    command = [sys.executable, "-W", "error", str(FUZZ), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-W", "error", "-m", "tests.fuzz", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
 
 
 def test_every_target_runs_and_finds_nothing():

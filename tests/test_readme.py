@@ -8,7 +8,8 @@ import sys
 
 import pytest
 from PIL import Image
-from servers import ROOT, TOKEN
+
+from tests.support.servers import ROOT, TOKEN
 
 README = (ROOT / "README.md").read_text()
 JAPANESE = (ROOT / "README.ja.md").read_text()
@@ -94,7 +95,7 @@ def test_sdk_example_works(api_with_files, files, folder):
 
 def test_every_setting_is_in_the_table_and_the_reverse():
     read = set()
-    for source in ("flux_api/config.py", "file_server/config.py", "gunicorn.conf.py"):
+    for source in ("flux_api/settings.py", "file_server/config.py", "gunicorn.conf.py"):
         text = (ROOT / source).read_text()
         read |= set(re.findall(r'"((?:[A-Z]+_)+[A-Z]+)"', text))
         read |= set(re.findall(r'"(BIND|MODEL_INFO)"', text))

@@ -11,14 +11,14 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import QUIET, ROOT, SETTINGS, free_port
 
 from flux_api import offered_models
-from flux_api.config import BadSetting, Settings
-from flux_api.model_file import load_models
-from flux_api.models import MODEL_INFO
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.toml_file import load_models
+from flux_api.settings import BadSetting, Settings
+from tests.support.servers import QUIET, ROOT, SETTINGS, free_port
 
-SOURCE = (ROOT / "flux_api" / "config.py").read_text()
+SOURCE = (ROOT / "flux_api" / "settings.py").read_text()
 NAMES = sorted(set(re.findall(r'"((?:FLUX_|FILE_|MODEL_)[A-Z_]+)"', SOURCE)))
 
 LONG = "9" * 5000
@@ -213,4 +213,4 @@ def test_the_environment_is_read_in_one_place():
             found.append(path.name)
     # The factory hands the environment on, nothing else looks at it.
     assert "__init__.py" in found
-    assert set(found) <= {"__init__.py", "__main__.py", "loading.py"}, found
+    assert set(found) <= {"__init__.py", "__main__.py", "model_sets.py"}, found

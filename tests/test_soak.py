@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from servers import ROOT
+from tests.support.servers import ROOT
 
 
 def test_half_a_minute_of_mixed_load_leaves_memory_and_descriptors_flat():

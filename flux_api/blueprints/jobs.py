@@ -9,9 +9,6 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from flux_api.blueprints import context
-from flux_api.blueprints.input_stream import connection_of
-from flux_api.blueprints.waiting import follow, owner_of
 from flux_api.core import (
     Completed,
     Event,
@@ -21,9 +18,12 @@ from flux_api.core import (
     Queued,
     Started,
 )
-from flux_api.images import encode_image
-from flux_api.jobs import Job
-from flux_api.sse import MEDIA_TYPE, frame_comment, frame_event
+from flux_api.http.body_stream import connection_of
+from flux_api.http.clients import follow, owner_of
+from flux_api.http.context import context
+from flux_api.http.sse import MEDIA_TYPE, frame_comment, frame_event
+from flux_api.images.codec import encode_image
+from flux_api.queue.jobs import Job
 
 bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from flux_api.blueprints import Context, context
-from flux_api.blueprints.bodies import Body
-from flux_api.blueprints.replays import read_new_body
-from flux_api.blueprints.waiting import caller_of, submit, wait_for
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest
-from flux_api.images import (
-    decode_base64,
-    decode_data_url,
-    decode_image,
-    encode_image,
-)
-from flux_api.jobs import Job
-from flux_api.parameters import (
+from flux_api.http.bodies import Body
+from flux_api.http.clients import caller_of, submit, wait_for
+from flux_api.http.context import Context, context
+from flux_api.http.idempotency import read_new_body
+from flux_api.http.parameters import (
     MAX_GUIDANCE,
     MAX_PARTIAL_IMAGES,
     MAX_STEPS,
@@ -35,6 +28,13 @@ from flux_api.parameters import (
     parse_seed,
     parse_text,
 )
+from flux_api.images.codec import (
+    decode_base64,
+    decode_data_url,
+    decode_image,
+    encode_image,
+)
+from flux_api.queue.jobs import Job
 
 if TYPE_CHECKING:
     from PIL.Image import Image

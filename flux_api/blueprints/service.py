@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
-from flux_api.blueprints import context
+from flux_api.http.context import context
 
 bp = Blueprint("service", __name__)
 

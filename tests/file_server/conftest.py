@@ -10,7 +10,8 @@ import threading
 import uuid
 
 import pytest
-from serving import (
+
+from tests.file_server.serving import (
     BIN,
     GTHREAD,
     S3_ENV,

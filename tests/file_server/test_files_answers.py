@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 import requests
-from serving import AUTH, SAFE, fact
 
 from file_server import Settings, create_app
+from tests.file_server.serving import AUTH, SAFE, fact
 
 ADDRESSES = {
     "unknown-id": ("GET", f"/i/{'0' * 32}.png", 404),

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from serving import AUTH, PNG_MAGIC, fact, is_whole, sealed
 
 from file_server.errors import StorageFull, StorageUnavailable
+from tests.file_server.serving import AUTH, PNG_MAGIC, fact, is_whole, sealed
 
 
 def until(condition, seconds=30):

@@ -7,7 +7,8 @@ import uuid
 
 import pytest
 import requests
-from serving import AUTH, PNG_MAGIC, SAFE, fact, picture, sealed
+
+from tests.file_server.serving import AUTH, PNG_MAGIC, SAFE, fact, picture, sealed
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from serving import AUTH, PNG_MAGIC, fact, picture, sealed
+
+from tests.file_server.serving import AUTH, PNG_MAGIC, fact, picture, sealed
 
 MB = 1024 * 1024
 

@@ -8,7 +8,8 @@ import uuid
 from urllib.parse import quote
 
 import pytest
-from serving import AUTH, fact, picture, sealed
+
+from tests.file_server.serving import AUTH, fact, picture, sealed
 
 ID = "0123456789abcdef0123456789abcdef"
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
-from serving import AUTH, PNG_MAGIC, fact, picture, sealed
 
 from file_server.errors import FileMissing
+from tests.file_server.serving import AUTH, PNG_MAGIC, fact, picture, sealed
 
 GRANTED = {
     "token": "Bearer a+long/token==",

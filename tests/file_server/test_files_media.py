@@ -8,9 +8,9 @@ import string
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from serving import picture
 
 from file_server.media import EXTENSIONS, is_name, media_type, new_name, sniff
+from tests.file_server.serving import picture
 
 # A busy machine is slow now and then; that is no finding.
 unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))

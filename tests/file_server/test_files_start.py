@@ -9,9 +9,9 @@ import sys
 
 import pytest
 import requests
-from serving import BIN, ROOT, clean_env, fact, launch, picture
 
 from file_server.config import Bucket, Folder, Settings, SettingsError
+from tests.file_server.serving import BIN, ROOT, clean_env, fact, launch, picture
 
 SCRIPT = str(ROOT / "image_file_server.py")
 

@@ -9,7 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving import GTHREAD, PNG_MAGIC, fact, sealed
+
+from tests.file_server.serving import GTHREAD, PNG_MAGIC, fact, sealed
 
 SECONDS = 2
 TTL = {"FILES_TTL_HOURS": str(SECONDS / 3600)}

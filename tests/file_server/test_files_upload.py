@@ -10,7 +10,8 @@ import subprocess
 import pytest
 import requests
 from PIL import Image
-from serving import PNG_MAGIC, fact, picture, sealed
+
+from tests.file_server.serving import PNG_MAGIC, fact, picture, sealed
 
 TYPES = {
     "PNG": ("png", "image/png"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from serving import fact
+
+from tests.file_server.serving import fact
 
 
 @fact("6-public-url")

@@ -1,0 +1,119 @@
+"""Finished pictures in the shapes of OpenAI's answers."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from dataclasses import asdict
+from typing import Any
+
+from flux_api.blueprints.openai.output import Output
+from flux_api.core import ImageRequest, ImageResult
+from flux_api.http.context import Context
+from flux_api.images.codec import EncodedImage, encode_image
+
+DELIVERY_SECONDS = 8.0
+FALLBACK_HEADER = {"X-Flux-Delivery": "fallback"}
+
+_GPT_IMAGE = re.compile(r"(gpt-image|chatgpt-image)")
+_PIXELS_PER_TOKEN = 16 * 16
+_BYTES_PER_TOKEN = 4
+
+
+def render_response(
+    here: Context, made: ImageRequest, output: Output, results: tuple[ImageResult, ...]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body of a plain answer, and the headers that tell how it was delivered."""
+    encoded = [
+        encode_image(result.image, output.output_format, output.output_compression)
+        for result in results
+    ]
+    urls, headers = _deliver(here, output, encoded)
+    data = [
+        _about(result)
+        | ({"b64_json": to_base64(file)} if url is None else {"url": url})
+        for result, file, url in zip(results, encoded, urls, strict=True)
+    ]
+    answer = {
+        "created": int(time.time()),
+        "background": "opaque",
+        "data": data,
+        "output_format": output.output_format,
+        "quality": output.quality,
+        "size": size_of(made),
+        "model": made.model,
+        "usage": usage_of(made),
+    }
+    if made.loras:
+        answer["loras"] = [asdict(lora) for lora in made.loras]
+    if output.safety_identifier is not None:
+        answer["safety_identifier"] = output.safety_identifier
+    return answer, headers
+
+
+def _about(result: ImageResult) -> dict[str, Any]:
+    """What a picture says beside its bytes, beyond OpenAI's own."""
+    item: dict[str, Any] = {"seed": result.seed}
+    if result.native_size is not None:
+        item["native_size"] = "{}x{}".format(*result.native_size)
+    return item
+
+
+def _deliver(
+    here: Context, output: Output, encoded: list[EncodedImage]
+) -> tuple[list[str | None], dict[str, str]]:
+    """A URL for each picture, None where it goes out as ``b64_json``."""
+    server = here.file_server
+    if _key(output, with_file_server=server is not None) == "b64_json":
+        return [None] * len(encoded), {}
+    urls: list[str | None] = []
+    until = time.monotonic() + DELIVERY_SECONDS
+    for file in encoded:
+        # After one failure the others would only wait for the same time-out, and a
+        # slow file server must not make an answer late that was nearly so before.
+        late = time.monotonic() > until
+        url = server.upload(file) if server is not None and not late else None
+        server = server if url else None
+        urls.append(url or f"data:{file.media_type};base64,{to_base64(file)}")
+    fallback = here.file_server is not None and server is None
+    return urls, FALLBACK_HEADER if fallback else {}
+
+
+def _key(output: Output, *, with_file_server: bool) -> str:
+    """``url`` or ``b64_json``: as asked, else what that model name's clients read."""
+    if output.response_format is not None:
+        return output.response_format
+    name = output.model_name or ""
+    if with_file_server:
+        return "b64_json" if _GPT_IMAGE.match(name) else "url"
+    return "url" if name.startswith("dall-e-") else "b64_json"
+
+
+def size_of(made: ImageRequest) -> str:
+    """The size of the delivered pictures as ``WIDTHxHEIGHT``."""
+    return f"{made.width}x{made.height}"
+
+
+def to_base64(encoded: EncodedImage) -> str:
+    """The file's bytes as a JSON string holds them."""
+    return base64.b64encode(encoded.data).decode("ascii")
+
+
+def usage_of(made: ImageRequest) -> dict[str, Any]:
+    """Token counts in OpenAI's shape: text is its UTF-8 length / 4, a picture its
+    pixels / 256 (one for each patch of 16x16), both rounded up."""
+    text = sum(
+        -(-len(prompt.encode()) // _BYTES_PER_TOKEN)
+        for prompt in (made.prompt, made.negative_prompt or "")
+    )
+    images = sum(-(-i.width * i.height // _PIXELS_PER_TOKEN) for i in made.images)
+    output = -(-made.width * made.height // _PIXELS_PER_TOKEN)
+    output *= made.num_images_per_prompt
+    return {
+        "input_tokens": text + images,
+        "output_tokens": output,
+        "total_tokens": text + images + output,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": images},
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": output},
+    }

@@ -1,0 +1,121 @@
+"""OpenAI's Images API: generations, edits, variations, and the list of models."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint, Flask, Response, g, jsonify, request
+
+from flux_api.blueprints.openai.answers import render_response
+from flux_api.blueprints.openai.output import Output
+from flux_api.blueprints.openai.requests import Operation, parse_request
+from flux_api.blueprints.openai.stream import HEADERS, Kind, stream_events
+from flux_api.errors import ModelNotFound
+from flux_api.http.body_stream import connection_of
+from flux_api.http.clients import caller_of, submit, wait_for
+from flux_api.http.context import Context, context
+from flux_api.http.idempotency import read_new_body
+from flux_api.http.sse import MEDIA_TYPE
+from flux_api.queue.jobs import Job
+
+bp = Blueprint("openai", __name__)
+azure = Blueprint("azure", __name__, url_prefix="/openai")
+
+PREFIXES = {"openai": "/v1", "openai_bare": "", "azure_v1": "/openai/v1"}
+"""Clients differ in what they take for the base URL."""
+
+_STREAMS: dict[Operation, Kind] = {
+    "generation": "image_generation",
+    "edit": "image_edit",
+}
+
+
+def register(app: Flask) -> None:
+    """Give ``app`` the routes, with and without ``/v1``, and in Azure's form."""
+    for name, prefix in PREFIXES.items():
+        app.register_blueprint(bp, name=name, url_prefix=prefix)
+    app.register_blueprint(azure)
+
+
+@bp.post("/images/generations")
+@azure.post("/deployments/<path:deployment>/images/generations")
+def generations(deployment: str | None = None) -> Response:
+    """Pictures from a prompt."""
+    return _answer("generation", deployment)
+
+
+@bp.post("/images/edits")
+@azure.post("/deployments/<path:deployment>/images/edits")
+def edits(deployment: str | None = None) -> Response:
+    """Pictures from input pictures and a prompt, perhaps within a mask."""
+    return _answer("edit", deployment)
+
+
+@bp.post("/images/variations")
+def variations() -> Response:
+    """Pictures like the input picture."""
+    return _answer("variation")
+
+
+@bp.get("/models")
+@azure.get("/models")
+def models() -> Response:
+    """The sets that can be asked for."""
+    return jsonify(object="list", data=[_model(name) for name in context().models])
+
+
+@bp.get("/models/<path:name>")
+@azure.get("/models/<path:name>")
+def model(name: str) -> Response:
+    """One set; ModelNotFound when it is not offered."""
+    if name not in context().models:
+        message = f"The model {name[:64]!r} does not exist."
+        raise ModelNotFound(message, param="model")
+    return jsonify(_model(name))
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "flux-imaging-api" if name == "tiny" else "black-forest-labs",
+    }
+
+
+def _answer(operation: Operation, deployment: str | None = None) -> Response:
+    here = context()
+    body = read_new_body()
+    began = time.monotonic()
+    here.manager.check_open(caller_of(request))
+    image_request, output = parse_request(here, body, operation, deployment=deployment)
+    job = submit(here, request, image_request, body.values)
+    if output.stream:
+        return _stream(here, job, output, _STREAMS[operation])
+    results = wait_for(here, request, job, began=began)
+    answer, delivered = render_response(here, image_request, output, results)
+    response = jsonify(answer)
+    spent = round((time.monotonic() - began) * 1000)
+    response.headers.update(delivered | {"OpenAI-Processing-Ms": str(spent)})
+    return response
+
+
+def _stream(here: Context, job: Job, output: Output, kind: Kind) -> Response:
+    # The stream outlives the request's context, and lets the job's pictures go at its
+    # own end.
+    g.pop("job", None)
+    connection = connection_of(request.environ)
+    response = Response(
+        stream_events(here, connection, job, output, kind), mimetype=MEDIA_TYPE
+    )
+
+    # A generator that was never started runs no `finally`.
+    @response.call_on_close
+    def cancel_unfinished() -> None:
+        if job.outcome is None:
+            here.manager.cancel(job)
+        job.release()
+
+    response.headers.update(HEADERS)
+    return response

@@ -1,0 +1,115 @@
+"""A job as OpenAI's stream of server-sent events."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from flux_api.blueprints.openai.answers import size_of, to_base64, usage_of
+from flux_api.blueprints.openai.output import Output
+from flux_api.core import (
+    Completed,
+    Event,
+    Failed,
+    ImageResult,
+    PartialImage,
+    Progress,
+    Queued,
+    Started,
+)
+from flux_api.http.clients import follow
+from flux_api.http.context import Context
+from flux_api.http.error_handlers import error_object
+from flux_api.http.sse import frame_comment, frame_event
+from flux_api.images.codec import encode_image
+from flux_api.queue.jobs import Job
+
+Kind = Literal["image_generation", "image_edit"]
+
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+# A preview is looked at for a moment: some decoders take quadratic time over it.
+_LARGEST_PREVIEW = (512, 512)
+_PREVIEW_QUALITY = 75
+
+
+def stream_events(
+    here: Context,
+    connection: socket.socket | None,
+    job: Job,
+    output: Output,
+    kind: Kind,
+) -> Iterator[bytes]:
+    """The stream's blocks as they happen; the job is cancelled when the client leaves
+    or the server stops iterating."""
+    try:
+        yield frame_comment(f"job {job.id}")
+        for event in follow(job, connection):
+            if event is None:
+                yield frame_comment("waiting")
+            else:
+                yield render_event(event, job, output, kind)
+    finally:
+        if job.outcome is None:
+            here.manager.cancel(job)
+        job.release()
+
+
+def render_event(event: Event, job: Job, output: Output, kind: Kind) -> bytes:
+    """One event of a job on the wire; what OpenAI has no event for is a comment."""
+    if isinstance(event, Queued):
+        return frame_comment(f"queued behind {event.position}")
+    if isinstance(event, Started):
+        return frame_comment("started")
+    if isinstance(event, Progress):
+        return frame_comment(f"step {event.step}/{event.total}")
+    if isinstance(event, PartialImage):
+        return _render_partial(event, job, output, kind)
+    if isinstance(event, Completed):
+        return _render_completed(event.results[0], job, output, kind)
+    return _render_failed(event)
+
+
+def _render_partial(event: PartialImage, job: Job, output: Output, kind: Kind) -> bytes:
+    preview = event.image.copy()
+    preview.thumbnail(_LARGEST_PREVIEW)
+    quality = min(output.output_compression, _PREVIEW_QUALITY)
+    encoded = encode_image(preview, output.output_format, quality)
+    name = f"{kind}.partial_image"
+    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
+    return frame_event(name, data | {"partial_image_index": event.number})
+
+
+def _render_completed(
+    result: ImageResult, job: Job, output: Output, kind: Kind
+) -> bytes:
+    encoded = encode_image(
+        result.image, output.output_format, output.output_compression
+    )
+    usage = usage_of(job.request)
+    usage.pop("output_tokens_details")
+    name = f"{kind}.completed"
+    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
+    data |= {"usage": usage, "seed": result.seed}
+    # A stream's headers go out before its times are known.
+    data["queue_seconds"] = round(job.queue_seconds, 3)
+    data["run_seconds"] = round(job.run_seconds, 3)
+    if output.safety_identifier is not None:
+        data["safety_identifier"] = output.safety_identifier
+    return frame_event(name, data)
+
+
+def _about(job: Job, output: Output) -> dict[str, Any]:
+    return {
+        "created_at": int(time.time()),
+        "size": size_of(job.request),
+        "quality": output.quality,
+        "background": "opaque",
+        "output_format": output.output_format,
+    }
+
+
+def _render_failed(event: Failed) -> bytes:
+    # Flat error fields would be taken for an ordinary event by some clients.
+    return frame_event("error", {"error": error_object(event.error)})

@@ -1,0 +1,149 @@
+"""What this machine has, and which of the model sets fit it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, get_token
+
+from flux_api.loading.footprint import GIB, Footprint, footprint_of
+from flux_api.loading.memory import Machine, Plan, look_at_machine, plan_memory
+from flux_api.loading.placement import choose_device
+from flux_api.models.hub import cached_folder
+from flux_api.models.info import ModelInfo
+
+# Memory sizes that cards are sold with, in GiB.
+CARDS = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
+# A driver keeps some of a card for itself.
+_USABLE = 0.96
+
+
+def examine(models: Mapping[str, ModelInfo]) -> str:
+    """A report on this machine and on each of ``models``, ending with advice."""
+    device = choose_device()
+    machine = look_at_machine(device)
+    lines = ["This machine", *_machine_lines(device, machine), "", "Model sets"]
+    plans: dict[str, Plan] = {}
+    for name, info in models.items():
+        footprint = footprint_of(info)
+        if footprint is None:
+            lines += [f"  {name}: not downloaded, and its size is not known beforehand"]
+            continue
+        plans[name] = plan_memory(footprint, machine)
+        lines += _set_lines(name, info, footprint, plans[name], machine)
+    return "\n".join([*lines, "", *_advice(models, plans, device)])
+
+
+def _machine_lines(device: torch.device, machine: Machine) -> Iterator[str]:
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        yield (
+            f"  GPU      {machine.device_name}, {machine.device_free / GIB:.1f} of "
+            f"{total / GIB:.1f} GiB free"
+        )
+    else:
+        yield "  GPU      none that PyTorch can use"
+    yield f"  driver   {driver_version() or 'none'}; PyTorch {torch.__version__}"
+    yield (
+        f"  memory   {machine.host_free / GIB:.1f} GiB free, "
+        f"{os.cpu_count()} cores ({platform.machine()})"
+    )
+    cache = Path(constants.HF_HUB_CACHE)
+    yield f"  cache    {cache}, {folder_bytes(cache) / GIB:.1f} GiB in it"
+    free = shutil.disk_usage(existing_parent(cache)).free
+    yield f"  disk     {free / GIB:.1f} GiB free there"
+    token = "set" if get_token() else "not set (gated models need HF_TOKEN)"
+    offline = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    yield f"  Hub      token {token}{offline}"
+
+
+def _set_lines(
+    name: str, info: ModelInfo, footprint: Footprint, plan: Plan, machine: Machine
+) -> Iterator[str]:
+    yield f"  {name}: {info.description}"
+    weights = footprint.total("none")
+    if machine.device_name:
+        verdict = f"fits with {plan}" if plan.fits else f"does not fit ({plan})"
+        yield f"    {verdict}, {plan.host / GIB:.1f} GiB of RAM"
+    elif info.native_size:
+        yield f"    runs here on the CPU, {weights * 2 / GIB:.2f} GiB"
+    else:
+        yield f"    needs a GPU: {_cards_for(footprint)}"
+    yield f"    weights {weights / GIB:.1f} GiB in bfloat16; {_download(info, weights)}"
+    yield f"    licence {info.licence}"
+
+
+def _cards_for(footprint: Footprint) -> str:
+    """The smallest card for the most frugal plan that is quick, and for whole weights
+    that stay on it."""
+    words: list[str] = []
+    for size in CARDS:
+        plan = plan_memory(footprint, Machine(int(size * _USABLE * GIB), 1 << 50))
+        if plan.fits and plan.offload != "group":
+            word = f"quantization {plan.quantization}, offload {plan.offload}"
+            if not words or (plan.quantization, plan.offload) == ("none", "none"):
+                words.append(f"{size} GB ({word}; {plan.host / GIB:.0f} GiB of RAM)")
+            if (plan.quantization, plan.offload) == ("none", "none"):
+                break
+    return ", better ".join(words) or "larger than any single one"
+
+
+def _download(info: ModelInfo, weights: int) -> str:
+    sources = [*info.bases, *{row.prior for row in info.tasks.values() if row.prior}]
+    remote = [source for source in sources if not Path(source).is_dir()]
+    if not remote:
+        return "nothing to download"
+    missing = [source for source in remote if cached_folder(source) is None]
+    if not missing:
+        return "in the cache (fetch completes it)"
+    return f"downloads about {weights / GIB:.0f} GiB from {', '.join(remote)}"
+
+
+def _advice(
+    models: Mapping[str, ModelInfo], plans: Mapping[str, Plan], device: torch.device
+) -> Iterator[str]:
+    if device.type != "cuda":
+        yield "Recommended here: FLUX_MODEL=tiny (the default), the embedded demo."
+        footprint = footprint_of(models["klein-4b"])
+        cards = "" if footprint is None else f": {_cards_for(footprint)}"
+        yield (
+            "An NVIDIA GPU would bring photographs and faithful edits. The one to begin"
+            f" with is FLUX_MODEL=klein-4b{cards}."
+        )
+        return
+    if plans["klein-4b"].fits:
+        yield "Recommended here: FLUX_MODEL=klein-4b (Apache-2.0, 4 steps)."
+    else:
+        yield "Recommended here: FLUX_MODEL=tiny; the GPU has too little memory free."
+    others = [name for name, plan in plans.items() if plan.fits and name != "tiny"]
+    if others:
+        yield f"These fit: {', '.join(others)}."
+
+
+def driver_version() -> str | None:
+    """The version of the NVIDIA kernel driver; None without one."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
+    return found[1] if found else "unknown"
+
+
+def folder_bytes(folder: Path) -> int:
+    """The bytes of the files below ``folder``, links not followed."""
+    if not folder.is_dir():
+        return 0
+    paths = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in paths if not path.is_symlink())
+
+
+def existing_parent(folder: Path) -> Path:
+    """``folder`` or the nearest folder above that exists."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -1,0 +1,64 @@
+"""The files of a model set, downloaded before the server needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from flux_api.models.hub import (
+    MODULAR_INDEX,
+    ModelMissing,
+    Say,
+    fetch_base,
+    fetch_modular,
+    read_index,
+)
+from flux_api.models.info import ModelInfo
+from flux_api.models.lora_files import find_set_lora
+
+
+def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
+    """Download the sets ``names``, telling the progress; the exit status."""
+    unknown = [name for name in names if name not in models]
+    if unknown:
+        known = ", ".join(models)
+        print(f"There is no set {unknown[0]!r}: one of {known}", file=sys.stderr)
+        return 2
+    for name in names:
+        info = models[name]
+        print(f"{name}: {info.description}\n  licence: {info.licence}", flush=True)
+        try:
+            fetch_set(info, _show)
+        except ModelMissing as missing:
+            _end_line()
+            print(f"{name}: {missing.message}", file=sys.stderr)
+            return 1
+        _end_line()
+        print(f"{name}: complete", flush=True)
+    return 0
+
+
+def fetch_set(info: ModelInfo, say: Say) -> None:
+    """Everything that ``info`` loads, and nothing else, into the Hub's cache."""
+    for source, row in info.bases.items():
+        if row.pipeline.endswith("ModularPipeline"):
+            _, index = read_index(source, MODULAR_INDEX, say)
+            fetch_modular(source, set(index) - set(info.skip_blocks), say)
+        else:
+            own = source == info.base_model
+            fetch_base(source, () if own else info.shared_components, say)
+    for prior in {row.prior for row in info.tasks.values() if row.prior}:
+        fetch_base(prior, (), say)
+    for file in info.lora_files.values():
+        find_set_lora(file, say)
+
+
+def _show(text: str) -> None:
+    """One line that is written over on a terminal, a line each elsewhere."""
+    start, end = ("\r\x1b[K", "") if sys.stdout.isatty() else ("", "\n")
+    print(f"{start}{text}", end=end, flush=True)
+
+
+def _end_line() -> None:
+    if sys.stdout.isatty():
+        print()

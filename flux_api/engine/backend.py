@@ -1,0 +1,267 @@
+"""Pictures out of diffusers pipelines: the backend that the manager drives."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from flux_api.core import ImageRequest, ImageResult, PartialImage
+from flux_api.engine.pipeline_call import PipelineCall
+from flux_api.engine.shared_forward import Turn, pipeline_view
+from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
+from flux_api.loading.device import Pace, free_memory, is_lost
+from flux_api.loading.model_sets import ModelSets, Ready
+from flux_api.loading.placement import Placement, choose_device
+from flux_api.models.info import ModelInfo, Task, task_name
+from flux_api.queue.tasks import BackendBroken, ImageTask
+
+logger = logging.getLogger(__name__)
+
+PATCH = 16
+_TEXT_TOKENS = 512
+_MOST_SLOTS = 13
+_FOREIGN_MEMORY = 0.1
+
+
+class DiffusersBackend:
+    """The sets of ``models`` through stock diffusers pipelines; ``default`` is loaded
+    at the start. Pictures share forwards up to ``batch_tokens`` (image and text tokens
+    in sum; None: from the default set's size on an accelerator, 0 on a CPU)."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelInfo],
+        default: str,
+        *,
+        batch_tokens: int | None = None,
+        sets: ModelSets | None = None,
+    ) -> None:
+        self._models = models
+        self._default = default
+        self._device = choose_device()
+        self._batch_tokens = batch_tokens
+        self._turn = Turn()
+        self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
+
+    @property
+    def slots(self) -> int:
+        """How many pictures may share forwards at once."""
+        return _MOST_SLOTS if self._batch_tokens else 1
+
+    @property
+    def forwards(self) -> int:
+        """How many transformer forwards have run."""
+        return self._turn.forwards
+
+    def load(self, say: Callable[[str], None]) -> None:
+        """Load the default set; raises when it cannot."""
+        info = self._models[self._default]
+        task = next(iter(info.tasks))
+        try:
+            loaded = self.sets.use(self._default, say)
+            loaded.ready(task, info.tasks[task].loras, say)
+        except torch.AcceleratorError as error:
+            raise BackendBroken(type(error).__name__) from error
+        if self._batch_tokens is None:
+            self._batch_tokens = default_batch_tokens(
+                self._device, loaded.transformer_parameters
+            )
+        self._turn.budget = self._batch_tokens
+        logger.info(
+            "%s on %s, %d tokens in a forward",
+            self._default,
+            self._device,
+            self._batch_tokens,
+        )
+
+    def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether a picture of ``request`` may be on its way together with those that
+        are ``running``: one checkpoint, the same LoRAs, no parts that move."""
+        if not running:
+            return True
+        if self.sets.exclusive(request.model):
+            return False
+        return all(self._together(request, other) for other in running)
+
+    def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether there is room for it in the forwards of those ``running``, one at
+        least."""
+        tokens = sum(map(self.tokens, [request, *running]))
+        return tokens <= (self._batch_tokens or 0)
+
+    def _together(self, one: ImageRequest, other: ImageRequest) -> bool:
+        info = self._models[one.model]
+        if other.model != one.model or other.loras != one.loras:
+            return False
+        bases = {
+            info.base_of(info.task(r.mode, masked=r.mask_image is not None))
+            for r in (one, other)
+        }
+        return len(bases) == 1
+
+    def tokens(self, request: ImageRequest) -> int:
+        """About how many tokens a forward of one picture has."""
+        side = self._models[request.model].native_size
+        width, height = (side, side) if side else (request.width, request.height)
+        image = -(-width // PATCH) * -(-height // PATCH)
+        text = 0 if side else _TEXT_TOKENS
+        return image * (1 + len(request.images)) + text
+
+    def run(self, task: ImageTask) -> ImageResult:
+        """One picture of ``task``: PipelineFailed when it is not fit to deliver,
+        InsufficientStorage or Unavailable when the device's memory is too small."""
+        try:
+            return self._draw(task)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if isinstance(error, torch.AcceleratorError) or is_lost(self._device):
+                raise BackendBroken(type(error).__name__) from error
+            raise
+
+    def _draw(self, task: ImageTask) -> ImageResult:
+        request = task.request
+        seed = request.seed_of(task.index)
+        info = self._models[request.model]
+        masked = request.mask_image is not None
+        call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
+        name = task_name(request.mode, masked=masked)
+        with self._turn.taken():
+            task.check()
+            pixels = self._try_twice(self._ready(task, name), call, task)
+        if pixels is None:
+            raise PipelineFailed("The model made no usable picture.")
+        return call.deliver(Image.fromarray(pixels), seed)
+
+    def _ready(self, task: ImageTask, name: Task) -> Ready:
+        try:
+            with task.loading():
+                loaded = self.sets.use(task.request.model, logger.info)
+                return loaded.ready(name, task.request.loras, logger.info)
+        except torch.OutOfMemoryError:
+            logger.warning("job %s: out of memory while loading", task.job.id)
+        # Outside the handler: its traceback would keep the tensors alive.
+        free_memory()
+        message = "The device's memory is too small for what this request needs."
+        raise Unavailable(message, retry_after=30)
+
+    def _try_twice(
+        self, ready: Ready, call: PipelineCall, task: ImageTask
+    ) -> np.ndarray[Any, Any] | None:
+        """The picture; once more where it is NaN or black."""
+        pixels = self._try_tiled(ready, call, task)
+        if pixels is None:
+            logger.warning("job %s: no usable picture, once more", task.job.id)
+            pixels = self._try_tiled(ready, call, task)
+        return pixels
+
+    def _try_tiled(
+        self, ready: Ready, call: PipelineCall, task: ImageTask
+    ) -> np.ndarray[Any, Any] | None:
+        """One run, and one more with a tiled VAE where the memory ran out."""
+        try:
+            return self._call(ready, call, task)
+        except torch.OutOfMemoryError:
+            logger.warning("job %s: out of memory, once more, tiled", task.job.id)
+        # Outside the handler: its traceback would keep the tensors alive.
+        free_memory()
+        try:
+            return self._call(ready, call, task, vae=tiled(ready.pipeline.vae))
+        except torch.OutOfMemoryError:
+            pass
+        free_memory()
+        if others_hold_memory():
+            raise Unavailable(
+                "Other programs hold the device's memory.", retry_after=30
+            )
+        raise InsufficientStorage("This picture is too large for the device's memory.")
+
+    def _call(
+        self, ready: Ready, call: PipelineCall, task: ImageTask, *, vae: Any = None
+    ) -> np.ndarray[Any, Any] | None:
+        """One run, uint8 (height, width, 3); None when it is NaN or all black. ``vae``
+        works in place of the pipeline's own."""
+        check = call.check_of(ready.pipeline, task)
+        view, gate = pipeline_view(ready.pipeline, self._turn, check)
+        if vae is not None:
+            object.__setattr__(view, "vae", vae)
+
+        pace = Pace(self._device)
+
+        def on_step_end(
+            pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
+        ) -> dict[str, Any]:
+            total = pipe.num_timesteps
+            number = preview_due(step + 1, total, task.request.partial_images)
+            if number is not None and gate.velocity is not None:
+                latents = tensors["latents"]
+                # The scheduler has stepped on; img2img begins in the middle of it.
+                sigma = view.scheduler.sigmas[view.scheduler.step_index]
+                sigma = sigma.to(latents.device)
+                clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
+                image = ready.preview.draw(clean[0], *call.token_grid)
+                preview = call.deliver_preview(image)
+                task.job.post(PartialImage(task.index, number, preview))
+            gate.velocity = None
+            pace.step()
+            task.on_step(step + 1, total)
+            return tensors
+
+        try:
+            return to_pixels(call.run(view, ready.prior, on_step_end))
+        finally:
+            # A run that was stopped in the middle leaves its model on the device.
+            ready.release()
+
+
+def default_batch_tokens(device: torch.device, parameters: int) -> int:
+    """A forward's budget: on an accelerator one picture of 1024x1024, or several of
+    512x512, more of them the smaller the transformer; nothing to share on a CPU."""
+    if device.type == "cpu":
+        return 0
+    return int(min(9000.0, max(4608.0, 7.5e13 / parameters)))
+
+
+def preview_due(step: int, total: int, wanted: int) -> int | None:
+    """The number (from 0) of the preview after ``step`` of ``total``, when ``wanted``
+    of them are spread evenly over the run; None for none."""
+    for number in range(wanted):
+        if step == min(total - 1, round(total * (number + 1) / (wanted + 1))):
+            return number if step > 0 else None
+    return None
+
+
+def tiled(vae: Any) -> Any:
+    """``vae`` over the same weights, working in tiles and slices: less memory, slightly
+    other pixels."""
+    view = copy.copy(vae)
+    view.enable_tiling()
+    view.enable_slicing()
+    return view
+
+
+def others_hold_memory() -> bool:
+    """Whether other processes hold a tenth of the device's memory or more."""
+    if not torch.cuda.is_available():
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() > _FOREIGN_MEMORY * total
+
+
+def to_pixels(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:
+    """uint8 (height, width, 3) of a (3, height, width) tensor in 0..1; None when it is
+    not finite or nowhere above black."""
+    tensor = tensor.float()
+    if not bool(torch.isfinite(tensor).all()):
+        return None
+    pixels = (tensor * 255).round().clamp(0, 255).to(torch.uint8)
+    if int(pixels.max()) == 0:
+        return None
+    array: np.ndarray[Any, Any] = pixels.permute(1, 2, 0).cpu().contiguous().numpy()
+    return array

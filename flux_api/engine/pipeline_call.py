@@ -1,0 +1,204 @@
+"""A picture's request in a pipeline's words, and the picture on its way back."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from PIL import Image
+
+from flux_api.core import ImageRequest, ImageResult
+from flux_api.images.fitting import Fit, composite, contain, contain_mask, pad
+from flux_api.loading.placement import is_modular
+from flux_api.models.info import ModelInfo, TaskInfo
+from flux_api.queue.tasks import ImageTask
+
+PREVIEW_SIDE = 256
+REFERENCE_SIDE = 64
+REFERENCE_RATIO = 8
+REFERENCE_PIXELS = 2048 * 2048
+KONTEXT_PIXELS = 1024 * 1024
+
+
+class PipelineCall:
+    """One picture of a request in a pipeline's words, and its way back: the place
+    where native and asked-for sizes meet."""
+
+    def __init__(
+        self, request: ImageRequest, info: ModelInfo, row: TaskInfo, seed: int
+    ) -> None:
+        self._request, self._row, self._seed = request, row, seed
+        self._side = info.native_size
+        self._fit: Fit | None = None
+        if self._side and request.images:
+            self._fit = Fit(self._side, request.images[0].size)
+
+    def run(self, pipeline: Any, prior: Any, on_step_end: Any) -> torch.Tensor:
+        """The picture as a tensor (3, height, width) in 0..1. ``on_step_end`` is the
+        callback of classic pipelines; a modular one has none (see :meth:`check_of`).
+        """
+        kwargs = self.kwargs(pipeline, prior)
+        if is_modular(pipeline):
+            images = pipeline(**kwargs, output="images", output_type="pt")
+        else:
+            images = pipeline(
+                **kwargs, output_type="pt", callback_on_step_end=on_step_end
+            ).images
+        image: torch.Tensor = images[0]
+        return image
+
+    def check_of(self, pipeline: Any, task: ImageTask) -> Callable[[], None]:
+        """What to call before each forward: it raises when nobody waits any more, and
+        counts the steps of a modular pipeline, which has no callback for them."""
+        if not is_modular(pipeline):
+            return task.check
+        forwards = itertools.count()
+        total = self._request.num_inference_steps
+
+        def check() -> None:
+            task.on_step(done, total) if (done := next(forwards)) else task.check()
+
+        return check
+
+    def kwargs(self, pipeline: Any, prior: Any = None) -> dict[str, Any]:
+        """The arguments of ``pipeline.__call__``, with a fresh generator."""
+        request, row = self._request, self._row
+        width, height = self._size
+        kwargs: dict[str, Any] = {
+            "prompt": request.prompt or row.prompt,
+            "num_inference_steps": request.num_inference_steps,
+            "width": width,
+            "height": height,
+            "generator": torch.Generator("cpu").manual_seed(self._seed),
+            "max_sequence_length": text_length(pipeline, row),
+        }
+        accepted = parameters_of(pipeline)
+        if row.guidance_parameter is not None:
+            kwargs[row.guidance_parameter] = request.guidance_scale
+        elif "guidance_scale" in accepted and row.guidance_scale is not None:
+            # The pipelines' own defaults are those of undistilled models.
+            kwargs["guidance_scale"] = row.guidance_scale
+        if row.negative_prompt:
+            kwargs["negative_prompt"] = request.negative_prompt or ""
+        if request.strength is not None and "strength" in accepted:
+            kwargs["strength"] = request.strength
+        kwargs |= self._picture_kwargs(pipeline, prior, kwargs)
+        if prior is not None:
+            del kwargs["prompt"]
+        return kwargs | dict(row.arguments)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """(width, height) in pixels that the pipeline works at."""
+        if self._side:
+            return self._side, self._side
+        return self._request.width, self._request.height
+
+    def _picture_kwargs(
+        self, pipeline: Any, prior: Any, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        request = self._request
+        if not request.images:
+            return {}
+        if prior is not None:
+            image = request.images[0]
+            return dict(prior(image=image, prompt=kwargs["prompt"]))
+        if request.mask_image is not None:
+            return {
+                "image": self._fitted(request.images[0]),
+                "mask_image": self._fitted(request.mask_image),
+            }
+        kontext = type(pipeline).__name__ == "FluxKontextPipeline"
+        most = KONTEXT_PIXELS if kontext else REFERENCE_PIXELS
+        found: dict[str, Any] = {}
+        if self._row.strength is not None or self._side:
+            found["image"] = self._fitted(request.images[0])
+        else:
+            images = [as_reference(image, most) for image in request.images]
+            found["image"] = images if len(images) > 1 else images[0]
+        if kontext:
+            # It would otherwise scale both input and output to a megapixel.
+            area = self._size[0] * self._size[1]
+            found |= {"max_area": area, "_auto_resize": False}
+        return found
+
+    def deliver(self, image: Image.Image, seed: int) -> ImageResult:
+        """``image`` at the size asked for; outside a mask, the input's own pixels."""
+        request = self._request
+        target = request.width, request.height
+        native = image.size if self._side else None
+        if self._fit is not None:
+            image = self._fit.from_square(image, target)
+        elif image.size != target:
+            image = contain(image, target)
+        if request.mask_image is not None:
+            image = composite(
+                image,
+                contain(request.images[0], target),
+                contain_mask(request.mask_image, target),
+            )
+        return ImageResult(image, seed, native)
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """The picture's (width, height) in tokens of 16x16 pixels."""
+        request = self._request
+        width, height = self._side or request.width, self._side or request.height
+        return width // 16, height // 16
+
+    def deliver_preview(self, image: Image.Image) -> Image.Image:
+        """``image``, a preview of the whole native picture, in the shape asked for, at
+        most ``PREVIEW_SIDE`` pixels on its longer side."""
+        request = self._request
+        scale = min(1.0, PREVIEW_SIDE / max(request.width, request.height))
+        target = (
+            max(1, round(request.width * scale)),
+            max(1, round(request.height * scale)),
+        )
+        if self._fit is not None:
+            return Fit(image.width, self._fit.size).from_square(image, target)
+        return contain(image, target)
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        """``image`` at the very size that is drawn, whole and in its own shape."""
+        if self._fit is not None:
+            return self._fit.onto_square(image)
+        return contain(image, self._size)
+
+
+def parameters_of(pipeline: Any) -> Collection[str]:
+    """The names of what ``pipeline.__call__`` takes."""
+    if is_modular(pipeline):
+        return [parameter.name for parameter in pipeline.blocks.inputs]
+    return inspect.signature(pipeline.__call__).parameters
+
+
+def text_length(pipeline: Any, row: TaskInfo) -> int:
+    """How many tokens of the prompt are read: of FLUX.1's two tokenizers the second
+    counts, the first is cut at 77 anyway."""
+    tokenizer = getattr(pipeline, "tokenizer_2", None) or pipeline.tokenizer
+    longest = getattr(tokenizer, "model_max_length", row.max_sequence_length)
+    return int(min(longest, row.max_sequence_length))
+
+
+def as_reference(image: Image.Image, most: int) -> Image.Image:
+    """``image`` as pipelines take references: at most ``most`` pixels, no side below 64
+    of them, no shape longer than 8:1 (padded)."""
+    width, height = image.size
+    long, short = max(width, height), min(width, height)
+    scale = max(1.0, REFERENCE_SIDE / short)
+    scale = min(scale, math.sqrt(most / (width * height)))
+    if scale != 1.0:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+        long, short = max(size), min(size)
+    least = max(REFERENCE_SIDE, math.ceil(long / REFERENCE_RATIO))
+    if short >= least:
+        return image
+    target = max(image.width, least), max(image.height, least)
+    offset = (target[0] - image.width) // 2, (target[1] - image.height) // 2
+    return pad(image, target, offset)

@@ -1,0 +1,84 @@
+"""Who may call: API keys, and the web pages of other origins."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask, Response, request
+
+from flux_api.api_keys import ApiKey, holder_of
+from flux_api.errors import Unauthorized
+from flux_api.http.context import context
+
+OPEN_BLUEPRINTS = frozenset({"service", "playground"})
+"""Health and pages: they are served without a key."""
+
+CALLER = "flux_api.caller"
+"""The request's environment says here whose key it came with."""
+
+_BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
+_ALLOWED_HEADER = re.compile(
+    r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
+    r"|x-job-id|x-request-id|x-client-request-id|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
+)
+_EXPOSED_HEADERS = (
+    "X-Request-Id, Retry-After, X-Should-Retry, OpenAI-Processing-Ms, X-Job-Id, "
+    "X-Flux-Seed, X-Flux-Mode, X-Flux-Width, X-Flux-Height, X-Flux-Steps, "
+    "X-Flux-Guidance-Scale, X-Flux-Model, X-Flux-Loras, X-Flux-Delivery, "
+    "X-Flux-Queue-Seconds, X-Flux-Run-Seconds, Idempotent-Replayed"
+)
+_PREFLIGHT_SECONDS = "600"
+
+
+def install(app: Flask) -> None:
+    """Check the key of every request, and let the pages of FLUX_CORS_ORIGINS in."""
+    app.before_request(_check_key)
+    app.after_request(_admit_origin)
+
+
+def _check_key() -> None:
+    keys = context().settings.api_keys
+    if not keys or request.method == "OPTIONS" or request.url_rule is None:
+        return
+    if request.blueprint in OPEN_BLUEPRINTS:
+        return
+    request.environ[CALLER] = f"key {_holder(keys)}"
+
+
+def _holder(keys: tuple[ApiKey, ...]) -> str:
+    bearer = _BEARER.fullmatch(request.headers.get("Authorization", "").strip())
+    shown = [bearer[1]] if bearer else []
+    if api_key := request.headers.get("Api-Key"):
+        shown.append(api_key)
+    for text in shown:
+        # A header's text is its bytes in Latin-1.
+        if name := holder_of(keys, text.strip().encode("latin-1", "replace")):
+            return name
+    if shown:
+        raise Unauthorized("Incorrect API key provided.")
+    raise Unauthorized(
+        "You did not provide an API key: send 'Authorization: Bearer KEY' or "
+        "'api-key: KEY'."
+    )
+
+
+def _admit_origin(response: Response) -> Response:
+    allowed = context().settings.cors_origins
+    if not allowed:
+        return response
+    response.vary.add("Origin")
+    origin = request.headers.get("Origin")
+    if not origin or not ("*" in allowed or origin in allowed):
+        return response
+    headers = response.headers
+    headers["Access-Control-Allow-Origin"] = "*" if "*" in allowed else origin
+    headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+    if request.method == "OPTIONS":
+        headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
+        asked = request.headers.get("Access-Control-Request-Headers", "").lower()
+        names = [name.strip() for name in asked.split(",")]
+        headers["Access-Control-Allow-Headers"] = ", ".join(
+            name for name in names if _ALLOWED_HEADER.fullmatch(name)
+        )
+        headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
+    return response

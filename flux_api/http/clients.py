@@ -1,0 +1,156 @@
+"""Waiting for a job on behalf of a client that may leave."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from flask import Flask, Request, Response, g
+
+from flux_api.core import Event, Failed, ImageRequest, ImageResult
+from flux_api.errors import DeadlineExceeded, InvalidRequest
+from flux_api.http.access import CALLER
+from flux_api.http.body_stream import connection_of
+from flux_api.http.context import Context
+from flux_api.queue.jobs import Job
+
+POLL_SECONDS = 0.25
+KEEP_ALIVE_SECONDS = 10.0
+# Linux tells of a closed connection even behind bytes that nobody has read.
+_HANGUP: int = getattr(select, "POLLRDHUP", 0)
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+
+def caller_of(request: Request) -> str:
+    """Whose turn it is in the queue: the request's key, where keys are needed, else the
+    client's address after the trusted hops."""
+    return owner_of(request) or request.remote_addr or ""
+
+
+def owner_of(request: Request) -> str | None:
+    """Whose jobs may be seen: with API keys those of the request's key, else all (the
+    server's own ids cannot be guessed)."""
+    holder: str | None = request.environ.get(CALLER)
+    return holder
+
+
+def job_id_of(request: Request, values: dict[str, Any]) -> str | None:
+    """The id that the client chose (header ``X-Job-Id`` or field ``job_id``)."""
+    chosen = request.headers.get("X-Job-Id") or values.get("job_id")
+    if chosen is None or chosen == "":
+        return None
+    if not isinstance(chosen, str) or not _JOB_ID.fullmatch(chosen):
+        message = "Invalid 'job_id': expected 8 to 64 of A-Z, a-z, 0-9, '_' and '-'."
+        raise InvalidRequest(message, param="job_id")
+    return chosen
+
+
+def submit(
+    here: Context, request: Request, image_request: ImageRequest, values: dict[str, Any]
+) -> Job:
+    """The job of ``image_request`` for the client of ``request``; it stops at the next
+    step once that client has left."""
+    job = here.manager.submit(
+        image_request,
+        caller=caller_of(request),
+        owner=owner_of(request),
+        job_id=job_id_of(request, values),
+        is_wanted=partial(is_here, connection_of(request.environ)),
+    )
+    g.job = g.submitted = job
+    return job
+
+
+def install(app: Flask) -> None:
+    """Let every answer tell of its job, the failures too. Install it after what keeps
+    answers for later."""
+    app.after_request(_tell_of_job)
+    app.teardown_request(_release_job)
+
+
+def _tell_of_job(response: Response) -> Response:
+    if job := g.get("submitted"):
+        response.headers.update(_job_headers(job))
+    return response
+
+
+def _release_job(_error: BaseException | None) -> None:
+    """When the answer is out: an ended job keeps its story, not its pictures."""
+    job: Job | None = g.pop("job", None)
+    if job is not None and job.outcome is not None:
+        job.release()
+
+
+def wait_for(
+    here: Context, request: Request, job: Job, *, began: float
+) -> tuple[ImageResult, ...]:
+    """The job's pictures, or its error raised; it is cancelled when the client leaves
+    and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the request
+    was there, at ``began`` in monotonic seconds."""
+    connection = connection_of(request.environ)
+    try:
+        while (outcome := job.wait(POLL_SECONDS)) is None:
+            if not is_here(connection):
+                here.manager.cancel(job)
+            elif time.monotonic() - began > here.settings.request_timeout:
+                here.manager.cancel(job, DeadlineExceeded("The request took too long."))
+    finally:
+        if job.outcome is None:
+            here.manager.cancel(job)
+    if isinstance(outcome, Failed):
+        raise outcome.error
+    return outcome.results
+
+
+def is_here(connection: socket.socket | None) -> bool:
+    """Whether the client at the other end has not closed its side; True where the
+    server does not show the connection. Safe from any thread."""
+    if connection is None:
+        return True
+    try:
+        # Not select(): it knows no descriptors from 1024 on.
+        poll = select.poll()
+        poll.register(connection, select.POLLIN | _HANGUP)
+        happened = dict(poll.poll(0)).get(connection.fileno(), 0)
+        if happened & (_HANGUP | select.POLLHUP | select.POLLERR):
+            return False
+        if not happened & select.POLLIN:
+            return True
+        # The plain socket's own recv: that of TLS refuses to peek.
+        flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+        return socket.socket.recv(connection, 1, flags) != b""
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]:
+    """The job's events for a client that reads them as they come, and None whenever a
+    sign of life is due; it ends with the job, or when the client has left."""
+    said = time.monotonic()
+    for event in job.events(POLL_SECONDS):
+        if event is None and not is_here(connection):
+            return
+        if event is not None or time.monotonic() - said >= KEEP_ALIVE_SECONDS:
+            yield event
+            said = time.monotonic()
+
+
+def _job_headers(job: Job) -> dict[str, str]:
+    headers = {
+        "X-Job-Id": job.id,
+        "X-Flux-Model": job.request.model,
+        "X-Flux-Seed": str(job.request.seed_of(0)),
+    }
+    if (
+        job.outcome is not None
+    ):  # a stream's headers are sent before its times are known
+        headers["X-Flux-Queue-Seconds"] = f"{job.queue_seconds:.3f}"
+        headers["X-Flux-Run-Seconds"] = f"{job.run_seconds:.3f}"
+    return headers

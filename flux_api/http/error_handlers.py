@@ -1,0 +1,151 @@
+"""What every answer has in common: errors in the caller's dialect, the request id."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import secrets
+
+from flask import Flask, Response, g, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from flux_api.errors import (
+    FluxError,
+    InsufficientStorage,
+    InvalidRequest,
+    PayloadTooLarge,
+)
+from flux_api.http.body_stream import CountedInput, drain
+from flux_api.http.context import context
+from flux_api.http.reason_phrases import reason_of
+
+logger = logging.getLogger(__name__)
+
+OPENAI_PREFIXES = ("/v1/", "/images/", "/models", "/openai/")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# What OpenAI's clients retry unless told otherwise, beside every 5xx.
+_RETRIED = (408, 409, 429)
+_SEALED = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def install(app: Flask) -> None:
+    """Give ``app`` its error handlers and the headers of every answer."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.teardown_request(_let_go)
+    app.register_error_handler(FluxError, _render)
+    app.register_error_handler(HTTPException, _render_http)
+    app.register_error_handler(OSError, _render_os)
+    app.register_error_handler(Exception, _render_unexpected)
+
+
+def _begin() -> None:
+    asked = request.headers.get("X-Request-Id", "")
+    known = _REQUEST_ID.fullmatch(asked)
+    g.request_id = asked if known else f"req_{secrets.token_hex(16)}"
+    request.environ["wsgi.input"] = CountedInput(
+        request.environ, context().settings.body_timeout
+    )
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    # Pages bring a policy of their own.
+    for name, value in _SEALED.items():
+        response.headers.setdefault(name, value)
+    if request.method == "POST":
+        response.headers.setdefault("Cache-Control", "no-store")
+    if response.status_code >= 400:
+        response.headers["Cache-Control"] = "no-store"
+        limit = request.max_content_length or 0
+        drain(request, max(4 * limit, 1 << 28))
+    return response
+
+
+def _let_go(_error: BaseException | None) -> None:
+    stream = request.environ["wsgi.input"]
+    if isinstance(stream, CountedInput):
+        stream.stop_watching()
+
+
+def _speaks_openai() -> bool:
+    return f"{request.path}/".startswith(OPENAI_PREFIXES)
+
+
+def error_object(error: FluxError) -> dict[str, str | None]:
+    """OpenAI's four fields of an error."""
+    return {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+
+
+def _render(error: FluxError) -> Response:
+    g.error_code = error.code
+    if _speaks_openai():
+        response = jsonify(error=error_object(error))
+    else:
+        response = jsonify(error=error.message)
+    response.status = f"{error.status} {reason_of(error)}"
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        seconds = min(60, max(1, round(error.retry_after)))
+        response.headers["Retry-After"] = str(seconds)
+    retried = error.status >= 500 or error.status in _RETRIED
+    if retried and not error.should_retry:
+        response.headers["X-Should-Retry"] = "false"
+    return response
+
+
+def _render_http(error: HTTPException) -> Response:
+    """Flask's and Werkzeug's own errors: their status in our words."""
+    status = error.code or 500
+    if status == 413:
+        return _render(_too_large())
+    known = _HTTP_ERRORS.get(status)
+    message = known[0] if known else (error.name or "Error") + "."
+    refusal = InvalidRequest(message, code=known[1] if known else None)
+    refusal.status = status
+    response = _render(refusal)
+    if allowed := getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+def _too_large() -> PayloadTooLarge:
+    limit, length = request.max_content_length or 0, request.content_length
+    if length is not None and length <= limit:
+        return PayloadTooLarge(
+            f"The form has more than {request.max_form_parts} parts; send an image as "
+            "one file part."
+        )
+    return PayloadTooLarge(f"The body is larger than {limit // 2**20} MiB.")
+
+
+_HTTP_ERRORS = {
+    400: ("The request is malformed.", "invalid_request"),
+    404: ("There is nothing at this address.", "not_found"),
+    405: ("This address does not take that method.", "method_not_allowed"),
+    415: ("Send a form or JSON.", "unsupported_media_type"),
+}
+
+
+def _render_os(error: OSError) -> Response:
+    if error.errno in _DISK_FULL:
+        return _render(InsufficientStorage("The server's disk is full."))
+    return _render_unexpected(error)
+
+
+def _render_unexpected(error: Exception) -> Response:
+    fields = {"request_id": g.get("request_id")}
+    logger.error("a request failed", exc_info=error, extra={"fields": fields})
+    return _render(FluxError("Something went wrong in the server."))

@@ -1,0 +1,137 @@
+"""One log line a request, written when its answer is out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from flask import Flask, Response, g, request
+
+from flux_api.core import Failed
+from flux_api.http.access import CALLER
+from flux_api.http.context import context
+from flux_api.queue.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PATH = 200
+
+
+def install(app: Flask) -> None:
+    """Log every request of ``app``. Install it before what else changes answers."""
+    app.before_request(_begin)
+    app.after_request(_follow)
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+
+
+def _follow(response: Response) -> Response:
+    facts, began, job = _about_request(), g.began, g.get("submitted")
+    if job is not None:
+        facts |= _about_job(job, prompts=context().settings.log_prompts)
+    level = _level_of(request.blueprint, response.status_code)
+    counted = _Counted(response.response) if response.is_streamed else None
+    if counted is not None:
+        response.response = counted
+
+    @response.call_on_close
+    def write() -> None:
+        status = response.status_code
+        sent = counted.count if counted else response.calculate_content_length()
+        facts.update(
+            status=status, ms=round((time.monotonic() - began) * 1000), bytes=sent
+        )
+        if job is not None:
+            facts.update(_outcome_of(job))
+        fields = {name: fact for name, fact in facts.items() if fact is not None}
+        logger.log(level, "request", extra={"fields": fields})
+
+    return response
+
+
+def _level_of(blueprint: str | None, status: int) -> int:
+    """Probes come all the time, and 503 says that one has to wait."""
+    if blueprint == "service":
+        return logging.DEBUG
+    if status == 503:
+        return logging.WARNING
+    return logging.ERROR if status >= 500 else logging.INFO
+
+
+def _about_request() -> dict[str, Any]:
+    """Who asked for what; never a query, a header or a body."""
+    rule = request.url_rule
+    return {
+        "request_id": g.get("request_id"),
+        "method": request.method[:16],
+        "route": rule.rule if rule else None,
+        "path": None if rule else request.path[:_LONGEST_PATH],
+        "remote": request.remote_addr,
+        "caller": request.environ.get(CALLER),
+        "error": g.get("error_code"),
+        "replayed": g.get("replayed"),
+    }
+
+
+def _about_job(job: Job, *, prompts: bool) -> dict[str, Any]:
+    """What was to be made; the prompt in full only where ``prompts``."""
+    made = job.request
+    facts: dict[str, Any] = {
+        "job_id": job.id,
+        "mode": made.mode,
+        "model": made.model,
+        "size": f"{made.width}x{made.height}",
+        "images": made.num_images_per_prompt,
+        "steps": made.num_inference_steps,
+        "seed": made.seed_of(0),
+    }
+    for name, text in (
+        ("prompt", made.prompt),
+        ("negative_prompt", made.negative_prompt),
+    ):
+        if text and prompts:
+            facts[name] = text
+        elif text:
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            facts |= {f"{name}_length": len(text), f"{name}_sha256": digest[:8]}
+    return facts
+
+
+def _outcome_of(job: Job) -> dict[str, Any]:
+    """How it went."""
+    facts: dict[str, Any] = {
+        "state": job.state,
+        "queue_seconds": round(job.queue_seconds, 3),
+        "run_seconds": round(job.run_seconds, 3),
+    }
+    if isinstance(job.outcome, Failed):
+        facts["error"] = job.outcome.error.code
+    return facts
+
+
+class _Counted:
+    """The parts of an answer, and how many bytes of it went out."""
+
+    def __init__(self, parts: Iterable[Any]) -> None:
+        self._parts = parts
+        self._iterator = iter(parts)
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        part = next(self._iterator)
+        self.count += len(part)
+        return part
+
+    def close(self) -> None:
+        """As the parts' own."""
+        close = getattr(self._parts, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,205 @@
+"""Checkpoints to pipelines: safetensors only, local files only, no code of theirs."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from flux_api.loading.placement import Placement
+from flux_api.loading.quantization import QUANTIZED, quantization_of
+from flux_api.loading.text_processor import TextProcessor
+from flux_api.models.hub import (
+    CLASSIC_INDEX,
+    ModelMissing,
+    Say,
+    fetch_base,
+    fetch_modular,
+    read_index,
+    short_name,
+)
+from flux_api.models.info import ModelInfo, TaskInfo
+
+logger = logging.getLogger(__name__)
+
+# These need torchvision only to read videos and pictures; prompts are text.
+_PROCESSORS = ("PixtralProcessor", "AutoProcessor", "Qwen3VLProcessor")
+
+# What a damaged or foreign checkpoint raises on its way into a model.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+def load(
+    info: ModelInfo,
+    row: TaskInfo,
+    given: Mapping[str, Any],
+    placement: Placement,
+    say: Say,
+) -> Any:
+    """The pipeline of ``row`` with its weights on the device (or where offloading wants
+    them); ``given`` components are used as they are. ModelMissing when there are none.
+    """
+    source = info.base_of(row)
+    pipeline_class = getattr(diffusers, row.pipeline)
+    dtypes = placement.dtypes(info.dtype)
+    try:
+        if issubclass(pipeline_class, diffusers.ModularPipeline):
+            pipeline = _load_modular(info, pipeline_class, source, placement, say)
+        else:
+            pipeline = _load_classic(
+                pipeline_class, source, dict(given), dtypes, placement, say
+            )
+    except torch.OutOfMemoryError:
+        # Without its traceback, which holds what was loaded so far.
+        raise ModelMissing(
+            f"{short_name(source)} does not fit into the GPU's memory; "
+            f"'python -m flux_api doctor' says what does"
+        ) from None
+    except (ModelMissing, torch.AcceleratorError):
+        raise
+    except _UNREADABLE as error:
+        logger.error("loading %s failed", short_name(source), exc_info=error)
+        message = f"the weights of {short_name(source)} are missing or damaged"
+        raise ModelMissing(message) from error
+    fresh = {n: part for n, part in pipeline.components.items() if n not in given}
+    placement.finish(fresh)
+    if not placement.offloads:
+        pipeline.to(placement.device)
+    return pipeline
+
+
+def load_parts(
+    info: ModelInfo, names: tuple[str, ...], placement: Placement, say: Say
+) -> dict[str, Any]:
+    """The components ``names`` of the set's own base, without its transformer."""
+    row = next(r for r in info.tasks.values() if info.base_of(r) == info.base_model)
+    kept = {name: None for name in ("transformer", "scheduler") if name not in names}
+    say(f"loading the text encoders of {short_name(info.base_model)}")
+    pipeline = load(info, row, kept, placement, say)
+    return {name: pipeline.components[name] for name in names}
+
+
+def load_prior(
+    source: str, parts: Mapping[str, Any], placement: Placement, say: Say
+) -> Any:
+    """A Redux prior that reads prompts with the text encoders among ``parts``: without
+    them its widths would be fixed, and a prompt ignored."""
+    texts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    given = {name: parts[name] for name in texts}
+    folder = fetch_base(source, given, say)
+    try:
+        pipeline = diffusers.FluxPriorReduxPipeline.from_pretrained(
+            folder,
+            **given,
+            dtype=placement.dtype,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except _UNREADABLE as error:
+        logger.error("loading %s failed", short_name(source), exc_info=error)
+        message = f"the weights of {short_name(source)} are missing or damaged"
+        raise ModelMissing(message) from error
+    # Small enough to stay on the device whatever is offloaded.
+    pipeline.image_encoder.to(placement.device)
+    pipeline.image_embedder.to(placement.device)
+    return pipeline
+
+
+def _load_classic(
+    pipeline_class: Any,
+    source: str,
+    given: dict[str, Any],
+    dtypes: Mapping[str, torch.dtype],
+    placement: Placement,
+    say: Say,
+) -> Any:
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    given = {name: part for name, part in given.items() if name in taken}
+    folder = fetch_base(source, given, say)
+    _, index = read_index(str(folder), CLASSIC_INDEX, say)
+    for name in QUANTIZED:
+        # One after the other: a card need not hold them all before they move off it.
+        if name in index and name not in given and placement.quantizes(index[name][1]):
+            library = diffusers if index[name][0] == "diffusers" else transformers
+            kind = getattr(library, index[name][1])
+            given[name] = _load_part(kind, name, folder / name, dtypes, placement)
+    own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
+    if own_processor:
+        given["tokenizer"] = None
+    pipeline = pipeline_class.from_pretrained(
+        folder,
+        **given,
+        dtype=dict(dtypes),
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    if own_processor:
+        pipeline.tokenizer = TextProcessor.load(folder / "tokenizer")
+    return pipeline
+
+
+def _load_part(
+    kind: Any,
+    name: str,
+    folder: Path,
+    dtypes: Mapping[str, torch.dtype],
+    placement: Placement,
+) -> Any:
+    """The component ``name`` in ``folder``; off the device again where it will be moved
+    there when it is needed."""
+    part = kind.from_pretrained(
+        folder,
+        dtype=dtypes.get(name, dtypes["default"]),
+        quantization_config=quantization_of(
+            placement.load_quantization, name, kind, placement.dtype
+        ),
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    return part.to("cpu") if placement.offloads else part
+
+
+def _load_modular(
+    info: ModelInfo, pipeline_class: Any, source: str, placement: Placement, say: Say
+) -> Any:
+    blocks = getattr(diffusers, pipeline_class.default_blocks_name)()
+    for name in info.skip_blocks:
+        blocks.sub_blocks.pop(name)
+    # Nothing of the checkpoint's own blocks is loaded: those would be code.
+    pipeline = pipeline_class(blocks=blocks)
+    dtypes = placement.dtypes(info.dtype)
+    wanted = {spec.name: spec for spec in blocks.expected_components}
+    places = fetch_modular(source, wanted, say)
+    parts: dict[str, Any] = {}
+    for name, (folder, subfolder) in places.items():
+        kind = wanted[name].type_hint
+        if name == "prompt_upsampler_processor":
+            parts[name] = TextProcessor.load_with_images(folder / subfolder)
+        elif kind is transformers.AutoProcessor:
+            parts[name] = TextProcessor.load(folder / subfolder)
+        elif kind is not None and issubclass(kind, torch.nn.Module):
+            where = folder / subfolder
+            parts[name] = _load_part(kind, name, where, dtypes, placement)
+        else:
+            parts[name] = kind.from_pretrained(folder / subfolder)
+    pipeline.update_components(**parts)
+    _quiet_blocks(blocks)
+    for name in wanted:
+        if getattr(pipeline, name, None) is None:
+            raise ModelMissing(f"{short_name(source)} has no {name}")
+    return pipeline
+
+
+def _quiet_blocks(blocks: Any) -> None:
+    """No progress bars: only the outermost blocks hear of the pipeline's setting."""
+    for block in getattr(blocks, "sub_blocks", {}).values():
+        if hasattr(block, "set_progress_bar_config"):
+            block.set_progress_bar_config(disable=True)
+        _quiet_blocks(block)

@@ -1,0 +1,231 @@
+"""Model sets in memory: loaded on first use, the least recently used evicted."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import transformers
+
+from flux_api.core import Lora
+from flux_api.loading import components
+from flux_api.loading.device import free_memory
+from flux_api.loading.loras import Adapters
+from flux_api.loading.placement import Placement
+from flux_api.loading.preview import LinearPreview
+from flux_api.models.hub import Say, short_name
+from flux_api.models.info import ModelInfo, Task, TaskInfo
+from flux_api.models.lora_files import LoraFolder, find_set_lora
+
+logger = logging.getLogger(__name__)
+
+_STATEFUL = ("Flux2KleinKVPipeline", "Flux3DistilledModularPipeline")
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no warnings out of diffusers and transformers: some of them
+    quote the prompt."""
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """What a picture is made with: ``prior`` is the Redux pipeline in front of
+    ``pipeline``, where the task has one."""
+
+    pipeline: Any
+    prior: Any
+    preview: LinearPreview
+    placement: Placement
+
+    def release(self) -> None:
+        """Call it after a picture, finished or not."""
+        self.placement.release(self.pipeline)
+
+
+class LoadedBase:
+    """One checkpoint in memory, as the pipelines of the tasks over it."""
+
+    def __init__(self, pipeline: Any, placement: Placement) -> None:
+        self._pipelines = {type(pipeline).__name__: pipeline}
+        self._first = pipeline
+        self._placement = placement
+        self._placed: Any = None
+        self.adapters: Adapters | None = None
+        # Fitted before the parts are moved about, and not on a slow host.
+        pipeline.vae.to(placement.device)
+        self.preview = LinearPreview(pipeline.vae)
+        if placement.tiling:
+            pipeline.vae.enable_tiling()
+            pipeline.vae.enable_slicing()
+
+    def pipeline(self, name: str) -> Any:
+        """The pipeline of class ``name``, over the same components as the others."""
+        if name not in self._pipelines:
+            made = share_components(self._first, getattr(diffusers, name))
+            made.set_progress_bar_config(disable=True)
+            self._pipelines[name] = made
+        made = self._pipelines[name]
+        if self._placed is not made:
+            self._placement.place(made)
+            self._placed = made
+        return made
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """The components by name."""
+        found: Mapping[str, Any] = self._first.components
+        return found
+
+
+class LoadedSet:
+    """A set whose checkpoints are loaded as its tasks are asked for."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        placement: Placement,
+        find_lora: Callable[[str], Path | None],
+    ) -> None:
+        self._info, self._placement, self._find_lora = info, placement, find_lora
+        self._bases: dict[str, LoadedBase] = {}
+        self._priors: dict[str, Any] = {}
+
+    def ready(self, task: Task, loras: tuple[Lora, ...], say: Say) -> Ready:
+        """The pipeline of ``task`` with exactly ``loras`` applied. ModelMissing where
+        its weights are, InvalidRequest where a LoRA cannot be used."""
+        row = self._info.tasks[task]
+        base = self._base(row, say)
+        for other in self._bases.values():
+            # Bases share text encoders, which an adapter may have changed.
+            if other is not base and other.adapters is not None:
+                other.adapters.reset()
+        if base.adapters is None and loras:
+            own = self._info.lora_files
+            files = {
+                lora.name: find_set_lora(own[lora.name], say)
+                for lora in row.loras
+                if lora.name in own
+            }
+            base.adapters = Adapters(base.pipeline(row.pipeline), files, self._find)
+        if base.adapters is not None:
+            base.adapters.apply(loras)
+        pipeline = base.pipeline(row.pipeline)
+        prior = self._prior(row.prior, base, say) if row.prior else None
+        return Ready(pipeline, prior, base.preview, self._placement)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether its pictures run one at a time: parts that are moved about, or calls
+        that carry state from step to step, cannot be shared."""
+        pipelines = {row.pipeline for row in self._info.tasks.values()}
+        return self._placement.offloads or not pipelines.isdisjoint(_STATEFUL)
+
+    @cached_property
+    def transformer_parameters(self) -> int:
+        """How many parameters the first loaded transformer has."""
+        base = next(iter(self._bases.values()))
+        return sum(p.numel() for p in base.parts["transformer"].parameters())
+
+    def _find(self, name: str) -> Path | None:
+        own = self._info.lora_files.get(name)
+        return self._find_lora(name) if own is None else find_set_lora(own, _ignore)
+
+    def _base(self, row: TaskInfo, say: Say) -> LoadedBase:
+        source = self._info.base_of(row)
+        if source not in self._bases:
+            given = self._shared_parts(source, say)
+            where = self._placement.device.type
+            say(f"loading {short_name(source)} on {where}")
+            pipeline = components.load(self._info, row, given, self._placement, say)
+            pipeline.set_progress_bar_config(disable=True)
+            self._bases[source] = LoadedBase(pipeline, self._placement)
+        return self._bases[source]
+
+    def _shared_parts(self, source: str, say: Say) -> dict[str, Any]:
+        """The components that ``source`` takes from a loaded base. Where there is none
+        they come from the set's own, without its transformer."""
+        names = self._info.shared_components
+        for base in self._bases.values():
+            return {name: base.parts[name] for name in names}
+        if source == self._info.base_model or not names:
+            return {}
+        return components.load_parts(self._info, names, self._placement, say)
+
+    def _prior(self, source: str, base: LoadedBase, say: Say) -> Any:
+        if source not in self._priors:
+            say(f"loading {short_name(source)}")
+            self._priors[source] = components.load_prior(
+                source, base.parts, self._placement, say
+            )
+        return self._priors[source]
+
+
+class ModelSets:
+    """The sets in memory, ``most`` at once."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelInfo],
+        place: Callable[[str, ModelInfo, Say], Placement],
+        *,
+        most: int = 1,
+        loras: LoraFolder | None = None,
+    ) -> None:
+        os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
+        quiet_libraries()
+        self._models, self._place, self._most = models, place, most
+        self._loras = loras or LoraFolder(None)
+        self._loaded: OrderedDict[str, LoadedSet] = OrderedDict()
+
+    def use(self, name: str, say: Say) -> LoadedSet:
+        """The set ``name``, for as long as no other is asked for: call it only while
+        no picture of another set is on its way."""
+        if name not in self._loaded:
+            while len(self._loaded) >= self._most:
+                evicted = next(iter(self._loaded))
+                say(f"unloading {evicted}")
+                del self._loaded[evicted]
+                free_memory()
+            info = self._models[name]
+            placement = self._place(name, info, say)
+            self._loaded[name] = LoadedSet(info, placement, self._loras.find)
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+    def exclusive(self, name: str) -> bool:
+        """Whether pictures of the set ``name`` run one at a time, as they do while it
+        is being loaded."""
+        loaded = self._loaded.get(name)
+        return loaded is None or loaded.exclusive
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The loaded sets, the least recently used first."""
+        return tuple(self._loaded)
+
+
+def share_components(pipeline: Any, pipeline_class: Any) -> Any:
+    """``pipeline_class`` over the very components of ``pipeline``; not ``from_pipe``,
+    which casts them to float32 in place."""
+    if type(pipeline) is pipeline_class:
+        return pipeline
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    parts = {name: part for name, part in pipeline.components.items() if name in taken}
+    options = {key: pipeline.config[key] for key in ("is_distilled",) if key in taken}
+    return pipeline_class(**parts, **options)
+
+
+def _ignore(_: str) -> None:
+    pass

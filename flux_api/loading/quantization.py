@@ -1,0 +1,123 @@
+"""Weights in 4 or 8 bits: bitsandbytes for nf4 and int8, torchao for fp8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from flux_api.settings import BadSetting, Quantization
+
+# The large components. CLIP and the VAE are small, and a VAE shows rounding.
+QUANTIZED = ("transformer", "text_encoder", "text_encoder_2", "prompt_upsampler")
+SMALL = ("CLIPTextModel",)
+# The way in and out of a transformer is small and decides colours; FLUX 3 takes its
+# data type from there. Embeddings share the weights of a text encoder's head.
+_KEPT = ("x_embedder", "x_embedders", "context_embedder", "proj_out", "lm_head")
+
+
+def quantization_of(
+    quantization: Quantization, name: str, kind: type, dtype: torch.dtype
+) -> Any:
+    """The configuration for component ``name`` of class ``kind``, computing in
+    ``dtype``; None where it stays as it is."""
+    if quantization == "none" or name not in QUANTIZED or kind.__name__ in SMALL:
+        return None
+    # transformers finds the head of its models by itself.
+    ours = name == "transformer"
+    library: Any = diffusers if ours else transformers
+    kept = list(_KEPT) if ours else None
+    if quantization == "nf4":
+        return library.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=kept,
+        )
+    if quantization == "int8":
+        return library.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+    from torchao.quantization import Float8WeightOnlyConfig
+
+    return library.TorchAoConfig(Float8WeightOnlyConfig(), modules_to_not_convert=kept)
+
+
+def is_quantized_layer(path: str, layer: torch.nn.Module) -> bool:
+    """Whether ``layer``, at ``path`` in its component, is one that gets quantized."""
+    return type(layer) is torch.nn.Linear and path.split(".")[0] not in _KEPT
+
+
+def quantize_on_cpu(module: torch.nn.Module, quantization: Quantization) -> None:
+    """Make ``module`` compute with quantized layers on the CPU, in place: the loaders
+    quantize on GPUs only, though bitsandbytes has the kernels."""
+    import bitsandbytes
+
+    for name, layer in list(module.named_modules()):
+        if not is_quantized_layer(name, layer):
+            continue
+        sizes: Any = (layer.in_features, layer.out_features, layer.bias is not None)
+        weight = layer.weight.data
+        if quantization == "nf4":
+            made = bitsandbytes.nn.Linear4bit(
+                *sizes, quant_type="nf4", compute_dtype=weight.dtype
+            )
+            made.weight = bitsandbytes.nn.Params4bit(
+                weight,
+                requires_grad=False,
+                quant_type="nf4",
+                compress_statistics=False,
+            )
+        else:
+            made = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
+            made.weight = bitsandbytes.nn.Int8Params(
+                weight, requires_grad=False, has_fp16_weights=False
+            )
+        made.bias = layer.bias
+        parent, _, last = name.rpartition(".")
+        setattr(module.get_submodule(parent), last, made.to("cpu"))
+
+
+def check_quantization(quantization: Quantization, device: torch.device) -> None:
+    """BadSetting where this machine cannot do ``quantization``."""
+    if quantization == "fp8":
+        _check_torchao()
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+            raise BadSetting(
+                "FLUX_QUANTIZATION='fp8': needs an NVIDIA GPU of the Ada, Hopper or a "
+                "later generation; take int8 or nf4"
+            )
+    elif quantization != "none":
+        _check_bitsandbytes(quantization, device)
+
+
+def _check_torchao() -> None:
+    try:
+        import torchao  # noqa: F401
+    except ImportError:
+        raise BadSetting(
+            "FLUX_QUANTIZATION='fp8': torchao is missing; install it with "
+            "'pip install -r requirements-fp8.txt'"
+        ) from None
+
+
+def _check_bitsandbytes(quantization: Quantization, device: torch.device) -> None:
+    """Try the kernels on one small layer: what is installed may lack them."""
+    try:
+        layer = torch.nn.Sequential(torch.nn.Linear(64, 64))
+        if device.type == "cpu":
+            quantize_on_cpu(layer, quantization)
+        else:
+            import bitsandbytes
+
+            kinds = {
+                "nf4": bitsandbytes.nn.Linear4bit,
+                "int8": bitsandbytes.nn.Linear8bitLt,
+            }
+            layer = kinds[quantization](64, 64).to(device)
+        layer(torch.ones(1, 64, device=device))
+    except (ImportError, RuntimeError, AttributeError, NotImplementedError) as error:
+        raise BadSetting(
+            f"FLUX_QUANTIZATION={quantization!r}: the installed bitsandbytes cannot do "
+            f"it on this machine's {device.type} ({type(error).__name__})"
+        ) from error

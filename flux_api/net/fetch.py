@@ -1,0 +1,232 @@
+"""A picture's URL becomes its bytes, without lending anybody our place in the network.
+
+Every address that a name resolves to is checked, and the checked address is the one
+connected to. Each redirect is checked again. Size and total time are bounded, and a
+caller learns nothing about why a fetch failed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import queue
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from flux_api.errors import ImageFetchFailed, InvalidRequest
+from flux_api.images.data_urls import decode_data_url
+from flux_api.net.addresses import Address, Network, is_reachable
+from flux_api.net.connections import Deadline, make_tls_context, open_connection
+from flux_api.net.urls import Url, UrlError, parse_url
+
+logger = logging.getLogger(__name__)
+
+MAX_REDIRECTS = 3
+CONCURRENT_FETCHES = 8
+_CHUNK = 65536
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
+_FILE_PATH = re.compile(r"/(?:i/[A-Za-z0-9_-][A-Za-z0-9._-]*|latest/raw)\Z")
+
+Resolve = Callable[..., list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """Where a fetch may go beyond the public internet, and how much it may take.
+
+    ``own_origins`` are the file server's base URLs: their pictures are open to
+    callers wherever that server lies.
+    """
+
+    own_origins: tuple[str, ...] = ()
+    allowed_networks: tuple[Network, ...] = ()
+    allow_private: bool = False
+    max_bytes: int = 64 * 2**20
+    total_seconds: float = 15.0
+
+
+class _Refused(Exception):
+    """Why a fetch failed: for the log only."""
+
+
+_FAILURES = (_Refused, UrlError, OSError, HTTPError, HTTPException, ValueError)
+
+
+class Fetcher:
+    """Fetches pictures under one policy; safe to share between threads."""
+
+    def __init__(
+        self,
+        policy: FetchPolicy,
+        *,
+        resolve: Resolve = socket.getaddrinfo,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._policy = policy
+        self._resolve = resolve
+        self._tls = tls or make_tls_context()
+        self._own = [parse_url(base) for base in policy.own_origins]
+        self._places = threading.BoundedSemaphore(CONCURRENT_FETCHES)
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        bearer_token: str | None = None,
+        param: str = "input_image_url",
+    ) -> bytes:
+        """The bytes behind an http, https or data URL."""
+        url = url.strip()
+        if url[:5].lower() == "data:":
+            return self._decode(url, param)
+        if bearer_token and not _TOKEN.match(bearer_token):
+            raise InvalidRequest(
+                "bearer_token must be 1 to 4096 printable ASCII characters",
+                param="bearer_token",
+            )
+        try:
+            first = parse_url(url)
+        except UrlError as error:
+            raise InvalidRequest(f"{param} {error}", param=param) from error
+        try:
+            with self._place(), Deadline(self._policy.total_seconds) as deadline:
+                return self._follow(first, bearer_token, deadline)
+        except _FAILURES as error:
+            logger.warning("fetch of %s failed: %s", first, _describe(error))
+            raise ImageFetchFailed(f"cannot fetch {param}", param=param) from None
+
+    def _decode(self, url: str, param: str) -> bytes:
+        data = decode_data_url(url, param=param)
+        if len(data) > self._policy.max_bytes:
+            raise InvalidRequest(f"{param} is too large", param=param)
+        return data
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._places.acquire(timeout=self._policy.total_seconds):
+            raise _Refused("too many fetches at once")
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _follow(self, url: Url, token: str | None, deadline: Deadline) -> bytes:
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._get(url, token, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            target = url.join(answer)
+            if target.origin != url.origin:
+                token = None
+            url = target
+        raise _Refused("too many redirects")
+
+    def _get(self, url: Url, token: str | None, deadline: Deadline) -> bytes | str:
+        """The body, or the Location of a redirect, whose own body stays unread."""
+        connection = open_connection(
+            *url.origin,
+            addresses=self._checked_addresses(url, deadline),
+            deadline=deadline,
+            tls=self._tls,
+        )
+        headers = {
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+            "User-Agent": "flux-imaging-api",
+        }
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        with closing(connection):
+            connection.request(
+                "GET",
+                url.target,
+                headers=headers,
+                preload_content=False,
+                decode_content=False,
+            )
+            with closing(connection.getresponse()) as response:
+                location = response.headers.get("Location")
+                if response.status in _REDIRECTS and location:
+                    return location
+                return _read_body(response, self._policy.max_bytes, deadline)
+
+    def _checked_addresses(self, url: Url, deadline: Deadline) -> list[Address]:
+        addresses = self._addresses(url, deadline)
+        if self._policy.allow_private or self._is_own_file(url):
+            return addresses
+        for address in addresses:
+            if not is_reachable(address, self._policy.allowed_networks):
+                raise _Refused(f"{address} is not public")
+        return addresses
+
+    def _addresses(self, url: Url, deadline: Deadline) -> list[Address]:
+        """Every address of the host, resolved once; a lookup cannot be interrupted,
+        so it runs in a thread that is left behind when the time is over."""
+        answers: queue.SimpleQueue[list[Any] | OSError | ValueError] = (
+            queue.SimpleQueue()
+        )
+
+        def look_up() -> None:
+            try:
+                answers.put(self._resolve(url.host, url.port, type=socket.SOCK_STREAM))
+            except (OSError, ValueError) as error:
+                answers.put(error)
+
+        threading.Thread(target=look_up, name="resolve", daemon=True).start()
+        try:
+            answer = answers.get(timeout=deadline.remaining())
+        except queue.Empty:
+            raise _Refused("the name takes too long to resolve") from None
+        if isinstance(answer, Exception):
+            raise _Refused(f"cannot resolve: {answer}")
+        addresses = [ipaddress.ip_address(entry[4][0]) for entry in answer]
+        if not addresses:
+            raise _Refused("the name has no address")
+        return list(dict.fromkeys(addresses))
+
+    def _is_own_file(self, url: Url) -> bool:
+        for base in self._own:
+            prefix = base.path.rstrip("/")
+            inside = url.origin == base.origin and url.path.startswith(prefix)
+            if inside and _FILE_PATH.match(url.path, len(prefix)):
+                return True
+        return False
+
+
+def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -> bytes:
+    if response.status != 200:
+        raise _Refused(f"status {response.status}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _Refused("the content is encoded")
+    length = response.headers.get("Content-Length", "0")
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise _Refused("too large, or a length that is no number")
+    body = bytearray()
+    while chunk := response.read(_CHUNK):
+        body += chunk
+        if len(body) > max_bytes:
+            raise _Refused("too large")
+    # A connection that was shut when the time was over looks like a short answer's end.
+    deadline.remaining()
+    if not body:
+        raise _Refused("empty")
+    return bytes(body)
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong, without words that the other side chose: it knows the token."""
+    if isinstance(error, _Refused | UrlError | OSError):
+        return f"{type(error).__name__}: {error}"
+    return type(error).__name__

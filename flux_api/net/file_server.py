@@ -1,0 +1,113 @@
+"""Finished pictures to the file server, or a word that it could not be done."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+from contextlib import closing
+from http.client import HTTPException
+from urllib.parse import urlsplit
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.filepost import encode_multipart_formdata
+
+from flux_api.images.codec import EncodedImage
+from flux_api.net.connections import Deadline, make_tls_context
+
+logger = logging.getLogger(__name__)
+
+READ_SECONDS = 10.0
+TOTAL_SECONDS = 20.0
+_PATH = re.compile(r"/i/[0-9A-Za-z_-]{8,64}\.[a-z0-9]{2,5}")
+_LONGEST_ANSWER = 4096
+
+
+class FileServer:
+    """The image file server at ``base``; its URLs are given to callers under
+    ``public``. ``upload_token`` goes along as a bearer token where one is set. An
+    upload takes ``seconds`` at most."""
+
+    def __init__(
+        self,
+        base: str,
+        public: str,
+        upload_token: str | None = None,
+        *,
+        seconds: float = TOTAL_SECONDS,
+    ) -> None:
+        self._base, self._public, self._token = urlsplit(base), public, upload_token
+        self._seconds = seconds
+
+    def upload(self, encoded: EncodedImage) -> str | None:
+        """The URL of the stored picture, None when the file server failed: a finished
+        picture is then delivered in the answer itself."""
+        try:
+            return self._public + _path_in(self._send(encoded))
+        except (HTTPError, HTTPException, ValueError, OSError) as error:
+            logger.warning("upload to the file server failed: %s", error)
+            return None
+
+    def _send(self, encoded: EncodedImage) -> bytes:
+        file = f"image.{encoded.extension}", encoded.data, encoded.media_type
+        body, content_type = encode_multipart_formdata({"file": file})
+        headers = {"Content-Type": content_type, "Connection": "close"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        with Deadline(self._seconds) as deadline:
+            with closing(self._connection(deadline)) as connection:
+                path = f"{self._base.path}/upload"
+                connection.request(
+                    "POST", path, body=body, headers=headers, preload_content=False
+                )
+                with closing(connection.getresponse()) as response:
+                    if response.status not in (200, 201):
+                        raise ValueError(f"status {response.status}")
+                    answer = response.read(_LONGEST_ANSWER + 1)
+            # A connection that was shut in the middle looks like an answer's end.
+            deadline.remaining()
+        return answer
+
+    def _connection(self, deadline: Deadline) -> HTTPConnection:
+        host, port = self._base.hostname or "", self._base.port
+        connection: _Watched | _WatchedTls
+        if self._base.scheme == "https":
+            tls = make_tls_context()
+            connection = _WatchedTls(host, port, timeout=READ_SECONDS, ssl_context=tls)
+        else:
+            connection = _Watched(host, port, timeout=READ_SECONDS)
+        connection.deadline = deadline
+        return connection
+
+
+class _Watched(HTTPConnection):
+    deadline: Deadline
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        self.deadline.watch(sock)
+        return sock
+
+
+class _WatchedTls(HTTPSConnection):
+    deadline: Deadline
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        self.deadline.watch(sock)
+        return sock
+
+
+def _path_in(answer: bytes) -> str:
+    """The picture's path in an upload's answer; ValueError when there is none."""
+    if len(answer) > _LONGEST_ANSWER:
+        raise ValueError("the answer is too long")
+    try:
+        path = json.loads(answer)["url"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("the answer is no upload answer") from None
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise ValueError("the answer names no picture")
+    return path

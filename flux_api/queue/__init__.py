@@ -1,0 +1,1 @@
+"""Who is next: jobs and their order; no torch, no HTTP."""

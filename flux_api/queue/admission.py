@@ -1,0 +1,74 @@
+"""Which picture may start beside those that are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flux_api.core import ImageRequest
+from flux_api.queue.fair_queue import FairQueue
+from flux_api.queue.jobs import Job
+from flux_api.queue.tasks import Backend, ImageTask
+
+EXTRAS = 3
+"""How many pictures may run beside those that fill the forwards, one of a caller."""
+
+
+def find_next(
+    queue: FairQueue, running: Sequence[ImageTask], backend: Backend
+) -> tuple[Job, bool] | None:
+    """The job whose next picture may start, and whether as an extra. Only the first in
+    turn gets room in the forwards, so that what is small keeps nothing large out; and
+    nobody overtakes one that waits for running work to drain."""
+    if not queue:
+        return None
+    first = queue.head()
+    usual = [task.request for task in running if not task.extra]
+    requests = [task.request for task in running]
+    if not running or (
+        backend.joins(first.request, requests) and _has_room(first, usual, backend)
+    ):
+        return first, False
+    extras = _Extras(running, backend)
+    if extras.are_full:
+        return None
+    for job in queue.in_turn():
+        if not backend.joins(job.request, requests):
+            return None
+        if extras.may_have(job):
+            return job, True
+    return None
+
+
+def _has_room(job: Job, usual: Sequence[ImageRequest], backend: Backend) -> bool:
+    if not usual:
+        return True
+    return len(usual) < backend.slots and backend.fits(job.request, usual)
+
+
+class _Extras:
+    """What runs, as one sees it who would take turns with it."""
+
+    def __init__(self, running: Sequence[ImageTask], backend: Backend) -> None:
+        self._backend = backend
+        self._jobs = {task.job for task in running}
+        self._callers = {task.job.caller for task in running if task.extra}
+        usual = [task for task in running if not task.extra]
+        self._step = sum(backend.tokens(task.request) for task in usual)
+        left = min((task.steps_left for task in usual), default=0)
+        self._until_room = left * self._step
+
+    @property
+    def are_full(self) -> bool:
+        """Whether there is no place for one more."""
+        return len(self._callers) >= EXTRAS
+
+    def may_have(self, job: Job) -> bool:
+        """Whether the first picture of ``job`` may be one. By taking turns it delays
+        the others by its own work, and is itself spared what they have left: together
+        they wait less where that is more than twice its work. Its steps are no larger
+        than theirs, so that nobody is slowed down out of proportion."""
+        if job in self._jobs or job.caller in self._callers:
+            return False
+        step = self._backend.tokens(job.request)
+        work = step * job.request.num_inference_steps
+        return step <= self._step and 2 * work <= self._until_room

@@ -1,0 +1,336 @@
+"""The one pipeline manager of a process: a fair queue, its jobs, and readiness.
+
+It decides who runs next and when; how pictures are made is its backend's affair.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import logging
+import math
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from flux_api.core import ImageRequest, Queued, Started
+from flux_api.errors import (
+    DeadlineExceeded,
+    FluxError,
+    JobNotFound,
+    PipelineFailed,
+    QueueFull,
+    Unavailable,
+)
+from flux_api.queue.admission import EXTRAS, find_next
+from flux_api.queue.fair_queue import FairQueue
+from flux_api.queue.job_table import JobTable
+from flux_api.queue.jobs import Job
+from flux_api.queue.readiness import Readiness
+from flux_api.queue.tasks import (
+    Backend,
+    BackendBroken,
+    ImageTask,
+    WorkPace,
+    log_failure,
+)
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 10.0
+WATCH_SECONDS = 0.25
+_RELOAD_SECONDS = (5.0, 15.0, 60.0)
+
+
+class PipelineManager:
+    """The only one that touches pipelines. ``submit`` queues a request as n tasks, one
+    a picture; callers take turns, so nobody waits behind another's ten pictures.
+    ``make_backend`` runs in the loading thread, so that heavy imports delay nobody.
+    """
+
+    def __init__(
+        self,
+        make_backend: Callable[[], Backend],
+        *,
+        max_queue: int = 32,
+        max_per_caller: int = 0,
+        step_timeout: float = 120.0,
+        exit_process: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._make_backend = make_backend
+        self._backend: Backend
+        self._max_queue = max_queue
+        self._max_per_caller = max_per_caller
+        self._step_timeout = step_timeout
+        self._exit_process = exit_process
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Of the threads that make pictures, one at a time has to look for work.
+        self._startable = threading.Condition(lock)
+        self._positions_told = True
+        self._queue = FairQueue()
+        self._running: list[ImageTask] = []
+        self._jobs = JobTable()
+        self._pace = WorkPace()
+        self._started = False
+        self._readiness = Readiness()
+
+    # -- readiness ---------------------------------------------------------------
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why no request is taken at the moment, None when ready."""
+        return self._readiness.reason
+
+    def start(self) -> None:
+        """Begin loading in the background; later calls do nothing."""
+        if self._started:  # asked before every request: not to wait for the lock
+            return
+        with self._changed:
+            started, self._started = self._started, True
+        if not started:
+            threading.Thread(target=self._load, name="flux-load", daemon=True).start()
+
+    def drain(self) -> None:
+        """Take no new work; what is queued and running goes on. Safe in a signal's
+        handler."""
+        self._readiness.drain()
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Whether all work is done, after at most ``seconds``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs.living(), seconds)
+
+    def _load(self) -> None:
+        for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
+            try:
+                backend = self._make_backend()
+                backend.load(self._readiness.say)
+                break
+            except BackendBroken as broken:
+                self._give_up(broken)
+                return
+            except BaseException as error:  # whatever a loader raises: ready says so
+                reason = getattr(error, "message", type(error).__name__)
+                logger.exception("loading failed, next try in %g s", pause)
+                self._readiness.say(f"loading failed: {reason}")
+            # Outside the handler: its traceback holds what was loaded so far.
+            time.sleep(pause)
+        self._backend = backend
+        for number in range(backend.slots + EXTRAS):
+            threading.Thread(
+                target=self._run_tasks, name=f"flux-run-{number}", daemon=True
+            ).start()
+        threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
+        self._readiness.set_ready()
+
+    # -- jobs --------------------------------------------------------------------
+
+    def check_open(self, caller: str) -> None:
+        """Unavailable or QueueFull, with the reason, when no request of ``caller`` is
+        taken at the moment."""
+        with self._changed:
+            self._readiness.check()
+            self._check_room(caller)
+
+    def submit(
+        self,
+        request: ImageRequest,
+        *,
+        caller: str = "",
+        owner: str | None = None,
+        job_id: str | None = None,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Job:
+        """Queue ``request``; see :class:`~flux_api.queue.jobs.Job`. Unavailable,
+        QueueFull or JobConflict."""
+        job = Job(
+            request,
+            id=job_id or secrets.token_hex(16),
+            caller=caller,
+            owner=owner,
+            is_wanted=is_wanted,
+        )
+        with self._changed:
+            self._readiness.check()
+            self._check_room(caller)
+            self._jobs.add(job)
+            self._queue.add(job)
+            self._tell_position(job)
+            self._note_change()
+        return job
+
+    def _check_room(self, caller: str) -> None:
+        if len(self._waiting()) >= self._max_queue:
+            message = "Every place in the queue is taken."
+            raise QueueFull(message, retry_after=self._estimate())
+        alive = self._jobs.alive(caller)
+        if 0 < self._max_per_caller <= alive:
+            raise QueueFull(
+                f"You have {alive} requests here already; wait for one to end.",
+                retry_after=self._estimate(),
+                code="concurrency_limit_exceeded",
+            )
+
+    def _waiting(self) -> list[Job]:
+        """The jobs that have not ended and of which a picture waits and none runs."""
+        running = {task.job for task in self._running}
+        return [
+            pictures.job
+            for pictures in self._queue.pictures()
+            if pictures.job not in running and pictures.job.outcome is None
+        ]
+
+    def find(
+        self, job_id: str, *, owner: str | None = None, seconds: float = 0.0
+    ) -> Job:
+        """The job, where it is ``owner``'s (None: anybody's); else JobNotFound, once it
+        has not come within ``seconds``."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                try:
+                    return self._jobs.find(job_id, owner)
+                except JobNotFound:
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise
+                self._changed.wait(left)
+
+    def cancel(self, job: Job, error: FluxError | None = None) -> None:
+        """End ``job`` now (with ``error``, else as cancelled): what is queued never
+        runs, what runs stops at its next step."""
+        if error is None:
+            job.cancel()
+        else:
+            job.fail(error)
+        with self._changed:
+            self._queue.drop(job)
+            self._note_change()
+
+    @property
+    def queue_depth(self) -> int:
+        """How many requests wait for their first picture's start."""
+        with self._changed:
+            return sum(p.job.state == "queued" for p in self._queue.pictures())
+
+    @property
+    def running(self) -> int:
+        """How many pictures are being made."""
+        with self._changed:
+            return len(self._running)
+
+    def _note_change(self) -> None:
+        self._positions_told = False
+        self._startable.notify()
+        self._changed.notify_all()
+
+    def _tell_position(self, job: Job) -> None:
+        for position, waiting in enumerate(self._queue.jobs()):
+            if waiting is job:
+                job.post(Queued(position))
+                return
+
+    def _tell_positions(self) -> None:
+        """To those that wait, where theirs changed; a few times a second at most, as
+        each change moves many."""
+        if self._positions_told:
+            return
+        self._positions_told = True
+        for position, job in enumerate(self._queue.jobs()):
+            if job.last(Queued) != (event := Queued(position)):
+                job.post(event)
+
+    def _estimate(self) -> float:
+        """Seconds until a place in the queue is free, 1..60: the work that is left to
+        do, at the pace of that done, shared out among the jobs that wait."""
+        work = 0
+        for task in self._running:
+            work += task.steps_left * self._backend.tokens(task.request)
+        for waiting in self._queue.pictures():
+            request = waiting.job.request
+            steps = waiting.left * request.num_inference_steps
+            work += steps * self._backend.tokens(request)
+        seconds = self._pace.seconds_of(work, at_once=len(self._running))
+        return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
+
+    # -- running -----------------------------------------------------------------
+
+    def _run_tasks(self) -> None:
+        while True:
+            task = self._take()
+            began = time.monotonic()
+            try:
+                self._run(task)
+            finally:
+                with self._changed:
+                    self._running.remove(task)
+                    work = task.step * self._backend.tokens(task.request)
+                    self._pace.learn(work, time.monotonic() - began - task.loaded)
+                    if task.job.outcome is not None:
+                        self._queue.drop(task.job)
+                    self._note_change()
+                del task
+
+    def _take(self) -> ImageTask:
+        """The next picture that may start, in turn; what nobody waits for ends here."""
+        with self._changed:
+            while True:
+                found = find_next(self._queue, self._running, self._backend)
+                if found is None:
+                    self._startable.wait()
+                elif found[0].is_wanted:
+                    return self._start(*found)
+                else:
+                    self.cancel(found[0])
+
+    def _start(self, job: Job, extra: bool) -> ImageTask:
+        task = self._queue.take(job, ahead=extra)
+        task.extra = extra
+        # It has shown no life yet: a device that hangs is not forgiven for newcomers.
+        beats = [other.beat for other in self._running]
+        task.beat = min(time.monotonic(), max(beats, default=math.inf))
+        self._running.append(task)
+        job.post(Started())
+        self._note_change()
+        return task
+
+    def _run(self, task: ImageTask) -> None:
+        try:
+            task.job.finish_image(task.index, self._backend.run(task))
+        except FluxError as error:
+            task.job.fail(error)
+        except BackendBroken as broken:
+            self._give_up(broken)
+        except BaseException as error:  # a panic in a library must not end the thread
+            log_failure(error, task)
+            task.job.fail(PipelineFailed("The pipeline failed on this request."))
+
+    def _watch(self) -> None:
+        """Notice that nothing shows life for ``step_timeout`` seconds. One picture
+        drives the device at a time, so the liveliest speaks for all that wait."""
+        while True:
+            time.sleep(min(WATCH_SECONDS, self._step_timeout / 4))
+            with self._changed:
+                self._tell_positions()
+                # A set that has been loaded meanwhile lets others join.
+                self._startable.notify()
+                beats = [task.beat for task in self._running]
+            if beats and time.monotonic() - max(beats) > self._step_timeout:
+                why = TimeoutError("no step within FLUX_STEP_TIMEOUT")
+                self._give_up(why, DeadlineExceeded("The pipeline made no progress."))
+                return
+
+    def _give_up(self, why: Exception, answer: FluxError | None = None) -> None:
+        """Leave the process once every request is answered; gunicorn starts another."""
+        answer = answer or Unavailable("The device failed; try again.", retry_after=30)
+        with self._changed:
+            self._readiness.say("the pipeline hangs or the device failed; restarting")
+            for job in self._jobs.living():
+                job.fail(answer)
+        logger.critical("restarting this worker: %s", why)
+        time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
+        faulthandler.dump_traceback(all_threads=True)
+        self._exit_process(70)

@@ -1,0 +1,120 @@
+"""One picture of a job, and what makes it: between the manager and its backend."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from flux_api.core import ImageRequest, ImageResult, Progress
+from flux_api.queue.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+# The share of the newest picture in what is taken for the usual pace.
+_NEWEST = 0.2
+
+
+@dataclass(eq=False, slots=True)
+class ImageTask:
+    """One picture of a job; ``request`` is the job's, whole for as long as the picture
+    is made, ``beat`` its last sign of life in monotonic seconds, ``step`` of ``total``
+    the newest step that is done, ``loaded`` how many seconds went into loading weights
+    for it; ``extra`` says that it runs beside those that fill the forwards."""
+
+    job: Job
+    index: int
+    request: ImageRequest
+    beat: float = 0.0
+    step: int = 0
+    total: int | None = None
+    loaded: float = 0.0
+    extra: bool = False
+
+    @property
+    def steps_left(self) -> int:
+        """About how many steps are left to do."""
+        return (self.total or self.request.num_inference_steps) - self.step
+
+    def on_step(self, step: int, total: int) -> None:
+        """Note step ``step`` of ``total``; Cancelled when the job has ended or nobody
+        waits for it any more."""
+        self.check()
+        self.step, self.total = step, total
+        self.job.post(Progress(self.index, step, total))
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While weights are loaded, silence is no sign of a hang."""
+        began, self.beat = time.monotonic(), math.inf
+        try:
+            yield
+        finally:
+            self.beat = time.monotonic()
+            self.loaded += self.beat - began
+
+    def check(self) -> None:
+        """Show life; Cancelled when the job has ended or nobody waits any more."""
+        self.beat = time.monotonic()
+        self.job.check()
+
+
+class WorkPace:
+    """How long work takes nowadays; steps times tokens are its measure."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    def learn(self, work: int, seconds: float) -> None:
+        """``work`` was done in ``seconds``."""
+        if work > 0:
+            newest = seconds / work
+            usual = newest if self._seconds is None else self._seconds
+            self._seconds = usual + _NEWEST * (newest - usual)
+
+    def seconds_of(self, work: int, *, at_once: int) -> float:
+        """About how many seconds ``work`` takes while ``at_once`` pictures are made at
+        the same time; 0 as long as nothing was measured."""
+        return work * (self._seconds or 0.0) / max(1, at_once)
+
+
+class BackendBroken(Exception):
+    """The device is lost to this process; only a new process can go on."""
+
+
+class Backend(Protocol):
+    """What makes pictures; see :class:`flux_api.engine.backend.DiffusersBackend`."""
+
+    @property
+    def slots(self) -> int:
+        """How many pictures may share forwards at once; asked after ``load``."""
+
+    def load(self, say: Callable[[str], None]) -> None:
+        """Get ready, telling ``say`` what is going on; raises when it cannot."""
+
+    def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether a picture of ``request`` may be on its way together with those that
+        are ``running``, sharing forwards with them or taking turns."""
+
+    def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
+        """Whether there is room for it in their forwards."""
+
+    def tokens(self, request: ImageRequest) -> int:
+        """About how much a step of one picture costs, in tokens."""
+
+    def run(self, task: ImageTask) -> ImageResult:
+        """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
+
+
+def log_failure(error: BaseException, task: ImageTask) -> None:
+    """The traceback without the prompt, which some libraries put in their messages."""
+    text = "".join(traceback.format_exception(error))
+    for prompt in (task.request.prompt, task.request.negative_prompt):
+        if prompt:
+            text = text.replace(prompt, "<prompt>")
+    logger.error("job %s failed: %s", task.job.id, text)

@@ -1,0 +1,194 @@
+"""Streamed answers byte by byte: events, comments, errors, silence, leaving."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import time
+
+import pytest
+import requests
+from PIL import Image
+
+from flux_api.http import clients
+from flux_api.http.sse import frame_comment, frame_event
+from tests.support.wire import begin, generate, post, stats, wait_until
+
+PARTIAL_FIELDS = [
+    *("type", "b64_json", "created_at", "size", "quality", "background"),
+    *("output_format", "partial_image_index"),
+]
+OURS = ("seed", "queue_seconds", "run_seconds")
+COMPLETED_FIELDS = [*PARTIAL_FIELDS[:-1], "usage"]
+
+
+def events_of(text):
+    """(name, data) of every event, and the comments."""
+    events, comments = [], []
+    assert text.endswith("\n\n")
+    for block in text[:-2].split("\n\n"):
+        lines = block.split("\n")
+        if len(lines) == 1:
+            assert lines[0].startswith(": ")
+            comments.append(lines[0][2:])
+            continue
+        # Nothing but these two lines: no id, no retry.
+        (event, data) = lines
+        assert event.startswith("event: ")
+        assert data.startswith("data: ")
+        events.append((event[7:], json.loads(data[6:])))
+    return events, comments
+
+
+def size_of(data):
+    """The size and format of an event's picture."""
+    image = Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
+    return image.size, image.format
+
+
+@pytest.mark.parametrize("partial_images", [0, 1, 3])
+def test_generation_streams_previews_and_the_picture(api, partial_images):
+    answer = generate(
+        api,
+        **{"stream": True, "partial_images": partial_images, "seed": 5, "steps": 8},
+        **{"size": "256x128", "quality": "hd", "output_format": "webp"},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert answer.headers["X-Accel-Buffering"] == "no"
+    assert answer.headers["X-Request-Id"]
+    events, comments = events_of(answer.text)
+    names = [name for name, _ in events]
+    assert names == [
+        *["image_generation.partial_image"] * partial_images,
+        "image_generation.completed",
+    ]
+    for number, (name, data) in enumerate(events[:-1]):
+        assert list(data) == PARTIAL_FIELDS
+        assert data["type"] == name
+        assert data["partial_image_index"] == number
+        assert data["size"] == "256x128"
+        assert len(data["b64_json"]) < 100_000
+        assert size_of(data)[1] == "WEBP"
+    data = events[-1][1]
+    assert [field for field in data if field not in OURS] == COMPLETED_FIELDS
+    assert data["run_seconds"] > 0 <= data["queue_seconds"]
+    assert data["quality"] == "high"
+    assert data["background"] == "opaque"
+    assert isinstance(data["created_at"], int)
+    assert size_of(data) == ((256, 128), "WEBP")
+    assert set(data["usage"]) == {
+        *("input_tokens", "output_tokens", "total_tokens", "input_tokens_details"),
+    }
+    assert [c for c in comments if c.startswith("step ")] == [
+        f"step {step}/8" for step in range(1, 9)
+    ]
+
+
+def test_streamed_and_plain_pictures_are_the_same(api):
+    values = {"seed": 5, "steps": 3, "size": "128x128"}
+    plain = generate(api, **values).json()["data"][0]["b64_json"]
+    events, _ = events_of(generate(api, **values, stream=True).text)
+    assert events[-1][1]["b64_json"] == plain
+
+
+def test_edits_stream_from_forms_and_json(fake, png):
+    files = {"image": ("a.png", png)}
+    form = {"prompt": "x", "stream": "true", "partial_images": "1", "size": "64x64"}
+    url = "data:image/png;base64," + base64.b64encode(png).decode()
+    for body in (
+        {"data": form, "files": files},
+        {"json": form | {"images": [{"image_url": url}], "stream": True}},
+    ):
+        events, _ = events_of(post(fake, "/v1/images/edits", **body).text)
+        names = [name for name, _ in events]
+        assert names == ["image_edit.partial_image", "image_edit.completed"]
+        assert [data["type"] for _, data in events] == names
+
+
+def test_safety_identifier_is_echoed(fake):
+    answer = generate(fake, stream=True, safety_identifier="abc")
+    assert events_of(answer.text)[0][-1][1]["safety_identifier"] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("memory", "insufficient_storage"), ("unexpected", "generation_failed")],
+)
+def test_late_errors_are_one_nested_event(fake, word, code):
+    answer = generate(fake, prompt=f"a duck fail={word} at=2", stream=True)
+    assert answer.status_code == 200
+    events, comments = events_of(answer.text)
+    assert "step 2/12" in comments
+    [(name, data)] = events
+    assert name == "error"
+    assert set(data) == {"error"}
+    assert set(data["error"]) == {"message", "type", "param", "code"}
+    assert data["error"]["code"] == code
+    assert "secret" not in answer.text
+
+
+def test_early_errors_have_their_status(fake):
+    for values, status in (({"n": 2}, 400), ({"size": "1x1"}, 400)):
+        answer = generate(fake, stream=True, **values)
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_first_bytes_come_before_the_first_step(fake):
+    with requests.post(
+        f"{fake.url}/v1/images/generations",
+        json={"prompt": "a duck hold", "stream": True},
+        stream=True,
+        timeout=5,
+    ) as answer:
+        first = next(answer.iter_content(64))
+        assert re.fullmatch(rb": job [0-9a-f]+\n\n.*", first, re.DOTALL)
+        assert stats(fake)["steps"] == 0
+
+
+@pytest.mark.parametrize("held", ["running", "queued"])
+def test_a_client_that_leaves_stops_its_stream(fake, held):
+    """Also while nothing is written: the socket is looked at every second."""
+    first = begin(fake, {"prompt": "a duck hold", "stream": held == "running"})
+    wait_until(lambda: stats(fake)["running"] == 1)
+    if held == "queued":
+        second = begin(fake, {"prompt": "a duck hold", "stream": True})
+        wait_until(lambda: stats(fake)["queued"] == 1)
+        second.close()
+        wait_until(lambda: stats(fake)["queued"] == 0, seconds=4)
+    first.close()
+    wait_until(lambda: stats(fake)["running"] == 0, seconds=4)
+    assert stats(fake)["finished"] == 0
+
+
+def test_a_stream_is_never_silent_for_long(fake):
+    assert clients.KEEP_ALIVE_SECONDS + clients.POLL_SECONDS < 110
+    connection = begin(fake, {"prompt": "a duck hold", "stream": True})
+    answer = connection.getresponse()
+    began = time.monotonic()
+    text = b""
+    while b": waiting\n\n" not in text:
+        text += answer.read1(1000)
+        assert time.monotonic() - began < 20
+    connection.close()
+
+
+def test_cancelled_by_hand_the_stream_says_so(fake):
+    connection = begin(fake, {"prompt": "x hold", "stream": True, "job_id": "stream-1"})
+    answer = connection.getresponse()
+    assert answer.headers["X-Job-Id"] == "stream-1"
+    requests.delete(f"{fake.url}/jobs/stream-1", timeout=5)
+    events, _ = events_of(answer.read().decode())
+    assert events[0][1]["error"]["code"] == "cancelled"
+    connection.close()
+
+
+def test_frames_stay_on_their_lines():
+    assert frame_comment("a\n\nevent: x") == b": a event: x\n\n"
+    assert frame_event("a", {"b": "c\n\u2028é"}) == (
+        b'event: a\ndata: {"b":"c\\n\\u2028\\u00e9"}\n\n'
+    )

@@ -1,0 +1,160 @@
+"""The operator's commands, and a server whose models are on a Hub."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import requests
+import torch
+
+from flux_api.commands.doctor import examine
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.hub import draw_bar
+from tests.support.fake_hub import Hub, run_hub
+from tests.support.servers import QUIET, ROOT, run_api, wait_for
+from tests.support.tiny_checkpoints import build
+
+SETS = """
+[served]
+like = "schnell"
+base_model = "maker/served"
+
+[locked]
+like = "schnell"
+base_model = "maker/locked"
+
+[lost]
+like = "schnell"
+base_model = "maker/lost"
+"""
+
+
+def run(*arguments, **settings):
+    """``python -m flux_api`` to its end."""
+    env = os.environ | QUIET | {name: str(value) for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "flux_api", *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub with one open repository and one that is gated."""
+    folder = build("schnell", tmp_path_factory.mktemp("hub") / "schnell")
+    (folder / "transformer" / "pickle.bin").write_bytes(b"never fetched")
+    (folder / "single-file.safetensors").write_bytes(b"nor this")
+    # Longer than what the client writes at once, so that half of it counts.
+    (folder / "vae" / "long.safetensors").write_bytes(bytes(24 << 20))
+    return Hub({"maker/served": folder, "maker/locked": folder}, ["maker/locked"])
+
+
+@pytest.fixture(scope="module")
+def settings(hub, tmp_path_factory):
+    """The environment of a machine whose Hub is ours."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "models.toml").write_text(SETS)
+    with run_hub(hub) as url:
+        yield {
+            "HF_ENDPOINT": url,
+            "HF_HOME": folder,
+            "HF_HUB_OFFLINE": 0,
+            "HF_HUB_DISABLE_XET": 1,
+            "MODEL_INFO": folder / "models.toml",
+        }
+
+
+def test_fetch_downloads_continues_and_is_done_the_second_time(hub, settings):
+    hub.cut = "vae/long"
+    done = run("fetch", "served", **settings)
+    assert done.returncode == 0, done.stderr
+    assert "served: complete" in done.stdout
+    assert "licence: Apache-2.0" in done.stdout
+    # The broken file went on where it had stopped.
+    asked = [asked for path, asked in hub.ranges if path == "vae/long.safetensors"]
+    assert asked and asked[-1] != "bytes=0-"
+    assert not any(
+        name.endswith((".bin", "single-file.safetensors")) for name in hub.served
+    )
+    hub.served.clear()
+    assert run("fetch", "served", **settings).returncode == 0
+    assert run("fetch", "served", **settings | {"HF_HUB_OFFLINE": 1}).returncode == 0
+    assert not hub.served
+
+
+def test_a_gated_model_gives_the_page_to_visit(settings):
+    refused = run("fetch", "locked", **settings)
+    assert refused.returncode == 1
+    assert "https://huggingface.co/maker/locked" in refused.stderr
+    assert "HF_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_unknown_sets_and_repositories_are_named(settings):
+    unknown = run("fetch", "nobody", **settings)
+    assert unknown.returncode == 2 and "klein-4b" in unknown.stderr
+    lost = run("fetch", "lost", **settings)
+    assert lost.returncode == 1 and "maker/lost" in lost.stderr
+    assert "Traceback" not in lost.stderr
+
+
+def test_a_server_names_the_page_and_goes_on_once_it_may(hub, settings, tmp_path):
+    with run_api(FLUX_MODEL="locked", **settings | {"HF_HOME": tmp_path}) as server:
+        wait_for(lambda: "failed" in reason(server), 60, server)
+        assert "https://huggingface.co/maker/locked" in reason(server)
+        url = f"{server.url}/v1/images/generations"
+        values = {"prompt": "a duck", "size": "64x64"}
+        assert requests.post(url, json=values, timeout=60).status_code == 503
+        hub.gated.clear()  # the licence was accepted
+        server.wait_ready()
+        assert requests.post(url, json=values, timeout=60).status_code == 200
+
+
+def reason(server):
+    """Why the server is not ready."""
+    return requests.get(f"{server.url}/readyz", timeout=5).json().get("reason", "")
+
+
+def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    report = run("doctor")
+    assert report.returncode == 0, report.stderr
+    text = report.stdout
+    assert "GPU      none" in text
+    assert "Recommended here: FLUX_MODEL=tiny" in text
+    assert "FLUX_MODEL=klein-4b: 6 GB" in text.split("An NVIDIA GPU would bring")[1]
+    for name, info in MODEL_INFO.items():
+        assert f"\n  {name}: " in text
+        assert info.licence in text
+    for part in ("driver", "memory", "cache", "disk", "token"):
+        assert part in text
+
+
+def test_doctor_says_what_fits_a_gpu(monkeypatch):
+    from flux_api.commands import doctor
+    from flux_api.loading.footprint import GIB
+    from flux_api.loading.memory import Machine
+
+    machine = Machine(16 * GIB, 24 * GIB, "A Card")
+    monkeypatch.setattr(doctor, "choose_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(doctor, "look_at_machine", lambda _: machine)
+    monkeypatch.setattr(doctor, "_machine_lines", lambda *_: ["  GPU  A Card"])
+    text = examine(MODEL_INFO)
+    sets = text.split("Model sets")[1]
+    klein = sets.split("klein-4b: ")[1].split("\n")[1]
+    assert "fits with quantization none, offload model" in klein
+    assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
+    assert "Recommended here: FLUX_MODEL=klein-4b" in text
+
+
+def test_a_bar_shows_the_share():
+    assert draw_bar(2**29, 2**30) == "[##########----------] 50% of 1.00 GiB"

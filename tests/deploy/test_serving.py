@@ -1,0 +1,158 @@
+"""The running server as an operator meets it: health, loading, stopping."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.support.servers import ROOT, free_port, run, run_api, wait_for
+
+
+def test_port_answers_while_the_model_loads_and_post_is_refused():
+    with run_api() as server:
+        ready = requests.get(f"{server.url}/readyz", timeout=5)
+        assert ready.status_code == 503
+        assert ready.json()["reason"]
+        refused = requests.post(
+            f"{server.url}/process", data={"prompt": "a cat"}, timeout=5
+        )
+        assert refused.status_code == 503
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        in_openai = requests.post(
+            f"{server.url}/v1/images/generations", json={"prompt": "a cat"}, timeout=5
+        )
+        assert in_openai.status_code == 503
+        assert in_openai.json()["error"]["type"] == "service_unavailable_error"
+        # No request was needed for it to begin.
+        server.wait_ready()
+        # TERM lets a running picture finish.
+        answers = []
+        thread = threading.Thread(
+            target=lambda: answers.append(
+                requests.post(
+                    f"{server.url}/process/raw",
+                    data={"prompt": "a cat", "num_inference_steps": 60},
+                    headers={"X-Job-Id": "a-long-run"},
+                    timeout=60,
+                )
+            )
+        )
+        thread.start()
+        time.sleep(1)
+        assert server.stop() == 0
+        thread.join()
+        assert answers[0].status_code == 200
+        assert Image.open(io.BytesIO(answers[0].content)).size == (512, 512)
+
+
+def test_failed_load_leaves_the_process_alive_and_says_why(tmp_path):
+    broken = tmp_path / "checkout"
+    shutil.copytree(
+        ROOT,
+        broken,
+        ignore=shutil.ignore_patterns(".*", "var", "training", "docs", "*.safetensors"),
+    )
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+    with run(
+        [*command, "-b", f"127.0.0.1:{port}", "wsgi:app"],
+        url=f"http://127.0.0.1:{port}",
+        settings={"PYTHONPATH": str(broken)},
+        cwd=broken,
+    ) as server:
+        wait_for(
+            lambda: "failed" in requests.get(f"{server.url}/readyz").json()["reason"],
+            60,
+            server,
+        )
+        reason = requests.get(f"{server.url}/readyz").json()["reason"]
+        assert "weights" in reason
+        assert str(broken) not in reason
+        assert requests.get(f"{server.url}/healthz").status_code == 200
+        post = requests.post(f"{server.url}/process", data={"prompt": "x"})
+        assert post.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLUX_MODEL", "no-such-set"),
+        ("FLUX_MAX_UPLOAD_MB", "many"),
+        ("FILE_SERVER", "not a url"),
+        ("FLUX_TRUSTED_PROXIES", "-1"),
+    ],
+)
+def test_wrong_setting_stops_the_start_with_its_name_and_value(name, value):
+    done = subprocess.run(
+        [sys.executable, "-c", "import wsgi"],
+        cwd=ROOT,
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"{name}={value!r}" in done.stderr
+
+
+def test_make_serve_runs_both_and_ctrl_c_stops_both(tmp_path):
+    api, files = free_port(), free_port()
+    options = f"--bind 127.0.0.1:{api} --files-bind 127.0.0.1:{files}"
+    settings = {"SERVE_OPTIONS": options, "STORAGE_URL": f"file://{tmp_path}"}
+    with run(["make", "serve"], url=f"http://127.0.0.1:{api}", settings=settings) as it:
+        wait_for(lambda: "Try it:" in it.output, 120, it)
+        line = next(x for x in it.output.splitlines() if x.strip().startswith("curl"))
+        subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True, timeout=60)
+        with Image.open(tmp_path / "heart.png") as heart:
+            assert heart.size == (512, 512)
+        answer = requests.post(
+            f"{it.url}/process", data={"prompt": "a cat"}, timeout=60
+        ).json()
+        assert answer["result_image_url"].startswith(f"http://127.0.0.1:{files}/i/")
+        os.killpg(it.process.pid, signal.SIGINT)
+        it.process.wait(60)
+        for port in (api, files):
+            with pytest.raises(requests.ConnectionError):
+                requests.get(f"http://127.0.0.1:{port}/healthz", timeout=2)
+        assert "Traceback" not in it.output
+
+
+def test_busy_port_is_one_clear_line(api):
+    taken = api.url.removeprefix("http://")
+    done = subprocess.run(
+        [sys.executable, "serve.py", "--bind", taken],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert taken in done.stderr
+
+
+def test_failing_file_server_costs_no_picture():
+    with run_api(FILE_SERVER=f"http://127.0.0.1:{free_port()}") as server:
+        server.wait_ready()
+        answer = requests.post(
+            f"{server.url}/process", data={"prompt": "a cat"}, timeout=60
+        )
+        assert answer.headers["X-Flux-Delivery"] == "fallback"
+        data = base64.b64decode(answer.json()["result_image_base64"])
+        assert Image.open(io.BytesIO(data)).format == "PNG"
+        v1 = requests.post(
+            f"{server.url}/v1/images/generations", json={"prompt": "a cat"}, timeout=60
+        )
+        assert v1.headers["X-Flux-Delivery"] == "fallback"
+        assert v1.json()["data"][0]["url"].startswith("data:image/png;base64,")

@@ -1,0 +1,236 @@
+"""Idempotency-Key: a request that is sent twice is done once (W14)."""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+import pytest
+import requests
+
+from flux_api.errors import KeyInUse, KeyReused
+from flux_api.http.kept_answers import KEPT_ANSWERS, KEPT_SECONDS, Answer, Answers
+from tests.support.pictures import make_png
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import stats
+
+PATHS = ["/process", "/process/raw", "/v1/images/generations"]
+KEYS = {"alice": "alices-key-0001", "bob": "bobs-key-0001"}
+
+
+def post(server, key, path="/process", *, prompt="a cat", caller=None, **options):
+    """A small picture under an idempotency key."""
+    headers = {} if key is None else {"Idempotency-Key": key}
+    if caller:
+        headers["Authorization"] = f"Bearer {KEYS[caller]}"
+    return requests.post(
+        server.url + path,
+        data={"prompt": prompt, "num_inference_steps": 2},
+        headers=headers,
+        timeout=30,
+        **options,
+    )
+
+
+def message_of(answer, path):
+    """The error's text, in the dialect of ``path``."""
+    error = answer.json()["error"]
+    return error["message"] if path.startswith("/v1") else error
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"W14-{path}")
+def test_the_same_request_gets_the_same_answer_and_runs_once(fake, path):
+    first = post(fake, f"same-{path}", path)
+    again = post(fake, f"same-{path}", path)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.content == first.content
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    for name in ("Content-Type", "X-Job-Id", "X-Flux-Seed"):
+        assert again.headers[name] == first.headers[name]
+    assert again.headers["X-Request-Id"] != first.headers["X-Request-Id"]
+    assert stats(fake)["begun"] == 1
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"W14-{path}")
+def test_another_request_with_the_key_is_422(fake, path):
+    assert post(fake, f"other-{path}", path).status_code == 200
+    answer = post(fake, f"other-{path}", path, prompt="a dog")
+    assert answer.status_code == 422
+    assert "Idempotency-Key" in message_of(answer, path)
+    assert stats(fake)["begun"] == 1
+    assert post(fake, f"third-{path}", path, prompt="a dog").status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"W14-{path}")
+def test_while_the_first_runs_the_second_is_409(fake, path):
+    key = f"running-{path}"
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, fake, key, path, prompt="hold")
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        answer = post(fake, key, path, prompt="hold")
+        assert answer.status_code == 409
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert "still runs" in message_of(answer, path)
+        requests.post(f"{fake.url}/fake/release", timeout=10)
+        done = first.result()
+    assert done.status_code == 200
+    assert post(fake, key, path, prompt="hold").content == done.content
+
+
+def test_uploads_count_whatever_the_boundary_is(fake):
+    def send(picture):
+        return requests.post(
+            f"{fake.url}/process",
+            files={"input_file": ("a.png", picture)},
+            headers={"Idempotency-Key": "with-a-picture"},
+            timeout=30,
+        )
+
+    first = send(make_png())
+    again = send(make_png())  # requests draws a boundary for each
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.content == first.content
+    assert send(make_png(color="blue")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status"),
+    [("fail=unexpected times=1", 500), ("fail=busy times=1", 503)],
+)
+def test_failures_are_not_kept(fake, prompt, status):
+    assert post(fake, f"fails-{status}", prompt=prompt).status_code == status
+    again = post(fake, f"fails-{status}", prompt=prompt)
+    assert again.status_code == 200
+    assert "Idempotent-Replayed" not in again.headers
+
+
+def test_refusals_are_not_kept_and_free_the_key(fake):
+    assert post(fake, "refused", prompt=" ").status_code == 400
+    assert post(fake, "refused", prompt="a cat").status_code == 200
+
+
+def test_a_client_that_left_leaves_no_answer(fake):
+    with pytest.raises(requests.Timeout):
+        requests.post(
+            f"{fake.url}/process",
+            data={"prompt": "hold"},
+            headers={"Idempotency-Key": "gave-up"},
+            timeout=0.5,
+        )
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
+    wait_for(lambda: post(fake, "gave-up", prompt="a new one").status_code == 200, 10)
+
+
+def test_streams_are_never_replayed(fake):
+    def stream():
+        return requests.post(
+            f"{fake.url}/v1/images/generations",
+            json={"prompt": "a cat", "stream": True, "steps": 2},
+            headers={"Idempotency-Key": "a-stream"},
+            timeout=30,
+        )
+
+    for _ in range(2):
+        answer = stream()
+        assert answer.status_code == 200
+        assert "Idempotent-Replayed" not in answer.headers
+    assert stats(fake)["begun"] == 2
+
+
+@pytest.mark.parametrize("key", ["", "a" * 256, "with blank", "t\tb", "k\xe9y"])
+@pytest.mark.parametrize("path", PATHS[1:])
+def test_odd_keys_are_400(fake, key, path):
+    answer = post(fake, key.encode("latin-1"), path)
+    assert answer.status_code == 400
+    assert "Idempotency-Key" in message_of(answer, path)
+    assert stats(fake)["begun"] == 0
+    longest = path.ljust(255, "a")
+    assert post(fake, longest, path).status_code == 200
+
+
+def test_keys_belong_to_their_callers_and_the_setting_turns_them_off():
+    keys = ",".join(f"{name}:{key}" for name, key in KEYS.items())
+    with run_api(app="tests.support.fake_app:app", FLUX_API_KEYS=keys) as server:
+        server.wait_ready()
+        assert post(server, "mine", caller="alice").status_code == 200
+        assert post(server, "mine", caller="bob", prompt="b").status_code == 200
+        again = post(server, "mine", caller="alice")
+        assert again.headers["Idempotent-Replayed"] == "true"
+    with run_api(app="tests.support.fake_app:app", FLUX_IDEMPOTENCY_MB=0) as server:
+        server.wait_ready()
+        for _ in range(2):
+            answer = post(server, "nobody-looks")
+            assert "Idempotent-Replayed" not in answer.headers
+        assert stats(server)["begun"] == 2
+
+
+class Clock:
+    """A clock set by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def answer_of(size):
+    """An answer that takes about ``size`` bytes to keep."""
+    return Answer(200, (), bytes(size - 1000))
+
+
+def kept(answers, key, answer):
+    """Whether ``answer`` comes back for the key."""
+    found = answers.begin("me", key, b"x")
+    if found is None:
+        answers.forget("me", key)
+    return found is answer
+
+
+def test_answers_are_gone_after_a_day():
+    clock = Clock()
+    answers = Answers(10**6, clock=clock)
+    one = answer_of(2000)
+    assert answers.begin("me", "k", b"x") is None
+    answers.keep("me", "k", one)
+    clock.now = KEPT_SECONDS - 1
+    assert kept(answers, "k", one)
+    clock.now = KEPT_SECONDS
+    assert not kept(answers, "k", one)
+
+
+def test_memory_is_bounded_by_bytes_and_by_count():
+    answers = Answers(10_000)
+    made = [answer_of(4000) for _ in range(3)]
+    for number, answer in enumerate(made):
+        assert answers.begin("me", str(number), b"x") is None
+        answers.keep("me", str(number), answer)
+    assert [kept(answers, str(n), made[n]) for n in range(3)] == [False, True, True]
+    assert answers.begin("me", "too-large", b"x") is None
+    answers.keep("me", "too-large", answer_of(10_001))
+    assert answers.begin("me", "too-large", b"x") is None
+    assert kept(answers, "2", made[2])
+
+    many = Answers(10**9)
+    small = answer_of(1001)
+    for number in range(KEPT_ANSWERS + 10):
+        assert many.begin("me", str(number), b"x") is None
+        many.keep("me", str(number), small)
+    assert not kept(many, "9", small)
+    assert kept(many, "10", small)
+
+
+def test_what_runs_is_never_dropped():
+    clock = Clock()
+    answers = Answers(2000, clock=clock)
+    assert answers.begin("me", "runs", b"x") is None
+    clock.now = 10 * KEPT_SECONDS
+    for number in range(5):
+        assert answers.begin("me", str(number), b"x") is None
+        answers.keep("me", str(number), answer_of(1500))
+    with pytest.raises(KeyInUse):
+        answers.begin("me", "runs", b"x")
+    with pytest.raises(KeyReused):
+        answers.begin("me", "runs", b"y")
+    answers.forget("me", "runs")
+    assert answers.begin("me", "runs", b"y") is None

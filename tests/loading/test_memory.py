@@ -1,0 +1,359 @@
+"""What fits where: bytes from configurations, plans, quantized layers, offloading."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from benchmarks import random_weights
+from benchmarks.random_weights import write_checkpoint
+from flux_api import check_machine
+from flux_api.core import Lora
+from flux_api.engine.pipeline_call import PipelineCall
+from flux_api.http.parameters import complete_request
+from flux_api.loading import memory
+from flux_api.loading.footprint import GIB, footprint_of
+from flux_api.loading.memory import Machine, choose_placement, plan_memory
+from flux_api.loading.model_sets import ModelSets
+from flux_api.loading.placement import Placement
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.lora_files import LoraFolder
+from flux_api.models.toml_file import load_models
+from flux_api.settings import BadSetting, Settings
+from tests.loading.test_loras import draw, weights
+from tests.support.servers import run_api
+from tests.support.tiny_sets import BASES, write_lora, write_sets
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """With two threads on busy cores the same call takes many times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Checkpoints of all sets."""
+    return tmp_path_factory.mktemp("sets")
+
+
+@pytest.fixture(scope="module")
+def models(folder):
+    """The sets over them."""
+    return load_models(write_sets(folder), MODEL_INFO)
+
+
+# -- bytes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_bytes_from_configurations_are_those_of_the_files(models, name):
+    info = models[name]
+    footprint = footprint_of(info)
+    sources = {key.split(": ")[0] for key in footprint.parts}
+    counted = {}
+    for key, part in footprint.parts.items():
+        counted[key] = part.bytes_in("none", 4)
+    assert info.base_model in sources
+    for key, size in counted.items():
+        source, name = key.split(": ")
+        assert size == stored_bytes(f"{source}/{name}"), key
+
+
+def stored_bytes(folder):
+    """The bytes of the parameters in a component's safetensors file, float32. What
+    normalises a VAE's latents are statistics, not parameters."""
+    total = 0
+    for path in Path(folder).glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            for key in list(file.keys()):
+                if "running_" not in key and "num_batches" not in key:
+                    assert file.get_slice(key).get_dtype() == "F32"
+                    total += 4 * int(np.prod(file.get_slice(key).get_shape()))
+    return total
+
+
+def test_shared_components_are_counted_once(models):
+    parts = footprint_of(models["flux1"]).parts
+    assert sum(key.endswith(": text_encoder_2") for key in parts) == 1
+    assert sum(key.endswith(": transformer") for key in parts) == 3
+
+
+def test_every_shipped_set_is_known_without_a_download():
+    expected = {
+        "klein-4b": 15,
+        "klein-9b": 32,
+        "flux2-dev": 104,
+        "flux1": 77,
+        "schnell": 31,
+        "flux3-klein": 36,
+    }
+    for name, gib in expected.items():
+        total = footprint_of(MODEL_INFO[name]).total("none") / GIB
+        assert total == pytest.approx(gib, rel=0.04), name
+
+
+def test_a_checkpoint_that_is_neither_here_nor_known_has_no_footprint(tmp_path):
+    (tmp_path / "m.toml").write_text("tiny.base_model = 'somebody/unknown'")
+    assert footprint_of(load_models(tmp_path / "m.toml", MODEL_INFO)["tiny"]) is None
+
+
+def test_quantized_bytes_are_those_that_bitsandbytes_needs(models):
+    part = footprint_of(models["klein-4b"]).parts
+    part = next(p for key, p in part.items() if key.endswith(": transformer"))
+    for quantization in ("nf4", "int8"):
+        pipeline = load(models, "klein-4b", quantization).pipeline
+        held = sum(held_bytes(m) for m in pipeline.transformer.modules())
+        predicted = part.bytes_in(quantization, 2)
+        assert held == pytest.approx(predicted, rel=0.03), quantization
+
+
+def held_bytes(module):
+    """Bytes of a module's own parameters and of what quantization keeps beside."""
+    total = 0
+    for parameter in module.parameters(recurse=False):
+        total += parameter.numel() * parameter.element_size()
+        state = getattr(parameter, "quant_state", None)
+        scales = state.absmax if state is not None else getattr(parameter, "SCB", None)
+        if scales is not None:
+            total += scales.numel() * scales.element_size()
+    return total
+
+
+# -- plans ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "ram", "quantization", "offload"),
+    [
+        ("klein-4b", 24, 32, "none", "none"),
+        ("klein-4b", 16, 32, "none", "model"),
+        ("klein-4b", 8, 32, "nf4", "none"),
+        ("klein-4b", 5, 32, "nf4", "group"),
+        ("klein-9b", 24, 64, "none", "model"),
+        ("klein-9b", 24, 24, "int8", "none"),
+        ("flux1", 16, 32, "nf4", "model"),
+        ("flux1", 80, 120, "none", "none"),
+        ("flux2-dev", 24, 64, "nf4", "model"),
+        ("tiny", 4, 8, "none", "none"),
+    ],
+)
+def test_memory_decides_the_plan(name, gpu, ram, quantization, offload):
+    plan = plan_memory(footprint_of(MODEL_INFO[name]), Machine(gpu * GIB, ram * GIB))
+    assert (plan.quantization, plan.offload, plan.fits) == (quantization, offload, True)
+    assert plan.peak < gpu * GIB
+
+
+def test_what_was_chosen_stays_and_the_rest_is_planned():
+    footprint = footprint_of(MODEL_INFO["klein-4b"])
+    machine = Machine(80 * GIB, 120 * GIB)
+    assert plan_memory(footprint, machine, quantization="int8").offload == "none"
+    assert plan_memory(footprint, machine, offload="group").quantization == "none"
+    fixed = plan_memory(footprint, machine, quantization="nf4", offload="sequential")
+    assert (fixed.quantization, fixed.offload) == ("nf4", "sequential")
+
+
+def test_where_nothing_fits_the_least_is_taken_and_said():
+    plan = plan_memory(footprint_of(MODEL_INFO["flux2-dev"]), Machine(2 * GIB, GIB))
+    assert (plan.quantization, plan.offload) == ("nf4", "group")
+    assert not plan.fits
+
+
+def test_without_a_gpu_nothing_is_planned():
+    said = []
+    info = MODEL_INFO["klein-4b"]
+    placement = choose_placement("klein-4b", info, Settings(), CPU, said.append)
+    assert placement == Placement(CPU) and not said
+
+
+def test_a_gpu_is_looked_at_and_the_choice_is_said(monkeypatch):
+    machine = Machine(16 * GIB, 32 * GIB, "A Card")
+    monkeypatch.setattr(memory, "look_at_machine", lambda _: machine)
+    info, device, said = MODEL_INFO["flux1"], torch.device("cuda"), []
+    chosen = choose_placement("flux1", info, Settings(), device, said.append)
+    assert (chosen.quantization, chosen.offload) == ("nf4", "model")
+    assert len(said) == 1
+    assert "16.0 GiB free on A Card" in said[0] and "76.7 GiB of weights" in said[0]
+    manual = Settings(memory="manual", offload="group")
+    chosen = choose_placement("flux1", info, manual, device, said.append)
+    assert (chosen.quantization, chosen.offload) == ("none", "group")
+    assert len(said) == 1
+
+
+# -- quantization and offloading, for real ---------------------------------------------
+
+
+def load(models, name, quantization="none", offload="none", loras=None, asked=()):
+    """A set's ready pipeline on the CPU."""
+    sets = ModelSets(
+        models,
+        lambda *_: Placement(CPU, quantization, offload),
+        loras=LoraFolder(loras),
+    )
+    return sets.use(name, print).ready("generate", asked, print)
+
+
+def picture(models, name, ready, task="generate"):
+    """One small picture as a tensor."""
+    info = models[name]
+    size = {"width": 64, "height": 64}
+    request = complete_request(
+        name, info, task, prompt="a heart", seed=1, num_inference_steps=2, **size
+    )
+    call = PipelineCall(request, info, info.tasks[task], 1)
+    return call.run(ready.pipeline, ready.prior, lambda p, i, t, kwargs: kwargs)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("name", ["klein-4b", "schnell", "flux3-klein-direct"])
+def test_quantized_layers_draw_nearly_the_same(models, name, quantization):
+    ready = load(models, name, quantization)
+    kinds = {type(m).__name__ for m in ready.pipeline.transformer.modules()}
+    assert {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[quantization] in kinds
+    texts = getattr(ready.pipeline, "text_encoder_2", ready.pipeline.text_encoder)
+    assert kinds & {type(m).__name__ for m in texts.modules()}
+    whole = picture(models, name, load(models, name))
+    packed = picture(models, name, ready).float()
+    assert 0 < (whole - packed).abs().mean() < 0.15
+
+
+def test_quantized_server_draws_and_takes_loras(folder, models, tmp_path):
+    write_lora(tmp_path / "pencil.safetensors", family="klein", seed=9)
+    settings = {"MODEL_INFO": folder / "models.toml", "FLUX_MODEL": "klein-4b"}
+    settings |= {"FLUX_QUANTIZATION": "nf4", "FLUX_LORA_DIR": tmp_path}
+    with run_api(**settings) as server:
+        server.wait_ready()
+        before, _ = draw(server, "klein-4b")
+        with_lora, applied = draw(server, "klein-4b", "pencil:2")
+        assert weights(applied) == {"pencil": 2.0}
+        assert (with_lora != before).any()
+        assert (draw(server, "klein-4b")[0] == before).all()
+
+
+@pytest.mark.parametrize("offload", ["model", "group"])
+@pytest.mark.parametrize("name", ["klein-4b", "flux1", "flux3-klein"])
+def test_offloaded_parts_draw_the_same(models, name, offload):
+    # From the CPU to the CPU: the hooks are real, the moves are not. (Sequential
+    # offloading needs a second device: accelerate itself fails without.)
+    sets = ModelSets(models, lambda *_: Placement(CPU, "none", offload))
+    loaded = sets.use(name, print)
+    assert loaded.exclusive
+    plain = ModelSets(models, lambda *_: Placement(CPU)).use(name, print)
+    expected = picture(models, name, plain.ready("generate", (), print))
+    for _ in range(2):
+        ready = loaded.ready("generate", (), print)
+        moved = picture(models, name, ready)
+        ready.release()
+        # Weights that were moved lie elsewhere, and some CPUs round by alignment.
+        assert torch.allclose(moved, expected, rtol=0, atol=1e-5)
+        # Another pipeline over the same parts takes the moving over, and gives it back.
+        loaded.ready(list(models[name].tasks)[-1], (), print)
+
+
+def test_dtype_is_chosen_by_component(models, folder, tmp_path):
+    file = tmp_path / "m.toml"
+    text = (folder / "models.toml").read_text()
+    text += '\n[half]\nlike = "klein-4b"\ndtype = {text_encoder = "bfloat16"}\n'
+    file.write_text(text)
+    pipeline = load(load_models(file, MODEL_INFO), "half").pipeline
+    assert pipeline.text_encoder.dtype == torch.bfloat16
+    assert pipeline.transformer.dtype == pipeline.vae.dtype == torch.float32
+
+
+def test_large_pictures_are_decoded_in_tiles_where_memory_is_short(models):
+    sets = ModelSets(models, lambda *_: Placement(CPU, tiling=True))
+    vae = sets.use("klein-4b", print).ready("generate", (), print).pipeline.vae
+    assert vae.use_tiling and vae.use_slicing
+
+
+def test_tasks_of_one_family_share_their_weights(models):
+    loaded = ModelSets(models, lambda *_: Placement(CPU)).use("flux1", print)
+    edit = loaded.ready("edit", (), print).pipeline
+    generate = loaded.ready("generate", (), print).pipeline
+    fill = loaded.ready("inpaint", (), print).pipeline
+    variation = loaded.ready("variation", (), print)
+    for name in ("text_encoder", "text_encoder_2", "vae"):
+        assert getattr(edit, name) is getattr(generate, name) is getattr(fill, name)
+    assert variation.pipeline.transformer is generate.transformer
+    assert variation.prior.text_encoder_2 is generate.text_encoder_2
+    assert edit.transformer is not generate.transformer
+    klein = ModelSets(models, lambda *_: Placement(CPU)).use("klein-4b", print)
+    one, other = (klein.ready(t, (), print).pipeline for t in ("edit", "inpaint"))
+    assert one.transformer is other.transformer
+    assert one.transformer.dtype == torch.float32
+
+
+def test_an_evicted_set_is_gone_before_the_next_one_comes(models):
+    sets = ModelSets(models, lambda *_: Placement(CPU), most=1)
+    ready = sets.use("klein-4b", print).ready("generate", (), print)
+    gone = weakref.ref(ready.pipeline.transformer)
+    del ready
+    said = []
+    sets.use("schnell", said.append)
+    assert said == ["unloading klein-4b"]
+    assert gone() is None
+    assert sets.names == ("schnell",)
+
+
+def test_a_lora_stays_on_its_own_task(models, tmp_path):
+    write_lora(tmp_path / "a.safetensors", seed=5)
+    sets = ModelSets(models, lambda *_: Placement(CPU), loras=LoraFolder(tmp_path))
+    loaded = sets.use("flux1", print)
+    edit = loaded.ready("edit", (Lora("a", 1.0),), print).pipeline
+    assert edit.get_active_adapters()
+    loaded.ready("generate", (), print)
+    assert not edit.get_list_adapters()
+
+
+def test_random_checkpoints_of_the_memory_benchmark_draw(models, tmp_path):
+    for name, pipeline in (
+        ("klein-4b", "Flux2KleinPipeline"),
+        ("flux1", "FluxPipeline"),
+    ):
+        info = models[name]
+        folder = write_checkpoint(info.base_model, pipeline, tmp_path / name)
+        tasks = {"generate": replace(info.tasks["generate"], loras=())}
+        made = {name: replace(info, base_model=str(folder), tasks=tasks)}
+        assert picture(made, name, load(made, name)).shape == (3, 64, 64)
+
+
+def test_random_weights_are_a_set_that_the_server_takes(tmp_path, monkeypatch):
+    sizes = {"black-forest-labs/FLUX.1-dev": "dev"}
+    monkeypatch.setattr(
+        random_weights, "write_checkpoint", lambda source, _, folder: sizes[source]
+    )
+    words = random_weights.write_set("flux1", tmp_path).split()
+    settings = dict(word.split("=") for word in words)
+    assert settings["FLUX_MODEL"] == "flux1"
+    info = load_models(Path(settings["MODEL_INFO"]), MODEL_INFO)["flux1"]
+    assert info.base_model == str(tmp_path / "FLUX.1-dev")
+    assert info.tasks["generate"].loras == ()
+    assert info.tasks["edit"] == MODEL_INFO["flux1"].tasks["edit"]
+
+
+# -- what cannot be done here ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"offload": "model"}, "FLUX_OFFLOAD='model'.*no GPU"),
+        ({"quantization": "fp8"}, "FLUX_QUANTIZATION='fp8'.*requirements-fp8.txt"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_a_start_up_error(settings, words):
+    if torch.cuda.is_available():
+        pytest.skip("this machine can")
+    with pytest.raises(BadSetting, match=words):
+        check_machine(Settings(**settings))

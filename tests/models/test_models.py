@@ -1,0 +1,306 @@
+"""The table of sets, the MODEL_INFO file, and what a set refuses by name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import requests
+from tests.support.pictures import make_png
+from tests.support.servers import ROOT, run_api
+from tests.support.wire import generate, post
+
+from flux_api import offered_models
+from flux_api.settings import BadSetting, Settings
+from flux_api.core import Lora
+from flux_api.errors import InvalidRequest
+from flux_api.models.toml_file import _MODEL_KEYS, _TASK_KEYS, load_models
+from flux_api.models.info import SizeRules
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.http.parameters import parse_loras
+
+SHIPPED = "tiny,klein-4b,klein-9b-kv,flux2-dev,flux1,schnell,flux3-klein"
+
+
+@pytest.fixture(scope="module")
+def offered():
+    """Several sets over the backend without torch: requests are judged as in life."""
+    with run_api(app="tests.support.fake_app:app", FLUX_MODELS=SHIPPED) as server:
+        yield server.wait_ready()
+
+
+def edit(server, count=1, mask=False, **values):
+    """An edit of ``count`` pictures."""
+    files = [("image[]", ("a.png", make_png())) for _ in range(count)]
+    if mask:
+        files.append(("mask", ("mask.png", make_png())))
+    values = {"prompt": "a duck"} | values
+    return post(server, "/v1/images/edits", data=values, files=files)
+
+
+REFUSED = [
+    ("klein-4b", {"guidance_scale": 3.5}, "guidance_scale"),
+    ("schnell", {"guidance_scale": 3.5}, "guidance_scale"),
+    ("flux3-klein", {"guidance_scale": 4}, "guidance_scale"),
+    ("klein-4b", {"negative_prompt": "ugly"}, "negative_prompt"),
+    ("flux1", {"negative_prompt": "ugly"}, "negative_prompt"),
+    ("klein-4b", {"size": "1000x1024"}, "size"),
+    ("klein-4b", {"size": "4096x1024"}, "size"),
+    ("flux1", {"size": "2048x2048"}, "size"),
+    ("flux3-klein", {"size": "4096x4096"}, "size"),
+    ("tiny", {"loras": "turbo-alpha"}, "loras"),
+    ("klein-4b", {"loras": [{"name": "../../etc/passwd"}]}, "loras"),
+    ("klein-4b", {"loras": [{"name": "https://host/a.safetensors"}]}, "loras"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "param"), REFUSED)
+def test_what_a_set_cannot_honour_is_refused_by_name(offered, name, values, param):
+    answer = generate(offered, model=name, **values)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_sizes_off_the_grid_are_told_the_grid(offered):
+    message = generate(offered, model="flux1", size="1000x1000").json()["error"]
+    assert "multiples of 16 from 64 to 2048" in message["message"]
+    assert "2.1 megapixels" in message["message"]
+
+
+@pytest.mark.parametrize("name", ["flux2-dev", "klein-9b-kv", "flux3-klein"])
+def test_masks_need_an_inpaint_pipeline(offered, name):
+    answer = edit(offered, mask=True, model=name)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "mask"
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("tiny", 1), ("flux1", 1), ("klein-4b", 10), ("flux3-klein", 10)]
+)
+def test_more_references_than_a_set_takes_are_refused(offered, name, most):
+    assert edit(offered, most, model=name).status_code == 200
+    answer = edit(offered, most + 1, model=name)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("name", "default"), [("klein-4b", 1), ("schnell", 0), ("flux3-klein", 1.0)]
+)
+def test_default_guidance_of_a_distilled_set_is_accepted(offered, name, default):
+    form = {"prompt": "a duck", "model": name, "guidance_scale": default}
+    answer = requests.post(f"{offered.url}/process", data=form, timeout=30)
+    assert answer.status_code == 200
+    assert answer.json()["guidance_scale"] is None
+    assert answer.json()["model"] == answer.headers["X-Flux-Model"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "guidance"),
+    [
+        ("klein-4b", 4, None),
+        ("klein-9b-kv", 4, None),
+        ("flux2-dev", 28, 4.0),
+        ("flux1", 8, 3.5),
+        ("schnell", 4, None),
+        ("flux3-klein", 16, None),
+    ],
+)
+def test_defaults_are_those_of_the_set(offered, name, steps, guidance):
+    form = {"prompt": "a star", "model": name}
+    body = requests.post(f"{offered.url}/process", data=form, timeout=30).json()
+    assert (body["num_inference_steps"], body["guidance_scale"]) == (steps, guidance)
+    assert (body["width"], body["height"]) == (1024, 1024)
+
+
+def test_strict_models_refuse_unknown_names():
+    settings = {"FLUX_STRICT_MODELS": 1, "FLUX_MODEL": "klein-4b"}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        server.wait_ready()
+        assert generate(server).json()["model"] == "klein-4b"
+        assert generate(server, model="klein-4b").status_code == 200
+        for name in ("gpt-image-1", "tiny", "klein"):
+            answer = generate(server, model=name)
+            assert answer.status_code == 404
+            assert answer.json()["error"]["code"] == "model_not_found"
+
+
+def test_flux_models_are_offered_with_the_default_first():
+    chosen = {"FLUX_MODELS": "klein-4b, flux1,klein-4b"}
+    assert list(offered_models(Settings.from_env(chosen))) == ["klein-4b", "flux1"]
+    chosen["FLUX_MODEL"] = "schnell"
+    assert list(offered_models(Settings.from_env(chosen)))[0] == "schnell"
+    assert list(offered_models(Settings())) == ["tiny"]
+
+
+@pytest.mark.parametrize("variable", ["FLUX_MODEL", "FLUX_MODELS"])
+def test_unknown_sets_are_start_up_errors(variable):
+    with pytest.raises(BadSetting, match=f"{variable}='klien'.*klein-4b"):
+        offered_models(Settings.from_env({variable: "klien"}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FLUX_QUANTIZATION", "int3"),
+        ("FLUX_OFFLOAD", "disk"),
+        ("FLUX_MEMORY", "much"),
+        ("FLUX_MAX_LOADED", "0"),
+        ("FLUX_STRICT_MODELS", "yes"),
+        ("FLUX_LORA_DIR", "/no/such/folder"),
+        ("MODEL_INFO", "/no/such/file.toml"),
+    ],
+)
+def test_bad_settings_name_variable_and_value(variable, value):
+    with pytest.raises(BadSetting, match=f"{variable}='{value}'"):
+        Settings.from_env({variable: value})
+
+
+# -- the file -------------------------------------------------------------------------
+
+
+def read(tmp_path, text):
+    """The sets with those of a file of ``text``."""
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    return load_models(path, MODEL_INFO)
+
+
+def test_the_file_changes_a_shipped_set(tmp_path):
+    models = read(
+        tmp_path,
+        """
+        [klein-4b]
+        base_model = "/models/klein"
+        sizes.maximum = 1024
+        dtype.vae = "float32"
+        loras.pencil = { source = "/loras", weight_name = "pencil.safetensors" }
+        tasks.generate = { num_inference_steps = 6, loras = { pencil = 0.8 } }
+        """,
+    )
+    changed, shipped = models["klein-4b"], MODEL_INFO["klein-4b"]
+    assert changed.base_model == "/models/klein"
+    assert (changed.sizes.maximum, changed.sizes.multiple) == (1024, 16)
+    assert changed.dtype == {"vae": "float32"}
+    assert changed.tasks["generate"].num_inference_steps == 6
+    assert changed.tasks["generate"].loras == (Lora("pencil", 0.8),)
+    assert changed.tasks["edit"] == shipped.tasks["edit"]
+    assert changed.licence == shipped.licence
+    assert models["flux1"] == MODEL_INFO["flux1"]
+
+
+def test_the_file_adds_sets(tmp_path):
+    models = read(
+        tmp_path,
+        """
+        [mine]
+        like = "schnell"
+        base_model = "me/mine"
+
+        [other]
+        base_model = "me/other"
+        tasks.generate = { pipeline = "FluxPipeline", num_inference_steps = 9 }
+        """,
+    )
+    assert models["mine"].tasks == MODEL_INFO["schnell"].tasks
+    assert models["other"].tasks["generate"].num_inference_steps == 9
+    assert set(models["other"].tasks) == {"generate"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("klein-4b.base_modle = 'a/b'", "klein-4b.base_modle: unknown"),
+        ("klein-4b.base_model = 3", "klein-4b.base_model: expected a text"),
+        (
+            "klein-4b.tasks.edit.num_inference_steps = 'x'",
+            "klein-4b.tasks.edit.num_inference_steps: expected a whole number",
+        ),
+        (
+            "klein-4b.tasks.edit.pipeline = 'os.system'",
+            "klein-4b.tasks.edit.pipeline: expected one of",
+        ),
+        ("klein-4b.tasks.paint = {}", "klein-4b.tasks.paint: unknown"),
+        ("klein-4b.dtype.vae = 'int4'", "klein-4b.dtype.vae: expected one of"),
+        ("klein-4b.sizes.default = [64]", "klein-4b.sizes.default: expected"),
+        (
+            "klein-4b.loras.a = {source='b', weight_name='a.bin'}",
+            "klein-4b.loras.a.weight_name: expected a .safetensors",
+        ),
+        ("mine.like = 'nobody'", "mine.like: expected one of"),
+        ("mine.licence = 'free'", "mine.base_model: missing"),
+        ("mine.base_model = 'a/b'", "mine.tasks: missing"),
+        ("'a b'.like = 'tiny'", "a b: expected a name"),
+        ("x = 1", "x: expected a table"),
+        (
+            "mine = {base_model='a/b', tasks.edit={num_inference_steps=1}}",
+            "mine.tasks.edit.pipeline: missing",
+        ),
+    ],
+)
+def test_the_file_is_refused_with_the_key_that_is_wrong(tmp_path, text, key):
+    with pytest.raises(BadSetting) as caught:
+        read(tmp_path, text)
+    assert "MODEL_INFO=" in str(caught.value)
+    assert key in str(caught.value)
+
+
+def test_the_file_is_refused_with_the_line_of_a_slip(tmp_path):
+    with pytest.raises(BadSetting, match="line 2"):
+        read(tmp_path, "[tiny]\nbase_model = \n")
+
+
+def test_the_page_about_models_says_what_is_so(tmp_path):
+    page = (ROOT / "docs" / "models.md").read_text()
+    example = re.findall(r"```toml\n(.*?)```", page, re.S)
+    models = read(tmp_path, example[0])
+    assert models["sketches"].tasks["generate"].loras == (Lora("pencil", 0.8),)
+    assert models["flux3-klein"].skip_blocks == ("prompt_upsampler",)
+    for name in MODEL_INFO:
+        assert f"| `{name}` |" in page
+    for key in (*_MODEL_KEYS.keys() - {"loras", "tasks"}, *_TASK_KEYS):
+        assert f"`{key}`" in page, key
+
+
+# -- values ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, ()),
+        ("", ()),
+        ("a:0.8,b:1", (Lora("a", 0.8), Lora("b", 1.0))),
+        ("a, b.c:-2", (Lora("a", 1.0), Lora("b.c", -2.0))),
+        ('[{"name": "a", "adapter_weight": 0.5}]', (Lora("a", 0.5),)),
+        ([{"name": "a"}, "b"], (Lora("a", 1.0), Lora("b", 1.0))),
+    ],
+)
+def test_loras_are_read(value, found):
+    assert parse_loras(value) == found
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a/b", "../a", "a:11", "a:x", "a,a", "[{", '{"name": "a"}', 3, [3], [{}], ","]
+    + [[{"name": "a", "path": "b"}], [{"name": "a", "adapter_weight": "nan"}]]
+    + [["a"] * 2, [f"a{n}" for n in range(9)], ["a" * 65], [{"name": ["a"]}]],
+)
+def test_bad_loras_are_refused(value):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_loras(value)
+    assert caught.value.param == "loras"
+
+
+def test_sizes_are_fitted_within_every_limit():
+    rules = SizeRules(max_pixels=2048 * 1024)
+    for size in ((4000, 3000), (2048, 2048), (9000, 90), (33, 5000), (1455, 1443)):
+        width, height = rules.fit(size)
+        assert rules.allows(width) and rules.allows(height)
+        assert width * height <= rules.max_pixels
+    assert rules.fit((1000, 500)) == (992, 496)
+
+
+def test_every_set_says_what_its_licence_allows():
+    for name, info in MODEL_INFO.items():
+        assert info.licence and info.description, name

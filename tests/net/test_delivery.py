@@ -1,0 +1,147 @@
+"""A file server that is away, slow or out of its mind costs nobody a picture (W9)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+
+import pytest
+import requests
+from PIL import Image
+
+from flux_api.images.codec import EncodedImage
+from flux_api.net.file_server import FileServer
+from tests.support.servers import free_port, run_api
+from tests.support.trap_server import answer, drip, flood, redirect, trap
+
+GOOD = answer(json.dumps({"url": "/i/0123456789abcdef.png"}).encode())
+PICTURE = EncodedImage(b"picture", "image/png", "png")
+
+
+def says(url):
+    """An upload answer that names ``url``."""
+    return answer(json.dumps({"url": url}).encode())
+
+
+def read_body(handle):
+    """Take the upload in before ``handle`` answers, as a file server does."""
+
+    def take(seen, conn):
+        conn.settimeout(0.1)
+        try:
+            while conn.recv(65_536):
+                pass
+        except TimeoutError:
+            pass
+        conn.settimeout(10)
+        return handle(seen, conn) if callable(handle) else handle
+
+    return take
+
+
+WRONG = {
+    "W9-500": answer(b"oops", "500 Internal Server Error"),
+    "W9-401": answer(b"{}", "401 Unauthorized"),
+    "W9-413": answer(b"{}", "413 Too Large"),
+    "W9-507": answer(b"{}", "507 Full"),
+    "W9-redirect": redirect("http://127.0.0.1:1/upload"),
+    "W9-html": answer(b"<html>It works!</html>", Content_Type="text/html"),
+    "W9-empty": answer(b""),
+    "W9-closed": b"",
+    "W9-no-http": b"220 ftp ready\r\n",
+    "W9-cut-off": answer(b'{"url": "/i/0123', Content_Length=300),
+    "W9-list": answer(b'["/i/0123456789abcdef.png"]'),
+    "W9-no-url": answer(b'{"path": "/i/0123456789abcdef.png"}'),
+    "W9-number": answer(b'{"url": 7}'),
+    "W9-deep": answer(b"[" * 3000),
+    "W9-elsewhere": says("http://evil.example/i/0123456789abcdef.png"),
+    "W9-elsewhere-too": says("//evil.example/i/0123456789abcdef.png"),
+    "W9-traversal": says("/i/../../etc/passwd"),
+    "W9-newline": says("/i/0123456789abcdef.png\r\nX: y"),
+    "W9-script": says("javascript:alert(1)"),
+    "W9-long": answer(b'{"url": "/i/' + b"a" * 5000 + b'.png"}'),
+    "W9-flood": flood(b"HTTP/1.1 200 OK\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_answer_is_no_url(case):
+    with trap(read_body(WRONG[case])) as seen:
+        began = time.monotonic()
+        server = FileServer(seen.url(""), "https://files.example", "t")
+        assert server.upload(PICTURE) is None
+        assert time.monotonic() - began < 5
+        assert seen.connections == 1
+
+
+@pytest.mark.parametrize("how", ["W9-silent", "W9-drip", "W9-drip-headers"])
+def test_a_slow_answer_is_given_up_in_time(how):
+    def handle(seen, conn):
+        if how == "W9-silent":
+            time.sleep(3)
+        if how == "W9-drip":
+            seen.send(conn, b"HTTP/1.1 200 OK\r\n\r\n")
+        if how == "W9-drip-headers":
+            seen.send(conn, b"HTTP/1.1 200 OK\r\nX: ")
+        drip(b"2" * 100)(seen, conn)
+
+    with trap(handle) as seen:
+        began = time.monotonic()
+        server = FileServer(seen.url(""), "https://files.example", seconds=0.5)
+        assert server.upload(PICTURE) is None
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("token", [None, "an-upload-token"])
+def test_an_upload_carries_the_token_and_gives_the_public_url(token):
+    with trap(read_body(GOOD)) as seen:
+        server = FileServer(seen.url(""), "https://files.example/base", token)
+        url = server.upload(PICTURE)
+        assert url == "https://files.example/base/i/0123456789abcdef.png"
+        assert seen.header("Authorization") == (f"Bearer {token}" if token else None)
+
+
+def test_proxies_and_netrc_play_no_part(monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with trap() as proxy, trap(read_body(GOOD)) as seen:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url(""))
+        monkeypatch.setenv("http_proxy", proxy.url(""))
+        assert FileServer(seen.url(""), "https://files.example").upload(PICTURE)
+        assert proxy.connections == 0
+        assert seen.header("Authorization") is None
+
+
+def assert_is_picture(data):
+    """PNG bytes that decode."""
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.format == "PNG"
+
+
+@pytest.mark.parametrize("case", ["W9-500", "W9-html", "W9-elsewhere", "W9-away"])
+def test_both_apis_then_deliver_the_picture_itself(case):
+    with trap(read_body(WRONG.get(case, b""))) as seen:
+        base = f"http://127.0.0.1:{free_port()}" if case == "W9-away" else seen.url("")
+        settings = {"FILE_SERVER": base, "FILE_SERVER_UPLOAD_TOKEN": "hidden-token"}
+        with run_api(app="tests.support.fake_app:app", **settings) as server:
+            server.wait_ready()
+            values = {"prompt": "a cat", "num_inference_steps": 1}
+            one = requests.post(f"{server.url}/process", data=values, timeout=30)
+            assert one.status_code == 200
+            assert one.headers["X-Flux-Delivery"] == "fallback"
+            assert "result_image_url" not in one.json()
+            assert_is_picture(one.json()["result_image_base64"])
+            two = requests.post(
+                f"{server.url}/v1/images/generations",
+                json={"prompt": "a cat", "n": 2, "response_format": "url"},
+                timeout=30,
+            )
+            assert two.status_code == 200
+            assert two.headers["X-Flux-Delivery"] == "fallback"
+            for item in two.json()["data"]:
+                assert_is_picture(item["url"].removeprefix("data:image/png;base64,"))
+            assert "upload to the file server failed" in server.output
+            assert "hidden-token" not in server.output
+            assert "Traceback" not in server.output

@@ -1,0 +1,537 @@
+"""The manager's bookkeeping, over backends of a few lines in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from flux_api.core import (
+    Completed,
+    Failed,
+    ImageRequest,
+    ImageResult,
+    Progress,
+    Queued,
+    Started,
+)
+from flux_api.errors import Cancelled, JobConflict, JobNotFound, QueueFull, Unavailable
+from flux_api.queue.fair_queue import FairQueue
+from flux_api.queue.jobs import Job
+from flux_api.queue.manager import PipelineManager
+from flux_api.queue.tasks import BackendBroken
+from tests.support.servers import wait_for
+
+
+class Scripted:
+    """Pictures made by ``draw(task)``, up to ``slots`` at once."""
+
+    def __init__(self, draw, slots=1, most=None):
+        self.draw, self.slots, self.most = draw, slots, most or slots
+
+    def load(self, say):
+        say("loading nothing")
+
+    def joins(self, request, running):
+        return len(running) < self.most
+
+    def fits(self, request, running):
+        return len(running) < self.slots
+
+    def tokens(self, request):
+        return 1
+
+    def run(self, task):
+        self.draw(task)
+        return ImageResult(Image.new("RGB", (16, 16)), task.request.seed)
+
+
+def start(draw, slots=1, most=None, **settings):
+    """A ready manager; up to ``most`` pictures can be on their way."""
+    manager = PipelineManager(lambda: Scripted(draw, slots, most), **settings)
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    return manager
+
+
+def request(count=1, steps=1):
+    """A small request for ``count`` pictures of ``steps`` steps."""
+    return ImageRequest(
+        mode="generate",
+        model="none",
+        prompt="x",
+        width=16,
+        height=16,
+        num_inference_steps=steps,
+        guidance_scale=None,
+        num_images_per_prompt=count,
+        seed=1,
+    )
+
+
+@pytest.fixture
+def gate():
+    """Held pictures wait for it; it is opened at the end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_long_loading_is_no_hang_for_those_that_wait(gate):
+    ended = []
+
+    def draw(task):
+        if task.index == 0:
+            with task.loading():
+                gate.wait()
+        else:
+            gate.wait()
+
+    manager = start(draw, slots=2, step_timeout=0.5, exit_process=ended.append)
+    job = manager.submit(request(2))
+    time.sleep(1.5)
+    gate.set()
+    assert isinstance(job.wait(10), Completed)
+    assert ended == []
+
+
+def test_jobs_whose_other_pictures_wait_count_as_waiting(gate):
+    manager = start(lambda _: gate.wait(), max_queue=3)
+    manager.submit(request(10), caller="runs")
+    wait_for(lambda: manager.running == 1, 10)
+    for number in range(3):
+        manager.submit(request(10), caller=f"waits {number}")
+    with pytest.raises(QueueFull) as refused:
+        manager.submit(request(), caller="one too many")
+    assert 1 <= refused.value.retry_after <= 60
+
+
+def test_cancelled_pictures_leave_the_queue_at_once(gate):
+    manager = start(lambda _: gate.wait())
+    manager.submit(request(), caller="me")
+    wait_for(lambda: manager.running == 1, 10)
+    manager.submit(request(), caller="me")
+    for _ in range(50):
+        manager.cancel(manager.submit(request(10), caller="me"))
+    assert [pictures.left for pictures in manager._queue.pictures()] == [1]
+
+
+def test_a_picture_that_ends_after_its_cancellation_is_not_kept(gate):
+    manager = start(lambda _: gate.wait())
+    job = manager.submit(request())
+    wait_for(lambda: manager.running == 1, 10)
+    manager.cancel(job)
+    job.release()
+    gate.set()
+    wait_for(lambda: manager.running == 0, 10)
+    assert job._results == {}
+
+
+def test_a_lost_device_answers_everybody_before_the_end():
+    ended = threading.Event()
+
+    def draw(task):
+        time.sleep(0.2)
+        raise BackendBroken("gone")
+
+    manager = start(draw, step_timeout=0.5, exit_process=lambda _: ended.set())
+    jobs = [manager.submit(request(), caller=str(n)) for n in range(3)]
+    outcomes = [job.wait(10) for job in jobs]
+    assert not ended.is_set()
+    assert all(isinstance(outcome, Failed) for outcome in outcomes)
+    assert {outcome.error.status for outcome in outcomes} == {503}
+    assert ended.wait(10)
+
+
+def test_draining_outlasts_a_late_success_of_loading():
+    manager = PipelineManager(lambda: Scripted(lambda _: None))
+    manager.drain()
+    manager.start()
+    time.sleep(0.2)
+    assert manager.not_ready == "shutting down"
+
+
+class Turnstile:
+    """Draws one picture for each turn, and notes of which ``job`` in ``order``."""
+
+    def __init__(self):
+        self.order, self.turns = [], threading.Semaphore(0)
+
+    def draw(self, task):
+        self.turns.acquire()
+        self.order.append(task.job)
+
+    @property
+    def callers(self):
+        return [job.caller for job in self.order]
+
+
+def test_newcomers_come_before_those_who_had_more_turns():
+    turnstile = Turnstile()
+    manager, turns = start(turnstile.draw), turnstile.turns
+    jobs = [manager.submit(request(4), caller="first")]
+    wait_for(lambda: manager.running == 1, 10)
+    turns.release()
+    wait_for(lambda: len(turnstile.order) == 1, 10)
+    wait_for(lambda: manager.running == 1, 10)
+    jobs += [manager.submit(request(2), caller=f"new {n}") for n in range(3)]
+    assert [job.last(Queued).position for job in jobs[1:]] == [0, 1, 2]
+    for _ in range(9):
+        turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    news = ["new 0", "new 1", "new 2"]
+    assert turnstile.callers == ["first", "first", *news, "first", *news, "first"]
+
+
+def test_however_many_newcomers_come_nobody_is_kept_out():
+    order = []
+    manager = None
+
+    def draw(task):
+        order.append(task.job.caller)
+        if task.job.caller != "old" and len(order) < 60:  # the next that had no turn
+            manager.submit(request(), caller=f"new {len(order)}")
+        time.sleep(0.01)
+
+    manager = start(draw)
+    job = manager.submit(request(10), caller="old")
+    manager.submit(request(), caller="new 0")
+    assert isinstance(job.wait(30), Completed)
+    assert len(order) <= 30
+
+
+def test_requests_of_one_caller_take_turns_too():
+    turnstile = Turnstile()
+    manager, turns = start(turnstile.draw), turnstile.turns
+    jobs = [manager.submit(request(5), caller="an app with many users")]
+    wait_for(lambda: manager.running == 1, 10)
+    for count in (1, 3):
+        jobs.append(manager.submit(request(count), caller="an app with many users"))
+    assert [job.last(Queued).position for job in jobs[1:]] == [0, 1]
+    for _ in range(9):
+        turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    sizes = [job.request.num_images_per_prompt for job in turnstile.order]
+    assert sizes == [5, 1, 3, 5, 3, 5, 3, 5, 5]
+
+
+def test_an_app_with_many_requests_gets_no_more_turns_than_another():
+    turnstile = Turnstile()
+    manager, turns = start(turnstile.draw), turnstile.turns
+    held = manager.submit(request(), caller="first")
+    wait_for(lambda: manager.running == 1, 10)
+    jobs = [manager.submit(request(2), caller="many") for _ in range(4)]
+    jobs.append(manager.submit(request(4), caller="one"))
+    for _ in range(13):
+        turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in [held, *jobs])
+    assert turnstile.callers[1:9].count("one") == 4
+
+
+def test_retry_after_follows_from_the_steps_left_and_their_pace(gate):
+    def draw(task):
+        if task.request.num_inference_steps == 4:
+            with task.loading():  # which says nothing of the pace
+                time.sleep(0.1)
+            for step in range(4):
+                time.sleep(0.05)
+                task.on_step(step + 1, 4)
+        else:
+            gate.wait()
+
+    manager = start(draw, max_queue=2)
+    for _ in range(2):
+        assert isinstance(manager.submit(request(steps=4)).wait(10), Completed)
+    manager.submit(request(steps=100))
+    wait_for(lambda: manager.running == 1, 10)
+    for _ in range(2):
+        manager.submit(request(steps=100))
+    with pytest.raises(QueueFull) as refused:
+        manager.submit(request())
+    # 300 steps at 0.05 s and a little more, for two that wait.
+    assert 7 <= refused.value.retry_after <= 12
+
+
+def test_nobody_waits_for_it_any_more_stops_it_before_the_next_step(gate):
+    here = threading.Event()
+    here.set()
+    steps = []
+
+    def draw(task):
+        for step in range(10):
+            task.on_step(step + 1, 10)
+            steps.append(step)
+            if step == 3:
+                here.clear()
+
+    manager = start(draw)
+    job = manager.submit(request(2), is_wanted=here.is_set)
+    outcome = job.wait(10)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, Cancelled)
+    wait_for(lambda: manager.running == 0, 10)
+    assert steps == [0, 1, 2, 3]
+    assert list(manager._queue.pictures()) == []
+
+
+def test_a_kept_job_is_its_story_in_short(gate):
+    def draw(task):
+        for step in range(100):
+            task.on_step(step + 1, 100)
+
+    job = start(draw).submit(request())
+    assert isinstance(job.wait(10), Completed)
+    assert len(list(job.events(1))) == 103
+    job.release()
+    assert [type(event) for event in job.events(1)] == [
+        *(Queued, Started, Progress, Completed)
+    ]
+    assert job.last(Progress) == Progress(0, 100, 100)
+
+
+def test_a_thousand_jobs_are_kept_the_newest(gate):
+    manager = start(lambda _: None)
+    for number in range(1100):
+        manager.submit(request(), job_id=f"kept-{number}").wait(10)
+    with pytest.raises(JobNotFound):
+        manager.find("kept-99")
+    assert manager.find("kept-100").id == "kept-100"
+
+
+def test_the_id_of_a_kept_job_is_its_owners():
+    manager = start(lambda _: None)
+    manager.submit(request(), job_id="whose-is-it", owner="alice").wait(10)
+    with pytest.raises(JobConflict):
+        manager.submit(request(), job_id="whose-is-it", owner="bob")
+    assert manager.find("whose-is-it", owner="alice").outcome
+    manager.submit(request(), job_id="whose-is-it", owner="alice").wait(10)
+
+
+def test_a_short_request_is_made_beside_what_fills_the_forwards(gate):
+    """One of a caller, three in all, and none that would be done later."""
+    begun = []
+
+    def draw(task):
+        begun.append(task.job.caller)
+        gate.wait()
+
+    manager = start(draw, slots=2, most=9)
+    manager.submit(request(5, steps=10), caller="long")
+    wait_for(lambda: begun == ["long"] * 2, 10)
+    manager.submit(request(steps=11), caller="longer")
+    for name in ("a", "b", "b", "c", "d"):
+        manager.submit(request(steps=10), caller=name)
+    wait_for(lambda: len(begun) == 5, 10)
+    time.sleep(0.2)
+    assert begun[2:] == ["a", "b", "c"]
+
+
+def test_equal_requests_are_made_one_after_another():
+    order = []
+
+    def draw(task):
+        order.append(task.job.caller)
+        for step in range(5):
+            time.sleep(0.01)
+            task.on_step(step + 1, 5)
+        order.append(task.job.caller)
+
+    manager = start(draw, most=9)
+    jobs = [manager.submit(request(steps=5), caller=str(n)) for n in range(5)]
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    assert order == [caller for n in range(5) for caller in (str(n), str(n))]
+
+
+def test_who_may_join_once_a_set_is_loaded_is_not_forgotten(gate):
+    begun, loaded = [], threading.Event()
+
+    def draw(task):
+        begun.append(task.job.caller)
+        gate.wait()
+
+    class Loading(Scripted):
+        def joins(self, request, running):
+            return loaded.is_set()
+
+    manager = PipelineManager(lambda: Loading(draw, 2))
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    manager.submit(request(), caller="loads")
+    wait_for(lambda: begun == ["loads"], 10)
+    manager.submit(request(), caller="joins")
+    time.sleep(0.5)
+    assert begun == ["loads"]
+    loaded.set()
+    wait_for(lambda: begun == ["loads", "joins"], 5)
+
+
+def test_nobody_overtakes_one_that_waits_for_running_work(gate):
+    begun = []
+
+    def draw(task):
+        begun.append(task.job.caller)
+        gate.wait()
+
+    class Exclusive(Scripted):
+        def joins(self, request, running):
+            return request.num_inference_steps != 3
+
+    manager = PipelineManager(lambda: Exclusive(draw, 9))
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    manager.submit(request(steps=10), caller="runs")
+    wait_for(lambda: begun == ["runs"], 10)
+    manager.submit(request(steps=3), caller="needs the device")
+    manager.submit(request(), caller="comes later")
+    time.sleep(0.2)
+    assert begun == ["runs"]
+    gate.set()
+    wait_for(lambda: begun == ["runs", "needs the device", "comes later"], 10)
+
+
+def test_a_job_that_comes_later_is_waited_for(gate):
+    manager = start(lambda _: gate.wait())
+    with pytest.raises(JobNotFound):
+        manager.find("comes-later")
+    threading.Timer(0.3, manager.submit, [request()], {"job_id": "comes-later"}).start()
+    assert manager.find("comes-later", seconds=10).id == "comes-later"
+    with pytest.raises(JobNotFound):
+        manager.find("never-comes", seconds=0.1)
+
+
+def test_draining_ends_when_the_work_is_done(gate):
+    manager = start(lambda _: gate.wait())
+    job = manager.submit(request())
+    manager.drain()
+    with pytest.raises(Unavailable):
+        manager.submit(request())
+    assert not manager.wait_idle(0.1)
+    gate.set()
+    assert manager.wait_idle(10)
+    assert isinstance(job.outcome, Completed)
+
+
+def test_an_id_that_is_used_again_at_once_is_a_new_job(gate):
+    manager = start(lambda _: gate.wait())
+    old = manager.submit(request(), job_id="used-again")
+    wait_for(lambda: manager.running == 1, 10)
+    manager.cancel(old)
+    new = manager.submit(request(), job_id="used-again")
+    gate.set()
+    assert isinstance(new.wait(10), Completed)
+    assert isinstance(old.outcome, Failed)
+
+
+def test_a_thousand_that_left_cost_no_thread(gate):
+    names = ("flux-run", "flux-watch")
+    manager = start(lambda _: gate.wait(), max_queue=1000)
+    first = manager.submit(request())
+    wait_for(lambda: manager.running == 1, 10)
+    threads = [t for t in threading.enumerate() if t.name.startswith(names)]
+    gone = [manager.submit(request(), is_wanted=lambda: False) for _ in range(990)]
+    last = manager.submit(request())
+    gate.set()
+    assert isinstance(last.wait(30), Completed)
+    assert isinstance(first.outcome, Completed)
+    assert all(isinstance(job.outcome, Failed) for job in gone)
+    assert all(thread.is_alive() for thread in threads)
+    assert manager.wait_idle(10)
+
+
+def test_a_panic_of_a_library_ends_the_request_and_nothing_else():
+    class Panic(BaseException):
+        pass
+
+    def draw(task):
+        if task.request.num_images_per_prompt == 2:
+            raise Panic("at the tokenizer")
+
+    manager = start(draw)
+    for _ in range(10):
+        outcome = manager.submit(request(2)).wait(10)
+        assert isinstance(outcome, Failed)
+        assert outcome.error.code == "generation_failed"
+    assert isinstance(manager.submit(request()).wait(10), Completed)
+
+
+def test_newcomers_do_not_hide_a_hang(gate):
+    ended = threading.Event()
+    manager = start(
+        lambda _: gate.wait(),
+        slots=20,
+        step_timeout=1.0,
+        exit_process=lambda _: ended.set(),
+    )
+    began = time.monotonic()
+    number = 0
+    while not ended.is_set() and number < 20:
+        with contextlib.suppress(Unavailable):
+            manager.submit(request(), caller=str(number))
+        number += 1
+        time.sleep(0.3)
+    assert time.monotonic() - began < 4
+
+
+def queue_after_extras(count, caller):
+    """A queue of one request for ten by "ten", after its first picture and then
+    ``count`` extras of ``caller``."""
+    queue = FairQueue()
+    ten = Job(request(10), id="ten", caller="ten")
+    queue.add(ten)
+    queue.take(ten)
+    for number in range(count):
+        short = Job(request(), id=f"short {number}", caller=caller)
+        queue.add(short)
+        queue.take(short, ahead=True)
+    return queue
+
+
+def test_extras_take_nothing_from_the_turns_of_others():
+    """Whoever comes after many of them still waits for one of ten pictures at most."""
+    queue = queue_after_extras(20, "short")
+    late = Job(request(), id="late", caller="late")
+    queue.add(late)
+    order = []
+    while late not in order:
+        order.append(queue.head())
+        queue.take(order[-1])
+    assert len(order) <= 2
+
+
+def test_extras_on_an_idle_server_are_not_charged_for_later():
+    queue = queue_after_extras(8, "ten")
+    queue.add(Job(request(8), id="new", caller="new"))
+    order = []
+    for _ in range(8):
+        order.append(queue.head().caller)
+        queue.take(queue.head())
+    assert order == ["new", "ten"] * 4
+
+
+def test_of_positions_only_the_newest_is_kept(gate):
+    manager = start(lambda _: gate.wait())
+    manager.submit(request())
+    wait_for(lambda: manager.running == 1, 10)
+    ahead = [manager.submit(request()) for _ in range(5)]
+    last = manager.submit(request())
+    for number, job in enumerate(ahead):
+        manager.cancel(job)
+        wait_for(lambda n=number: last.last(Queued) == Queued(4 - n), 5)
+    gate.set()
+    assert isinstance(last.wait(10), Completed)
+    assert [type(e) for e in last.events(1)] == [Queued, Started, Completed]
+
+
+def test_a_kept_failure_holds_no_frames():
+    def draw(task):
+        raise QueueFull("whatever")
+
+    job = start(draw).submit(request())
+    outcome = job.wait(10)
+    with pytest.raises(QueueFull):
+        raise outcome.error
+    job.release()
+    assert outcome.error.__traceback__ is None

@@ -1,0 +1,208 @@
+"""The API over a backend without torch, told by words in the prompt what to do.
+
+``run_api(app="tests.support.fake_app:app")`` starts it in about a second. Words of a
+prompt:
+
+    pause=0.2   sleep that long at each step
+    hang        never come back, and hear no stop
+    hold        wait at the first step until ``POST /fake/release``
+    fail=WORD   one of FAILURES, after ``at=STEP`` steps (0), the first ``times=N``
+                times that this prompt is run (always)
+
+``FAKE_MAX_IMAGES=16`` lets requests have that many input pictures.
+``GET /fake/stats`` tells what came in and was done, ``POST /fake/reset`` forgets it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from dataclasses import replace
+
+from flask import Flask, jsonify
+from PIL import Image
+
+from flux_api import create_app
+from flux_api.core import ImageResult, PartialImage
+from flux_api.errors import (
+    DeadlineExceeded,
+    InsufficientStorage,
+    PipelineFailed,
+    Unavailable,
+)
+from flux_api.queue.manager import PipelineManager
+from flux_api.queue.tasks import BackendBroken
+from flux_api.settings import Settings
+
+FAILURES = {
+    "unexpected": lambda: RuntimeError("secret detail of a library"),
+    "pipeline": lambda: PipelineFailed("The model made no usable picture."),
+    "busy": lambda: Unavailable("The device is short of memory.", retry_after=1),
+    "deadline": lambda: DeadlineExceeded("The pipeline made no progress."),
+    "broken": lambda: BackendBroken("illegal memory access"),
+    "memory": lambda: InsufficientStorage("This picture is too large for the memory."),
+}
+
+
+# How many pictures may take turns beside those in the slots.
+EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
+
+
+class FakeBackend:
+    """Pictures of one colour, made in ``num_inference_steps`` empty steps."""
+
+    slots = int(os.environ.get("FAKE_SLOTS") or 1)
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.released = threading.Event()
+        self.failed = {}
+        self.reset()
+
+    def reset(self):
+        """Forget what was done and let go what is held."""
+        self.released.set()
+        with self.lock:
+            self.failed.clear()
+            self.stats = {"begun": 0, "finished": 0, "steps": 0, "requests": []}
+        self.released = threading.Event()
+
+    def load(self, say):
+        say("loading nothing")
+
+    def joins(self, request, running):
+        return len(running) < self.slots + EXTRA
+
+    def fits(self, request, running):
+        return len(running) < self.slots
+
+    def tokens(self, request):
+        return 1
+
+    def run(self, task):
+        """One picture; its colour follows from the seed."""
+        made = task.request
+        words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
+        self._note(task)
+        for step in range(made.num_inference_steps):
+            self._fail(made.prompt, words, step)
+            self._hold(task, made.prompt)
+            time.sleep(float(words.get("pause", 0)))
+            task.on_step(step + 1, made.num_inference_steps)
+            self._preview(task, step)
+            with self.lock:
+                self.stats["steps"] += 1
+        with self.lock:
+            self.stats["finished"] += 1
+        seed = made.seed_of(task.index)
+        color = (seed % 256, seed // 256 % 256, 99)
+        return ImageResult(Image.new("RGB", (made.width, made.height), color), seed)
+
+    def _note(self, task):
+        made = task.request
+        facts = {
+            "mode": made.mode,
+            "prompt": made.prompt,
+            "negative_prompt": made.negative_prompt,
+            "size": [made.width, made.height],
+            "images": [list(image.size) for image in made.images],
+            "corners": [image.getpixel((0, 0)) for image in made.images],
+            "mask": made.mask_image and made.mask_image.getextrema(),
+            "num_inference_steps": made.num_inference_steps,
+            "guidance_scale": made.guidance_scale,
+            "seed": made.seed_of(task.index),
+            "n": made.num_images_per_prompt,
+            "partial_images": made.partial_images,
+            "loras": [[lora.name, lora.adapter_weight] for lora in made.loras],
+            "caller": task.job.caller,
+        }
+        with self.lock:
+            self.stats["begun"] += 1
+            self.stats["requests"].append(facts)
+
+    def _fail(self, prompt, words, step):
+        if words.get("fail") and step == int(words.get("at", 0)):
+            with self.lock:
+                count = self.failed[prompt] = self.failed.get(prompt, 0) + 1
+            if count <= int(words.get("times", 1_000_000)):
+                raise FAILURES[words["fail"]]()
+
+    def _hold(self, task, prompt):
+        if "hang" in prompt.split():
+            threading.Event().wait()
+        if "hold" in prompt.split():
+            released = self.released
+            while not released.wait(0.02):
+                task.check()
+
+    def _preview(self, task, step):
+        made = task.request
+        wanted, total = made.partial_images, made.num_inference_steps
+        due = {total * (i + 1) // (wanted + 1) for i in range(wanted)}
+        if step in due:
+            number = sorted(due).index(step)
+            preview = Image.new("RGB", (64, 64), (50 * number, 0, 200))
+            task.job.post(PartialImage(task.index, number, preview))
+
+
+def take_references(app, most):
+    """Let every task take ``most`` input pictures."""
+    here = app.extensions["flux_api"]
+    models = {
+        name: replace(
+            info,
+            tasks={k: replace(task, max_images=most) for k, task in info.tasks.items()},
+        )
+        for name, info in here.models.items()
+    }
+    app.extensions["flux_api"] = replace(here, models=models)
+
+
+def make_app() -> Flask:
+    """The whole API over one FakeBackend, and the routes that tell of it."""
+    backend = FakeBackend()
+    settings = Settings.from_env(os.environ)
+    manager = PipelineManager(
+        lambda: backend,
+        max_queue=settings.max_queue,
+        max_per_caller=settings.max_per_caller,
+        step_timeout=settings.step_timeout,
+    )
+    app = create_app(settings, manager=manager)
+    if most := os.environ.get("FAKE_MAX_IMAGES"):
+        take_references(app, int(most))
+    arrived = []
+    answer = app.wsgi_app
+
+    def note_and_answer(environ, start_response):
+        if not environ["PATH_INFO"].startswith(("/fake/", "/readyz", "/healthz")):
+            headers = {k[5:]: v for k, v in environ.items() if k.startswith("HTTP_")}
+            arrived.append([environ["PATH_INFO"], headers])
+        return answer(environ, start_response)
+
+    app.wsgi_app = note_and_answer
+
+    @app.get("/fake/stats")
+    def fake_stats():
+        manager = app.extensions["flux_api"].manager
+        now = {"running": manager.running, "queued": manager.queue_depth}
+        with backend.lock:
+            return jsonify(backend.stats | now | {"arrived": arrived})
+
+    @app.post("/fake/release")
+    def fake_release():
+        backend.released.set()
+        return {}
+
+    @app.post("/fake/reset")
+    def fake_reset():
+        backend.reset()
+        arrived.clear()
+        return {}
+
+    return app
+
+
+app = make_app()
