@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from flux_api import create_app
-from flux_api.settings import BadSetting
+from flux_api.errors import BadSetting
 
 try:
     app = create_app()

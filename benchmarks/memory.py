@@ -172,7 +172,7 @@ def draw(name: str, info: Any, placement: Any, side: int) -> float:
     from flux_api.loading.model_sets import ModelSets
 
     sets = ModelSets({name: info}, lambda *_: placement)
-    ready = sets.use(name, _silent).ready("generate", (), _silent)
+    ready = sets.use(name, _silent).load("generate", (), _silent)
     request = complete_request(
         *(name, info, "generate"),
         prompt="a red heart",

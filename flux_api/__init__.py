@@ -15,9 +15,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flux_api import logs
 from flux_api.blueprints import jobs, original, service
 from flux_api.blueprints.openai import routes as openai
+from flux_api.errors import BadSetting
 from flux_api.http import access, clients, error_handlers, idempotency, request_log
 from flux_api.http.context import Context, Watchers
-from flux_api.http.kept_answers import Answers
+from flux_api.http.kept_answers import KeptAnswers
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo
 from flux_api.models.lora_files import LoraFolder
@@ -26,7 +27,7 @@ from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import Backend
-from flux_api.settings import BadSetting, Settings
+from flux_api.settings import Settings
 
 _manager: PipelineManager | None = None
 _manager_lock = threading.Lock()
@@ -47,7 +48,7 @@ def create_app(
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    here = Context(
+    context = Context(
         settings=settings,
         manager=manager or get_manager(settings),
         models=models,
@@ -55,15 +56,17 @@ def create_app(
         fetcher=Fetcher(fetch_policy(settings)),
         file_server=file_server(settings),
         watchers=Watchers(settings.max_watchers),
-        answers=Answers(most << 20) if (most := settings.idempotency_mb) else None,
+        kept_answers=KeptAnswers(most << 20)
+        if (most := settings.idempotency_mb)
+        else None,
     )
-    app.extensions["flux_api"] = here
+    app.extensions["flux_api"] = context
     request_log.install(app)
     error_handlers.install(app)
     access.install(app)
     idempotency.install(app)
     clients.install(app)
-    app.before_request(here.manager.start)
+    app.before_request(context.manager.start)
     for blueprint in (original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
     # Where a client knows no address but its base URL, errors in its dialect.
@@ -150,7 +153,9 @@ def _make_backend(settings: Settings) -> Backend:
     device = choose_device()
     sets = ModelSets(
         models,
-        lambda name, info, say: choose_placement(name, info, settings, device, say),
+        lambda name, info, report: choose_placement(
+            name, info, settings, device, report
+        ),
         most=settings.max_loaded,
         loras=LoraFolder(settings.lora_dir),
     )

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 
+from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.toml_file import load_models
-from flux_api.settings import BadSetting, Settings
+from flux_api.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:

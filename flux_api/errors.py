@@ -26,6 +26,11 @@ sentence for the caller: never a path, a token or a traceback.
 from __future__ import annotations
 
 
+class BadSetting(ValueError):
+    """A setting that cannot be used; the message names the variable and its value. It
+    ends the start and never reaches a caller."""
+
+
 class FluxError(Exception):
     """A failure with an HTTP ``status`` and OpenAI's ``type`` and ``code``.
 

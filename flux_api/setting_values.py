@@ -10,6 +10,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from flux_api.api_keys import ApiKey, parse_keys
+from flux_api.errors import BadSetting
 
 Network = IPv4Network | IPv6Network
 
@@ -19,10 +20,6 @@ _NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
-
-
-class BadSetting(ValueError):
-    """A setting that cannot be used; the message names the variable and its value."""
 
 
 class Reader:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from flux_api.api_keys import ApiKey
-from flux_api.setting_values import BadSetting, Network, Reader
-
-__all__ = ["MIB", "BadSetting", "Memory", "Offload", "Quantization", "Settings"]
+from flux_api.setting_values import Network, Reader
 
 MIB = 2**20
 Quantization = Literal["none", "nf4", "int8", "fp8"]

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux_api import offered_models
+from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.toml_file import load_models
-from flux_api.settings import BadSetting, Settings
+from flux_api.settings import Settings
 from tests.support.servers import QUIET, ROOT, SETTINGS, free_port
 
 SOURCE = (ROOT / "flux_api" / "settings.py").read_text()

@@ -20,7 +20,7 @@ from flux_api.core import (
 )
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow, owner_of
-from flux_api.http.context import context
+from flux_api.http.context import get_context
 from flux_api.http.sse import MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
@@ -40,7 +40,7 @@ def show(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Stop it within a step; an ended job stays as it ended."""
     job = _find(job_id)
-    context().manager.cancel(job)
+    get_context().manager.cancel(job)
     return jsonify(describe(job))
 
 
@@ -48,36 +48,36 @@ def cancel(job_id: str) -> Response:
 def events(job_id: str) -> Response:
     """The job's events, past and to come, as ``text/event-stream``. A job that is not
     there yet is waited for a moment: its POST may be on its way."""
-    here = context()
-    here.watchers.enter()
+    context = get_context()
+    context.watchers.enter()
     try:
-        job = here.manager.find(
+        job = context.manager.find(
             job_id, owner=owner_of(request), seconds=ARRIVAL_SECONDS
         )
         connection = connection_of(request.environ)
         response = Response(_stream(job, connection), mimetype=MEDIA_TYPE)
     except BaseException:
-        here.watchers.leave()
+        context.watchers.leave()
         raise
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(here.watchers.leave)
+    response.call_on_close(context.watchers.leave)
     return response
 
 
 def describe(job: Job) -> dict[str, Any]:
     """The job as JSON."""
-    made = job.request
+    image_request = job.request
     story: dict[str, Any] = {
         "id": job.id,
         "state": job.state,
         "created_at": int(job.created_at),
-        "mode": made.mode,
-        "model": made.model,
-        "width": made.width,
-        "height": made.height,
-        "seed": made.seed_of(0),
-        "images": made.num_images_per_prompt,
+        "mode": image_request.mode,
+        "model": image_request.model,
+        "width": image_request.width,
+        "height": image_request.height,
+        "seed": image_request.seed_of(0),
+        "images": image_request.num_images_per_prompt,
         "queue_seconds": round(job.queue_seconds, 3),
         "run_seconds": round(job.run_seconds, 3),
     }
@@ -94,7 +94,7 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def _find(job_id: str) -> Job:
-    return context().manager.find(job_id, owner=owner_of(request))
+    return get_context().manager.find(job_id, owner=owner_of(request))
 
 
 def _stream(job: Job, connection: socket.socket | None) -> Iterator[bytes]:

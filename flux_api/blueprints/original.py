@@ -14,7 +14,7 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import caller_of, submit, wait_for
-from flux_api.http.context import Context, context
+from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.parameters import (
     MAX_GUIDANCE,
@@ -49,16 +49,16 @@ _LONGEST_TOKEN = 4096
 @bp.post("/process")
 def process() -> Response:
     """One picture as JSON: a URL on the file server, else Base64."""
-    here = context()
-    job, result = _make(here)
+    context = get_context()
+    job, result = _make(context)
     encoded = encode_image(result.image)
     answer = _facts(job, result)
-    url = here.file_server.upload(encoded) if here.file_server else None
+    url = context.file_server.upload(encoded) if context.file_server else None
     if url is not None:
         return jsonify({"result_image_url": url} | answer)
     text = base64.b64encode(encoded.data).decode("ascii")
     response = jsonify({"result_image_base64": text} | answer)
-    if here.file_server:
+    if context.file_server:
         response.headers["X-Flux-Delivery"] = "fallback"
     return response
 
@@ -66,7 +66,7 @@ def process() -> Response:
 @bp.post("/process/raw")
 def process_raw() -> Response:
     """One picture as ``image/png``, its facts in the headers."""
-    job, result = _make(context())
+    job, result = _make(get_context())
     encoded = encode_image(result.image)
     facts = _facts(job, result)
     response = Response(encoded.data, mimetype=encoded.media_type)
@@ -90,16 +90,16 @@ _FACT_HEADERS = {
 }
 
 
-def _make(here: Context) -> tuple[Job, ImageResult]:
+def _make(context: Context) -> tuple[Job, ImageResult]:
     body = read_new_body()
     began = time.monotonic()
-    here.manager.check_open(caller_of(request))
-    image_request = _parse(here, body)
-    job = submit(here, request, image_request, body.values)
-    return job, wait_for(here, request, job, began=began)[0]
+    context.manager.check_open(caller_of(request))
+    image_request = _parse(context, body)
+    job = submit(context, request, image_request, body.values)
+    return job, wait_for(context, request, job, began=began)[0]
 
 
-def _parse(here: Context, body: Body) -> ImageRequest:
+def _parse(context: Context, body: Body) -> ImageRequest:
     values = body.values
     for name, value in values.items():
         if name in _SINGLE and isinstance(value, list):
@@ -116,12 +116,12 @@ def _parse(here: Context, body: Body) -> ImageRequest:
         values.get("guidance_scale"), "guidance_scale", 0, MAX_GUIDANCE
     )
     model = parse_text(values.get("model"), "model", 256)
-    name = here.find_model(model)
+    name = context.find_model(model)
     loras = parse_loras(values.get("loras"))
-    images = _input_image(here, body)
+    images = _input_image(context, body)
     return complete_request(
         name,
-        here.models[name],
+        context.models[name],
         choose_mode(prompt, images),
         prompt=prompt,
         negative_prompt=parse_text(values.get("negative_prompt"), "negative_prompt"),
@@ -132,7 +132,7 @@ def _parse(here: Context, body: Body) -> ImageRequest:
         num_inference_steps=num_inference_steps,
         seed=seed,
         loras=loras,
-        lora_names=here.loras.names,
+        lora_names=context.loras.names,
         partial_images=parse_integer(
             values.get("partial_images"), "partial_images", 0, MAX_PARTIAL_IMAGES
         )
@@ -147,7 +147,7 @@ _SINGLE = frozenset(
 )
 
 
-def _input_image(here: Context, body: Body) -> tuple[Image, ...]:
+def _input_image(context: Context, body: Body) -> tuple[Image, ...]:
     """The picture of ``input_file``, else that of ``input_image_url``, else none."""
     files = list(body.files("input_file"))
     if len(files) > 1:
@@ -155,7 +155,7 @@ def _input_image(here: Context, body: Body) -> tuple[Image, ...]:
         raise InvalidRequest(message, param="input_file")
     if files:
         return (decode_image(files[0], param="input_file"),)
-    longest = here.settings.max_upload_bytes
+    longest = context.settings.max_upload_bytes
     if text := parse_text(body.values.get("input_file"), "input_file", longest):
         decode = decode_data_url if text.startswith("data:") else decode_base64
         data = decode(text, param="input_file")
@@ -164,21 +164,23 @@ def _input_image(here: Context, body: Body) -> tuple[Image, ...]:
     if url is None:
         return ()
     token = parse_text(body.values.get("bearer_token"), "bearer_token", _LONGEST_TOKEN)
-    data = here.fetcher.fetch(url.strip(), bearer_token=token, param="input_image_url")
+    data = context.fetcher.fetch(
+        url.strip(), bearer_token=token, param="input_image_url"
+    )
     return (decode_image(data, param="input_image_url"),)
 
 
 def _facts(job: Job, result: ImageResult) -> dict[str, Any]:
-    made = job.request
+    image_request = job.request
     facts: dict[str, Any] = {
         "seed": result.seed,
-        "mode": made.mode,
+        "mode": image_request.mode,
         "width": result.image.width,
         "height": result.image.height,
-        "guidance_scale": made.guidance_scale,
-        "num_inference_steps": made.num_inference_steps,
-        "model": made.model,
-        "loras": [asdict(lora) for lora in made.loras],
+        "guidance_scale": image_request.guidance_scale,
+        "num_inference_steps": image_request.num_inference_steps,
+        "model": image_request.model,
+        "loras": [asdict(lora) for lora in image_request.loras],
         "job_id": job.id,
     }
     if result.native_size is not None:

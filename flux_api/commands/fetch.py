@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from flux_api.models.hub import (
     MODULAR_INDEX,
     ModelMissing,
-    Say,
+    Report,
     fetch_base,
     fetch_modular,
     read_index,
@@ -38,19 +38,19 @@ def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
     return 0
 
 
-def fetch_set(info: ModelInfo, say: Say) -> None:
+def fetch_set(info: ModelInfo, report: Report) -> None:
     """Everything that ``info`` loads, and nothing else, into the Hub's cache."""
     for source, row in info.bases.items():
         if row.pipeline.endswith("ModularPipeline"):
-            _, index = read_index(source, MODULAR_INDEX, say)
-            fetch_modular(source, set(index) - set(info.skip_blocks), say)
+            _, index = read_index(source, MODULAR_INDEX, report)
+            fetch_modular(source, set(index) - set(info.skip_blocks), report)
         else:
             own = source == info.base_model
-            fetch_base(source, () if own else info.shared_components, say)
+            fetch_base(source, () if own else info.shared_components, report)
     for prior in {row.prior for row in info.tasks.values() if row.prior}:
-        fetch_base(prior, (), say)
+        fetch_base(prior, (), report)
     for file in info.lora_files.values():
-        find_set_lora(file, say)
+        find_set_lora(file, report)
 
 
 def _show(text: str) -> None:

@@ -13,13 +13,13 @@ from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult, PartialImage
 from flux_api.engine.pipeline_call import PipelineCall
-from flux_api.engine.shared_forward import Turn, pipeline_view
+from flux_api.engine.shared_forward import ForwardBatcher, pipeline_view
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import Pace, free_memory, is_lost
-from flux_api.loading.model_sets import ModelSets, Ready
+from flux_api.loading.model_sets import Loaded, ModelSets
 from flux_api.loading.placement import Placement, choose_device
-from flux_api.models.info import ModelInfo, Task, task_name
-from flux_api.queue.tasks import BackendBroken, ImageTask
+from flux_api.models.info import ModelInfo, TaskName, task_name
+from flux_api.queue.tasks import BackendBroken, PictureTask
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _FOREIGN_MEMORY = 0.1
 
 
 class DiffusersBackend:
-    """The sets of ``models`` through stock diffusers pipelines; ``default`` is loaded
+    """Run ``models`` with unmodified diffusers pipelines; ``default`` is loaded
     at the start. Pictures share forwards up to ``batch_tokens`` (image and text tokens
     in sum; None: from the default set's size on an accelerator, 0 on a CPU)."""
 
@@ -46,7 +46,7 @@ class DiffusersBackend:
         self._default = default
         self._device = choose_device()
         self._batch_tokens = batch_tokens
-        self._turn = Turn()
+        self._batcher = ForwardBatcher()
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
 
     @property
@@ -57,22 +57,22 @@ class DiffusersBackend:
     @property
     def forwards(self) -> int:
         """How many transformer forwards have run."""
-        return self._turn.forwards
+        return self._batcher.forwards
 
-    def load(self, say: Callable[[str], None]) -> None:
+    def load(self, report: Callable[[str], None]) -> None:
         """Load the default set; raises when it cannot."""
         info = self._models[self._default]
         task = next(iter(info.tasks))
         try:
-            loaded = self.sets.use(self._default, say)
-            loaded.ready(task, info.tasks[task].loras, say)
+            loaded = self.sets.use(self._default, report)
+            loaded.load(task, info.tasks[task].loras, report)
         except torch.AcceleratorError as error:
             raise BackendBroken(type(error).__name__) from error
         if self._batch_tokens is None:
             self._batch_tokens = default_batch_tokens(
                 self._device, loaded.transformer_parameters
             )
-        self._turn.budget = self._batch_tokens
+        self._batcher.budget = self._batch_tokens
         logger.info(
             "%s on %s, %d tokens in a forward",
             self._default,
@@ -113,7 +113,7 @@ class DiffusersBackend:
         text = 0 if side else _TEXT_TOKENS
         return image * (1 + len(request.images)) + text
 
-    def run(self, task: ImageTask) -> ImageResult:
+    def run(self, task: PictureTask) -> ImageResult:
         """One picture of ``task``: PipelineFailed when it is not fit to deliver,
         InsufficientStorage or Unavailable when the device's memory is too small."""
         try:
@@ -125,25 +125,25 @@ class DiffusersBackend:
                 raise BackendBroken(type(error).__name__) from error
             raise
 
-    def _draw(self, task: ImageTask) -> ImageResult:
+    def _draw(self, task: PictureTask) -> ImageResult:
         request = task.request
         seed = request.seed_of(task.index)
         info = self._models[request.model]
         masked = request.mask_image is not None
         call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
         name = task_name(request.mode, masked=masked)
-        with self._turn.taken():
+        with self._batcher.taken():
             task.check()
-            pixels = self._try_twice(self._ready(task, name), call, task)
+            pixels = self._try_twice(self._load_task(task, name), call, task)
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         return call.deliver(Image.fromarray(pixels), seed)
 
-    def _ready(self, task: ImageTask, name: Task) -> Ready:
+    def _load_task(self, task: PictureTask, name: TaskName) -> Loaded:
         try:
             with task.loading():
                 loaded = self.sets.use(task.request.model, logger.info)
-                return loaded.ready(name, task.request.loras, logger.info)
+                return loaded.load(name, task.request.loras, logger.info)
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory while loading", task.job.id)
         # Outside the handler: its traceback would keep the tensors alive.
@@ -152,27 +152,27 @@ class DiffusersBackend:
         raise Unavailable(message, retry_after=30)
 
     def _try_twice(
-        self, ready: Ready, call: PipelineCall, task: ImageTask
+        self, loaded: Loaded, call: PipelineCall, task: PictureTask
     ) -> np.ndarray[Any, Any] | None:
         """The picture; once more where it is NaN or black."""
-        pixels = self._try_tiled(ready, call, task)
+        pixels = self._try_tiled(loaded, call, task)
         if pixels is None:
             logger.warning("job %s: no usable picture, once more", task.job.id)
-            pixels = self._try_tiled(ready, call, task)
+            pixels = self._try_tiled(loaded, call, task)
         return pixels
 
     def _try_tiled(
-        self, ready: Ready, call: PipelineCall, task: ImageTask
+        self, loaded: Loaded, call: PipelineCall, task: PictureTask
     ) -> np.ndarray[Any, Any] | None:
         """One run, and one more with a tiled VAE where the memory ran out."""
         try:
-            return self._call(ready, call, task)
+            return self._call(loaded, call, task)
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory, once more, tiled", task.job.id)
         # Outside the handler: its traceback would keep the tensors alive.
         free_memory()
         try:
-            return self._call(ready, call, task, vae=tiled(ready.pipeline.vae))
+            return self._call(loaded, call, task, vae=tiled(loaded.pipeline.vae))
         except torch.OutOfMemoryError:
             pass
         free_memory()
@@ -183,12 +183,12 @@ class DiffusersBackend:
         raise InsufficientStorage("This picture is too large for the device's memory.")
 
     def _call(
-        self, ready: Ready, call: PipelineCall, task: ImageTask, *, vae: Any = None
+        self, loaded: Loaded, call: PipelineCall, task: PictureTask, *, vae: Any = None
     ) -> np.ndarray[Any, Any] | None:
         """One run, uint8 (height, width, 3); None when it is NaN or all black. ``vae``
         works in place of the pipeline's own."""
-        check = call.check_of(ready.pipeline, task)
-        view, gate = pipeline_view(ready.pipeline, self._turn, check)
+        check = call.check_of(loaded.pipeline, task)
+        view, gate = pipeline_view(loaded.pipeline, self._batcher, check)
         if vae is not None:
             object.__setattr__(view, "vae", vae)
 
@@ -205,7 +205,7 @@ class DiffusersBackend:
                 sigma = view.scheduler.sigmas[view.scheduler.step_index]
                 sigma = sigma.to(latents.device)
                 clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
-                image = ready.preview.draw(clean[0], *call.token_grid)
+                image = loaded.preview.draw(clean[0], *call.token_grid)
                 preview = call.deliver_preview(image)
                 task.job.post(PartialImage(task.index, number, preview))
             gate.velocity = None
@@ -214,10 +214,10 @@ class DiffusersBackend:
             return tensors
 
         try:
-            return to_pixels(call.run(view, ready.prior, on_step_end))
+            return to_pixels(call.run(view, loaded.prior, on_step_end))
         finally:
             # A run that was stopped in the middle leaves its model on the device.
-            ready.release()
+            loaded.release()
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:

@@ -14,8 +14,8 @@ from PIL import Image
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.images.fitting import Fit, composite, contain, contain_mask, pad
 from flux_api.loading.placement import is_modular
-from flux_api.models.info import ModelInfo, TaskInfo
-from flux_api.queue.tasks import ImageTask
+from flux_api.models.info import ModelInfo, TaskDefaults
+from flux_api.queue.tasks import PictureTask
 
 PREVIEW_SIDE = 256
 REFERENCE_SIDE = 64
@@ -29,9 +29,9 @@ class PipelineCall:
     where native and asked-for sizes meet."""
 
     def __init__(
-        self, request: ImageRequest, info: ModelInfo, row: TaskInfo, seed: int
+        self, request: ImageRequest, info: ModelInfo, defaults: TaskDefaults, seed: int
     ) -> None:
-        self._request, self._row, self._seed = request, row, seed
+        self._request, self._defaults, self._seed = request, defaults, seed
         self._side = info.native_size
         self._fit: Fit | None = None
         if self._side and request.images:
@@ -51,7 +51,7 @@ class PipelineCall:
         image: torch.Tensor = images[0]
         return image
 
-    def check_of(self, pipeline: Any, task: ImageTask) -> Callable[[], None]:
+    def check_of(self, pipeline: Any, task: PictureTask) -> Callable[[], None]:
         """What to call before each forward: it raises when nobody waits any more, and
         counts the steps of a modular pipeline, which has no callback for them."""
         if not is_modular(pipeline):
@@ -66,30 +66,30 @@ class PipelineCall:
 
     def kwargs(self, pipeline: Any, prior: Any = None) -> dict[str, Any]:
         """The arguments of ``pipeline.__call__``, with a fresh generator."""
-        request, row = self._request, self._row
+        request, defaults = self._request, self._defaults
         width, height = self._size
         kwargs: dict[str, Any] = {
-            "prompt": request.prompt or row.prompt,
+            "prompt": request.prompt or defaults.prompt,
             "num_inference_steps": request.num_inference_steps,
             "width": width,
             "height": height,
             "generator": torch.Generator("cpu").manual_seed(self._seed),
-            "max_sequence_length": text_length(pipeline, row),
+            "max_sequence_length": text_length(pipeline, defaults),
         }
         accepted = parameters_of(pipeline)
-        if row.guidance_parameter is not None:
-            kwargs[row.guidance_parameter] = request.guidance_scale
-        elif "guidance_scale" in accepted and row.guidance_scale is not None:
+        if defaults.guidance_parameter is not None:
+            kwargs[defaults.guidance_parameter] = request.guidance_scale
+        elif "guidance_scale" in accepted and defaults.guidance_scale is not None:
             # The pipelines' own defaults are those of undistilled models.
-            kwargs["guidance_scale"] = row.guidance_scale
-        if row.negative_prompt:
+            kwargs["guidance_scale"] = defaults.guidance_scale
+        if defaults.negative_prompt:
             kwargs["negative_prompt"] = request.negative_prompt or ""
         if request.strength is not None and "strength" in accepted:
             kwargs["strength"] = request.strength
         kwargs |= self._picture_kwargs(pipeline, prior, kwargs)
         if prior is not None:
             del kwargs["prompt"]
-        return kwargs | dict(row.arguments)
+        return kwargs | dict(defaults.arguments)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -115,7 +115,7 @@ class PipelineCall:
         kontext = type(pipeline).__name__ == "FluxKontextPipeline"
         most = KONTEXT_PIXELS if kontext else REFERENCE_PIXELS
         found: dict[str, Any] = {}
-        if self._row.strength is not None or self._side:
+        if self._defaults.strength is not None or self._side:
             found["image"] = self._fitted(request.images[0])
         else:
             images = [as_reference(image, most) for image in request.images]
@@ -177,12 +177,12 @@ def parameters_of(pipeline: Any) -> Collection[str]:
     return inspect.signature(pipeline.__call__).parameters
 
 
-def text_length(pipeline: Any, row: TaskInfo) -> int:
+def text_length(pipeline: Any, defaults: TaskDefaults) -> int:
     """How many tokens of the prompt are read: of FLUX.1's two tokenizers the second
     counts, the first is cut at 77 anyway."""
     tokenizer = getattr(pipeline, "tokenizer_2", None) or pipeline.tokenizer
-    longest = getattr(tokenizer, "model_max_length", row.max_sequence_length)
-    return int(min(longest, row.max_sequence_length))
+    longest = getattr(tokenizer, "model_max_length", defaults.max_sequence_length)
+    return int(min(longest, defaults.max_sequence_length))
 
 
 def as_reference(image: Image.Image, most: int) -> Image.Image:

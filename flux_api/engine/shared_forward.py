@@ -23,7 +23,7 @@ from flux_api.loading.device import free_memory
 _POSITION_IDS = ("txt_ids", "img_ids")
 
 
-class Turn:
+class ForwardBatcher:
     """The lock of the device, and the calls that wait for a forward. ``budget`` is the
     most tokens in a shared one; a call that is larger has one to itself."""
 
@@ -130,9 +130,12 @@ class Gate:
     it was last None; everything else is the transformer's own."""
 
     def __init__(
-        self, module: torch.nn.Module, turn: Turn, check: Callable[[], None]
+        self,
+        module: torch.nn.Module,
+        batcher: ForwardBatcher,
+        check: Callable[[], None],
     ) -> None:
-        self._module, self._turn, self._check = module, turn, check
+        self._module, self._batcher, self._check = module, batcher, check
         self._position_ids = PositionIds()
         self.velocity: torch.Tensor | None = None
 
@@ -141,21 +144,21 @@ class Gate:
 
     def __call__(self, **kwargs: Any) -> Any:
         self._check()
-        output = self._turn.forward(self._module, kwargs, self._position_ids)
+        output = self._batcher.forward(self._module, kwargs, self._position_ids)
         if self.velocity is None:
             self.velocity = output[0]
         return output
 
 
 def pipeline_view(
-    pipeline: Any, turn: Turn, check: Callable[[], None]
+    pipeline: Any, batcher: ForwardBatcher, check: Callable[[], None]
 ) -> tuple[Any, Gate]:
     """``pipeline`` for one picture: the same components, a scheduler of its own, and a
     gate where its transformer stands."""
     view = copy.copy(pipeline)
     view.__dict__ = dict(pipeline.__dict__)
     view.scheduler = copy.deepcopy(pipeline.scheduler)
-    gate = Gate(pipeline.transformer, turn, check)
+    gate = Gate(pipeline.transformer, batcher, check)
     object.__setattr__(view, "transformer", gate)
     return view, gate
 

@@ -8,7 +8,7 @@ from flask import Flask, Response, request
 
 from flux_api.api_keys import ApiKey, holder_of
 from flux_api.errors import Unauthorized
-from flux_api.http.context import context
+from flux_api.http.context import get_context
 
 OPEN_BLUEPRINTS = frozenset({"service", "playground"})
 """Health and pages: they are served without a key."""
@@ -37,7 +37,7 @@ def install(app: Flask) -> None:
 
 
 def _check_key() -> None:
-    keys = context().settings.api_keys
+    keys = get_context().settings.api_keys
     if not keys or request.method == "OPTIONS" or request.url_rule is None:
         return
     if request.blueprint in OPEN_BLUEPRINTS:
@@ -63,7 +63,7 @@ def _holder(keys: tuple[ApiKey, ...]) -> str:
 
 
 def _admit_origin(response: Response) -> Response:
-    allowed = context().settings.cors_origins
+    allowed = get_context().settings.cors_origins
     if not allowed:
         return response
     response.vary.add("Origin")

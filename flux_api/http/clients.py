@@ -51,11 +51,14 @@ def job_id_of(request: Request, values: dict[str, Any]) -> str | None:
 
 
 def submit(
-    here: Context, request: Request, image_request: ImageRequest, values: dict[str, Any]
+    context: Context,
+    request: Request,
+    image_request: ImageRequest,
+    values: dict[str, Any],
 ) -> Job:
     """The job of ``image_request`` for the client of ``request``; it stops at the next
     step once that client has left."""
-    job = here.manager.submit(
+    job = context.manager.submit(
         image_request,
         caller=caller_of(request),
         owner=owner_of(request),
@@ -87,7 +90,7 @@ def _release_job(_error: BaseException | None) -> None:
 
 
 def wait_for(
-    here: Context, request: Request, job: Job, *, began: float
+    context: Context, request: Request, job: Job, *, began: float
 ) -> tuple[ImageResult, ...]:
     """The job's pictures, or its error raised; it is cancelled when the client leaves
     and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the request
@@ -96,12 +99,14 @@ def wait_for(
     try:
         while (outcome := job.wait(POLL_SECONDS)) is None:
             if not is_here(connection):
-                here.manager.cancel(job)
-            elif time.monotonic() - began > here.settings.request_timeout:
-                here.manager.cancel(job, DeadlineExceeded("The request took too long."))
+                context.manager.cancel(job)
+            elif time.monotonic() - began > context.settings.request_timeout:
+                context.manager.cancel(
+                    job, DeadlineExceeded("The request took too long.")
+                )
     finally:
         if job.outcome is None:
-            here.manager.cancel(job)
+            context.manager.cancel(job)
     if isinstance(outcome, Failed):
         raise outcome.error
     return outcome.results

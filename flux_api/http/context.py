@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import current_app
 
 from flux_api.errors import QueueFull
-from flux_api.http.kept_answers import Answers
+from flux_api.http.kept_answers import KeptAnswers
 from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder
 from flux_api.net.fetch import Fetcher
@@ -52,7 +52,7 @@ class Context:
     fetcher: Fetcher
     file_server: FileServer | None
     watchers: Watchers
-    answers: Answers | None
+    kept_answers: KeptAnswers | None
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are
@@ -61,7 +61,7 @@ class Context:
         return find_model(self.models, self.settings.model, name, strict=strict)
 
 
-def context() -> Context:
+def get_context() -> Context:
     """The application's context."""
     found: Context = current_app.extensions["flux_api"]
     return found

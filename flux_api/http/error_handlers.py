@@ -17,7 +17,7 @@ from flux_api.errors import (
     PayloadTooLarge,
 )
 from flux_api.http.body_stream import CountedInput, drain
-from flux_api.http.context import context
+from flux_api.http.context import get_context
 from flux_api.http.reason_phrases import reason_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def _begin() -> None:
     known = _REQUEST_ID.fullmatch(asked)
     g.request_id = asked if known else f"req_{secrets.token_hex(16)}"
     request.environ["wsgi.input"] = CountedInput(
-        request.environ, context().settings.body_timeout
+        request.environ, get_context().settings.body_timeout
     )
 
 

@@ -11,8 +11,8 @@ from flask import Flask, Response, abort, g, request
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body, read_body
 from flux_api.http.clients import caller_of
-from flux_api.http.context import context
-from flux_api.http.kept_answers import Answer
+from flux_api.http.context import get_context
+from flux_api.http.kept_answers import KeptAnswer
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -26,10 +26,10 @@ def install(app: Flask) -> None:
 
 def read_new_body() -> Body:
     """The body of this request. Where the same came before with its key, the request
-    ends here, with the answer from then."""
+    ends context, with the answer from then."""
     body = read_body(request)
     key = request.headers.get("Idempotency-Key")
-    answers = context().answers
+    answers = get_context().kept_answers
     if key is None or answers is None:
         return body
     if not _KEY.fullmatch(key):
@@ -58,17 +58,17 @@ def fingerprint_of(path: str, body: Body) -> bytes:
 
 def _keep(response: Response) -> Response:
     # A refusal costs nothing to make again, and its reason may have passed by then.
-    answers = context().answers
+    answers = get_context().kept_answers
     if answers is None or response.status_code != 200 or response.is_streamed:
         return response
     if name := g.pop("idempotency", None):
         headers = tuple(response.headers.items())
-        answers.keep(name[0], name[1], Answer(200, headers, response.get_data()))
+        answers.keep(name[0], name[1], KeptAnswer(200, headers, response.get_data()))
     return response
 
 
 def _let_go(_error: BaseException | None) -> None:
     """A key whose request came to no answer that is kept."""
-    name, answers = g.pop("idempotency", None), context().answers
+    name, answers = g.pop("idempotency", None), get_context().kept_answers
     if name is not None and answers is not None:
         answers.forget(name[0], name[1])

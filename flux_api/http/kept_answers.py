@@ -1,4 +1,4 @@
-"""Answers kept for ``Idempotency-Key``: a POST that is sent twice is done once."""
+"""KeptAnswers kept for ``Idempotency-Key``: a POST that is sent twice is done once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT_ANSWERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeptAnswer:
     """A finished answer as it went out."""
 
     status: int
@@ -32,10 +32,10 @@ class Answer:
 class _Entry:
     fingerprint: bytes
     until: float
-    answer: Answer | None = None
+    answer: KeptAnswer | None = None
 
 
-class Answers:
+class KeptAnswers:
     """The newest answers of each caller's keys: at most ``most_bytes`` of them, none
     for longer than a day. Thread-safe; gone when the process ends."""
 
@@ -48,7 +48,7 @@ class Answers:
         self._bytes = 0
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 
-    def begin(self, caller: str, key: str, fingerprint: bytes) -> Answer | None:
+    def begin(self, caller: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
         """The answer to replay. None makes the key the caller's until :meth:`keep` or
         :meth:`forget`; KeyInUse while it is, KeyReused for another request's key."""
         with self._lock:
@@ -66,7 +66,7 @@ class Answers:
                 raise KeyInUse(message, param="idempotency_key", retry_after=2)
             return entry.answer
 
-    def keep(self, caller: str, key: str, answer: Answer) -> None:
+    def keep(self, caller: str, key: str, answer: KeptAnswer) -> None:
         """Replay ``answer`` from now on, as long as there is room for it."""
         with self._lock:
             if answer.size > self._most_bytes:

@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 
 from flux_api.core import Failed
 from flux_api.http.access import CALLER
-from flux_api.http.context import context
+from flux_api.http.context import get_context
 from flux_api.queue.jobs import Job
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def _begin() -> None:
 def _follow(response: Response) -> Response:
     facts, began, job = _about_request(), g.began, g.get("submitted")
     if job is not None:
-        facts |= _about_job(job, prompts=context().settings.log_prompts)
+        facts |= _about_job(job, prompts=get_context().settings.log_prompts)
     level = _level_of(request.blueprint, response.status_code)
     counted = _Counted(response.response) if response.is_streamed else None
     if counted is not None:
@@ -80,19 +80,19 @@ def _about_request() -> dict[str, Any]:
 
 def _about_job(job: Job, *, prompts: bool) -> dict[str, Any]:
     """What was to be made; the prompt in full only where ``prompts``."""
-    made = job.request
+    image_request = job.request
     facts: dict[str, Any] = {
         "job_id": job.id,
-        "mode": made.mode,
-        "model": made.model,
-        "size": f"{made.width}x{made.height}",
-        "images": made.num_images_per_prompt,
-        "steps": made.num_inference_steps,
-        "seed": made.seed_of(0),
+        "mode": image_request.mode,
+        "model": image_request.model,
+        "size": f"{image_request.width}x{image_request.height}",
+        "images": image_request.num_images_per_prompt,
+        "steps": image_request.num_inference_steps,
+        "seed": image_request.seed_of(0),
     }
     for name, text in (
-        ("prompt", made.prompt),
-        ("negative_prompt", made.negative_prompt),
+        ("prompt", image_request.prompt),
+        ("negative_prompt", image_request.negative_prompt),
     ):
         if text and prompts:
             facts[name] = text

@@ -19,13 +19,13 @@ from flux_api.loading.text_processor import TextProcessor
 from flux_api.models.hub import (
     CLASSIC_INDEX,
     ModelMissing,
-    Say,
+    Report,
     fetch_base,
     fetch_modular,
     read_index,
     short_name,
 )
-from flux_api.models.info import ModelInfo, TaskInfo
+from flux_api.models.info import ModelInfo, TaskDefaults
 
 logger = logging.getLogger(__name__)
 
@@ -38,23 +38,23 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, Safetenso
 
 def load(
     info: ModelInfo,
-    row: TaskInfo,
+    defaults: TaskDefaults,
     given: Mapping[str, Any],
     placement: Placement,
-    say: Say,
+    report: Report,
 ) -> Any:
-    """The pipeline of ``row`` with its weights on the device (or where offloading wants
+    """The pipeline of a task with its weights on the device (or where offloading wants
     them); ``given`` components are used as they are. ModelMissing when there are none.
     """
-    source = info.base_of(row)
-    pipeline_class = getattr(diffusers, row.pipeline)
+    source = info.base_of(defaults)
+    pipeline_class = getattr(diffusers, defaults.pipeline)
     dtypes = placement.dtypes(info.dtype)
     try:
         if issubclass(pipeline_class, diffusers.ModularPipeline):
-            pipeline = _load_modular(info, pipeline_class, source, placement, say)
+            pipeline = _load_modular(info, pipeline_class, source, placement, report)
         else:
             pipeline = _load_classic(
-                pipeline_class, source, dict(given), dtypes, placement, say
+                pipeline_class, source, dict(given), dtypes, placement, report
             )
     except torch.OutOfMemoryError:
         # Without its traceback, which holds what was loaded so far.
@@ -76,24 +76,26 @@ def load(
 
 
 def load_parts(
-    info: ModelInfo, names: tuple[str, ...], placement: Placement, say: Say
+    info: ModelInfo, names: tuple[str, ...], placement: Placement, report: Report
 ) -> dict[str, Any]:
     """The components ``names`` of the set's own base, without its transformer."""
-    row = next(r for r in info.tasks.values() if info.base_of(r) == info.base_model)
+    defaults = next(
+        r for r in info.tasks.values() if info.base_of(r) == info.base_model
+    )
     kept = {name: None for name in ("transformer", "scheduler") if name not in names}
-    say(f"loading the text encoders of {short_name(info.base_model)}")
-    pipeline = load(info, row, kept, placement, say)
+    report(f"loading the text encoders of {short_name(info.base_model)}")
+    pipeline = load(info, defaults, kept, placement, report)
     return {name: pipeline.components[name] for name in names}
 
 
 def load_prior(
-    source: str, parts: Mapping[str, Any], placement: Placement, say: Say
+    source: str, parts: Mapping[str, Any], placement: Placement, report: Report
 ) -> Any:
     """A Redux prior that reads prompts with the text encoders among ``parts``: without
     them its widths would be fixed, and a prompt ignored."""
     texts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     given = {name: parts[name] for name in texts}
-    folder = fetch_base(source, given, say)
+    folder = fetch_base(source, given, report)
     try:
         pipeline = diffusers.FluxPriorReduxPipeline.from_pretrained(
             folder,
@@ -118,12 +120,12 @@ def _load_classic(
     given: dict[str, Any],
     dtypes: Mapping[str, torch.dtype],
     placement: Placement,
-    say: Say,
+    report: Report,
 ) -> Any:
     taken = inspect.signature(pipeline_class.__init__).parameters
     given = {name: part for name, part in given.items() if name in taken}
-    folder = fetch_base(source, given, say)
-    _, index = read_index(str(folder), CLASSIC_INDEX, say)
+    folder = fetch_base(source, given, report)
+    _, index = read_index(str(folder), CLASSIC_INDEX, report)
     for name in QUANTIZED:
         # One after the other: a card need not hold them all before they move off it.
         if name in index and name not in given and placement.quantizes(index[name][1]):
@@ -167,7 +169,11 @@ def _load_part(
 
 
 def _load_modular(
-    info: ModelInfo, pipeline_class: Any, source: str, placement: Placement, say: Say
+    info: ModelInfo,
+    pipeline_class: Any,
+    source: str,
+    placement: Placement,
+    report: Report,
 ) -> Any:
     blocks = getattr(diffusers, pipeline_class.default_blocks_name)()
     for name in info.skip_blocks:
@@ -176,7 +182,7 @@ def _load_modular(
     pipeline = pipeline_class(blocks=blocks)
     dtypes = placement.dtypes(info.dtype)
     wanted = {spec.name: spec for spec in blocks.expected_components}
-    places = fetch_modular(source, wanted, say)
+    places = fetch_modular(source, wanted, report)
     parts: dict[str, Any] = {}
     for name, (folder, subfolder) in places.items():
         kind = wanted[name].type_hint

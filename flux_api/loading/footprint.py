@@ -86,7 +86,10 @@ def footprint_of(info: ModelInfo) -> Footprint | None:
     """What ``info`` takes; None where a checkpoint is not here and not known."""
     parts: dict[str, Weights] = {}
     working = 0
-    sources = [*info.bases, *{row.prior for row in info.tasks.values() if row.prior}]
+    sources = [
+        *info.bases,
+        *{defaults.prior for defaults in info.tasks.values() if defaults.prior},
+    ]
     for source in sources:
         described = describe(source)
         if described is None:

@@ -10,7 +10,7 @@ import torch
 
 from flux_api.loading.footprint import GIB, Footprint, footprint_of
 from flux_api.loading.placement import Placement
-from flux_api.models.hub import Say
+from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo
 from flux_api.settings import Offload, Quantization, Settings
 
@@ -70,9 +70,9 @@ def plan_memory(
 
 
 def choose_placement(
-    name: str, info: ModelInfo, settings: Settings, device: torch.device, say: Say
+    name: str, info: ModelInfo, settings: Settings, device: torch.device, report: Report
 ) -> Placement:
-    """Where the set ``name`` goes under ``settings``; one line to ``say`` where
+    """Where the set ``name`` goes under ``settings``; one line to ``report`` where
     FLUX_MEMORY=auto chooses, and why."""
     fixed = Placement(
         device, settings.quantization or "none", settings.offload or "none"
@@ -81,7 +81,7 @@ def choose_placement(
         return fixed
     footprint = footprint_of(info)
     if footprint is None:
-        say(f"memory: {name} is not known beforehand; taking {fixed.quantization}")
+        report(f"memory: {name} is not known beforehand; taking {fixed.quantization}")
         return fixed
     machine = look_at_machine(device)
     plan = plan_memory(
@@ -91,7 +91,7 @@ def choose_placement(
         offload=settings.offload,
     )
     fit = "" if plan.fits else ", which may not be enough"
-    say(
+    report(
         f"memory: {machine.device_free / GIB:.1f} GiB free on {machine.device_name}, "
         f"{machine.host_free / GIB:.1f} GiB of RAM; {name} has "
         f"{footprint.total('none') / GIB:.1f} GiB of weights: {plan}{fit}"

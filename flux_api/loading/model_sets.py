@@ -21,8 +21,8 @@ from flux_api.loading.device import free_memory
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
-from flux_api.models.hub import Say, short_name
-from flux_api.models.info import ModelInfo, Task, TaskInfo
+from flux_api.models.hub import Report, short_name
+from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
 from flux_api.models.lora_files import LoraFolder, find_set_lora
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def quiet_libraries() -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ready:
+class Loaded:
     """What a picture is made with: ``prior`` is the Redux pipeline in front of
     ``pipeline``, where the task has one."""
 
@@ -73,14 +73,14 @@ class LoadedBase:
     def pipeline(self, name: str) -> Any:
         """The pipeline of class ``name``, over the same components as the others."""
         if name not in self._pipelines:
-            made = share_components(self._first, getattr(diffusers, name))
-            made.set_progress_bar_config(disable=True)
-            self._pipelines[name] = made
-        made = self._pipelines[name]
-        if self._placed is not made:
-            self._placement.place(made)
-            self._placed = made
-        return made
+            pipeline = share_components(self._first, getattr(diffusers, name))
+            pipeline.set_progress_bar_config(disable=True)
+            self._pipelines[name] = pipeline
+        pipeline = self._pipelines[name]
+        if self._placed is not pipeline:
+            self._placement.place(pipeline)
+            self._placed = pipeline
+        return pipeline
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -102,11 +102,11 @@ class LoadedSet:
         self._bases: dict[str, LoadedBase] = {}
         self._priors: dict[str, Any] = {}
 
-    def ready(self, task: Task, loras: tuple[Lora, ...], say: Say) -> Ready:
+    def load(self, task: TaskName, loras: tuple[Lora, ...], report: Report) -> Loaded:
         """The pipeline of ``task`` with exactly ``loras`` applied. ModelMissing where
         its weights are, InvalidRequest where a LoRA cannot be used."""
-        row = self._info.tasks[task]
-        base = self._base(row, say)
+        defaults = self._info.tasks[task]
+        base = self._base(defaults, report)
         for other in self._bases.values():
             # Bases share text encoders, which an adapter may have changed.
             if other is not base and other.adapters is not None:
@@ -114,22 +114,24 @@ class LoadedSet:
         if base.adapters is None and loras:
             own = self._info.lora_files
             files = {
-                lora.name: find_set_lora(own[lora.name], say)
-                for lora in row.loras
+                lora.name: find_set_lora(own[lora.name], report)
+                for lora in defaults.loras
                 if lora.name in own
             }
-            base.adapters = Adapters(base.pipeline(row.pipeline), files, self._find)
+            base.adapters = Adapters(
+                base.pipeline(defaults.pipeline), files, self._find
+            )
         if base.adapters is not None:
             base.adapters.apply(loras)
-        pipeline = base.pipeline(row.pipeline)
-        prior = self._prior(row.prior, base, say) if row.prior else None
-        return Ready(pipeline, prior, base.preview, self._placement)
+        pipeline = base.pipeline(defaults.pipeline)
+        prior = self._prior(defaults.prior, base, report) if defaults.prior else None
+        return Loaded(pipeline, prior, base.preview, self._placement)
 
     @property
     def exclusive(self) -> bool:
         """Whether its pictures run one at a time: parts that are moved about, or calls
         that carry state from step to step, cannot be shared."""
-        pipelines = {row.pipeline for row in self._info.tasks.values()}
+        pipelines = {defaults.pipeline for defaults in self._info.tasks.values()}
         return self._placement.offloads or not pipelines.isdisjoint(_STATEFUL)
 
     @cached_property
@@ -142,18 +144,20 @@ class LoadedSet:
         own = self._info.lora_files.get(name)
         return self._find_lora(name) if own is None else find_set_lora(own, _ignore)
 
-    def _base(self, row: TaskInfo, say: Say) -> LoadedBase:
-        source = self._info.base_of(row)
+    def _base(self, defaults: TaskDefaults, report: Report) -> LoadedBase:
+        source = self._info.base_of(defaults)
         if source not in self._bases:
-            given = self._shared_parts(source, say)
+            given = self._shared_parts(source, report)
             where = self._placement.device.type
-            say(f"loading {short_name(source)} on {where}")
-            pipeline = components.load(self._info, row, given, self._placement, say)
+            report(f"loading {short_name(source)} on {where}")
+            pipeline = components.load(
+                self._info, defaults, given, self._placement, report
+            )
             pipeline.set_progress_bar_config(disable=True)
             self._bases[source] = LoadedBase(pipeline, self._placement)
         return self._bases[source]
 
-    def _shared_parts(self, source: str, say: Say) -> dict[str, Any]:
+    def _shared_parts(self, source: str, report: Report) -> dict[str, Any]:
         """The components that ``source`` takes from a loaded base. Where there is none
         they come from the set's own, without its transformer."""
         names = self._info.shared_components
@@ -161,13 +165,13 @@ class LoadedSet:
             return {name: base.parts[name] for name in names}
         if source == self._info.base_model or not names:
             return {}
-        return components.load_parts(self._info, names, self._placement, say)
+        return components.load_parts(self._info, names, self._placement, report)
 
-    def _prior(self, source: str, base: LoadedBase, say: Say) -> Any:
+    def _prior(self, source: str, base: LoadedBase, report: Report) -> Any:
         if source not in self._priors:
-            say(f"loading {short_name(source)}")
+            report(f"loading {short_name(source)}")
             self._priors[source] = components.load_prior(
-                source, base.parts, self._placement, say
+                source, base.parts, self._placement, report
             )
         return self._priors[source]
 
@@ -178,7 +182,7 @@ class ModelSets:
     def __init__(
         self,
         models: Mapping[str, ModelInfo],
-        place: Callable[[str, ModelInfo, Say], Placement],
+        place: Callable[[str, ModelInfo, Report], Placement],
         *,
         most: int = 1,
         loras: LoraFolder | None = None,
@@ -189,17 +193,17 @@ class ModelSets:
         self._loras = loras or LoraFolder(None)
         self._loaded: OrderedDict[str, LoadedSet] = OrderedDict()
 
-    def use(self, name: str, say: Say) -> LoadedSet:
+    def use(self, name: str, report: Report) -> LoadedSet:
         """The set ``name``, for as long as no other is asked for: call it only while
         no picture of another set is on its way."""
         if name not in self._loaded:
             while len(self._loaded) >= self._most:
                 evicted = next(iter(self._loaded))
-                say(f"unloading {evicted}")
+                report(f"unloading {evicted}")
                 del self._loaded[evicted]
                 free_memory()
             info = self._models[name]
-            placement = self._place(name, info, say)
+            placement = self._place(name, info, report)
             self._loaded[name] = LoadedSet(info, placement, self._loras.find)
         self._loaded.move_to_end(name)
         return self._loaded[name]

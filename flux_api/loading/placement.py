@@ -11,13 +11,14 @@ import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
+from flux_api.errors import BadSetting
 from flux_api.loading.quantization import (
     QUANTIZED,
     SMALL,
     check_quantization,
     quantize_on_cpu,
 )
-from flux_api.settings import BadSetting, Offload, Quantization
+from flux_api.settings import Offload, Quantization
 
 _MARK, _HOOKS = "_flux_api_offloaded", "_flux_api_hooks"
 _MODULAR_ORDER = ("prompt_upsampler", "text_encoder", "transformer", "vae")

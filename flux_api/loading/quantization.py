@@ -8,7 +8,8 @@ import diffusers
 import torch
 import transformers
 
-from flux_api.settings import BadSetting, Quantization
+from flux_api.errors import BadSetting
+from flux_api.settings import Quantization
 
 # The large components. CLIP and the VAE are small, and a VAE shows rounding.
 QUANTIZED = ("transformer", "text_encoder", "text_encoder_2", "prompt_upsampler")
@@ -59,23 +60,23 @@ def quantize_on_cpu(module: torch.nn.Module, quantization: Quantization) -> None
         sizes: Any = (layer.in_features, layer.out_features, layer.bias is not None)
         weight = layer.weight.data
         if quantization == "nf4":
-            made = bitsandbytes.nn.Linear4bit(
+            quantized = bitsandbytes.nn.Linear4bit(
                 *sizes, quant_type="nf4", compute_dtype=weight.dtype
             )
-            made.weight = bitsandbytes.nn.Params4bit(
+            quantized.weight = bitsandbytes.nn.Params4bit(
                 weight,
                 requires_grad=False,
                 quant_type="nf4",
                 compress_statistics=False,
             )
         else:
-            made = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
-            made.weight = bitsandbytes.nn.Int8Params(
+            quantized = bitsandbytes.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
+            quantized.weight = bitsandbytes.nn.Int8Params(
                 weight, requires_grad=False, has_fp16_weights=False
             )
-        made.bias = layer.bias
+        quantized.bias = layer.bias
         parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, made.to("cpu"))
+        setattr(module.get_submodule(parent), last, quantized.to("cpu"))
 
 
 def check_quantization(quantization: Quantization, device: torch.device) -> None:

@@ -34,9 +34,9 @@ class TextProcessor:
             Qwen2VLImageProcessorPil,
         )
 
-        made = cls.load(folder)
-        made._images = Qwen2VLImageProcessorPil.from_pretrained(folder)
-        return made
+        processor = cls.load(folder)
+        processor._images = Qwen2VLImageProcessorPil.from_pretrained(folder)
+        return processor
 
     def apply_chat_template(self, chat: Any, **options: Any) -> Any:
         """As the tokenizer's; the pictures of ``chat``, parts of the type "image", go

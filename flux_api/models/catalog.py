@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flux_api.core import Lora
-from flux_api.models.info import LoraFile, ModelInfo, SizeRules, Task, TaskInfo
+from flux_api.models.info import LoraFile, ModelInfo, SizeRules, TaskName, TaskDefaults
 
 _BFL = "black-forest-labs"
 _TINY = Path(__file__).resolve().parents[2] / "models" / "tiny"
@@ -37,8 +37,8 @@ _FLUX3_SIZES = SizeRules(maximum=4096, max_pixels=2048 * 2048)
 
 
 def _tiny() -> ModelInfo:
-    def row(pipeline: str, steps: int, guidance: float, **more: float) -> TaskInfo:
-        return TaskInfo(
+    def task_defaults(pipeline: str, steps: int, guidance: float, **more: float) -> TaskDefaults:
+        return TaskDefaults(
             pipeline=pipeline,
             num_inference_steps=steps,
             guidance_scale=guidance,
@@ -54,41 +54,41 @@ def _tiny() -> ModelInfo:
         native_size=64,
         sizes=SizeRules(default=(512, 512)),
         tasks={
-            "generate": row("FluxPipeline", 12, 3.5),
-            "edit": row("FluxKontextPipeline", 12, 2.0),
-            "variation": row("FluxImg2ImgPipeline", 12, 1.0, strength=0.6),
-            "inpaint": row("FluxInpaintPipeline", 12, 3.5, strength=1.0),
+            "generate": task_defaults("FluxPipeline", 12, 3.5),
+            "edit": task_defaults("FluxKontextPipeline", 12, 2.0),
+            "variation": task_defaults("FluxImg2ImgPipeline", 12, 1.0, strength=0.6),
+            "inpaint": task_defaults("FluxInpaintPipeline", 12, 3.5, strength=1.0),
         },
     )
 
 
 def _klein(name: str, licence: str, description: str) -> ModelInfo:
     """FLUX.2 klein: 4 steps without guidance, one checkpoint for everything."""
-    row = TaskInfo(
+    task_defaults = TaskDefaults(
         pipeline="Flux2KleinPipeline",
         num_inference_steps=4,
         guidance_scale=1.0,
     )
-    edit = replace(row, max_images=10)
+    edit = replace(task_defaults, max_images=10)
     return ModelInfo(
         base_model=f"{_BFL}/{name}",
         description=description,
         licence=licence,
         sizes=_FOUR_MEGAPIXELS,
         tasks={
-            "generate": row,
+            "generate": task_defaults,
             "edit": edit,
-            "variation": replace(row, prompt=_VARIATION),
-            "inpaint": replace(row, pipeline="Flux2KleinInpaintPipeline", strength=1.0),
+            "variation": replace(task_defaults, prompt=_VARIATION),
+            "inpaint": replace(task_defaults, pipeline="Flux2KleinInpaintPipeline", strength=1.0),
         },
     )
 
 
-def _with_rows(info: ModelInfo, *without: Task, **changes: object) -> ModelInfo:
+def _with_rows(info: ModelInfo, *without: TaskName, **changes: object) -> ModelInfo:
     """``info`` with ``changes`` in every task, less the tasks ``without``."""
     tasks = {
-        task: replace(row, **changes)  # type: ignore[arg-type]
-        for task, row in info.tasks.items()
+        task: replace(task_defaults, **changes)  # type: ignore[arg-type]
+        for task, task_defaults in info.tasks.items()
         if task not in without
     }
     return replace(info, tasks=tasks)
@@ -103,7 +103,7 @@ def _klein_base(name: str, licence: str, description: str) -> ModelInfo:
     )
 
 
-_FLUX1_EDIT = TaskInfo(
+_FLUX1_EDIT = TaskDefaults(
     pipeline="FluxKontextPipeline",
     base_model=f"{_BFL}/FLUX.1-Kontext-dev",
     num_inference_steps=28,
@@ -113,7 +113,7 @@ _FLUX1_EDIT = TaskInfo(
 
 
 def _flux1() -> ModelInfo:
-    generate = TaskInfo(
+    generate = TaskDefaults(
         pipeline="FluxPipeline",
         num_inference_steps=8,
         guidance_scale=3.5,
@@ -154,29 +154,29 @@ def _flux1() -> ModelInfo:
 
 
 def _schnell() -> ModelInfo:
-    row = TaskInfo(
+    task_defaults = TaskDefaults(
         pipeline="FluxPipeline",
         num_inference_steps=4,
         guidance_scale=0.0,
         max_sequence_length=256,
     )
-    image = replace(row, pipeline="FluxImg2ImgPipeline", strength=0.9)
+    image = replace(task_defaults, pipeline="FluxImg2ImgPipeline", strength=0.9)
     return ModelInfo(
         base_model=f"{_BFL}/FLUX.1-schnell",
         description="FLUX.1 schnell: 4 steps",
         licence=_APACHE + "; accept the terms on the model's page before the download",
         sizes=_TWO_MEGAPIXELS,
         tasks={
-            "generate": row,
+            "generate": task_defaults,
             "edit": image,
             "variation": replace(image, strength=0.75),
-            "inpaint": replace(row, pipeline="FluxInpaintPipeline", strength=1.0),
+            "inpaint": replace(task_defaults, pipeline="FluxInpaintPipeline", strength=1.0),
         },
     )
 
 
 def _flux2_dev() -> ModelInfo:
-    row = TaskInfo(
+    task_defaults = TaskDefaults(
         pipeline="Flux2Pipeline",
         num_inference_steps=28,
         guidance_scale=4.0,
@@ -188,15 +188,15 @@ def _flux2_dev() -> ModelInfo:
         licence=_FLUX2_LICENCE,
         sizes=_FOUR_MEGAPIXELS,
         tasks={
-            "generate": row,
-            "edit": replace(row, max_images=10),
-            "variation": replace(row, prompt=_VARIATION),
+            "generate": task_defaults,
+            "edit": replace(task_defaults, max_images=10),
+            "variation": replace(task_defaults, prompt=_VARIATION),
         },
     )
 
 
 def _flux3_klein() -> ModelInfo:
-    row = TaskInfo(
+    task_defaults = TaskDefaults(
         pipeline="Flux3DistilledModularPipeline",
         num_inference_steps=16,
         guidance_scale=1.0,
@@ -207,9 +207,9 @@ def _flux3_klein() -> ModelInfo:
         licence=_FLUX3_LICENCE,
         sizes=_FLUX3_SIZES,
         tasks={
-            "generate": row,
-            "edit": replace(row, max_images=10),
-            "variation": replace(row, prompt=_VARIATION),
+            "generate": task_defaults,
+            "edit": replace(task_defaults, max_images=10),
+            "variation": replace(task_defaults, prompt=_VARIATION),
         },
     )
 

@@ -36,7 +36,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SAY_SECONDS = 1.0
 _BAR = 20
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class ModelMissing(Unavailable):
@@ -56,9 +56,9 @@ def page(source: str) -> str:
     return f"{HUB}/{source}"
 
 
-def fetch_files(source: str, patterns: Iterable[str], say: Say) -> Path:
+def fetch_files(source: str, patterns: Iterable[str], report: Report) -> Path:
     """The folder with the files of ``source`` that match ``patterns``, downloaded where
-    they are not there yet, with the progress told to ``say``. ModelMissing says what to
+    they are not there yet, with the progress told to ``report``. ModelMissing says what to
     do where they cannot be had."""
     if Path(source).is_dir():
         return Path(source)
@@ -69,7 +69,7 @@ def fetch_files(source: str, patterns: Iterable[str], say: Say) -> Path:
             source,
             allow_patterns=list(patterns),
             ignore_patterns=_NEVER,
-            tqdm_class=_progress(source, say),
+            tqdm_class=_progress(source, report),
         )
     except GatedRepoError:
         raise ModelMissing(
@@ -78,7 +78,7 @@ def fetch_files(source: str, patterns: Iterable[str], say: Say) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise ModelMissing(
-            f"{source} is not to be had: see {page(source)}; a private or gated model "
+            f"{source} cannot be found: see {page(source)}; a private or gated model "
             f"needs HF_TOKEN"
         ) from None
     except LocalEntryNotFoundError as error:
@@ -106,10 +106,10 @@ def cached_folder(source: str) -> Path | None:
     return None
 
 
-def read_index(source: str, name: str, say: Say) -> tuple[Path, dict[str, Any]]:
+def read_index(source: str, name: str, report: Report) -> tuple[Path, dict[str, Any]]:
     """The pipeline index ``name`` of ``source`` and the folder that it lies in;
     ModelMissing where there is none."""
-    path = fetch_files(source, [name], say) / name
+    path = fetch_files(source, [name], report) / name
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -117,24 +117,24 @@ def read_index(source: str, name: str, say: Say) -> tuple[Path, dict[str, Any]]:
     return path.parent, index
 
 
-def fetch_base(source: str, without: Iterable[str], say: Say) -> Path:
+def fetch_base(source: str, without: Iterable[str], report: Report) -> Path:
     """The folder of a classic pipeline with all its components but ``without``."""
-    _, index = read_index(source, CLASSIC_INDEX, say)
+    _, index = read_index(source, CLASSIC_INDEX, report)
     skipped = set(without)
     folders = [
         f"{name}/*"
         for name, value in index.items()
         if isinstance(value, list) and value[0] is not None and name not in skipped
     ]
-    return fetch_files(source, [CLASSIC_INDEX, *folders], say)
+    return fetch_files(source, [CLASSIC_INDEX, *folders], report)
 
 
 def fetch_modular(
-    source: str, wanted: Collection[str], say: Say
+    source: str, wanted: Collection[str], report: Report
 ) -> dict[str, tuple[Path, str]]:
     """The components of a modular pipeline that are ``wanted``: the folder and the
     subfolder of each, from whichever repository the index names."""
-    root, index = read_index(source, MODULAR_INDEX, say)
+    root, index = read_index(source, MODULAR_INDEX, report)
     places: dict[str, tuple[str, str]] = {}
     for name, value in index.items():
         if isinstance(value, list) and name in wanted:
@@ -151,7 +151,7 @@ def fetch_modular(
     found = {}
     for name, (repository, subfolder) in places.items():
         pattern = f"{subfolder}/*" if subfolder else "*"
-        found[name] = (fetch_files(repository, [pattern], say), subfolder)
+        found[name] = (fetch_files(repository, [pattern], report), subfolder)
     return found
 
 
@@ -163,7 +163,7 @@ def draw_bar(done: float, total: float) -> str:
     return f"[{bar}] {share:.0%} of {total / 2**30:.2f} GiB"
 
 
-def _progress(source: str, say: Say) -> type[tqdm]:
+def _progress(source: str, report: Report) -> type[tqdm]:
     """A progress bar that is told instead of drawn, at most each second."""
 
     class Told(tqdm):  # type: ignore[misc]
@@ -178,7 +178,7 @@ def _progress(source: str, say: Say) -> type[tqdm]:
             now = time.monotonic()
             if self._bytes and self.total and now - self._told > _SAY_SECONDS:
                 self._told = now
-                say(f"downloading {source}: {draw_bar(self.n, self.total)}")
+                report(f"downloading {source}: {draw_bar(self.n, self.total)}")
             return None
 
     return Told

@@ -10,7 +10,7 @@ from typing import Literal
 from flux_api.core import Lora, Mode
 from flux_api.errors import InvalidRequest, ModelNotFound
 
-Task = Literal["generate", "edit", "variation", "inpaint"]
+TaskName = Literal["generate", "edit", "variation", "inpaint"]
 """A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
 
 Scalar = str | int | float | bool
@@ -96,7 +96,7 @@ class SizeRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskInfo:
+class TaskDefaults:
     """How a set does one task.
 
     ``pipeline`` is a diffusers class over ``base_model`` (None: the set's own);
@@ -170,7 +170,7 @@ class ModelInfo:
     """
 
     base_model: str
-    tasks: Mapping[Task, TaskInfo]
+    tasks: Mapping[TaskName, TaskDefaults]
     shared_components: tuple[str, ...] = ()
     skip_blocks: tuple[str, ...] = ()
     lora_files: Mapping[str, LoraFile] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class ModelInfo:
     licence: str = ""
     description: str = ""
 
-    def task(self, mode: Mode, *, masked: bool = False) -> TaskInfo:
+    def task(self, mode: Mode, *, masked: bool = False) -> TaskDefaults:
         """The row for a request; InvalidRequest names what the set cannot do."""
         if masked and "inpaint" not in self.tasks:
             raise InvalidRequest("This model takes no mask.", param="mask")
@@ -189,15 +189,15 @@ class ModelInfo:
             raise InvalidRequest(f"This model does no {name}.", param="model")
         return self.tasks[name]
 
-    def base_of(self, task: TaskInfo) -> str:
+    def base_of(self, task: TaskDefaults) -> str:
         """The checkpoint behind ``task``."""
         return task.base_model or self.base_model
 
     @property
-    def bases(self) -> dict[str, TaskInfo]:
+    def bases(self) -> dict[str, TaskDefaults]:
         """Each checkpoint with the first task over it, the set's own first."""
         own = {self.base_model} & {self.base_of(row) for row in self.tasks.values()}
-        found: dict[str, TaskInfo] = {}
+        found: dict[str, TaskDefaults] = {}
         for row in sorted(
             self.tasks.values(), key=lambda r: self.base_of(r) not in own
         ):
@@ -205,7 +205,7 @@ class ModelInfo:
         return found
 
 
-def task_name(mode: Mode, *, masked: bool) -> Task:
+def task_name(mode: Mode, *, masked: bool) -> TaskName:
     """What a request of ``mode`` asks of its set."""
     return "inpaint" if masked else mode
 

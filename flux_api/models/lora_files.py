@@ -46,9 +46,9 @@ class LoraFolder:
                 yield name, path
 
 
-def find_set_lora(file: LoraFile, say: Callable[[str], None]) -> Path:
+def find_set_lora(file: LoraFile, report: Callable[[str], None]) -> Path:
     """The file of a set's own LoRA, downloaded where it is not there yet."""
-    return fetch_files(file.source, [file.weight_name], say) / file.weight_name
+    return fetch_files(file.source, [file.weight_name], report) / file.weight_name
 
 
 def check_lora(path: Path, name: str) -> None:

@@ -20,15 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from flux_api.settings import BadSetting
+from flux_api.errors import BadSetting
 from flux_api.core import Lora
 from flux_api.models.info import (
     PIPELINES,
     LoraFile,
     ModelInfo,
     SizeRules,
-    Task,
-    TaskInfo,
+    TaskName,
+    TaskDefaults,
 )
 from flux_api.models.toml_values import (
     NAME,
@@ -111,13 +111,13 @@ def _over(start: ModelInfo | None, changes: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _task(start: TaskInfo | None, row: dict[str, Any]) -> TaskInfo:
+def _task(start: TaskDefaults | None, row: dict[str, Any]) -> TaskDefaults:
     if start is not None:
         return dataclasses.replace(start, **row)
     for key in ("pipeline", "num_inference_steps"):
         if key not in row:
             raise Wrong("missing", key)
-    return TaskInfo(**row)
+    return TaskDefaults(**row)
 
 
 def _loras(value: Any) -> tuple[Lora, ...]:
@@ -169,6 +169,6 @@ _MODEL_KEYS: dict[str, Check] = {
     "sizes": lambda value: check_table(as_table(value), _SIZE_KEYS),
     "loras": by_name(_lora_file),
     "tasks": by_name(
-        lambda value: check_table(as_table(value), _TASK_KEYS), get_args(Task)
+        lambda value: check_table(as_table(value), _TASK_KEYS), get_args(TaskName)
     ),
 }

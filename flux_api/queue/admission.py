@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from flux_api.core import ImageRequest
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.jobs import Job
-from flux_api.queue.tasks import Backend, ImageTask
+from flux_api.queue.tasks import Backend, PictureTask
 
-EXTRAS = 3
+MAX_INTERLEAVED = 3
 """How many pictures may run beside those that fill the forwards, one of a caller."""
 
 
 def find_next(
-    queue: FairQueue, running: Sequence[ImageTask], backend: Backend
+    queue: FairQueue, running: Sequence[PictureTask], backend: Backend
 ) -> tuple[Job, bool] | None:
     """The job whose next picture may start, and whether as an extra. Only the first in
     turn gets room in the forwards, so that what is small keeps nothing large out; and
@@ -22,45 +22,45 @@ def find_next(
     if not queue:
         return None
     first = queue.head()
-    usual = [task.request for task in running if not task.extra]
+    filling = [task.request for task in running if not task.interleaved]
     requests = [task.request for task in running]
     if not running or (
-        backend.joins(first.request, requests) and _has_room(first, usual, backend)
+        backend.joins(first.request, requests) and _has_room(first, filling, backend)
     ):
         return first, False
-    extras = _Extras(running, backend)
-    if extras.are_full:
+    interleaving = _Interleaving(running, backend)
+    if interleaving.are_full:
         return None
     for job in queue.in_turn():
         if not backend.joins(job.request, requests):
             return None
-        if extras.may_have(job):
+        if interleaving.may_have(job):
             return job, True
     return None
 
 
-def _has_room(job: Job, usual: Sequence[ImageRequest], backend: Backend) -> bool:
-    if not usual:
+def _has_room(job: Job, filling: Sequence[ImageRequest], backend: Backend) -> bool:
+    if not filling:
         return True
-    return len(usual) < backend.slots and backend.fits(job.request, usual)
+    return len(filling) < backend.slots and backend.fits(job.request, filling)
 
 
-class _Extras:
-    """What runs, as one sees it who would take turns with it."""
+class _Interleaving:
+    """Decides whether a short picture may interleave with the running ones."""
 
-    def __init__(self, running: Sequence[ImageTask], backend: Backend) -> None:
+    def __init__(self, running: Sequence[PictureTask], backend: Backend) -> None:
         self._backend = backend
         self._jobs = {task.job for task in running}
-        self._callers = {task.job.caller for task in running if task.extra}
-        usual = [task for task in running if not task.extra]
-        self._step = sum(backend.tokens(task.request) for task in usual)
-        left = min((task.steps_left for task in usual), default=0)
+        self._callers = {task.job.caller for task in running if task.interleaved}
+        filling = [task for task in running if not task.interleaved]
+        self._step = sum(backend.tokens(task.request) for task in filling)
+        left = min((task.steps_left for task in filling), default=0)
         self._until_room = left * self._step
 
     @property
     def are_full(self) -> bool:
         """Whether there is no place for one more."""
-        return len(self._callers) >= EXTRAS
+        return len(self._callers) >= MAX_INTERLEAVED
 
     def may_have(self, job: Job) -> bool:
         """Whether the first picture of ``job`` may be one. By taking turns it delays

@@ -7,15 +7,15 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from flux_api.queue.jobs import Job
-from flux_api.queue.tasks import ImageTask
+from flux_api.queue.tasks import PictureTask
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class Turn(NamedTuple):
-    """When ``key`` is next: at ``start`` in turns that a lone caller would have had by
-    then, newcomers first among equals, then by ``number``."""
+class Place(NamedTuple):
+    """Virtual start time of ``key``; ties go to newcomers, then to the lower
+    ``number``."""
 
     start: float
     returning: bool
@@ -24,16 +24,16 @@ class Turn(NamedTuple):
 
 
 class Turns(Generic[K, T]):
-    """Things that take turns, by key: fair queueing (Demers, Keshav and Shenker, 1989).
-    With n things waiting, each turn moves the clock on by 1/n; one that comes is next
-    at the clock's time, one that had its turn a whole turn later. So a newcomer waits
-    for those at most who have had no more turns than their share, and however many
-    newcomers come, nobody is kept out."""
+    """Things that take turns, by key: start-time fair queueing (Demers, Keshav and
+    Shenker, 1989; Goyal, Vin and Cheng, 1996). Virtual time advances by 1/n per turn
+    while n things wait; a newcomer starts at the current time, a served key one turn
+    after its last start. So a newcomer waits at most for those that have had no more
+    than their share, and however many newcomers come, nobody is kept out."""
 
     def __init__(self) -> None:
         self._things: dict[K, T] = {}
-        self._turns: dict[K, Turn] = {}
-        self._heap: list[Turn] = []
+        self._places: dict[K, Place] = {}
+        self._heap: list[Place] = []
         self._clock = 0.0
         self._number = 0
 
@@ -57,24 +57,24 @@ class Turns(Generic[K, T]):
     def discard(self, key: K) -> None:
         """Forget ``key`` and that it had turns."""
         self._things.pop(key, None)
-        self._turns.pop(key, None)
+        self._places.pop(key, None)
 
     def head(self) -> T:
         """Whose turn it is; only while something waits."""
-        while self._turns.get(self._heap[0].key) is not self._heap[0]:
+        while self._places.get(self._heap[0].key) is not self._heap[0]:
             heapq.heappop(self._heap)
         return self._things[self._heap[0].key]
 
     def in_order(self) -> Iterator[T]:
         """What waits, as it would be next."""
-        for turn in sorted(self._turns.values()):
-            yield self._things[turn.key]
+        for place in sorted(self._places.values()):
+            yield self._things[place.key]
 
-    def end(self, key: K, *, ahead: bool) -> None:
-        """``key`` has had its turn; ``ahead`` of it where that took none of the others'
-        time, so that the clock stands still where there are any."""
-        start = self._turns[key].start
-        if not ahead or len(self._things) == 1:
+    def end(self, key: K, *, interleaved: bool) -> None:
+        """Charge ``key`` one turn; with ``interleaved``, do not advance virtual time,
+        because nobody had to wait."""
+        start = self._places[key].start
+        if not interleaved or len(self._things) == 1:
             self._clock = max(self._clock, start) + 1 / len(self._things)
         self._push(key, start + 1, returning=True)
 
@@ -82,18 +82,18 @@ class Turns(Generic[K, T]):
         """The same turns over copies of the things."""
         twin: Turns[K, T] = Turns()
         twin._things = {key: copy_of(thing) for key, thing in self._things.items()}
-        twin._turns = dict(self._turns)
+        twin._places = dict(self._places)
         twin._heap = list(self._heap)
         twin._clock, twin._number = self._clock, self._number
         return twin
 
     def _push(self, key: K, start: float, *, returning: bool) -> None:
         self._number += 1
-        self._turns[key] = Turn(start, returning, self._number, key)
-        heapq.heappush(self._heap, self._turns[key])
-        if len(self._heap) > 2 * len(self._turns) + 8:
-            # Mostly turns of what was discarded.
-            self._heap = sorted(self._turns.values())
+        self._places[key] = Place(start, returning, self._number, key)
+        heapq.heappush(self._heap, self._places[key])
+        if len(self._heap) > 2 * len(self._places) + 8:
+            # Compact: most entries are stale, and a long queue would carry them on.
+            self._heap = sorted(self._places.values())
 
 
 class Pictures:
@@ -137,19 +137,19 @@ class FairQueue:
             for pictures in list(jobs.in_order()):
                 yield pictures.job
 
-    def take(self, job: Job, *, ahead: bool = False) -> ImageTask:
-        """Remove the next picture of ``job``, which has its turn now, or ``ahead`` of
-        it."""
+    def take(self, job: Job, *, interleaved: bool = False) -> PictureTask:
+        """Remove the next picture of ``job`` and charge its turn; ``interleaved`` where
+        it runs beside the others and nobody has to wait for it."""
         jobs = self._callers.find(job.caller)
         pictures = jobs.find(job) if jobs is not None else None
         assert jobs is not None and pictures is not None
         index = pictures.first
         pictures.first += 1
-        self._callers.end(job.caller, ahead=ahead)
-        jobs.end(job, ahead=ahead)
+        self._callers.end(job.caller, interleaved=interleaved)
+        jobs.end(job, interleaved=interleaved)
         if not pictures.left:
             self.drop(job)
-        return ImageTask(job, index, job.request)
+        return PictureTask(job, index, job.request)
 
     def drop(self, job: Job) -> None:
         """Forget the pictures of ``job``."""

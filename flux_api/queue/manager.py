@@ -24,7 +24,7 @@ from flux_api.errors import (
     QueueFull,
     Unavailable,
 )
-from flux_api.queue.admission import EXTRAS, find_next
+from flux_api.queue.admission import MAX_INTERLEAVED, find_next
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
@@ -32,7 +32,7 @@ from flux_api.queue.readiness import Readiness
 from flux_api.queue.tasks import (
     Backend,
     BackendBroken,
-    ImageTask,
+    PictureTask,
     WorkPace,
     log_failure,
 )
@@ -71,7 +71,7 @@ class PipelineManager:
         self._startable = threading.Condition(lock)
         self._positions_told = True
         self._queue = FairQueue()
-        self._running: list[ImageTask] = []
+        self._running: list[PictureTask] = []
         self._jobs = JobTable()
         self._pace = WorkPace()
         self._started = False
@@ -107,7 +107,7 @@ class PipelineManager:
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
             try:
                 backend = self._make_backend()
-                backend.load(self._readiness.say)
+                backend.load(self._readiness.report)
                 break
             except BackendBroken as broken:
                 self._give_up(broken)
@@ -115,11 +115,11 @@ class PipelineManager:
             except BaseException as error:  # whatever a loader raises: ready says so
                 reason = getattr(error, "message", type(error).__name__)
                 logger.exception("loading failed, next try in %g s", pause)
-                self._readiness.say(f"loading failed: {reason}")
+                self._readiness.fail(f"loading failed: {reason}")
             # Outside the handler: its traceback holds what was loaded so far.
             time.sleep(pause)
         self._backend = backend
-        for number in range(backend.slots + EXTRAS):
+        for number in range(backend.slots + MAX_INTERLEAVED):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
@@ -234,8 +234,8 @@ class PipelineManager:
                 return
 
     def _tell_positions(self) -> None:
-        """To those that wait, where theirs changed; a few times a second at most, as
-        each change moves many."""
+        """Post new queue positions, at most every WATCH_SECONDS: each change moves
+        many."""
         if self._positions_told:
             return
         self._positions_told = True
@@ -274,7 +274,7 @@ class PipelineManager:
                     self._note_change()
                 del task
 
-    def _take(self) -> ImageTask:
+    def _take(self) -> PictureTask:
         """The next picture that may start, in turn; what nobody waits for ends here."""
         with self._changed:
             while True:
@@ -286,9 +286,9 @@ class PipelineManager:
                 else:
                     self.cancel(found[0])
 
-    def _start(self, job: Job, extra: bool) -> ImageTask:
-        task = self._queue.take(job, ahead=extra)
-        task.extra = extra
+    def _start(self, job: Job, interleaved: bool) -> PictureTask:
+        task = self._queue.take(job, interleaved=interleaved)
+        task.interleaved = interleaved
         # It has shown no life yet: a device that hangs is not forgiven for newcomers.
         beats = [other.beat for other in self._running]
         task.beat = min(time.monotonic(), max(beats, default=math.inf))
@@ -297,7 +297,7 @@ class PipelineManager:
         self._note_change()
         return task
 
-    def _run(self, task: ImageTask) -> None:
+    def _run(self, task: PictureTask) -> None:
         try:
             task.job.finish_image(task.index, self._backend.run(task))
         except FluxError as error:
@@ -327,7 +327,7 @@ class PipelineManager:
         """Leave the process once every request is answered; gunicorn starts another."""
         answer = answer or Unavailable("The device failed; try again.", retry_after=30)
         with self._changed:
-            self._readiness.say("the pipeline hangs or the device failed; restarting")
+            self._readiness.fail("the pipeline hangs or the device failed; restarting")
             for job in self._jobs.living():
                 job.fail(answer)
         logger.critical("restarting this worker: %s", why)

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 from flux_api.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
+State = Literal["loading", "ready", "failed", "draining"]
+
+_CODES: dict[State, str | None] = {"loading": "model_loading"}
+"""What tells a client that waiting helps; other states have the error's own code."""
+
 
 class Readiness:
-    """Not ready from the start on, until :meth:`set_ready`; at the end it drains."""
+    """Loading from the start on, until :meth:`set_ready`; at the end it drains."""
 
     def __init__(self) -> None:
-        self._reason: str | None = "starting"
+        # One tuple, so that a reader without a lock never sees half a change.
+        self._now: tuple[State, str | None] = ("loading", "starting")
         self._draining = False
+
+    @property
+    def state(self) -> State:
+        """The one word for it."""
+        return "draining" if self._draining else self._now[0]
 
     @property
     def reason(self) -> str | None:
         """Why no request is taken, None when they are."""
-        return "shutting down" if self._draining else self._reason
+        return "shutting down" if self._draining else self._now[1]
 
-    def say(self, reason: str) -> None:
-        """Not ready, because of ``reason``."""
-        logger.info("%s", reason)
-        self._reason = reason
+    def report(self, progress: str) -> None:
+        """Still loading: what is going on."""
+        self._set("loading", progress)
+
+    def fail(self, reason: str) -> None:
+        """Loading or the device failed."""
+        self._set("failed", reason)
 
     def set_ready(self) -> None:
         """Requests are taken from now on."""
         logger.info("ready")
-        self._reason = None
+        self._now = "ready", None
 
     def drain(self) -> None:
         """No request is taken any more, whatever comes. Safe in a signal's handler."""
@@ -37,7 +52,11 @@ class Readiness:
 
     def check(self) -> None:
         """Unavailable, with the reason, when no request is taken."""
-        reason = self.reason
+        state, reason = self.state, self.reason
         if reason is not None:
-            code = "model_loading" if "load" in reason or reason == "starting" else None
-            raise Unavailable(f"Not ready: {reason}.", retry_after=5, code=code)
+            message = f"Not ready: {reason}."
+            raise Unavailable(message, retry_after=5, code=_CODES.get(state))
+
+    def _set(self, state: State, reason: str) -> None:
+        logger.info("%s", reason)
+        self._now = state, reason

@@ -16,16 +16,16 @@ from flux_api.queue.jobs import Job
 
 logger = logging.getLogger(__name__)
 
-# The share of the newest picture in what is taken for the usual pace.
+# The share of the newest picture in what is taken for the filling pace.
 _NEWEST = 0.2
 
 
 @dataclass(eq=False, slots=True)
-class ImageTask:
+class PictureTask:
     """One picture of a job; ``request`` is the job's, whole for as long as the picture
     is made, ``beat`` its last sign of life in monotonic seconds, ``step`` of ``total``
     the newest step that is done, ``loaded`` how many seconds went into loading weights
-    for it; ``extra`` says that it runs beside those that fill the forwards."""
+    for it; ``interleaved`` says that it runs beside those that fill the forwards."""
 
     job: Job
     index: int
@@ -34,7 +34,7 @@ class ImageTask:
     step: int = 0
     total: int | None = None
     loaded: float = 0.0
-    extra: bool = False
+    interleaved: bool = False
 
     @property
     def steps_left(self) -> int:
@@ -65,7 +65,7 @@ class ImageTask:
 
 
 class WorkPace:
-    """How long work takes nowadays; steps times tokens are its measure."""
+    """Moving average of seconds per step and token, for Retry-After."""
 
     def __init__(self) -> None:
         self._seconds: float | None = None
@@ -74,8 +74,8 @@ class WorkPace:
         """``work`` was done in ``seconds``."""
         if work > 0:
             newest = seconds / work
-            usual = newest if self._seconds is None else self._seconds
-            self._seconds = usual + _NEWEST * (newest - usual)
+            filling = newest if self._seconds is None else self._seconds
+            self._seconds = filling + _NEWEST * (newest - filling)
 
     def seconds_of(self, work: int, *, at_once: int) -> float:
         """About how many seconds ``work`` takes while ``at_once`` pictures are made at
@@ -94,8 +94,8 @@ class Backend(Protocol):
     def slots(self) -> int:
         """How many pictures may share forwards at once; asked after ``load``."""
 
-    def load(self, say: Callable[[str], None]) -> None:
-        """Get ready, telling ``say`` what is going on; raises when it cannot."""
+    def load(self, report: Callable[[str], None]) -> None:
+        """Get ready, telling ``report`` what is going on; raises when it cannot."""
 
     def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether a picture of ``request`` may be on its way together with those that
@@ -107,11 +107,11 @@ class Backend(Protocol):
     def tokens(self, request: ImageRequest) -> int:
         """About how much a step of one picture costs, in tokens."""
 
-    def run(self, task: ImageTask) -> ImageResult:
+    def run(self, task: PictureTask) -> ImageResult:
         """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
 
 
-def log_failure(error: BaseException, task: ImageTask) -> None:
+def log_failure(error: BaseException, task: PictureTask) -> None:
     """The traceback without the prompt, which some libraries put in their messages."""
     text = "".join(traceback.format_exception(error))
     for prompt in (task.request.prompt, task.request.negative_prompt):

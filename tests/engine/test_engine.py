@@ -16,11 +16,11 @@ from PIL import Image
 
 from flux_api.core import Completed, Failed, PartialImage, Progress
 from flux_api.engine.backend import DiffusersBackend, preview_due
-from flux_api.engine.shared_forward import PositionIds, Turn
+from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
 from flux_api.http.parameters import choose_mode, complete_request
 from flux_api.loading.device import Pace, is_lost
-from flux_api.models.catalog import MODEL_INFO, ModelInfo, SizeRules, TaskInfo
+from flux_api.models.catalog import MODEL_INFO, ModelInfo, SizeRules, TaskDefaults
 from flux_api.queue.manager import PipelineManager
 from tests.support.tiny_checkpoints import build
 
@@ -57,7 +57,7 @@ def serial():
 def transformer_of(backend, name=TINY):
     """The module behind the gate."""
     loaded = backend.sets.use(name, print)
-    return loaded.ready("generate", (), print).pipeline.transformer
+    return loaded.load("generate", (), print).pipeline.transformer
 
 
 def request_of(info, name=TINY, **wanted):
@@ -87,7 +87,7 @@ def noise(seed, size=(64, 64)):
 
 def guided(pipeline, **options):
     """The row of a FLUX.1 pipeline."""
-    return TaskInfo(
+    return TaskDefaults(
         pipeline=pipeline,
         num_inference_steps=4,
         guidance_scale=3.5,
@@ -124,7 +124,7 @@ FAMILIES = {
     "klein": (
         "klein",
         "generate",
-        TaskInfo(
+        TaskDefaults(
             pipeline="Flux2KleinPipeline", num_inference_steps=4, guidance_scale=1.0
         ),
         {},
@@ -132,7 +132,7 @@ FAMILIES = {
     "klein edit": (
         "klein",
         "edit",
-        TaskInfo(
+        TaskDefaults(
             pipeline="Flux2KleinPipeline", num_inference_steps=4, guidance_scale=1.0
         ),
         {"images": (noise(2),)},
@@ -362,8 +362,8 @@ def test_what_fails_in_two_ways_is_tried_in_both(serial, monkeypatch):
 def three_at_once(error):
     """Three calls that share a forward, of which the second raises ``error``: their
     outcomes, and the sizes of the forwards that ran."""
-    turn = Turn()
-    turn.budget = 100
+    batcher = ForwardBatcher()
+    batcher.budget = 100
     sizes = []
 
     def module(hidden_states, return_dict):
@@ -373,11 +373,11 @@ def three_at_once(error):
         return (hidden_states + 1,)
 
     def one(number):
-        with turn.taken():
+        with batcher.taken():
             together.wait(10)
             hidden_states = torch.full((1, 4, 2), float(number))
             kwargs = {"hidden_states": hidden_states, "return_dict": False}
-            return turn.forward(module, kwargs, PositionIds())[0].max().item()
+            return batcher.forward(module, kwargs, PositionIds())[0].max().item()
 
     together = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

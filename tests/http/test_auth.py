@@ -9,9 +9,10 @@ import requests
 
 from flux_api import create_app
 from flux_api.api_keys import ApiKey, holder_of, parse_keys
+from flux_api.errors import BadSetting
 from flux_api.http.access import OPEN_BLUEPRINTS
 from flux_api.queue.manager import PipelineManager
-from flux_api.settings import BadSetting, Settings
+from flux_api.settings import Settings
 from tests.support.servers import free_port, run_api, wait_for
 
 KEY, OTHER = "sk-alice-0123456789", "sk-bob-0123456789"

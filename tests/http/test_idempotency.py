@@ -8,7 +8,12 @@ import pytest
 import requests
 
 from flux_api.errors import KeyInUse, KeyReused
-from flux_api.http.kept_answers import KEPT_ANSWERS, KEPT_SECONDS, Answer, Answers
+from flux_api.http.kept_answers import (
+    KEPT_ANSWERS,
+    KEPT_SECONDS,
+    KeptAnswer,
+    KeptAnswers,
+)
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import stats
@@ -176,7 +181,7 @@ class Clock:
 
 def answer_of(size):
     """An answer that takes about ``size`` bytes to keep."""
-    return Answer(200, (), bytes(size - 1000))
+    return KeptAnswer(200, (), bytes(size - 1000))
 
 
 def kept(answers, key, answer):
@@ -189,7 +194,7 @@ def kept(answers, key, answer):
 
 def test_answers_are_gone_after_a_day():
     clock = Clock()
-    answers = Answers(10**6, clock=clock)
+    answers = KeptAnswers(10**6, clock=clock)
     one = answer_of(2000)
     assert answers.begin("me", "k", b"x") is None
     answers.keep("me", "k", one)
@@ -200,7 +205,7 @@ def test_answers_are_gone_after_a_day():
 
 
 def test_memory_is_bounded_by_bytes_and_by_count():
-    answers = Answers(10_000)
+    answers = KeptAnswers(10_000)
     made = [answer_of(4000) for _ in range(3)]
     for number, answer in enumerate(made):
         assert answers.begin("me", str(number), b"x") is None
@@ -211,7 +216,7 @@ def test_memory_is_bounded_by_bytes_and_by_count():
     assert answers.begin("me", "too-large", b"x") is None
     assert kept(answers, "2", made[2])
 
-    many = Answers(10**9)
+    many = KeptAnswers(10**9)
     small = answer_of(1001)
     for number in range(KEPT_ANSWERS + 10):
         assert many.begin("me", str(number), b"x") is None
@@ -222,7 +227,7 @@ def test_memory_is_bounded_by_bytes_and_by_count():
 
 def test_what_runs_is_never_dropped():
     clock = Clock()
-    answers = Answers(2000, clock=clock)
+    answers = KeptAnswers(2000, clock=clock)
     assert answers.begin("me", "runs", b"x") is None
     clock.now = 10 * KEPT_SECONDS
     for number in range(5):

@@ -16,6 +16,7 @@ from benchmarks.random_weights import write_checkpoint
 from flux_api import check_machine
 from flux_api.core import Lora
 from flux_api.engine.pipeline_call import PipelineCall
+from flux_api.errors import BadSetting
 from flux_api.http.parameters import complete_request
 from flux_api.loading import memory
 from flux_api.loading.footprint import GIB, footprint_of
@@ -25,7 +26,7 @@ from flux_api.loading.placement import Placement
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.toml_file import load_models
-from flux_api.settings import BadSetting, Settings
+from flux_api.settings import Settings
 from tests.loading.test_loras import draw, weights
 from tests.support.servers import run_api
 from tests.support.tiny_sets import BASES, write_lora, write_sets
@@ -201,7 +202,7 @@ def load(models, name, quantization="none", offload="none", loras=None, asked=()
         lambda *_: Placement(CPU, quantization, offload),
         loras=LoraFolder(loras),
     )
-    return sets.use(name, print).ready("generate", asked, print)
+    return sets.use(name, print).load("generate", asked, print)
 
 
 def picture(models, name, ready, task="generate"):
@@ -250,9 +251,9 @@ def test_offloaded_parts_draw_the_same(models, name, offload):
     loaded = sets.use(name, print)
     assert loaded.exclusive
     plain = ModelSets(models, lambda *_: Placement(CPU)).use(name, print)
-    expected = picture(models, name, plain.ready("generate", (), print))
+    expected = picture(models, name, plain.load("generate", (), print))
     for _ in range(2):
-        ready = loaded.ready("generate", (), print)
+        ready = loaded.load("generate", (), print)
         moved = picture(models, name, ready)
         ready.release()
         # Weights that were moved lie elsewhere, and some CPUs round by alignment.
@@ -273,16 +274,16 @@ def test_dtype_is_chosen_by_component(models, folder, tmp_path):
 
 def test_large_pictures_are_decoded_in_tiles_where_memory_is_short(models):
     sets = ModelSets(models, lambda *_: Placement(CPU, tiling=True))
-    vae = sets.use("klein-4b", print).ready("generate", (), print).pipeline.vae
+    vae = sets.use("klein-4b", print).load("generate", (), print).pipeline.vae
     assert vae.use_tiling and vae.use_slicing
 
 
 def test_tasks_of_one_family_share_their_weights(models):
     loaded = ModelSets(models, lambda *_: Placement(CPU)).use("flux1", print)
-    edit = loaded.ready("edit", (), print).pipeline
-    generate = loaded.ready("generate", (), print).pipeline
-    fill = loaded.ready("inpaint", (), print).pipeline
-    variation = loaded.ready("variation", (), print)
+    edit = loaded.load("edit", (), print).pipeline
+    generate = loaded.load("generate", (), print).pipeline
+    fill = loaded.load("inpaint", (), print).pipeline
+    variation = loaded.load("variation", (), print)
     for name in ("text_encoder", "text_encoder_2", "vae"):
         assert getattr(edit, name) is getattr(generate, name) is getattr(fill, name)
     assert variation.pipeline.transformer is generate.transformer
@@ -296,7 +297,7 @@ def test_tasks_of_one_family_share_their_weights(models):
 
 def test_an_evicted_set_is_gone_before_the_next_one_comes(models):
     sets = ModelSets(models, lambda *_: Placement(CPU), most=1)
-    ready = sets.use("klein-4b", print).ready("generate", (), print)
+    ready = sets.use("klein-4b", print).load("generate", (), print)
     gone = weakref.ref(ready.pipeline.transformer)
     del ready
     said = []
@@ -310,9 +311,9 @@ def test_a_lora_stays_on_its_own_task(models, tmp_path):
     write_lora(tmp_path / "a.safetensors", seed=5)
     sets = ModelSets(models, lambda *_: Placement(CPU), loras=LoraFolder(tmp_path))
     loaded = sets.use("flux1", print)
-    edit = loaded.ready("edit", (Lora("a", 1.0),), print).pipeline
+    edit = loaded.load("edit", (Lora("a", 1.0),), print).pipeline
     assert edit.get_active_adapters()
-    loaded.ready("generate", (), print)
+    loaded.load("generate", (), print)
     assert not edit.get_list_adapters()
 
 

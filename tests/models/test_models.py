@@ -11,7 +11,8 @@ from tests.support.servers import ROOT, run_api
 from tests.support.wire import generate, post
 
 from flux_api import offered_models
-from flux_api.settings import BadSetting, Settings
+from flux_api.errors import BadSetting
+from flux_api.settings import Settings
 from flux_api.core import Lora
 from flux_api.errors import InvalidRequest
 from flux_api.models.toml_file import _MODEL_KEYS, _TASK_KEYS, load_models

@@ -477,7 +477,7 @@ def test_newcomers_do_not_hide_a_hang(gate):
 
 def queue_after_extras(count, caller):
     """A queue of one request for ten by "ten", after its first picture and then
-    ``count`` extras of ``caller``."""
+    ``count`` interleaving of ``caller``."""
     queue = FairQueue()
     ten = Job(request(10), id="ten", caller="ten")
     queue.add(ten)
@@ -485,7 +485,7 @@ def queue_after_extras(count, caller):
     for number in range(count):
         short = Job(request(), id=f"short {number}", caller=caller)
         queue.add(short)
-        queue.take(short, ahead=True)
+        queue.take(short, interleaved=True)
     return queue
 
 

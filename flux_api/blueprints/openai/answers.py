@@ -22,14 +22,17 @@ _BYTES_PER_TOKEN = 4
 
 
 def render_response(
-    here: Context, made: ImageRequest, output: Output, results: tuple[ImageResult, ...]
+    context: Context,
+    image_request: ImageRequest,
+    output: Output,
+    results: tuple[ImageResult, ...],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The body of a plain answer, and the headers that tell how it was delivered."""
     encoded = [
         encode_image(result.image, output.output_format, output.output_compression)
         for result in results
     ]
-    urls, headers = _deliver(here, output, encoded)
+    urls, headers = _deliver(context, output, encoded)
     data = [
         _about(result)
         | ({"b64_json": to_base64(file)} if url is None else {"url": url})
@@ -41,12 +44,12 @@ def render_response(
         "data": data,
         "output_format": output.output_format,
         "quality": output.quality,
-        "size": size_of(made),
-        "model": made.model,
-        "usage": usage_of(made),
+        "size": size_of(image_request),
+        "model": image_request.model,
+        "usage": usage_of(image_request),
     }
-    if made.loras:
-        answer["loras"] = [asdict(lora) for lora in made.loras]
+    if image_request.loras:
+        answer["loras"] = [asdict(lora) for lora in image_request.loras]
     if output.safety_identifier is not None:
         answer["safety_identifier"] = output.safety_identifier
     return answer, headers
@@ -61,10 +64,10 @@ def _about(result: ImageResult) -> dict[str, Any]:
 
 
 def _deliver(
-    here: Context, output: Output, encoded: list[EncodedImage]
+    context: Context, output: Output, encoded: list[EncodedImage]
 ) -> tuple[list[str | None], dict[str, str]]:
     """A URL for each picture, None where it goes out as ``b64_json``."""
-    server = here.file_server
+    server = context.file_server
     if _key(output, with_file_server=server is not None) == "b64_json":
         return [None] * len(encoded), {}
     urls: list[str | None] = []
@@ -76,7 +79,7 @@ def _deliver(
         url = server.upload(file) if server is not None and not late else None
         server = server if url else None
         urls.append(url or f"data:{file.media_type};base64,{to_base64(file)}")
-    fallback = here.file_server is not None and server is None
+    fallback = context.file_server is not None and server is None
     return urls, FALLBACK_HEADER if fallback else {}
 
 
@@ -90,9 +93,9 @@ def _key(output: Output, *, with_file_server: bool) -> str:
     return "url" if name.startswith("dall-e-") else "b64_json"
 
 
-def size_of(made: ImageRequest) -> str:
+def size_of(image_request: ImageRequest) -> str:
     """The size of the delivered pictures as ``WIDTHxHEIGHT``."""
-    return f"{made.width}x{made.height}"
+    return f"{image_request.width}x{image_request.height}"
 
 
 def to_base64(encoded: EncodedImage) -> str:
@@ -100,16 +103,18 @@ def to_base64(encoded: EncodedImage) -> str:
     return base64.b64encode(encoded.data).decode("ascii")
 
 
-def usage_of(made: ImageRequest) -> dict[str, Any]:
+def usage_of(image_request: ImageRequest) -> dict[str, Any]:
     """Token counts in OpenAI's shape: text is its UTF-8 length / 4, a picture its
     pixels / 256 (one for each patch of 16x16), both rounded up."""
     text = sum(
         -(-len(prompt.encode()) // _BYTES_PER_TOKEN)
-        for prompt in (made.prompt, made.negative_prompt or "")
+        for prompt in (image_request.prompt, image_request.negative_prompt or "")
     )
-    images = sum(-(-i.width * i.height // _PIXELS_PER_TOKEN) for i in made.images)
-    output = -(-made.width * made.height // _PIXELS_PER_TOKEN)
-    output *= made.num_images_per_prompt
+    images = sum(
+        -(-i.width * i.height // _PIXELS_PER_TOKEN) for i in image_request.images
+    )
+    output = -(-image_request.width * image_request.height // _PIXELS_PER_TOKEN)
+    output *= image_request.num_images_per_prompt
     return {
         "input_tokens": text + images,
         "output_tokens": output,

@@ -34,17 +34,17 @@ _REMOTE = re.compile(r"\s*https?:", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,3}")
 
 
-def decode_images(here: Context, body: Body, model: ModelInfo) -> tuple[Image, ...]:
+def decode_images(context: Context, body: Body, model: ModelInfo) -> tuple[Image, ...]:
     """The pictures of ``image``, ``image[]``, ``image[N]`` and ``images`` together, in
     the order of arrival; more than ``model`` ever takes are not even decoded."""
-    found = _find(here, body, _IMAGE_FIELD, "image", MAX_IMAGES)
+    found = _find(context, body, _IMAGE_FIELD, "image", MAX_IMAGES)
     if not found:
         raise InvalidRequest(
             "Missing required parameter: 'image'.",
             param="image",
             code="missing_required_parameter",
         )
-    max(model.tasks.values(), key=lambda row: row.max_images).check(len(found), None)
+    max(model.tasks.values(), key=lambda task: task.max_images).check(len(found), None)
     images: list[Image] = []
     for data in found:
         images.append(decode_image(data, param="image"))
@@ -54,14 +54,14 @@ def decode_images(here: Context, body: Body, model: ModelInfo) -> tuple[Image, .
     return tuple(images)
 
 
-def decode_one_mask(here: Context, body: Body, first: Image) -> Image | None:
+def decode_one_mask(context: Context, body: Body, first: Image) -> Image | None:
     """The mask for the ``first`` picture, None when there is none."""
-    found = _find(here, body, _MASK_FIELD, "mask", 1)
+    found = _find(context, body, _MASK_FIELD, "mask", 1)
     return decode_mask(found[0], size=first.size, param="mask") if found else None
 
 
 def _find(
-    here: Context, body: Body, field: re.Pattern[str], param: str, most: int
+    context: Context, body: Body, field: re.Pattern[str], param: str, most: int
 ) -> list[bytes]:
     given: list[Any] = []
     for name, value in body.parts:
@@ -73,10 +73,10 @@ def _find(
             f"Invalid '{param}': at most {most} may be sent, but got {len(given)}."
         )
         raise InvalidRequest(message, param=param, code="array_above_max_length")
-    return list(_read(here, given, param))
+    return list(_read(context, given, param))
 
 
-def _read(here: Context, given: list[Any], param: str) -> Iterator[bytes]:
+def _read(context: Context, given: list[Any], param: str) -> Iterator[bytes]:
     began = time.monotonic()
     for reference in given:
         if isinstance(reference, bytes):
@@ -88,7 +88,7 @@ def _read(here: Context, given: list[Any], param: str) -> Iterator[bytes]:
         elif time.monotonic() - began > FETCH_SECONDS:
             raise ImageFetchFailed(f"cannot fetch {param} in time", param=param)
         else:
-            yield here.fetcher.fetch(text.strip(), param=param)
+            yield context.fetcher.fetch(text.strip(), param=param)
 
 
 def _decode_text(text: str, param: str) -> bytes:

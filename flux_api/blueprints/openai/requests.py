@@ -59,7 +59,7 @@ class _Common:
 
 
 def parse_request(
-    here: Context, body: Body, operation: Operation, *, deployment: str | None = None
+    context: Context, body: Body, operation: Operation, *, deployment: str | None = None
 ) -> Parsed:
     """The request of one of the three operations; ``deployment`` is the model's name
     where the path says it. InvalidRequest and its kin name what is wrong."""
@@ -70,14 +70,14 @@ def parse_request(
     output = parse_output(values, model_name, operation)
     if output.stream and common.num_images_per_prompt > 1:
         raise InvalidRequest("Streaming is only supported with n=1.", param="n")
-    name = here.find_model(model_name)
-    model = here.models[name]
+    name = context.find_model(model_name)
+    model = context.models[name]
     images: tuple[Image, ...] = ()
     mask_image = None
     if operation != "generation":
-        images = decode_images(here, body, model)
+        images = decode_images(context, body, model)
     if operation == "edit":
-        mask_image = decode_one_mask(here, body, images[0])
+        mask_image = decode_one_mask(context, body, images[0])
     mode = choose_mode(None if operation == "variation" else common.prompt, images)
     steps = common.num_inference_steps
     if steps is None:
@@ -99,7 +99,7 @@ def parse_request(
         num_images_per_prompt=common.num_images_per_prompt,
         seed=common.seed,
         loras=common.loras,
-        lora_names=here.loras.names,
+        lora_names=context.loras.names,
         partial_images=output.partial_images,
     )
     return request, output

@@ -14,7 +14,7 @@ from flux_api.blueprints.openai.stream import HEADERS, Kind, stream_events
 from flux_api.errors import ModelNotFound
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import caller_of, submit, wait_for
-from flux_api.http.context import Context, context
+from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.sse import MEDIA_TYPE
 from flux_api.queue.jobs import Job
@@ -62,14 +62,14 @@ def variations() -> Response:
 @azure.get("/models")
 def models() -> Response:
     """The sets that can be asked for."""
-    return jsonify(object="list", data=[_model(name) for name in context().models])
+    return jsonify(object="list", data=[_model(name) for name in get_context().models])
 
 
 @bp.get("/models/<path:name>")
 @azure.get("/models/<path:name>")
 def model(name: str) -> Response:
     """One set; ModelNotFound when it is not offered."""
-    if name not in context().models:
+    if name not in get_context().models:
         message = f"The model {name[:64]!r} does not exist."
         raise ModelNotFound(message, param="model")
     return jsonify(_model(name))
@@ -85,36 +85,38 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _answer(operation: Operation, deployment: str | None = None) -> Response:
-    here = context()
+    context = get_context()
     body = read_new_body()
     began = time.monotonic()
-    here.manager.check_open(caller_of(request))
-    image_request, output = parse_request(here, body, operation, deployment=deployment)
-    job = submit(here, request, image_request, body.values)
+    context.manager.check_open(caller_of(request))
+    image_request, output = parse_request(
+        context, body, operation, deployment=deployment
+    )
+    job = submit(context, request, image_request, body.values)
     if output.stream:
-        return _stream(here, job, output, _STREAMS[operation])
-    results = wait_for(here, request, job, began=began)
-    answer, delivered = render_response(here, image_request, output, results)
+        return _stream(context, job, output, _STREAMS[operation])
+    results = wait_for(context, request, job, began=began)
+    answer, delivered = render_response(context, image_request, output, results)
     response = jsonify(answer)
     spent = round((time.monotonic() - began) * 1000)
     response.headers.update(delivered | {"OpenAI-Processing-Ms": str(spent)})
     return response
 
 
-def _stream(here: Context, job: Job, output: Output, kind: Kind) -> Response:
+def _stream(context: Context, job: Job, output: Output, kind: Kind) -> Response:
     # The stream outlives the request's context, and lets the job's pictures go at its
     # own end.
     g.pop("job", None)
     connection = connection_of(request.environ)
     response = Response(
-        stream_events(here, connection, job, output, kind), mimetype=MEDIA_TYPE
+        stream_events(context, connection, job, output, kind), mimetype=MEDIA_TYPE
     )
 
     # A generator that was never started runs no `finally`.
     @response.call_on_close
     def cancel_unfinished() -> None:
         if job.outcome is None:
-            here.manager.cancel(job)
+            context.manager.cancel(job)
         job.release()
 
     response.headers.update(HEADERS)

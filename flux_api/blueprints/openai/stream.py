@@ -35,7 +35,7 @@ _PREVIEW_QUALITY = 75
 
 
 def stream_events(
-    here: Context,
+    context: Context,
     connection: socket.socket | None,
     job: Job,
     output: Output,
@@ -52,7 +52,7 @@ def stream_events(
                 yield render_event(event, job, output, kind)
     finally:
         if job.outcome is None:
-            here.manager.cancel(job)
+            context.manager.cancel(job)
         job.release()
 
 
