@@ -167,20 +167,16 @@ def random_set(case: Case, folder: Path) -> Any:
 
 def draw(name: str, info: Any, placement: Any, side: int) -> float:
     """Seconds of one picture, loading not counted."""
+    from flux_api.blueprints.openai.parameters import ImagesParameters
     from flux_api.engine.pipeline_call import PipelineCall
-    from flux_api.http.parameters import complete_request
+    from flux_api.http.completion import Inputs, complete_request
     from flux_api.loading.model_sets import ModelSets
 
     sets = ModelSets({name: info}, lambda *_: placement)
     ready = sets.use(name, _silent).load("generate", (), _silent)
-    request = complete_request(
-        *(name, info, "generate"),
-        prompt="a red heart",
-        seed=1,
-        num_inference_steps=2,
-        width=side,
-        height=side,
-    )
+    wanted = {"prompt": "a red heart", "seed": 1, "steps": 2, "size": f"{side}x{side}"}
+    parameters = ImagesParameters.read(wanted)
+    request = complete_request(name, info, "generate", parameters, Inputs())
     call = PipelineCall(request, info, info.tasks["generate"], 1)
     began = time.monotonic()
     image = call.run(ready.pipeline, None, lambda p, i, t, kwargs: kwargs)

@@ -6,28 +6,19 @@ import base64
 import json
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
+from pydantic import Field
 
-from flux_api.core import ImageRequest, ImageResult
+from flux_api.core import ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
-from flux_api.http.clients import caller_of, submit, wait_for
+from flux_api.http.clients import caller_of, chosen_job_id, submit, wait_for
+from flux_api.http.completion import Inputs, choose_mode, complete_request
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
-from flux_api.http.parameters import (
-    MAX_GUIDANCE,
-    MAX_PARTIAL_IMAGES,
-    MAX_STEPS,
-    choose_mode,
-    complete_request,
-    parse_integer,
-    parse_loras,
-    parse_number,
-    parse_seed,
-    parse_text,
-)
+from flux_api.http.parameters import Integer, Parameters, Text
 from flux_api.images.codec import (
     decode_base64,
     decode_data_url,
@@ -41,9 +32,37 @@ if TYPE_CHECKING:
 
 bp = Blueprint("original", __name__)
 
-# Whatever is an integer: the set's own grid says what is legal.
 _ANY_SIDE = 10**9
-_LONGEST_TOKEN = 4096
+
+
+class ProcessParameters(Parameters):
+    """What the original API takes, beside what every API takes."""
+
+    # Whatever is an integer: the model's own grid says what is legal.
+    width: Annotated[
+        int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE, description="Pixels."), Integer
+    ] = None
+    height: Annotated[
+        int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE, description="Pixels."), Integer
+    ] = None
+    input_file: Annotated[
+        str | None,
+        Field(description="A picture: a file part, Base64 or a data URL."),
+        Text,
+    ] = None
+    input_image_url: Annotated[
+        str | None, Field(description="An http(s) or data URL of a picture."), Text
+    ] = None
+    bearer_token: Annotated[
+        str | None,
+        Field(max_length=4096, description="Sent to the host of input_image_url."),
+        Text,
+    ] = None
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """(width, height) in pixels, None where the caller left them open."""
+        return self.width, self.height
 
 
 @bp.post("/process")
@@ -94,60 +113,24 @@ def _make(context: Context) -> tuple[Job, ImageResult]:
     body = read_new_body()
     began = time.monotonic()
     context.manager.check_open(caller_of(request))
-    image_request = _parse(context, body)
-    job = submit(context, request, image_request, body.values)
+    parameters = ProcessParameters.read(body.values, job_id=chosen_job_id(request))
+    name = context.find_model(parameters.model)
+    images = _load_image(context, body, parameters)
+    image_request = complete_request(
+        name,
+        context.models[name],
+        choose_mode(parameters.prompt, images),
+        parameters,
+        Inputs(images),
+        lora_names=context.loras.names,
+    )
+    job = submit(context, request, image_request, parameters.job_id)
     return job, wait_for(context, request, job, began=began)[0]
 
 
-def _parse(context: Context, body: Body) -> ImageRequest:
-    values = body.values
-    for name, value in values.items():
-        if name in _SINGLE and isinstance(value, list):
-            raise InvalidRequest(f"'{name}' was given more than once.", param=name)
-    # The cheap checks first: nothing is fetched for a request that fails anyway.
-    prompt = parse_text(values.get("prompt"), "prompt")
-    seed = parse_seed(values.get("seed"))
-    width = parse_integer(values.get("width"), "width", -_ANY_SIDE, _ANY_SIDE)
-    height = parse_integer(values.get("height"), "height", -_ANY_SIDE, _ANY_SIDE)
-    num_inference_steps = parse_integer(
-        values.get("num_inference_steps"), "num_inference_steps", 1, MAX_STEPS
-    )
-    guidance_scale = parse_number(
-        values.get("guidance_scale"), "guidance_scale", 0, MAX_GUIDANCE
-    )
-    model = parse_text(values.get("model"), "model", 256)
-    name = context.find_model(model)
-    loras = parse_loras(values.get("loras"))
-    images = _input_image(context, body)
-    return complete_request(
-        name,
-        context.models[name],
-        choose_mode(prompt, images),
-        prompt=prompt,
-        negative_prompt=parse_text(values.get("negative_prompt"), "negative_prompt"),
-        images=images,
-        guidance_scale=guidance_scale,
-        width=width,
-        height=height,
-        num_inference_steps=num_inference_steps,
-        seed=seed,
-        loras=loras,
-        lora_names=context.loras.names,
-        partial_images=parse_integer(
-            values.get("partial_images"), "partial_images", 0, MAX_PARTIAL_IMAGES
-        )
-        or 0,
-    )
-
-
-_SINGLE = frozenset(
-    {"prompt", "negative_prompt", "input_file", "input_image_url", "bearer_token"}
-    | {"seed", "width", "height", "guidance_scale", "num_inference_steps"}
-    | {"model", "job_id", "loras"}
-)
-
-
-def _input_image(context: Context, body: Body) -> tuple[Image, ...]:
+def _load_image(
+    context: Context, body: Body, parameters: ProcessParameters
+) -> tuple[Image, ...]:
     """The picture of ``input_file``, else that of ``input_image_url``, else none."""
     files = list(body.files("input_file"))
     if len(files) > 1:
@@ -155,17 +138,16 @@ def _input_image(context: Context, body: Body) -> tuple[Image, ...]:
         raise InvalidRequest(message, param="input_file")
     if files:
         return (decode_image(files[0], param="input_file"),)
-    longest = context.settings.max_upload_bytes
-    if text := parse_text(body.values.get("input_file"), "input_file", longest):
+    if text := parameters.input_file:
         decode = decode_data_url if text.startswith("data:") else decode_base64
         data = decode(text, param="input_file")
         return (decode_image(data, param="input_file"),)
-    url = parse_text(body.values.get("input_image_url"), "input_image_url", longest)
-    if url is None:
+    if parameters.input_image_url is None:
         return ()
-    token = parse_text(body.values.get("bearer_token"), "bearer_token", _LONGEST_TOKEN)
     data = context.fetcher.fetch(
-        url.strip(), bearer_token=token, param="input_image_url"
+        parameters.input_image_url.strip(),
+        bearer_token=parameters.bearer_token,
+        param="input_image_url",
     )
     return (decode_image(data, param="input_image_url"),)
 

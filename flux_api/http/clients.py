@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import select
 import socket
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from flask import Flask, Request, Response, g
 
 from flux_api.core import Event, Failed, ImageRequest, ImageResult
-from flux_api.errors import DeadlineExceeded, InvalidRequest
+from flux_api.errors import DeadlineExceeded
 from flux_api.http.access import CALLER
 from flux_api.http.body_stream import connection_of
 from flux_api.http.context import Context
@@ -23,7 +21,6 @@ POLL_SECONDS = 0.25
 KEEP_ALIVE_SECONDS = 10.0
 # Linux tells of a closed connection even behind bytes that nobody has read.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 def caller_of(request: Request) -> str:
@@ -39,22 +36,16 @@ def owner_of(request: Request) -> str | None:
     return holder
 
 
-def job_id_of(request: Request, values: dict[str, Any]) -> str | None:
-    """The id that the client chose (header ``X-Job-Id`` or field ``job_id``)."""
-    chosen = request.headers.get("X-Job-Id") or values.get("job_id")
-    if chosen is None or chosen == "":
-        return None
-    if not isinstance(chosen, str) or not _JOB_ID.fullmatch(chosen):
-        message = "Invalid 'job_id': expected 8 to 64 of A-Z, a-z, 0-9, '_' and '-'."
-        raise InvalidRequest(message, param="job_id")
-    return chosen
+def chosen_job_id(request: Request) -> str | None:
+    """The id in the header ``X-Job-Id``; it wins over the field ``job_id``."""
+    return request.headers.get("X-Job-Id")
 
 
 def submit(
     context: Context,
     request: Request,
     image_request: ImageRequest,
-    values: dict[str, Any],
+    job_id: str | None,
 ) -> Job:
     """The job of ``image_request`` for the client of ``request``; it stops at the next
     step once that client has left."""
@@ -62,7 +53,7 @@ def submit(
         image_request,
         caller=caller_of(request),
         owner=owner_of(request),
-        job_id=job_id_of(request, values),
+        job_id=job_id,
         is_wanted=partial(is_here, connection_of(request.environ)),
     )
     g.job = g.submitted = job

@@ -1,148 +1,130 @@
-"""Values as callers write them, checked and completed into an ImageRequest."""
+"""The parameters of a generating request: each described once, as a Pydantic field.
+
+From the fields come parsing, errors that name the parameter, and JSON Schema. Each API
+adds its own to :class:`Parameters`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import secrets
-from collections.abc import Set
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from flux_api.core import MAX_SEED, MIN_SEED, SEED_MODULUS, ImageRequest, Lora, Mode
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from flux_api.core import MAX_SEED, MIN_SEED, Lora
 from flux_api.errors import InvalidRequest
-from flux_api.models.info import merge_loras
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from flux_api.models.info import ModelInfo
 
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
-MAX_GUIDANCE = 100.0
 MAX_LORAS = 8
 MAX_WEIGHT = 10.0
-MAX_PARTIAL_IMAGES = 3
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _LORA_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
-_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
+_QUOTED = re.compile(r"'([^']*)'")
+_LONGEST_WORD = 64
+_TRUE, _FALSE = ("true", "1"), ("false", "0")
+_LISTS = frozenset({"loras"})
 
 
-def parse_integer(value: object, param: str, low: int, high: int) -> int | None:
-    """An int in ``low..high`` out of JSON or form text; None when absent or empty."""
-    if value is None or value == "":
-        return None
-    number: int | None = None
+def refuse(code: str, why: str) -> PydanticCustomError:
+    """The error for a value, which becomes ``Invalid '<parameter>': <why>.``"""
+    # Braces in a message would be taken for places to fill in.
+    return PydanticCustomError(code, "{why}", {"why": why})
+
+
+def refuse_value(sentence: str) -> PydanticCustomError:
+    """The error for a value that is told by a sentence of its own."""
+    return PydanticCustomError("invalid_value", "{sentence}", {"sentence": sentence})
+
+
+def _read_integer(value: object) -> int:
+    """An int out of JSON or form text. Pydantic's own takes True and "1_0"."""
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-        number = int(value.strip())
-    elif isinstance(value, int) and type(value) is not bool and abs(value) < 10**20:
-        number = value
-    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        number = int(value)
-    if number is None:
-        message = f"Invalid '{param}': expected an integer."
-        raise InvalidRequest(message, param=param, code="invalid_type")
-    if number > high:
-        raise InvalidRequest(
-            f"Invalid '{param}': integer above maximum value. "
-            f"Expected a value <= {high}, but got {number} instead.",
-            param=param,
-            code="integer_above_max_value",
-        )
-    if number < low:
-        raise InvalidRequest(
-            f"Invalid '{param}': integer below minimum value. "
-            f"Expected a value >= {low}, but got {number} instead.",
-            param=param,
-            code="integer_below_min_value",
-        )
-    return number
+        return int(value.strip())
+    if isinstance(value, int) and type(value) is not bool and abs(value) < 10**20:
+        return value
+    # JSON writes 1e3 and 2.0 for integers too; above 2^53 a float is no exact one.
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    raise refuse("invalid_type", "expected an integer")
 
 
-def parse_seed(value: object) -> int | None:
-    """A seed from -2^63 to 2^64-1, None when absent."""
-    return parse_integer(value, "seed", MIN_SEED, MAX_SEED)
-
-
-def parse_number(value: object, param: str, low: float, high: float) -> float | None:
-    """A finite float in ``low..high``, None when absent or empty."""
-    if value is None or value == "":
-        return None
-    number = math.nan
+def _read_number(value: object) -> float:
+    """A float out of JSON or form text; NaN, which no bound allows, for anything
+    else."""
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            number = float(value)
+            return float(value)
         except (ValueError, OverflowError):
-            number = math.nan
-    if not low <= number <= high:
-        message = f"Invalid '{param}': expected a number from {low:g} to {high:g}."
-        raise InvalidRequest(message, param=param)
-    return number
+            pass
+    return math.nan
 
 
-def parse_text(
-    value: object, param: str, longest: int = MAX_PROMPT_CHARACTERS
-) -> str | None:
-    """A string of at most ``longest`` characters; None when absent or blank."""
-    if value is None:
-        return None
+def _read_text(value: object) -> str | None:
+    """A string; None when it is blank."""
     if not isinstance(value, str):
-        message = f"Invalid '{param}': expected a string."
-        raise InvalidRequest(message, param=param, code="invalid_type")
-    if len(value) > longest:
-        raise InvalidRequest(
-            f"Invalid '{param}': string too long. Expected at most {longest} "
-            f"characters, but got {len(value)} instead.",
-            param=param,
-            code="string_above_max_length",
-        )
+        raise refuse("invalid_type", "expected a string")
     if _NO_TEXT.search(value):
-        message = f"Invalid '{param}': contains NUL or half a surrogate pair."
-        raise InvalidRequest(message, param=param)
+        raise refuse("invalid_value", "contains NUL or half a surrogate pair")
     return value if value.strip() else None
 
 
-def parse_size(value: object) -> tuple[int, int] | None:
-    """(width, height) out of ``WIDTHxHEIGHT``; None when absent or ``auto``."""
-    text = parse_text(value, "size", 64)
-    if text is None or text.strip().lower() == "auto":
-        return None
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        message = f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'."
-        raise InvalidRequest(message, param="size")
-    return int(match[1]), int(match[2])
+def read_word(value: object) -> str | None:
+    """A string of at most 64 characters; None when it is blank."""
+    text = _read_text(value)
+    if text is not None and len(text) > _LONGEST_WORD:
+        raise _too_long(_LONGEST_WORD, text)
+    return text
 
 
-def parse_loras(value: object) -> tuple[Lora, ...]:
-    """LoRAs out of ``[{"name": ..., "adapter_weight": ...}]``, the same as JSON text,
-    or ``name:0.8,name2``; () when absent."""
-    if isinstance(value, str) and value.strip():
+def _read_boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise refuse("invalid_type", "expected a boolean")
+    return text in _TRUE
+
+
+def _read_loras(value: object) -> tuple[Lora, ...]:
+    if isinstance(value, str):
         value = _loras_of_text(value.strip())
-    if value is None or value == "":
-        return ()
     if not isinstance(value, list) or len(value) > MAX_LORAS:
-        message = f"Invalid 'loras': expected a list of at most {MAX_LORAS}."
-        raise InvalidRequest(message, param="loras", code="invalid_type")
+        raise refuse("invalid_type", f"expected a list of at most {MAX_LORAS}")
     found: dict[str, Lora] = {}
     for item in value:
         item = {"name": item} if isinstance(item, str) else item
         name = item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str) or not _LORA_NAME.fullmatch(name):
-            message = "Invalid 'loras': expected registered names, never a path."
-            raise InvalidRequest(message, param="loras")
+            raise refuse("invalid_value", "expected registered names, never a path")
         if name in found or item.keys() - {"name", "adapter_weight"}:
-            message = (
-                "Invalid 'loras': expected each name once, with its adapter_weight."
-            )
-            raise InvalidRequest(message, param="loras")
-        weight = item.get("adapter_weight")
-        number = parse_number(weight, "loras", -MAX_WEIGHT, MAX_WEIGHT)
-        found[name] = Lora(name, 1.0 if number is None else number)
+            why = "expected each name once, with its adapter_weight"
+            raise refuse("invalid_value", why)
+        found[name] = Lora(name, _read_weight(item.get("adapter_weight")))
     return tuple(found.values())
+
+
+def _read_weight(value: object) -> float:
+    weight = 1.0 if value in (None, "") else _read_number(value)
+    if not -MAX_WEIGHT <= weight <= MAX_WEIGHT:
+        bounds = f"from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}"
+        raise refuse("invalid_value", f"expected a number {bounds}")
+    return weight
 
 
 def _loras_of_text(text: str) -> object:
@@ -150,68 +132,192 @@ def _loras_of_text(text: str) -> object:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            message = "Invalid 'loras': the JSON is malformed."
-            raise InvalidRequest(message, param="loras") from None
+            raise refuse("invalid_value", "the JSON is malformed") from None
+    if not text:
+        return []
     parts = [part.strip().partition(":") for part in text.split(",")]
     return [{"name": p[0].strip(), "adapter_weight": p[2].strip()} for p in parts]
 
 
-def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
-    """What the caller means: image and prompt edit, an image alone variation, a prompt
-    alone generate; InvalidRequest with neither."""
-    if images:
-        return "edit" if prompt else "variation"
-    if prompt:
-        return "generate"
-    raise InvalidRequest(
-        "Send a prompt, an image, or both.",
-        param="prompt",
-        code="missing_required_parameter",
-    )
+Integer = BeforeValidator(_read_integer)
+Number = BeforeValidator(_read_number)
+Text = BeforeValidator(_read_text)
+Word = BeforeValidator(read_word)
+Boolean = BeforeValidator(_read_boolean)
+Loras = PlainValidator(_read_loras)
+_LORAS_SCHEMA = {
+    "type": "array",
+    "maxItems": MAX_LORAS,
+    "items": {
+        "type": "object",
+        "required": ["name"],
+        "additionalProperties": False,
+        "properties": {
+            "name": {"type": "string", "pattern": _LORA_NAME.pattern},
+            "adapter_weight": {
+                "type": "number",
+                "minimum": -MAX_WEIGHT,
+                "maximum": MAX_WEIGHT,
+                "default": 1.0,
+            },
+        },
+    },
+}
 
 
-def complete_request(
-    name: str,
-    model: ModelInfo,
-    mode: Mode,
-    *,
-    prompt: str | None,
-    negative_prompt: str | None = None,
-    images: tuple[Image, ...] = (),
-    mask_image: Image | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    size_param: str | None = None,
-    num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
-    num_images_per_prompt: int = 1,
-    seed: int | None = None,
-    loras: tuple[Lora, ...] = (),
-    lora_names: Set[str] = frozenset(),
-    partial_images: int = 0,
-) -> ImageRequest:
-    """The request with the set's defaults filled in; InvalidRequest names the parameter
-    that the set cannot honour (``size_param`` is what this API calls width and height,
-    ``lora_names`` are the registered LoRAs beside the set's own).
-    """
-    task = model.task(mode, masked=mask_image is not None)
-    task.check(len(images), negative_prompt)
-    default = model.sizes.fit(images[0].size) if images else model.sizes.default
-    size = model.sizes.choose(default, (width, height), size_param)
-    return ImageRequest(
-        mode=mode,
-        model=name,
-        prompt=prompt or "",
-        negative_prompt=negative_prompt,
-        images=images,
-        mask_image=mask_image,
-        width=size[0],
-        height=size[1],
-        num_inference_steps=num_inference_steps or task.num_inference_steps,
-        guidance_scale=task.choose_guidance(guidance_scale),
-        strength=task.strength,
-        num_images_per_prompt=num_images_per_prompt,
-        seed=secrets.randbits(32) if seed is None else seed % SEED_MODULUS,
-        loras=merge_loras(task.loras, loras, model.lora_files.keys() | lora_names),
-        partial_images=partial_images,
-    )
+class Parameters(BaseModel):
+    """What every API takes. None means that the caller left it to the model."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    prompt: Annotated[
+        str | None,
+        Field(max_length=MAX_PROMPT_CHARACTERS, description="What to draw."),
+        Text,
+    ] = None
+    negative_prompt: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_PROMPT_CHARACTERS,
+            description="What to avoid; only where the model takes one.",
+        ),
+        Text,
+    ] = None
+    seed: Annotated[
+        int | None,
+        Field(
+            ge=MIN_SEED,
+            le=MAX_SEED,
+            description="Random when left out; picture i of a request uses seed + i.",
+        ),
+        Integer,
+    ] = None
+    num_inference_steps: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_STEPS,
+            validation_alias=AliasChoices("num_inference_steps", "steps"),
+            description="Denoising steps.",
+        ),
+        Integer,
+    ] = None
+    guidance_scale: Annotated[
+        float | None,
+        Field(
+            ge=0.0,
+            le=100.0,
+            description="How closely to follow the prompt, where it plays a part.",
+        ),
+        Number,
+    ] = None
+    model: Annotated[
+        str | None, Field(max_length=256, description="A model that is offered."), Text
+    ] = None
+    loras: Annotated[
+        tuple[Lora, ...],
+        Field(description="Registered LoRAs by name, each with its weight."),
+        Loras,
+        WithJsonSchema(_LORAS_SCHEMA),
+    ] = ()
+    partial_images: Annotated[
+        int,
+        Field(ge=0, le=3, description="How many previews to make on the way."),
+        Integer,
+    ] = 0
+    job_id: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9_-]{8,64}$",
+            description="The job's id, chosen by the caller.",
+        ),
+    ] = None
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], *, job_id: str | None = None) -> Self:
+        """The parameters among ``values``, a form's texts or JSON; absent, null and
+        empty are the same. ``job_id`` is that of the header, which wins.
+        InvalidRequest names the first parameter that is wrong."""
+        given = {n: v for n, v in values.items() if v is not None and v != ""}
+        if job_id:
+            given["job_id"] = job_id
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _refusal(cls, error.errors(include_url=False)[0]) from None
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """(width, height) in pixels, None where the caller left them open."""
+        return None, None
+
+    @property
+    def size_param(self) -> str | None:
+        """What this API calls a size, None for ``width`` and ``height``."""
+        return None
+
+    @property
+    def num_images(self) -> int:
+        """How many pictures to make."""
+        return 1
+
+    @property
+    def steps_share(self) -> float:
+        """What to multiply the model's default number of steps by."""
+        return 1.0
+
+
+def _refusal(kind: type[Parameters], error: ErrorDetails) -> InvalidRequest:
+    """OpenAI's sentence and code for Pydantic's ``error``."""
+    param, value = str(error["loc"][0]), error["input"]
+    refusal = _describe(kind, param, error)
+    sentence = (refusal.context or {}).get("sentence")
+    if isinstance(value, list) and len(value) > 1 and param not in _LISTS:
+        sentence = f"'{param}' was given more than once."
+    message = sentence or f"Invalid '{param}': {refusal.message()}."
+    return InvalidRequest(message, param=param, code=str(refusal.type))
+
+
+def _describe(
+    kind: type[Parameters], param: str, error: ErrorDetails
+) -> PydanticCustomError:
+    value, limits = error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal" | "less_than_equal" if isinstance(value, float):
+            low, high = _bounds(kind, param)
+            return refuse("invalid_value", f"expected a number from {low} to {high}")
+        case "less_than_equal":
+            why = "integer above maximum value. Expected a value <= {}, but got {}"
+            code, limit = "integer_above_max_value", limits["le"]
+            return refuse(code, why.format(limit, value) + " instead")
+        case "greater_than_equal":
+            why = "integer below minimum value. Expected a value >= {}, but got {}"
+            code, limit = "integer_below_min_value", limits["ge"]
+            return refuse(code, why.format(limit, value) + " instead")
+        case "string_too_long":
+            return _too_long(limits["max_length"], value)
+        case "literal_error":
+            return _unsupported_value(value, _QUOTED.findall(limits["expected"]))
+        case "string_pattern_mismatch" | "string_type" if param == "job_id":
+            why = "expected 8 to 64 of A-Z, a-z, 0-9, '_' and '-'"
+            return refuse("invalid_value", why)
+    if "sentence" in limits:
+        return refuse_value(limits["sentence"])
+    return refuse(error["type"], limits.get("why", "expected another value"))
+
+
+def _bounds(kind: type[Parameters], param: str) -> tuple[str, str]:
+    schema = kind.model_json_schema()["properties"][param]["anyOf"][0]
+    return f"{schema['minimum']:g}", f"{schema['maximum']:g}"
+
+
+def _too_long(most: int, text: str) -> PydanticCustomError:
+    why = f"string too long. Expected at most {most} characters, but got {len(text)}"
+    return refuse("string_above_max_length", f"{why} instead")
+
+
+def _unsupported_value(value: object, known: list[str]) -> PydanticCustomError:
+    comma = "," if len(known) > 2 else ""
+    listed = ", ".join(f"'{word}'" for word in known[:-1])
+    sentence = f"Invalid value: '{value}'. Supported values are: {listed}{comma} and "
+    return refuse_value(f"{sentence}'{known[-1]}'.")

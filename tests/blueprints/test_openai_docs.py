@@ -13,8 +13,7 @@ from openai.types import (
 )
 
 from flux_api import errors
-from flux_api.blueprints.openai.output import QUALITY
-from flux_api.blueprints.openai.requests import REFUSED
+from flux_api.blueprints.openai.parameters import QUALITY, REFUSED, ImagesParameters, In
 from flux_api.http.reason_phrases import BY_CODE
 from tests.support.servers import ROOT
 
@@ -38,6 +37,19 @@ def parameters(kind):
 def test_every_parameter_of_the_sdk_has_its_row(letter):
     told = {name for name, (where, _) in TABLE.items() if letter in where}
     assert told == parameters(OPERATIONS[letter])
+
+
+def test_every_field_has_its_row_and_the_reverse():
+    fields = {
+        field.validation_alias or name: list(marks[0].operations)
+        for name, field in ImagesParameters.model_fields.items()
+        if (marks := [mark for mark in field.metadata if isinstance(mark, In)])
+    }
+    shared = {"prompt", "model", "partial_images"}
+    inputs = {"image", "mask"}
+    told = {name: where for name, (where, _) in TABLE.items()}
+    assert set(told) == set(fields) | shared | inputs | set(REFUSED)
+    assert {name: told[name] for name in fields} == fields
 
 
 def test_what_is_refused_is_said_to_be():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flux_api.blueprints.openai.output import QUALITY
+from flux_api.blueprints.openai.parameters import QUALITY
 from tests.support.fake_app import make_app
 from tests.support.pictures import make_png
 

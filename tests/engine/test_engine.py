@@ -18,10 +18,10 @@ from flux_api.core import Completed, Failed, PartialImage, Progress
 from flux_api.engine.backend import DiffusersBackend, preview_due
 from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
-from flux_api.http.parameters import choose_mode, complete_request
 from flux_api.loading.device import Pace, is_lost
 from flux_api.models.catalog import MODEL_INFO, ModelInfo, SizeRules, TaskDefaults
 from flux_api.queue.manager import PipelineManager
+from tests.support.complete import complete
 from tests.support.tiny_checkpoints import build
 
 TINY = "tiny"
@@ -62,9 +62,7 @@ def transformer_of(backend, name=TINY):
 
 def request_of(info, name=TINY, **wanted):
     """A complete request."""
-    mode = choose_mode(wanted.get("prompt"), wanted.get("images", ()))
-    wanted = {"prompt": None} | wanted
-    return complete_request(name, info, mode, **wanted)
+    return complete(name, info, **wanted)
 
 
 def outcome(job):
@@ -167,7 +165,7 @@ def test_pictures_of_another_shape_keep_their_own_positions(tmp_path):
         for name, weight in transformer_of(backend, "klein").named_parameters():
             if "attn" in name and "norm" not in name:
                 weight.mul_(30)
-    shapes = [{"width": 64, "height": 128}, {"width": 128, "height": 64}]
+    shapes = [{"size": (64, 128)}, {"size": (128, 64)}]
     asked = [
         {"prompt": "a cat", "seed": seed, "num_inference_steps": 4, **shape}
         for seed, shape in enumerate(shapes * 2)
@@ -184,9 +182,7 @@ def test_pictures_of_another_shape_keep_their_own_positions(tmp_path):
 def test_pictures_of_one_request_share_forwards_within_the_budget():
     manager, backend = start(MODEL_INFO, TINY, 64)
     info = MODEL_INFO[TINY]
-    three = draw(
-        manager, info, prompt="a cat", seed=7, num_images_per_prompt=3, guidance_scale=1
-    )
+    three = draw(manager, info, prompt="a cat", seed=7, n=3, guidance_scale=1)
     # Two of 16 tokens and 16 of text fit in 64; any two of the three at each time.
     steps = info.tasks["generate"].num_inference_steps
     assert steps * 3 / 2 <= backend.forwards < steps * 3
@@ -203,7 +199,7 @@ def test_a_short_request_takes_turns_with_ten_long_pictures(batch_tokens):
     short = {"prompt": "a cat", "seed": 3, "num_inference_steps": 4}
     alone = draw(manager, info, **short)
     ten = {"prompt": "a dog", "seed": 4, "num_inference_steps": 60}
-    long = request_of(info, num_images_per_prompt=10, **ten)
+    long = request_of(info, n=10, **ten)
     jobs = [manager.submit(long, caller="long") for _ in range(2)]
     for event in jobs[0].events(60):
         if isinstance(event, Progress) and event.step == 10:
@@ -227,7 +223,7 @@ def test_without_batching_the_bytes_are_equal_under_any_load(serial):
         for seed in (1, 5, 2)
     ]
     assert np.array_equal(outcome(jobs[1])[0], alone[0])
-    pair = draw(manager, info, prompt="a dog", seed=4, num_images_per_prompt=2)
+    pair = draw(manager, info, prompt="a dog", seed=4, n=2)
     assert np.array_equal(pair[1], alone[0])
 
 
@@ -414,7 +410,7 @@ def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
 
     monkeypatch.setattr(transformer, "forward", forward)
     info = MODEL_INFO[TINY]
-    two = draw(manager, info, prompt="a cat", seed=1, num_images_per_prompt=2)
+    two = draw(manager, info, prompt="a cat", seed=1, n=2)
     assert len(two) == 2
 
 

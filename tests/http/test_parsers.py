@@ -11,22 +11,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException
 
+from flux_api.blueprints.openai.parameters import ImagesParameters
+from flux_api.blueprints.original import ProcessParameters
 from flux_api.core import MAX_SEED, MIN_SEED
 from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.bodies import read_body
 from flux_api.http.body_stream import CountedInput
+from flux_api.http.completion import Inputs, choose_mode, complete_request
 from flux_api.http.idempotency import fingerprint_of
-from flux_api.http.parameters import (
-    MAX_STEPS,
-    choose_mode,
-    complete_request,
-    parse_integer,
-    parse_loras,
-    parse_number,
-    parse_seed,
-    parse_size,
-    parse_text,
-)
+from flux_api.http.parameters import MAX_STEPS
 from flux_api.models.catalog import MODEL_INFO
 from tests.support.fuzz_requests import bare_app, ready_client
 from tests.support.pictures import make_png
@@ -51,68 +44,69 @@ MANY = settings(max_examples=300, deadline=None)
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def refused(parse, value, param):
-    """None when ``parse`` takes the value, else its refusal, checked."""
+def read_one(name, value, kind=ImagesParameters):
+    """(the value of one parameter, None), or (None, its refusal), checked."""
     try:
-        parse(value)
+        return getattr(kind.read({name: value}), name), None
     except InvalidRequest as error:
-        assert (error.status, error.param) == (400, param)
+        assert (error.status, error.param) == (400, name)
         assert len(error.message) < 300
         error.message.encode()
-        return error
-    return None
+        return None, error
 
 
 @MANY
-@given(JSON, st.integers(-1000, 0), st.integers(0, 1000))
-@example("0\x1f", 0, 0)
-def test_any_value_is_an_integer_in_range_or_a_refusal(value, low, high):
-    if refused(lambda v: parse_integer(v, "n", low, high), value, "n") is None:
-        found = parse_integer(value, "n", low, high)
-        assert found is None or (type(found) is int and low <= found <= high)
-        if found is not None:
+@given(JSON)
+@example("0\x1f")
+@example(True)
+@example("1_0")
+def test_any_value_is_an_integer_in_range_or_a_refusal(value):
+    for name, low, high in (("n", 1, 10), ("num_inference_steps", 1, MAX_STEPS)):
+        found, error = read_one(name, value)
+        if error is None and found is not None and value not in (None, ""):
             given_text = value.strip() if isinstance(value, str) else value
+            assert type(found) is int
+            assert low <= found <= high
             assert found == int(given_text)
 
 
 @given(st.integers(MIN_SEED, MAX_SEED))
 def test_every_legal_seed_is_read_from_number_and_text(seed):
-    assert parse_seed(seed) == parse_seed(str(seed)) == parse_seed(f" {seed} ") == seed
+    for written in (seed, str(seed), f" {seed} "):
+        assert read_one("seed", written) == (seed, None)
 
 
 @given(st.integers())
 def test_every_other_seed_is_refused(seed):
     legal = MIN_SEED <= seed <= MAX_SEED
-    assert (refused(parse_seed, seed, "seed") is None) == legal
-    assert (refused(parse_seed, str(seed), "seed") is None) == legal
+    for written in (seed, str(seed)):
+        assert (read_one("seed", written)[1] is None) == legal
 
 
 @MANY
-@given(JSON, st.floats(-50, 0), st.floats(0, 50))
-def test_any_value_is_a_number_in_range_or_a_refusal(value, low, high):
-    if refused(lambda v: parse_number(v, "g", low, high), value, "g") is None:
-        found = parse_number(value, "g", low, high)
-        assert found is None or (type(found) is float and low <= found <= high)
+@given(JSON)
+def test_any_value_is_a_number_in_range_or_a_refusal(value):
+    found, error = read_one("guidance_scale", value)
+    if error is None:
+        assert found is None or (type(found) is float and 0 <= found <= 100)
 
 
 @MANY
 @given(JSON)
 def test_any_value_is_clean_text_or_a_refusal(value):
-    if refused(lambda v: parse_text(v, "prompt", 20), value, "prompt") is None:
-        found = parse_text(value, "prompt", 20)
-        if found is not None:
-            assert 0 < len(found) <= 20
-            assert found.strip()
-            assert "\0" not in found
-            assert found.encode().decode() == found == value
+    found, _ = read_one("prompt", value)
+    if found is not None:
+        assert 0 < len(found) <= 32_000
+        assert found.strip()
+        assert "\0" not in found
+        assert found.encode().decode() == found == value
 
 
 @MANY
 @given(JSON | st.from_regex(r"[0-9]{1,6}[xX*][0-9]{1,6}"))
 def test_any_value_is_a_size_or_a_refusal(value):
-    if refused(parse_size, value, "size") is None:
-        found = parse_size(value)
-        assert found is None or f"{found[0]}x{found[1]}".isascii()
+    found, _ = read_one("size", value)
+    assert found == (None, None) or found is None or "{}x{}".format(*found).isascii()
 
 
 @MANY
@@ -121,10 +115,9 @@ def test_any_value_is_a_size_or_a_refusal(value):
     | st.lists(st.fixed_dictionaries({"name": TEXT}, optional={"adapter_weight": JSON}))
 )
 def test_any_value_is_loras_or_a_refusal(value):
-    if refused(parse_loras, value, "loras") is None:
-        for lora in parse_loras(value):
-            assert -10 <= lora.adapter_weight <= 10
-            assert not set(lora.name) & set("/\\:\0")
+    for lora in read_one("loras", value)[0] or ():
+        assert -10 <= lora.adapter_weight <= 10
+        assert not set(lora.name) & set("/\\:\0")
 
 
 @MANY
@@ -140,18 +133,12 @@ def test_a_complete_request_keeps_the_models_limits(
     prompt, width, height, steps, guidance, seed
 ):
     info = MODEL_INFO["tiny"]
+    values = {"prompt": prompt, "width": width, "height": height, "seed": seed}
+    values |= {"num_inference_steps": steps, "guidance_scale": guidance}
     try:
-        made = complete_request(
-            "tiny",
-            info,
-            choose_mode(prompt, ()),
-            prompt=prompt,
-            width=width,
-            height=height,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            seed=seed,
-        )
+        parameters = ProcessParameters.read(values)
+        mode = choose_mode(parameters.prompt, ())
+        made = complete_request("tiny", info, mode, parameters, Inputs())
     except FluxError as error:
         assert error.status == 400
         return
@@ -160,6 +147,15 @@ def test_a_complete_request_keeps_the_models_limits(
     assert 1 <= made.num_inference_steps <= MAX_STEPS
     assert 0 <= made.seed < 2**64
     assert all(0 <= made.seed_of(i) < 2**64 for i in range(10))
+
+
+@pytest.mark.parametrize("kind", [ImagesParameters, ProcessParameters])
+def test_json_schema_says_the_bounds(kind):
+    found = kind.model_json_schema()["properties"]
+    steps, nothing = found["num_inference_steps"]["anyOf"]
+    assert (steps["minimum"], steps["maximum"]) == (1, MAX_STEPS)
+    assert nothing == {"type": "null"}
+    assert all("description" in field for field in found.values())
 
 
 # Bodies

@@ -17,7 +17,6 @@ from flux_api import check_machine
 from flux_api.core import Lora
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.errors import BadSetting
-from flux_api.http.parameters import complete_request
 from flux_api.loading import memory
 from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.memory import Machine, choose_placement, plan_memory
@@ -28,6 +27,7 @@ from flux_api.models.lora_files import LoraFolder
 from flux_api.models.toml_file import load_models
 from flux_api.settings import Settings
 from tests.loading.test_loras import draw, weights
+from tests.support.complete import complete
 from tests.support.servers import run_api
 from tests.support.tiny_sets import BASES, write_lora, write_sets
 
@@ -208,10 +208,8 @@ def load(models, name, quantization="none", offload="none", loras=None, asked=()
 def picture(models, name, ready, task="generate"):
     """One small picture as a tensor."""
     info = models[name]
-    size = {"width": 64, "height": 64}
-    request = complete_request(
-        name, info, task, prompt="a heart", seed=1, num_inference_steps=2, **size
-    )
+    wanted = {"prompt": "a heart", "seed": 1, "num_inference_steps": 2}
+    request = complete(name, info, task, size=(64, 64), **wanted)
     call = PipelineCall(request, info, info.tasks[task], 1)
     return call.run(ready.pipeline, ready.prior, lambda p, i, t, kwargs: kwargs)
 

@@ -18,7 +18,7 @@ from flux_api.errors import InvalidRequest
 from flux_api.models.toml_file import _MODEL_KEYS, _TASK_KEYS, load_models
 from flux_api.models.info import SizeRules
 from flux_api.models.catalog import MODEL_INFO
-from flux_api.http.parameters import parse_loras
+from flux_api.http.parameters import Parameters
 
 SHIPPED = "tiny,klein-4b,klein-9b-kv,flux2-dev,flux1,schnell,flux3-klein"
 
@@ -278,7 +278,7 @@ def test_the_page_about_models_says_what_is_so(tmp_path):
     ],
 )
 def test_loras_are_read(value, found):
-    assert parse_loras(value) == found
+    assert Parameters.read({"loras": value}).loras == found
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_loras_are_read(value, found):
 )
 def test_bad_loras_are_refused(value):
     with pytest.raises(InvalidRequest) as caught:
-        parse_loras(value)
+        Parameters.read({"loras": value})
     assert caught.value.param == "loras"
 
 

@@ -10,17 +10,10 @@ from functools import cache
 from flask import Flask, request
 from werkzeug.exceptions import HTTPException
 
+from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body, read_body
 from flux_api.http.body_stream import CountedInput
-from flux_api.http.parameters import (
-    parse_integer,
-    parse_loras,
-    parse_number,
-    parse_seed,
-    parse_size,
-    parse_text,
-)
 from tests.support.fake_app import make_app
 from tests.support.pictures import make_png
 
@@ -66,29 +59,33 @@ def draw_value(source, depth=0):
 
 
 def fuzz_parameters(source):
-    """Every parser gives what it promises, or a refusal that names the parameter."""
+    """Every parameter is what it promises, or a refusal that names it."""
     value = draw_value(source)
-    for parse, right in PARSERS.items():
+    for name, right in RIGHT.items():
         try:
-            found = parse(value)
+            parameters = ImagesParameters.read({name: value})
         except InvalidRequest as error:
             assert error.status == 400
             assert error.param
             assert len(error.message) < 300
             error.message.encode()
         else:
-            assert found is None or right(found), (value, found)
+            assert right(parameters), (name, value, parameters)
 
 
-PARSERS = {
-    lambda value: parse_integer(value, "n", -5, 10): lambda n: -5 <= n <= 10,
-    lambda value: parse_number(value, "n", 0, 9): lambda n: 0 <= n <= 9,
-    parse_seed: lambda n: -(2**63) <= n < 2**64,
-    lambda value: parse_text(value, "t", 100): lambda t: (
-        0 < len(t) <= 100 and t.encode() and "\0" not in t
+RIGHT = {
+    "n": lambda p: 1 <= p.n <= 10,
+    "guidance_scale": lambda p: (
+        p.guidance_scale is None or 0 <= p.guidance_scale <= 100
     ),
-    parse_size: lambda size: all(0 <= side < 100_000 for side in size),
-    parse_loras: lambda loras: all(-10 <= one.adapter_weight <= 10 for one in loras),
+    "seed": lambda p: p.seed is None or -(2**63) <= p.seed < 2**64,
+    "prompt": lambda p: (
+        p.prompt is None
+        or (0 < len(p.prompt) <= 32_000 and p.prompt.encode() and "\0" not in p.prompt)
+    ),
+    "size": lambda p: all(side is None or 0 <= side < 100_000 for side in p.size),
+    "loras": lambda p: all(-10 <= one.adapter_weight <= 10 for one in p.loras),
+    "job_id": lambda p: p.job_id is None or 8 <= len(p.job_id) <= 64,
 }
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from flux_api.blueprints.openai.output import Output
+from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.context import Context
 from flux_api.images.codec import EncodedImage, encode_image
@@ -24,15 +24,17 @@ _BYTES_PER_TOKEN = 4
 def render_response(
     context: Context,
     image_request: ImageRequest,
-    output: Output,
+    parameters: ImagesParameters,
     results: tuple[ImageResult, ...],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The body of a plain answer, and the headers that tell how it was delivered."""
     encoded = [
-        encode_image(result.image, output.output_format, output.output_compression)
+        encode_image(
+            result.image, parameters.file_format, parameters.output_compression
+        )
         for result in results
     ]
-    urls, headers = _deliver(context, output, encoded)
+    urls, headers = _deliver(context, parameters, encoded)
     data = [
         _about(result)
         | ({"b64_json": to_base64(file)} if url is None else {"url": url})
@@ -42,16 +44,16 @@ def render_response(
         "created": int(time.time()),
         "background": "opaque",
         "data": data,
-        "output_format": output.output_format,
-        "quality": output.quality,
+        "output_format": parameters.file_format,
+        "quality": parameters.echoed_quality,
         "size": size_of(image_request),
         "model": image_request.model,
         "usage": usage_of(image_request),
     }
     if image_request.loras:
         answer["loras"] = [asdict(lora) for lora in image_request.loras]
-    if output.safety_identifier is not None:
-        answer["safety_identifier"] = output.safety_identifier
+    if parameters.safety_identifier is not None:
+        answer["safety_identifier"] = parameters.safety_identifier
     return answer, headers
 
 
@@ -64,11 +66,11 @@ def _about(result: ImageResult) -> dict[str, Any]:
 
 
 def _deliver(
-    context: Context, output: Output, encoded: list[EncodedImage]
+    context: Context, parameters: ImagesParameters, encoded: list[EncodedImage]
 ) -> tuple[list[str | None], dict[str, str]]:
     """A URL for each picture, None where it goes out as ``b64_json``."""
     server = context.file_server
-    if _key(output, with_file_server=server is not None) == "b64_json":
+    if _key(parameters, with_file_server=server is not None) == "b64_json":
         return [None] * len(encoded), {}
     urls: list[str | None] = []
     until = time.monotonic() + DELIVERY_SECONDS
@@ -83,11 +85,11 @@ def _deliver(
     return urls, FALLBACK_HEADER if fallback else {}
 
 
-def _key(output: Output, *, with_file_server: bool) -> str:
+def _key(parameters: ImagesParameters, *, with_file_server: bool) -> str:
     """``url`` or ``b64_json``: as asked, else what that model name's clients read."""
-    if output.response_format is not None:
-        return output.response_format
-    name = output.model_name or ""
+    if parameters.response_format is not None:
+        return parameters.response_format
+    name = parameters.model or ""
     if with_file_server:
         return "b64_json" if _GPT_IMAGE.match(name) else "url"
     return "url" if name.startswith("dall-e-") else "b64_json"

@@ -8,8 +8,8 @@ from typing import Any
 from flask import Blueprint, Flask, Response, g, jsonify, request
 
 from flux_api.blueprints.openai.answers import render_response
-from flux_api.blueprints.openai.output import Output
-from flux_api.blueprints.openai.requests import Operation, parse_request
+from flux_api.blueprints.openai.parameters import ImagesParameters, Operation
+from flux_api.blueprints.openai.requests import parse_request, read_parameters
 from flux_api.blueprints.openai.stream import HEADERS, Kind, stream_events
 from flux_api.errors import ModelNotFound
 from flux_api.http.body_stream import connection_of
@@ -89,27 +89,28 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     body = read_new_body()
     began = time.monotonic()
     context.manager.check_open(caller_of(request))
-    image_request, output = parse_request(
-        context, body, operation, deployment=deployment
-    )
-    job = submit(context, request, image_request, body.values)
-    if output.stream:
-        return _stream(context, job, output, _STREAMS[operation])
+    parameters = read_parameters(request, body, operation, deployment)
+    image_request = parse_request(context, body, operation, parameters)
+    job = submit(context, request, image_request, parameters.job_id)
+    if parameters.stream:
+        return _stream(context, job, parameters, _STREAMS[operation])
     results = wait_for(context, request, job, began=began)
-    answer, delivered = render_response(context, image_request, output, results)
+    answer, delivered = render_response(context, image_request, parameters, results)
     response = jsonify(answer)
     spent = round((time.monotonic() - began) * 1000)
     response.headers.update(delivered | {"OpenAI-Processing-Ms": str(spent)})
     return response
 
 
-def _stream(context: Context, job: Job, output: Output, kind: Kind) -> Response:
+def _stream(
+    context: Context, job: Job, parameters: ImagesParameters, kind: Kind
+) -> Response:
     # The stream outlives the request's context, and lets the job's pictures go at its
     # own end.
     g.pop("job", None)
     connection = connection_of(request.environ)
     response = Response(
-        stream_events(context, connection, job, output, kind), mimetype=MEDIA_TYPE
+        stream_events(context, connection, job, parameters, kind), mimetype=MEDIA_TYPE
     )
 
     # A generator that was never started runs no `finally`.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from flux_api.blueprints.openai.answers import size_of, to_base64, usage_of
-from flux_api.blueprints.openai.output import Output
+from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import (
     Completed,
     Event,
@@ -38,7 +38,7 @@ def stream_events(
     context: Context,
     connection: socket.socket | None,
     job: Job,
-    output: Output,
+    parameters: ImagesParameters,
     kind: Kind,
 ) -> Iterator[bytes]:
     """The stream's blocks as they happen; the job is cancelled when the client leaves
@@ -49,14 +49,16 @@ def stream_events(
             if event is None:
                 yield frame_comment("waiting")
             else:
-                yield render_event(event, job, output, kind)
+                yield render_event(event, job, parameters, kind)
     finally:
         if job.outcome is None:
             context.manager.cancel(job)
         job.release()
 
 
-def render_event(event: Event, job: Job, output: Output, kind: Kind) -> bytes:
+def render_event(
+    event: Event, job: Job, parameters: ImagesParameters, kind: Kind
+) -> bytes:
     """One event of a job on the wire; what OpenAI has no event for is a comment."""
     if isinstance(event, Queued):
         return frame_comment(f"queued behind {event.position}")
@@ -65,48 +67,50 @@ def render_event(event: Event, job: Job, output: Output, kind: Kind) -> bytes:
     if isinstance(event, Progress):
         return frame_comment(f"step {event.step}/{event.total}")
     if isinstance(event, PartialImage):
-        return _render_partial(event, job, output, kind)
+        return _render_partial(event, job, parameters, kind)
     if isinstance(event, Completed):
-        return _render_completed(event.results[0], job, output, kind)
+        return _render_completed(event.results[0], job, parameters, kind)
     return _render_failed(event)
 
 
-def _render_partial(event: PartialImage, job: Job, output: Output, kind: Kind) -> bytes:
+def _render_partial(
+    event: PartialImage, job: Job, parameters: ImagesParameters, kind: Kind
+) -> bytes:
     preview = event.image.copy()
     preview.thumbnail(_LARGEST_PREVIEW)
-    quality = min(output.output_compression, _PREVIEW_QUALITY)
-    encoded = encode_image(preview, output.output_format, quality)
+    quality = min(parameters.output_compression, _PREVIEW_QUALITY)
+    encoded = encode_image(preview, parameters.file_format, quality)
     name = f"{kind}.partial_image"
-    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
+    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, parameters)
     return frame_event(name, data | {"partial_image_index": event.number})
 
 
 def _render_completed(
-    result: ImageResult, job: Job, output: Output, kind: Kind
+    result: ImageResult, job: Job, parameters: ImagesParameters, kind: Kind
 ) -> bytes:
     encoded = encode_image(
-        result.image, output.output_format, output.output_compression
+        result.image, parameters.file_format, parameters.output_compression
     )
     usage = usage_of(job.request)
     usage.pop("output_tokens_details")
     name = f"{kind}.completed"
-    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, output)
+    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, parameters)
     data |= {"usage": usage, "seed": result.seed}
     # A stream's headers go out before its times are known.
     data["queue_seconds"] = round(job.queue_seconds, 3)
     data["run_seconds"] = round(job.run_seconds, 3)
-    if output.safety_identifier is not None:
-        data["safety_identifier"] = output.safety_identifier
+    if parameters.safety_identifier is not None:
+        data["safety_identifier"] = parameters.safety_identifier
     return frame_event(name, data)
 
 
-def _about(job: Job, output: Output) -> dict[str, Any]:
+def _about(job: Job, parameters: ImagesParameters) -> dict[str, Any]:
     return {
         "created_at": int(time.time()),
         "size": size_of(job.request),
-        "quality": output.quality,
+        "quality": parameters.echoed_quality,
         "background": "opaque",
-        "output_format": output.output_format,
+        "output_format": parameters.file_format,
     }
 
 

@@ -1,0 +1,233 @@
+"""The parameters of OpenAI's Images API, beside those that every API takes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from flux_api.errors import InvalidRequest
+from flux_api.http.bodies import Body
+from flux_api.http.parameters import (
+    Boolean,
+    Integer,
+    Parameters,
+    Text,
+    Word,
+    read_word,
+    refuse_value,
+)
+
+Operation = Literal["generation", "edit", "variation"]
+
+QUALITY = {
+    "low": (0.5, "low"),
+    "medium": (1.0, "medium"),
+    "auto": (1.0, "medium"),
+    "standard": (1.0, "medium"),
+    "high": (1.5, "high"),
+    "hd": (1.5, "high"),
+    "xhigh": (2.0, "high"),
+    "max": (3.0, "high"),
+}
+"""The share of a model's default steps that each quality takes, and what is echoed:
+some clients know no other words than low, medium and high."""
+
+REFUSED = {
+    "markup": "use a mask, or say in the prompt what to change",
+    "complexity": "choose 'quality' or 'num_inference_steps'",
+    "svg": "pictures are png, jpeg or webp",
+    "frame_count": "pictures do not move",
+    "frame_duration_ms": "pictures do not move",
+}
+"""Parameters of OpenAI's API that no Flux model can honour, each with the reason."""
+
+_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class In:
+    """Which of OpenAI's operations have the parameter: G, E, V."""
+
+    operations: str
+
+
+class Size(NamedTuple):
+    """In pixels."""
+
+    width: int
+    height: int
+
+
+def _read_size(value: object) -> Size | None:
+    text = (read_word(value) or "auto").strip()
+    if text.lower() == "auto":
+        return None
+    if match := _SIZE.fullmatch(text):
+        return Size(int(match[1]), int(match[2]))
+    raise refuse_value(f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'.")
+
+
+def _read_background(value: object) -> str | None:
+    if value == "transparent":
+        raise refuse_value(
+            "Invalid value: 'transparent'. Flux models draw opaque pictures only. "
+            "Supported values are: 'opaque' and 'auto'."
+        )
+    return read_word(value)
+
+
+class ImagesParameters(Parameters):
+    """What generations, edits and variations take. All are checked in every operation,
+    those without an effect too."""
+
+    n: Annotated[
+        int, Field(ge=1, le=10, description="How many pictures."), Integer, In("GEV")
+    ] = 1
+    wanted_size: Annotated[
+        Size | None,
+        Field(
+            validation_alias="size",
+            description="WIDTHxHEIGHT in pixels, or auto.",
+        ),
+        BeforeValidator(_read_size),
+        WithJsonSchema({"type": "string", "pattern": f"^(auto|{_SIZE.pattern})$"}),
+        In("GEV"),
+    ] = None
+    quality: Annotated[
+        Literal["low", "medium", "auto", "standard", "high", "hd", "xhigh", "max"]
+        | None,
+        Field(description="Steps, as a share of the model's default."),
+        Word,
+        In("GE"),
+    ] = None
+    background: Annotated[
+        Literal["opaque", "auto"] | None,
+        Field(description="Pictures are opaque."),
+        BeforeValidator(_read_background),
+        In("GE"),
+    ] = None
+    moderation: Annotated[
+        Literal["low", "auto"] | None,
+        Field(description="Nothing changes: there is no filter."),
+        Word,
+        In("G"),
+    ] = None
+    style: Annotated[
+        Literal["vivid", "natural"] | None,
+        Field(description="Nothing changes: say it in the prompt."),
+        Word,
+        In("G"),
+    ] = None
+    input_fidelity: Annotated[
+        Literal["low", "high"] | None,
+        Field(description="Nothing changes: input pictures are always read whole."),
+        Word,
+        In("E"),
+    ] = None
+    user: Annotated[
+        str | None, Field(max_length=32_000, description="Not kept."), Text, In("GEV")
+    ] = None
+    response_format: Annotated[
+        Literal["url", "b64_json"] | None,
+        Field(description="Left out: what the model's name says its clients read."),
+        Word,
+        In("GEV"),
+    ] = None
+    output_format: Annotated[
+        Literal["png", "jpeg", "webp"] | None,
+        Field(description="The pictures' file format, png by default."),
+        Word,
+        In("GE"),
+    ] = None
+    output_compression: Annotated[
+        int,
+        Field(ge=0, le=100, description="The quality of jpeg and webp."),
+        Integer,
+        In("GE"),
+    ] = 100
+    safety_identifier: Annotated[
+        str | None,
+        Field(max_length=32_000, description="Echoed, not kept."),
+        Text,
+        In("GE"),
+    ] = None
+    stream: Annotated[
+        bool, Field(description="Answer with server-sent events."), Boolean, In("GE")
+    ] = False
+
+    @model_validator(mode="after")
+    def _check_compression(self) -> Self:
+        if self.output_compression < 100 and self.file_format == "png":
+            raise InvalidRequest(
+                "Invalid 'output_compression': below 100 it needs the output_format "
+                "jpeg or webp; PNG is lossless.",
+                param="output_compression",
+            )
+        if self.stream and self.response_format == "url":
+            raise InvalidRequest(
+                "Streamed pictures are Base64: 'url' is only supported without stream.",
+                param="response_format",
+            )
+        if self.stream and self.n > 1:
+            message = "Streaming is only supported with n=1."
+            raise InvalidRequest(message, param="n")
+        return self
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """(width, height) in pixels, None where it is left to the server."""
+        return self.wanted_size or (None, None)
+
+    @property
+    def size_param(self) -> str:
+        """What OpenAI calls a size."""
+        return "size"
+
+    @property
+    def num_images(self) -> int:
+        """How many pictures to make."""
+        return self.n
+
+    @property
+    def steps_share(self) -> float:
+        """What the quality makes of the default number of steps."""
+        return QUALITY[self.quality or "auto"][0]
+
+    @property
+    def echoed_quality(self) -> str:
+        """The quality in the words that all clients know."""
+        return QUALITY[self.quality or "auto"][1]
+
+    @property
+    def file_format(self) -> Literal["png", "jpeg", "webp"]:
+        """The pictures' file format."""
+        return self.output_format or "png"
+
+
+def check_operation(parameters: ImagesParameters, operation: Operation) -> None:
+    """InvalidRequest where ``operation`` lacks a parameter or cannot have one."""
+    if operation == "variation":
+        if parameters.stream:
+            raise InvalidRequest("Variations cannot be streamed.", param="stream")
+    elif parameters.prompt is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'prompt'.",
+            param="prompt",
+            code="missing_required_parameter",
+        )
+
+
+def refuse_unsupported(body: Body) -> None:
+    """InvalidRequest that names a parameter of OpenAI's which no Flux model honours."""
+    for name, value in body.parts:
+        known = name.partition("[")[0]
+        if known in REFUSED and value not in (None, "", {}):
+            raise InvalidRequest(
+                f"Unsupported parameter: '{known}' is not supported by Flux models; "
+                f"{REFUSED[known]}.",
+                param=known,
+                code="unsupported_parameter",
+            )

@@ -1,0 +1,81 @@
+"""A request completed with its model's defaults: nothing is optional after this."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flux_api.core import SEED_MODULUS, ImageRequest, Mode
+from flux_api.errors import InvalidRequest
+from flux_api.http.parameters import MAX_STEPS, Parameters
+from flux_api.models.info import ModelInfo, merge_loras
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """The decoded pictures of a request: ``images`` are RGB, ``mask_image`` is "L"
+    with 255 where to repaint the first of them."""
+
+    images: tuple[Image, ...] = ()
+    mask_image: Image | None = None
+
+
+def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
+    """What the caller means: image and prompt edit, an image alone variation, a prompt
+    alone generate; InvalidRequest with neither."""
+    if images:
+        return "edit" if prompt else "variation"
+    if prompt:
+        return "generate"
+    raise InvalidRequest(
+        "Send a prompt, an image, or both.",
+        param="prompt",
+        code="missing_required_parameter",
+    )
+
+
+def complete_request(
+    name: str,
+    model: ModelInfo,
+    mode: Mode,
+    parameters: Parameters,
+    inputs: Inputs,
+    *,
+    lora_names: Set[str] = frozenset(),
+) -> ImageRequest:
+    """The request to ``model``, which is offered as ``name``. InvalidRequest names the
+    parameter that it cannot honour; ``lora_names`` are the registered LoRAs beside its
+    own."""
+    images, mask_image = inputs.images, inputs.mask_image
+    task = model.task(mode, masked=mask_image is not None)
+    task.check(len(images), parameters.negative_prompt)
+    default = model.sizes.fit(images[0].size) if images else model.sizes.default
+    width, height = model.sizes.choose(default, parameters.size, parameters.size_param)
+    steps = parameters.num_inference_steps or math.ceil(
+        task.num_inference_steps * parameters.steps_share
+    )
+    seed = parameters.seed
+    known = model.lora_files.keys() | lora_names
+    return ImageRequest(
+        mode=mode,
+        model=name,
+        prompt=parameters.prompt or "",
+        negative_prompt=parameters.negative_prompt,
+        images=images,
+        mask_image=mask_image,
+        width=width,
+        height=height,
+        num_inference_steps=max(1, min(steps, MAX_STEPS)),
+        guidance_scale=task.choose_guidance(parameters.guidance_scale),
+        strength=task.strength,
+        num_images_per_prompt=parameters.num_images,
+        seed=secrets.randbits(32) if seed is None else seed % SEED_MODULUS,
+        loras=merge_loras(task.loras, parameters.loras, known),
+        partial_images=parameters.partial_images,
+    )
