@@ -26,6 +26,7 @@ from flux_api.models.toml_file import load_models
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
 from flux_api.queue.manager import PipelineManager
+from flux_api.queue.results import ResultStore
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
@@ -59,6 +60,7 @@ def create_app(
         kept_answers=KeptAnswers(most << 20)
         if (most := settings.idempotency_mb)
         else None,
+        results=ResultStore(settings.results_mb << 20),
     )
     app.extensions["flux_api"] = context
     request_log.install(app)

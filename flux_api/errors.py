@@ -9,7 +9,9 @@
     ├── JobNotFound                404
     ├── BodyTimeout                408
     ├── JobConflict                409
+    ├── JobNotDone                 409
     ├── KeyInUse                   409
+    ├── ResultExpired              410
     ├── KeyReused                  422
     ├── PayloadTooLarge            413
     ├── QueueFull                  429
@@ -122,6 +124,22 @@ class JobConflict(FluxError):
     type = "invalid_request_error"
     code = "job_id_in_use"
     should_retry = False
+
+
+class JobNotDone(FluxError):
+    """A job whose pictures are asked for before they are made."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "job_not_done"
+
+
+class ResultExpired(FluxError):
+    """A picture that was made and is no longer kept."""
+
+    status = 410
+    type = "invalid_request_error"
+    code = "result_expired"
 
 
 class KeyInUse(FluxError):

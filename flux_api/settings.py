@@ -46,6 +46,7 @@ class Settings:
     allow_private_urls: bool = False
     allow_private_nets: tuple[Network, ...] = ()
     idempotency_mb: int = 256
+    results_mb: int = 256
     body_timeout: float = 30.0
     log_level: LogLevel = "info"
     log_prompts: bool = False
@@ -91,6 +92,7 @@ class Settings:
             allow_private_urls=read.switch("FLUX_ALLOW_PRIVATE_URLS"),
             allow_private_nets=read.networks("FLUX_ALLOW_PRIVATE_NETS"),
             idempotency_mb=read.integer("FLUX_IDEMPOTENCY_MB", 256, 0, 65_536),
+            results_mb=read.integer("FLUX_RESULTS_MB", 256, 0, 65_536),
             body_timeout=read.number("FLUX_BODY_TIMEOUT", 30.0, 0.5, 3600),
             log_level=read.word("FLUX_LOG_LEVEL", LogLevel, "info"),
             log_prompts=read.switch("FLUX_LOG_PROMPTS"),

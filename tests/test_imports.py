@@ -17,7 +17,7 @@ ROOMS = {
     },
     "__main__": {"commands", "models", "settings"},
     "blueprints": {"http", "queue", "models", "images"},
-    "http": {"queue", "models", "net", "settings", "api_keys"},
+    "http": {"queue", "models", "net", "images", "settings", "api_keys"},
     "queue": set(),
     "net": {"images"},
     "engine": {"loading", "queue", "models", "images"},
@@ -33,7 +33,7 @@ ROOMS = {
     "errors": set(),
 }
 # Within a room only these modules of another are its face.
-FACES = {("blueprints", "queue"): {"jobs"}, ("engine", "images"): {"fitting"}}
+FACES = {("blueprints", "queue"): {"jobs", "results"}, ("engine", "images"): {"fitting"}}
 HEAVY = {"engine", "loading", "commands", "__init__"}
 FOREIGN = {
     "torch": HEAVY,

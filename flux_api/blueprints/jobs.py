@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
+from pydantic import Field
 
 from flux_api.core import (
     Completed,
@@ -21,13 +21,24 @@ from flux_api.core import (
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow, owner_of
 from flux_api.http.context import get_context
+from flux_api.http.parameters import Fields, Integer
+from flux_api.http.pictures import DELIVERY_SECONDS, headers_of, to_base64
 from flux_api.http.sse import MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
+from flux_api.queue.results import ResultStore
 
 bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 
 ARRIVAL_SECONDS = 2.0
+
+
+class ResultParameters(Fields):
+    """Which picture of a job."""
+
+    index: Annotated[
+        int, Field(ge=0, le=9, description="Its number in the request."), Integer
+    ] = 0
 
 
 @bp.get("/<job_id>")
@@ -55,13 +66,29 @@ def events(job_id: str) -> Response:
             job_id, owner=owner_of(request), seconds=ARRIVAL_SECONDS
         )
         connection = connection_of(request.environ)
-        response = Response(_stream(job, connection), mimetype=MEDIA_TYPE)
+        response = Response(
+            _stream(context.results, job, connection), mimetype=MEDIA_TYPE
+        )
     except BaseException:
         context.watchers.leave()
         raise
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(context.watchers.leave)
+    return response
+
+
+@bp.get("/<job_id>/result")
+def result(job_id: str) -> Response:
+    """A finished picture as its file, with its facts in the headers; ``index`` counts
+    the pictures of the request from 0."""
+    job = _find(job_id)
+    index = ResultParameters.read(request.args).index
+    picture = get_context().results.find(job, index)
+    response = Response(
+        picture.data, mimetype=picture.media_type, headers=headers_of(picture)
+    )
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 
@@ -87,6 +114,8 @@ def describe(job: Job) -> dict[str, Any]:
     if isinstance(progress, Progress):
         story |= {"image": progress.index, "step": progress.step}
         story["steps"] = progress.total
+    if urls := get_context().results.urls(job):
+        story["urls"] = urls
     if isinstance(job.outcome, Failed):
         error = job.outcome.error
         story["error"] = {"message": error.message, "code": error.code}
@@ -97,17 +126,21 @@ def _find(job_id: str) -> Job:
     return get_context().manager.find(job_id, owner=owner_of(request))
 
 
-def _stream(job: Job, connection: socket.socket | None) -> Iterator[bytes]:
+def _stream(
+    results: ResultStore, job: Job, connection: socket.socket | None
+) -> Iterator[bytes]:
     yield frame_comment("watching")
     for event in follow(job, connection):
         if event is None:
             yield frame_comment("keep-alive")
         else:
-            name, data = _say(event)
+            name, data = _describe_event(event, job, results)
             yield frame_event(name, {"type": name} | data)
 
 
-def _say(event: Event) -> tuple[str, dict[str, Any]]:
+def _describe_event(
+    event: Event, job: Job, results: ResultStore
+) -> tuple[str, dict[str, Any]]:
     match event:
         case Queued(position):
             return "queued", {"position": position}
@@ -121,10 +154,13 @@ def _say(event: Event) -> tuple[str, dict[str, Any]]:
                 "image": index,
                 "partial_image_index": number,
                 "media_type": encoded.media_type,
-                "b64_json": base64.b64encode(encoded.data).decode("ascii"),
+                "b64_json": to_base64(encoded.data),
             }
         case Completed():
-            return "done", {}
+            # The picture is told to be there when it can be fetched.
+            job.wait_delivery(DELIVERY_SECONDS)
+            urls = results.urls(job)
+            return "done", {"urls": urls} if urls else {}
         case Failed(error):
             name = "cancelled" if error.status == 499 else "failed"
             return name, {"error": {"message": error.message, "code": error.code}}

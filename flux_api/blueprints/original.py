@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
-from flux_api.core import ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import caller_of, chosen_job_id, submit, wait_for
@@ -19,13 +15,19 @@ from flux_api.http.completion import Inputs, choose_mode, complete_request
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.parameters import Integer, Parameters, Text
+from flux_api.http.pictures import (
+    encode_pictures,
+    headers_of,
+    to_base64,
+    upload_pictures,
+)
 from flux_api.images.codec import (
     decode_base64,
     decode_data_url,
     decode_image,
-    encode_image,
 )
 from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,51 +71,33 @@ class ProcessParameters(Parameters):
 def process() -> Response:
     """One picture as JSON: a URL on the file server, else Base64."""
     context = get_context()
-    job, result = _make(context)
-    encoded = encode_image(result.image)
-    answer = _facts(job, result)
-    url = context.file_server.upload(encoded) if context.file_server else None
-    if url is not None:
-        return jsonify({"result_image_url": url} | answer)
-    text = base64.b64encode(encoded.data).decode("ascii")
-    response = jsonify({"result_image_base64": text} | answer)
-    if context.file_server:
-        response.headers["X-Flux-Delivery"] = "fallback"
+    job, picture = _make(context)
+    (picture,), headers = upload_pictures(context, [picture])
+    context.results.keep(job, [picture])
+    answer = {**picture.facts, "job_id": job.id}
+    if picture.url is not None:
+        return jsonify({"result_image_url": picture.url} | answer)
+    response = jsonify({"result_image_base64": to_base64(picture.data)} | answer)
+    response.headers.update(headers)
     return response
 
 
 @bp.post("/process/raw")
 def process_raw() -> Response:
     """One picture as ``image/png``, its facts in the headers."""
-    job, result = _make(get_context())
-    encoded = encode_image(result.image)
-    facts = _facts(job, result)
-    response = Response(encoded.data, mimetype=encoded.media_type)
-    for header, name in _FACT_HEADERS.items():
-        if name in facts:
-            response.headers[header] = str("" if facts[name] is None else facts[name])
-    response.headers["X-Flux-Loras"] = json.dumps(facts["loras"])
-    return response
+    context = get_context()
+    job, picture = _make(context)
+    context.results.keep(job, [picture])
+    return Response(
+        picture.data, mimetype=picture.media_type, headers=headers_of(picture)
+    )
 
 
-_FACT_HEADERS = {
-    "X-Flux-Seed": "seed",
-    "X-Flux-Mode": "mode",
-    "X-Flux-Width": "width",
-    "X-Flux-Height": "height",
-    "X-Flux-Native-Width": "native_width",
-    "X-Flux-Native-Height": "native_height",
-    "X-Flux-Steps": "num_inference_steps",
-    "X-Flux-Guidance-Scale": "guidance_scale",
-    "X-Flux-Model": "model",
-}
-
-
-def _make(context: Context) -> tuple[Job, ImageResult]:
+def _make(context: Context) -> tuple[Job, FinishedPicture]:
     body = read_new_body()
     began = time.monotonic()
     context.manager.check_open(caller_of(request))
-    parameters = ProcessParameters.read(body.values, job_id=chosen_job_id(request))
+    parameters = ProcessParameters.read(body.values | chosen_job_id(request))
     name = context.find_model(parameters.model)
     images = _load_image(context, body, parameters)
     image_request = complete_request(
@@ -125,7 +109,8 @@ def _make(context: Context) -> tuple[Job, ImageResult]:
         lora_names=context.loras.names,
     )
     job = submit(context, request, image_request, parameters.job_id)
-    return job, wait_for(context, request, job, began=began)[0]
+    results = wait_for(context, request, job, began=began)
+    return job, encode_pictures(job, results)[0]
 
 
 def _load_image(
@@ -150,21 +135,3 @@ def _load_image(
         param="input_image_url",
     )
     return (decode_image(data, param="input_image_url"),)
-
-
-def _facts(job: Job, result: ImageResult) -> dict[str, Any]:
-    image_request = job.request
-    facts: dict[str, Any] = {
-        "seed": result.seed,
-        "mode": image_request.mode,
-        "width": result.image.width,
-        "height": result.image.height,
-        "guidance_scale": image_request.guidance_scale,
-        "num_inference_steps": image_request.num_inference_steps,
-        "model": image_request.model,
-        "loras": [asdict(lora) for lora in image_request.loras],
-        "job_id": job.id,
-    }
-    if result.native_size is not None:
-        facts["native_width"], facts["native_height"] = result.native_size
-    return facts

@@ -36,9 +36,10 @@ def owner_of(request: Request) -> str | None:
     return holder
 
 
-def chosen_job_id(request: Request) -> str | None:
-    """The id in the header ``X-Job-Id``; it wins over the field ``job_id``."""
-    return request.headers.get("X-Job-Id")
+def chosen_job_id(request: Request) -> dict[str, str]:
+    """The header ``X-Job-Id`` as the field ``job_id``, over which it wins."""
+    chosen = request.headers.get("X-Job-Id")
+    return {"job_id": chosen} if chosen else {}
 
 
 def submit(

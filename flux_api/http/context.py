@@ -14,6 +14,7 @@ from flux_api.models.lora_files import LoraFolder
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
 from flux_api.queue.manager import PipelineManager
+from flux_api.queue.results import ResultStore
 from flux_api.settings import Settings
 
 
@@ -53,6 +54,7 @@ class Context:
     file_server: FileServer | None
     watchers: Watchers
     kept_answers: KeptAnswers | None
+    results: ResultStore
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are

@@ -165,10 +165,24 @@ _LORAS_SCHEMA = {
 }
 
 
-class Parameters(BaseModel):
-    """What every API takes. None means that the caller left it to the model."""
+class Fields(BaseModel):
+    """Described parameters, read from what a caller sends."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """The parameters among ``values``, a form's texts or JSON; absent, null and
+        empty are the same. InvalidRequest names the first parameter that is wrong."""
+        given = {n: v for n, v in values.items() if v is not None and v != ""}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _refusal(cls, error.errors(include_url=False)[0]) from None
+
+
+class Parameters(Fields):
+    """What every API takes. None means that the caller left it to the model."""
 
     prompt: Annotated[
         str | None,
@@ -233,19 +247,6 @@ class Parameters(BaseModel):
         ),
     ] = None
 
-    @classmethod
-    def read(cls, values: Mapping[str, Any], *, job_id: str | None = None) -> Self:
-        """The parameters among ``values``, a form's texts or JSON; absent, null and
-        empty are the same. ``job_id`` is that of the header, which wins.
-        InvalidRequest names the first parameter that is wrong."""
-        given = {n: v for n, v in values.items() if v is not None and v != ""}
-        if job_id:
-            given["job_id"] = job_id
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            raise _refusal(cls, error.errors(include_url=False)[0]) from None
-
     @property
     def size(self) -> tuple[int | None, int | None]:
         """(width, height) in pixels, None where the caller left them open."""
@@ -267,7 +268,7 @@ class Parameters(BaseModel):
         return 1.0
 
 
-def _refusal(kind: type[Parameters], error: ErrorDetails) -> InvalidRequest:
+def _refusal(kind: type[Fields], error: ErrorDetails) -> InvalidRequest:
     """OpenAI's sentence and code for Pydantic's ``error``."""
     param, value = str(error["loc"][0]), error["input"]
     refusal = _describe(kind, param, error)
@@ -279,7 +280,7 @@ def _refusal(kind: type[Parameters], error: ErrorDetails) -> InvalidRequest:
 
 
 def _describe(
-    kind: type[Parameters], param: str, error: ErrorDetails
+    kind: type[Fields], param: str, error: ErrorDetails
 ) -> PydanticCustomError:
     value, limits = error["input"], error.get("ctx", {})
     match error["type"]:
@@ -306,7 +307,7 @@ def _describe(
     return refuse(error["type"], limits.get("why", "expected another value"))
 
 
-def _bounds(kind: type[Parameters], param: str) -> tuple[str, str]:
+def _bounds(kind: type[Fields], param: str) -> tuple[str, str]:
     schema = kind.model_json_schema()["properties"][param]["anyOf"][0]
     return f"{schema['minimum']:g}", f"{schema['maximum']:g}"
 

@@ -52,6 +52,7 @@ class Job:
         self._posted = 0
         self._changed = threading.Condition()
         self._results: dict[int, ImageResult] = {}
+        self._delivered = threading.Event()
 
     @property
     def outcome(self) -> Completed | Failed | None:
@@ -167,6 +168,14 @@ class Job:
             found = (e for _, e in reversed(self._events) if isinstance(e, kind))
             return next(found, None)
 
+    def note_delivery(self) -> None:
+        """Its pictures are files now, and stored where they are to be."""
+        self._delivered.set()
+
+    def wait_delivery(self, seconds: float) -> bool:
+        """Whether its pictures are files, after at most ``seconds``."""
+        return self._delivered.wait(seconds)
+
     def release(self) -> None:
         """Let go of every picture and of the prompt; what remains is the story in
         short: the newest event of each kind."""
@@ -185,6 +194,7 @@ class Job:
             if kept and isinstance(kept[-1][1], Completed):
                 kept[-1] = (kept[-1][0], Completed(()))
             self._events = kept
+        self.note_delivery()
 
     def _is_queued(self) -> bool:
         return bool(self._events) and isinstance(self._events[-1][1], Queued)

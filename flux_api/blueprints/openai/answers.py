@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from dataclasses import asdict
@@ -11,10 +10,14 @@ from typing import Any
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.context import Context
-from flux_api.images.codec import EncodedImage, encode_image
-
-DELIVERY_SECONDS = 8.0
-FALLBACK_HEADER = {"X-Flux-Delivery": "fallback"}
+from flux_api.http.pictures import (
+    encode_pictures,
+    to_base64,
+    to_data_url,
+    upload_pictures,
+)
+from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture
 
 _GPT_IMAGE = re.compile(r"(gpt-image|chatgpt-image)")
 _PIXELS_PER_TOKEN = 16 * 16
@@ -23,28 +26,24 @@ _BYTES_PER_TOKEN = 4
 
 def render_response(
     context: Context,
-    image_request: ImageRequest,
+    job: Job,
     parameters: ImagesParameters,
     results: tuple[ImageResult, ...],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The body of a plain answer, and the headers that tell how it was delivered."""
-    encoded = [
-        encode_image(
-            result.image, parameters.file_format, parameters.output_compression
-        )
-        for result in results
-    ]
-    urls, headers = _deliver(context, parameters, encoded)
-    data = [
-        _about(result)
-        | ({"b64_json": to_base64(file)} if url is None else {"url": url})
-        for result, file, url in zip(results, encoded, urls, strict=True)
-    ]
+    file_format, compression = parameters.file_format, parameters.output_compression
+    pictures = encode_pictures(job, results, file_format, compression)
+    key = _key(parameters, with_file_server=context.file_server is not None)
+    headers: dict[str, str] = {}
+    if key == "url":
+        pictures, headers = upload_pictures(context, pictures)
+    context.results.keep(job, pictures)
+    image_request = job.request
     answer = {
         "created": int(time.time()),
         "background": "opaque",
-        "data": data,
-        "output_format": parameters.file_format,
+        "data": [_item(picture, key) for picture in pictures],
+        "output_format": file_format,
         "quality": parameters.echoed_quality,
         "size": size_of(image_request),
         "model": image_request.model,
@@ -57,32 +56,15 @@ def render_response(
     return answer, headers
 
 
-def _about(result: ImageResult) -> dict[str, Any]:
-    """What a picture says beside its bytes, beyond OpenAI's own."""
-    item: dict[str, Any] = {"seed": result.seed}
-    if result.native_size is not None:
-        item["native_size"] = "{}x{}".format(*result.native_size)
-    return item
-
-
-def _deliver(
-    context: Context, parameters: ImagesParameters, encoded: list[EncodedImage]
-) -> tuple[list[str | None], dict[str, str]]:
-    """A URL for each picture, None where it goes out as ``b64_json``."""
-    server = context.file_server
-    if _key(parameters, with_file_server=server is not None) == "b64_json":
-        return [None] * len(encoded), {}
-    urls: list[str | None] = []
-    until = time.monotonic() + DELIVERY_SECONDS
-    for file in encoded:
-        # After one failure the others would only wait for the same time-out, and a
-        # slow file server must not make an answer late that was nearly so before.
-        late = time.monotonic() > until
-        url = server.upload(file) if server is not None and not late else None
-        server = server if url else None
-        urls.append(url or f"data:{file.media_type};base64,{to_base64(file)}")
-    fallback = context.file_server is not None and server is None
-    return urls, FALLBACK_HEADER if fallback else {}
+def _item(picture: FinishedPicture, key: str) -> dict[str, Any]:
+    """One of ``data``: the picture, and what it says beyond OpenAI's own."""
+    facts = picture.facts
+    item: dict[str, Any] = {"seed": facts["seed"]}
+    if "native_width" in facts:
+        item["native_size"] = "{native_width}x{native_height}".format(**facts)
+    if key == "b64_json":
+        return item | {key: to_base64(picture.data)}
+    return item | {key: picture.url or to_data_url(picture)}
 
 
 def _key(parameters: ImagesParameters, *, with_file_server: bool) -> str:
@@ -98,11 +80,6 @@ def _key(parameters: ImagesParameters, *, with_file_server: bool) -> str:
 def size_of(image_request: ImageRequest) -> str:
     """The size of the delivered pictures as ``WIDTHxHEIGHT``."""
     return f"{image_request.width}x{image_request.height}"
-
-
-def to_base64(encoded: EncodedImage) -> str:
-    """The file's bytes as a JSON string holds them."""
-    return base64.b64encode(encoded.data).decode("ascii")
 
 
 def usage_of(image_request: ImageRequest) -> dict[str, Any]:

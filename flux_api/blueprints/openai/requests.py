@@ -24,10 +24,10 @@ def read_parameters(
     """The parameters of one of the three operations; ``deployment`` is the model's
     name where the path says it. InvalidRequest names what is wrong."""
     refuse_unsupported(body)
-    values = body.values
+    values = body.values | chosen_job_id(request)
     if deployment and not values.get("model"):
         values = values | {"model": deployment}
-    parameters = ImagesParameters.read(values, job_id=chosen_job_id(request))
+    parameters = ImagesParameters.read(values)
     check_operation(parameters, operation)
     return parameters
 

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from flux_api.blueprints.openai.answers import size_of, to_base64, usage_of
+from flux_api.blueprints.openai.answers import size_of, usage_of
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import (
     Completed,
     Event,
     Failed,
-    ImageResult,
     PartialImage,
     Progress,
     Queued,
@@ -22,9 +21,11 @@ from flux_api.core import (
 from flux_api.http.clients import follow
 from flux_api.http.context import Context
 from flux_api.http.error_handlers import error_object
+from flux_api.http.pictures import encode_pictures, to_base64
 from flux_api.http.sse import frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture
 
 Kind = Literal["image_generation", "image_edit"]
 
@@ -48,6 +49,11 @@ def stream_events(
         for event in follow(job, connection):
             if event is None:
                 yield frame_comment("waiting")
+            elif isinstance(event, Completed):
+                format_ = parameters.file_format, parameters.output_compression
+                pictures = encode_pictures(job, event.results, *format_)
+                context.results.keep(job, pictures)
+                yield _render_completed(pictures[0], job, parameters, kind)
             else:
                 yield render_event(event, job, parameters, kind)
     finally:
@@ -68,9 +74,9 @@ def render_event(
         return frame_comment(f"step {event.step}/{event.total}")
     if isinstance(event, PartialImage):
         return _render_partial(event, job, parameters, kind)
-    if isinstance(event, Completed):
-        return _render_completed(event.results[0], job, parameters, kind)
-    return _render_failed(event)
+    assert isinstance(event, Failed)
+    # Flat error fields would be taken for an ordinary event by some clients.
+    return frame_event("error", {"error": error_object(event.error)})
 
 
 def _render_partial(
@@ -81,21 +87,19 @@ def _render_partial(
     quality = min(parameters.output_compression, _PREVIEW_QUALITY)
     encoded = encode_image(preview, parameters.file_format, quality)
     name = f"{kind}.partial_image"
-    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, parameters)
+    data = {"type": name, "b64_json": to_base64(encoded.data)} | _about(job, parameters)
     return frame_event(name, data | {"partial_image_index": event.number})
 
 
 def _render_completed(
-    result: ImageResult, job: Job, parameters: ImagesParameters, kind: Kind
+    picture: FinishedPicture, job: Job, parameters: ImagesParameters, kind: Kind
 ) -> bytes:
-    encoded = encode_image(
-        result.image, parameters.file_format, parameters.output_compression
-    )
     usage = usage_of(job.request)
     usage.pop("output_tokens_details")
     name = f"{kind}.completed"
-    data = {"type": name, "b64_json": to_base64(encoded)} | _about(job, parameters)
-    data |= {"usage": usage, "seed": result.seed}
+    data: dict[str, Any] = {"type": name, "b64_json": to_base64(picture.data)}
+    data |= _about(job, parameters)
+    data |= {"usage": usage, "seed": picture.facts["seed"]}
     # A stream's headers go out before its times are known.
     data["queue_seconds"] = round(job.queue_seconds, 3)
     data["run_seconds"] = round(job.run_seconds, 3)
@@ -112,8 +116,3 @@ def _about(job: Job, parameters: ImagesParameters) -> dict[str, Any]:
         "background": "opaque",
         "output_format": parameters.file_format,
     }
-
-
-def _render_failed(event: Failed) -> bytes:
-    # Flat error fields would be taken for an ordinary event by some clients.
-    return frame_event("error", {"error": error_object(event.error)})

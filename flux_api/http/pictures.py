@@ -1,0 +1,106 @@
+"""Finished pictures on their way out: encoded, described and stored once, for every
+API."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import time
+from typing import Any
+
+from flux_api.core import ImageRequest, ImageResult
+from flux_api.http.context import Context
+from flux_api.images.codec import EncodedImage, encode_image
+from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture
+
+DELIVERY_SECONDS = 8.0
+FALLBACK_HEADER = {"X-Flux-Delivery": "fallback"}
+
+_FACT_HEADERS = {
+    "X-Flux-Seed": "seed",
+    "X-Flux-Mode": "mode",
+    "X-Flux-Width": "width",
+    "X-Flux-Height": "height",
+    "X-Flux-Native-Width": "native_width",
+    "X-Flux-Native-Height": "native_height",
+    "X-Flux-Steps": "num_inference_steps",
+    "X-Flux-Guidance-Scale": "guidance_scale",
+    "X-Flux-Model": "model",
+}
+
+
+def describe(image_request: ImageRequest, result: ImageResult) -> dict[str, Any]:
+    """The facts of a picture: what was asked for, with every default, and its seed."""
+    facts: dict[str, Any] = {
+        "seed": result.seed,
+        "mode": image_request.mode,
+        "width": result.image.width,
+        "height": result.image.height,
+        "guidance_scale": image_request.guidance_scale,
+        "num_inference_steps": image_request.num_inference_steps,
+        "model": image_request.model,
+        "loras": [dataclasses.asdict(lora) for lora in image_request.loras],
+    }
+    if result.native_size is not None:
+        facts["native_width"], facts["native_height"] = result.native_size
+    return facts
+
+
+def headers_of(picture: FinishedPicture) -> dict[str, str]:
+    """The facts of ``picture`` as ``X-Flux-*`` headers, in ASCII."""
+    facts = picture.facts
+    headers = {
+        header: str("" if facts[name] is None else facts[name])
+        for header, name in _FACT_HEADERS.items()
+        if name in facts
+    }
+    return headers | {"X-Flux-Loras": json.dumps(facts["loras"])}
+
+
+def encode_pictures(
+    job: Job,
+    results: tuple[ImageResult, ...],
+    file_format: str = "png",
+    compression: int = 100,
+) -> list[FinishedPicture]:
+    """The pictures of ``job`` as files of ``file_format``."""
+    pictures = []
+    for result in results:
+        file = encode_image(result.image, file_format, compression)
+        facts = describe(job.request, result)
+        pictures.append(FinishedPicture(file.data, file.media_type, facts))
+    return pictures
+
+
+def upload_pictures(
+    context: Context, pictures: list[FinishedPicture]
+) -> tuple[list[FinishedPicture], dict[str, str]]:
+    """The pictures with their URLs on the file server, as far as it takes them, and the
+    header that says where it did not."""
+    server = context.file_server
+    if server is None:
+        return pictures, {}
+    stored = []
+    until = time.monotonic() + DELIVERY_SECONDS
+    for picture in pictures:
+        # After one failure the others would only wait for the same time-out, and a
+        # slow file server must not make an answer late that was nearly so before.
+        late = time.monotonic() > until
+        extension = picture.media_type.rpartition("/")[2]
+        file = EncodedImage(picture.data, picture.media_type, extension)
+        url = server.upload(file) if server is not None and not late else None
+        server = server if url else None
+        stored.append(dataclasses.replace(picture, url=url))
+    return stored, {} if server else FALLBACK_HEADER
+
+
+def to_base64(data: bytes) -> str:
+    """A file's bytes as a JSON string holds them."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def to_data_url(picture: FinishedPicture) -> str:
+    """The file as a URL that holds it."""
+    return f"data:{picture.media_type};base64,{to_base64(picture.data)}"

@@ -1,0 +1,97 @@
+"""Finished pictures, kept for a while so that a caller can fetch them again by id."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flux_api.core import Failed
+from flux_api.errors import InvalidRequest, JobNotDone, ResultExpired
+from flux_api.queue.job_table import KEPT_SECONDS
+from flux_api.queue.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPicture:
+    """A picture as it goes out: its file's bytes and type, its facts by the original
+    API's names, and the URL under which it is stored, None where it is not."""
+
+    data: bytes
+    media_type: str
+    facts: Mapping[str, Any]
+    url: str | None = None
+
+
+class ResultStore:
+    """The newest finished pictures: at most ``most_bytes`` of them, none for longer
+    than their job is kept. Thread-safe; gone when the process ends."""
+
+    def __init__(
+        self, most_bytes: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._bytes = 0
+        # By the job itself: its id may be another's once it has ended.
+        self._kept: OrderedDict[Job, tuple[float, list[FinishedPicture]]] = (
+            OrderedDict()
+        )
+
+    def keep(self, job: Job, pictures: list[FinishedPicture]) -> None:
+        """Keep what ``job`` made, and drop the oldest of what is too much."""
+        with self._lock:
+            self._drop(job)
+            self._kept[job] = self._clock() + KEPT_SECONDS, pictures
+            self._bytes += _size_of(pictures)
+            self._drop_old()
+        job.note_delivery()
+
+    def urls(self, job: Job) -> list[str]:
+        """Where the pictures of ``job`` are stored, as far as they are."""
+        with self._lock:
+            self._drop_old()
+            pictures = self._kept.get(job, (0.0, []))[1]
+            return [picture.url for picture in pictures if picture.url]
+
+    def find(self, job: Job, index: int) -> FinishedPicture:
+        """Picture ``index`` of ``job``. The job's own error where it failed, JobNotDone
+        until it is made, ResultExpired when it is gone, InvalidRequest where the job
+        has no such picture."""
+        count = job.request.num_images_per_prompt
+        if not 0 <= index < count:
+            message = f"Invalid 'index': this job has {count} pictures, from 0 on."
+            raise InvalidRequest(message, param="index")
+        outcome = job.outcome
+        if isinstance(outcome, Failed):
+            # A copy: raising the kept one would tie this request's frames to it.
+            raise copy.copy(outcome.error)
+        with self._lock:
+            self._drop_old()
+            found = self._kept.get(job)
+        if found is not None:
+            return found[1][index]
+        # Between the last step and the answer the picture is still being encoded.
+        if outcome is None or not job.wait_delivery(0):
+            raise JobNotDone("The job has not ended yet.", retry_after=1)
+        raise ResultExpired("This picture is no longer kept.")
+
+    def _drop_old(self) -> None:
+        now = self._clock()
+        for job, (until, _) in list(self._kept.items()):
+            if until > now and self._bytes <= self._most_bytes:
+                return
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        _, pictures = self._kept.pop(job, (0.0, []))
+        self._bytes -= _size_of(pictures)
+
+
+def _size_of(pictures: list[FinishedPicture]) -> int:
+    return sum(len(picture.data) for picture in pictures)
