@@ -16,8 +16,8 @@ from flux_api import logs
 from flux_api.blueprints import jobs, original, service
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
-from flux_api.http import access, clients, error_handlers, idempotency, request_log
 from flux_api.http.context import Context, Watchers
+from flux_api.http.install import install
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo
@@ -63,12 +63,7 @@ def create_app(
         results=ResultStore(settings.results_mb << 20),
     )
     app.extensions["flux_api"] = context
-    request_log.install(app)
-    error_handlers.install(app)
-    access.install(app)
-    idempotency.install(app)
-    clients.install(app)
-    app.before_request(context.manager.start)
+    install(app)
     for blueprint in (original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
     # Where a client knows no address but its base URL, errors in its dialect.

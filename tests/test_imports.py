@@ -33,7 +33,10 @@ ROOMS = {
     "errors": set(),
 }
 # Within a room only these modules of another are its face.
-FACES = {("blueprints", "queue"): {"jobs", "results"}, ("engine", "images"): {"fitting"}}
+FACES = {
+    ("blueprints", "queue"): {"jobs", "results"},
+    ("engine", "images"): {"fitting"},
+}
 HEAVY = {"engine", "loading", "commands", "__init__"}
 FOREIGN = {
     "torch": HEAVY,

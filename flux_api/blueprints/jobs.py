@@ -23,7 +23,7 @@ from flux_api.http.clients import follow, owner_of
 from flux_api.http.context import get_context
 from flux_api.http.parameters import Fields, Integer
 from flux_api.http.pictures import DELIVERY_SECONDS, headers_of, to_base64
-from flux_api.http.sse import MEDIA_TYPE, frame_comment, frame_event
+from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
@@ -66,14 +66,11 @@ def events(job_id: str) -> Response:
             job_id, owner=owner_of(request), seconds=ARRIVAL_SECONDS
         )
         connection = connection_of(request.environ)
-        response = Response(
-            _stream(context.results, job, connection), mimetype=MEDIA_TYPE
-        )
+        events = _stream(context.results, job, connection)
+        response = Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
     except BaseException:
         context.watchers.leave()
         raise
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(context.watchers.leave)
     return response
 

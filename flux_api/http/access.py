@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flask import Flask, Response, request
+from flask import Response, request
 
 from flux_api.api_keys import ApiKey, holder_of
 from flux_api.errors import Unauthorized
@@ -30,13 +30,8 @@ _EXPOSED_HEADERS = (
 _PREFLIGHT_SECONDS = "600"
 
 
-def install(app: Flask) -> None:
-    """Check the key of every request, and let the pages of FLUX_CORS_ORIGINS in."""
-    app.before_request(_check_key)
-    app.after_request(_admit_origin)
-
-
-def _check_key() -> None:
+def check_key() -> None:
+    """Unauthorized unless the request has a key, where keys are set and needed."""
     keys = get_context().settings.api_keys
     if not keys or request.method == "OPTIONS" or request.url_rule is None:
         return
@@ -62,7 +57,8 @@ def _holder(keys: tuple[ApiKey, ...]) -> str:
     )
 
 
-def _admit_origin(response: Response) -> Response:
+def admit_origin(response: Response) -> Response:
+    """Let the pages of FLUX_CORS_ORIGINS read the answer."""
     allowed = get_context().settings.cors_origins
     if not allowed:
         return response

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from flask import Flask, Request, Response, g
+from flask import Request, Response, g
 
-from flux_api.core import Event, Failed, ImageRequest, ImageResult
+from flux_api.core import Completed, Event, ImageRequest, ImageResult
 from flux_api.errors import DeadlineExceeded
 from flux_api.http.access import CALLER
 from flux_api.http.body_stream import connection_of
-from flux_api.http.context import Context
+from flux_api.http.context import Context, get_context
 from flux_api.queue.jobs import Job
 
 POLL_SECONDS = 0.25
@@ -57,28 +57,24 @@ def submit(
         job_id=job_id,
         is_wanted=partial(is_here, connection_of(request.environ)),
     )
-    g.job = g.submitted = job
+    g.job = job
     return job
 
 
-def install(app: Flask) -> None:
-    """Let every answer tell of its job, the failures too. Install it after what keeps
-    answers for later."""
-    app.after_request(_tell_of_job)
-    app.teardown_request(_release_job)
-
-
-def _tell_of_job(response: Response) -> Response:
-    if job := g.get("submitted"):
+def tell_of_job(response: Response) -> Response:
+    """Let every answer tell of its job, the failures too, and end with it."""
+    if job := g.get("job"):
         response.headers.update(_job_headers(job))
+        response.call_on_close(partial(_end, get_context(), job))
     return response
 
 
-def _release_job(_error: BaseException | None) -> None:
-    """When the answer is out: an ended job keeps its story, not its pictures."""
-    job: Job | None = g.pop("job", None)
-    if job is not None and job.outcome is not None:
-        job.release()
+def _end(context: Context, job: Job) -> None:
+    """When the answer is out or its client gone: nobody waits for ``job`` any more, and
+    it keeps its story, not its pictures."""
+    if job.outcome is None:
+        context.manager.cancel(job)
+    job.release()
 
 
 def wait_for(
@@ -87,21 +83,18 @@ def wait_for(
     """The job's pictures, or its error raised; it is cancelled when the client leaves
     and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the request
     was there, at ``began`` in monotonic seconds."""
-    connection = connection_of(request.environ)
-    try:
-        while (outcome := job.wait(POLL_SECONDS)) is None:
-            if not is_here(connection):
-                context.manager.cancel(job)
-            elif time.monotonic() - began > context.settings.request_timeout:
-                context.manager.cancel(
-                    job, DeadlineExceeded("The request took too long.")
-                )
-    finally:
-        if job.outcome is None:
-            context.manager.cancel(job)
-    if isinstance(outcome, Failed):
-        raise outcome.error
-    return outcome.results
+    until = began + context.settings.request_timeout
+    for _ in _watch(job, connection_of(request.environ)):
+        if time.monotonic() > until:
+            late = DeadlineExceeded("The request took too long.")
+            context.manager.cancel(job, late)
+    if job.outcome is None:
+        context.manager.cancel(job)
+    outcome = job.outcome
+    if isinstance(outcome, Completed):
+        return outcome.results
+    assert outcome is not None
+    raise outcome.error
 
 
 def is_here(connection: socket.socket | None) -> bool:
@@ -131,12 +124,19 @@ def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]
     """The job's events for a client that reads them as they come, and None whenever a
     sign of life is due; it ends with the job, or when the client has left."""
     said = time.monotonic()
-    for event in job.events(POLL_SECONDS):
-        if event is None and not is_here(connection):
-            return
+    for event in _watch(job, connection):
         if event is not None or time.monotonic() - said >= KEEP_ALIVE_SECONDS:
             yield event
             said = time.monotonic()
+
+
+def _watch(job: Job, connection: socket.socket | None) -> Iterator[Event | None]:
+    """The job's events, and None a few times a second; it ends with the job, or when
+    the client has left."""
+    for event in job.events(POLL_SECONDS):
+        if event is None and not is_here(connection):
+            return
+        yield event
 
 
 def _job_headers(job: Job) -> dict[str, str]:

@@ -33,18 +33,16 @@ _SEALED = {
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def install(app: Flask) -> None:
-    """Give ``app`` its error handlers and the headers of every answer."""
-    app.before_request(_begin)
-    app.after_request(_finish)
-    app.teardown_request(_let_go)
+def register(app: Flask) -> None:
+    """Let every error be rendered in the caller's dialect."""
     app.register_error_handler(FluxError, _render)
     app.register_error_handler(HTTPException, _render_http)
     app.register_error_handler(OSError, _render_os)
     app.register_error_handler(Exception, _render_unexpected)
 
 
-def _begin() -> None:
+def begin() -> None:
+    """Give the request its id, and a body that is counted and not waited for."""
     asked = request.headers.get("X-Request-Id", "")
     known = _REQUEST_ID.fullmatch(asked)
     g.request_id = asked if known else f"req_{secrets.token_hex(16)}"
@@ -53,7 +51,8 @@ def _begin() -> None:
     )
 
 
-def _finish(response: Response) -> Response:
+def finish(response: Response) -> Response:
+    """Give the answer its headers, and read what is left of a refused body."""
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["X-Content-Type-Options"] = "nosniff"
     # Pages bring a policy of their own.
@@ -68,7 +67,8 @@ def _finish(response: Response) -> Response:
     return response
 
 
-def _let_go(_error: BaseException | None) -> None:
+def let_go(_error: BaseException | None) -> None:
+    """Stop watching the body."""
     stream = request.environ["wsgi.input"]
     if isinstance(stream, CountedInput):
         stream.stop_watching()

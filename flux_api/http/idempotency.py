@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 
-from flask import Flask, Response, abort, g, request
+from flask import Response, abort, g, request
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body, read_body
@@ -15,13 +15,6 @@ from flux_api.http.context import get_context
 from flux_api.http.kept_answers import KeptAnswer
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-
-
-def install(app: Flask) -> None:
-    """Keep what answers the requests that came with a key. Install it after what else
-    changes answers: that applies to a replay anew."""
-    app.after_request(_keep)
-    app.teardown_request(_let_go)
 
 
 def read_new_body() -> Body:
@@ -56,7 +49,8 @@ def fingerprint_of(path: str, body: Body) -> bytes:
     return digest.digest()
 
 
-def _keep(response: Response) -> Response:
+def keep(response: Response) -> Response:
+    """Keep what answers a request that came with a key."""
     # A refusal costs nothing to make again, and its reason may have passed by then.
     answers = get_context().kept_answers
     if answers is None or response.status_code != 200 or response.is_streamed:
@@ -67,7 +61,7 @@ def _keep(response: Response) -> Response:
     return response
 
 
-def _let_go(_error: BaseException | None) -> None:
+def let_go(_error: BaseException | None) -> None:
     """A key whose request came to no answer that is kept."""
     name, answers = g.pop("idempotency", None), get_context().kept_answers
     if name is not None and answers is not None:

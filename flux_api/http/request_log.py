@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Response, g, request
 
 from flux_api.core import Failed
 from flux_api.http.access import CALLER
@@ -20,18 +20,14 @@ logger = logging.getLogger(__name__)
 _LONGEST_PATH = 200
 
 
-def install(app: Flask) -> None:
-    """Log every request of ``app``. Install it before what else changes answers."""
-    app.before_request(_begin)
-    app.after_request(_follow)
-
-
-def _begin() -> None:
+def begin() -> None:
+    """Note when the request came."""
     g.began = time.monotonic()
 
 
-def _follow(response: Response) -> Response:
-    facts, began, job = _about_request(), g.began, g.get("submitted")
+def follow(response: Response) -> Response:
+    """Log the request once its answer is out."""
+    facts, began, job = _about_request(), g.began, g.get("job")
     if job is not None:
         facts |= _about_job(job, prompts=get_context().settings.log_prompts)
     level = _level_of(request.blueprint, response.status_code)

@@ -10,6 +10,8 @@ import json
 from typing import Any
 
 MEDIA_TYPE = "text/event-stream"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Neither a browser nor nginx may hold events back."""
 
 
 def frame_event(name: str, data: dict[str, Any]) -> bytes:

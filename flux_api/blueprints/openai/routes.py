@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, jsonify, request
+from flask import Blueprint, Flask, Response, jsonify, request
 
 from flux_api.blueprints.openai.answers import render_response
 from flux_api.blueprints.openai.parameters import ImagesParameters, Operation
 from flux_api.blueprints.openai.requests import parse_request, read_parameters
-from flux_api.blueprints.openai.stream import HEADERS, Kind, stream_events
+from flux_api.blueprints.openai.stream import Kind, stream_events
 from flux_api.errors import ModelNotFound
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import caller_of, submit, wait_for
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
-from flux_api.http.sse import MEDIA_TYPE
+from flux_api.http.sse import HEADERS, MEDIA_TYPE
 from flux_api.queue.jobs import Job
 
 bp = Blueprint("openai", __name__)
@@ -105,20 +105,6 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
 def _stream(
     context: Context, job: Job, parameters: ImagesParameters, kind: Kind
 ) -> Response:
-    # The stream outlives the request's context, and lets the job's pictures go at its
-    # own end.
-    g.pop("job", None)
     connection = connection_of(request.environ)
-    response = Response(
-        stream_events(context, connection, job, parameters, kind), mimetype=MEDIA_TYPE
-    )
-
-    # A generator that was never started runs no `finally`.
-    @response.call_on_close
-    def cancel_unfinished() -> None:
-        if job.outcome is None:
-            context.manager.cancel(job)
-        job.release()
-
-    response.headers.update(HEADERS)
-    return response
+    events = stream_events(context, connection, job, parameters, kind)
+    return Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)

@@ -29,7 +29,6 @@ from flux_api.queue.results import FinishedPicture
 
 Kind = Literal["image_generation", "image_edit"]
 
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # A preview is looked at for a moment: some decoders take quadratic time over it.
 _LARGEST_PREVIEW = (512, 512)
 _PREVIEW_QUALITY = 75
@@ -42,24 +41,18 @@ def stream_events(
     parameters: ImagesParameters,
     kind: Kind,
 ) -> Iterator[bytes]:
-    """The stream's blocks as they happen; the job is cancelled when the client leaves
-    or the server stops iterating."""
-    try:
-        yield frame_comment(f"job {job.id}")
-        for event in follow(job, connection):
-            if event is None:
-                yield frame_comment("waiting")
-            elif isinstance(event, Completed):
-                format_ = parameters.file_format, parameters.output_compression
-                pictures = encode_pictures(job, event.results, *format_)
-                context.results.keep(job, pictures)
-                yield _render_completed(pictures[0], job, parameters, kind)
-            else:
-                yield render_event(event, job, parameters, kind)
-    finally:
-        if job.outcome is None:
-            context.manager.cancel(job)
-        job.release()
+    """The stream's blocks as they happen; it ends early when the client has left."""
+    yield frame_comment(f"job {job.id}")
+    for event in follow(job, connection):
+        if event is None:
+            yield frame_comment("waiting")
+        elif isinstance(event, Completed):
+            format_ = parameters.file_format, parameters.output_compression
+            pictures = encode_pictures(job, event.results, *format_)
+            context.results.keep(job, pictures)
+            yield _render_completed(pictures[0], job, parameters, kind)
+        else:
+            yield render_event(event, job, parameters, kind)
 
 
 def render_event(

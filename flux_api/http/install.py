@@ -1,0 +1,43 @@
+"""What happens around every request, in its order."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from flux_api.http import (
+    access,
+    clients,
+    error_handlers,
+    idempotency,
+    request_log,
+)
+from flux_api.http.context import get_context
+
+
+def install(app: Flask) -> None:
+    """Give ``app`` everything that all routes share."""
+    for before in (
+        request_log.begin,  # First, so that its time is the whole request's.
+        error_handlers.begin,  # An id and a counted body, for refusals too.
+        access.check_key,  # Before anything is read or started for a stranger.
+        start_loading,
+    ):
+        app.before_request(before)
+    after = (
+        clients.tell_of_job,  # Before keeping: a replay tells of its job too.
+        idempotency.keep,  # Before what depends on who asks: a replay gets it anew.
+        access.admit_origin,
+        error_handlers.finish,  # After all that may still make it an error.
+        request_log.follow,  # Last: it sees the answer as it goes out.
+    )
+    # Flask calls what was registered last first.
+    for function in reversed(after):
+        app.after_request(function)
+    app.teardown_request(error_handlers.let_go)
+    app.teardown_request(idempotency.let_go)
+    error_handlers.register(app)
+
+
+def start_loading() -> None:
+    """Outside gunicorn loading begins at the first request."""
+    get_context().manager.start()
