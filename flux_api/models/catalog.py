@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flux_api.core import Lora
-from flux_api.models.info import LoraFile, ModelInfo, SizeRules, TaskName, TaskDefaults
+from flux_api.models.info import LoraFile, ModelInfo, SizeRules, TaskDefaults, TaskName
 
 _BFL = "black-forest-labs"
 _TINY = Path(__file__).resolve().parents[2] / "models" / "tiny"
@@ -37,7 +37,7 @@ _FLUX3_SIZES = SizeRules(maximum=4096, max_pixels=2048 * 2048)
 
 
 def _tiny() -> ModelInfo:
-    def task_defaults(pipeline: str, steps: int, guidance: float, **more: float) -> TaskDefaults:
+    def base(pipeline: str, steps: int, guidance: float, **more: float) -> TaskDefaults:
         return TaskDefaults(
             pipeline=pipeline,
             num_inference_steps=steps,
@@ -54,32 +54,34 @@ def _tiny() -> ModelInfo:
         native_size=64,
         sizes=SizeRules(default=(512, 512)),
         tasks={
-            "generate": task_defaults("FluxPipeline", 12, 3.5),
-            "edit": task_defaults("FluxKontextPipeline", 12, 2.0),
-            "variation": task_defaults("FluxImg2ImgPipeline", 12, 1.0, strength=0.6),
-            "inpaint": task_defaults("FluxInpaintPipeline", 12, 3.5, strength=1.0),
+            "generate": base("FluxPipeline", 12, 3.5),
+            "edit": base("FluxKontextPipeline", 12, 2.0),
+            "variation": base("FluxImg2ImgPipeline", 12, 1.0, strength=0.6),
+            "inpaint": base("FluxInpaintPipeline", 12, 3.5, strength=1.0),
         },
     )
 
 
 def _klein(name: str, licence: str, description: str) -> ModelInfo:
     """FLUX.2 klein: 4 steps without guidance, one checkpoint for everything."""
-    task_defaults = TaskDefaults(
+    base = TaskDefaults(
         pipeline="Flux2KleinPipeline",
         num_inference_steps=4,
         guidance_scale=1.0,
     )
-    edit = replace(task_defaults, max_images=10)
+    edit = replace(base, max_images=10)
     return ModelInfo(
         base_model=f"{_BFL}/{name}",
         description=description,
         licence=licence,
         sizes=_FOUR_MEGAPIXELS,
         tasks={
-            "generate": task_defaults,
+            "generate": base,
             "edit": edit,
-            "variation": replace(task_defaults, prompt=_VARIATION),
-            "inpaint": replace(task_defaults, pipeline="Flux2KleinInpaintPipeline", strength=1.0),
+            "variation": replace(base, prompt=_VARIATION),
+            "inpaint": replace(
+                base, pipeline="Flux2KleinInpaintPipeline", strength=1.0
+            ),
         },
     )
 
@@ -87,8 +89,8 @@ def _klein(name: str, licence: str, description: str) -> ModelInfo:
 def _with_rows(info: ModelInfo, *without: TaskName, **changes: object) -> ModelInfo:
     """``info`` with ``changes`` in every task, less the tasks ``without``."""
     tasks = {
-        task: replace(task_defaults, **changes)  # type: ignore[arg-type]
-        for task, task_defaults in info.tasks.items()
+        task: replace(base, **changes)  # type: ignore[arg-type]
+        for task, base in info.tasks.items()
         if task not in without
     }
     return replace(info, tasks=tasks)
@@ -154,29 +156,29 @@ def _flux1() -> ModelInfo:
 
 
 def _schnell() -> ModelInfo:
-    task_defaults = TaskDefaults(
+    base = TaskDefaults(
         pipeline="FluxPipeline",
         num_inference_steps=4,
         guidance_scale=0.0,
         max_sequence_length=256,
     )
-    image = replace(task_defaults, pipeline="FluxImg2ImgPipeline", strength=0.9)
+    image = replace(base, pipeline="FluxImg2ImgPipeline", strength=0.9)
     return ModelInfo(
         base_model=f"{_BFL}/FLUX.1-schnell",
         description="FLUX.1 schnell: 4 steps",
         licence=_APACHE + "; accept the terms on the model's page before the download",
         sizes=_TWO_MEGAPIXELS,
         tasks={
-            "generate": task_defaults,
+            "generate": base,
             "edit": image,
             "variation": replace(image, strength=0.75),
-            "inpaint": replace(task_defaults, pipeline="FluxInpaintPipeline", strength=1.0),
+            "inpaint": replace(base, pipeline="FluxInpaintPipeline", strength=1.0),
         },
     )
 
 
 def _flux2_dev() -> ModelInfo:
-    task_defaults = TaskDefaults(
+    base = TaskDefaults(
         pipeline="Flux2Pipeline",
         num_inference_steps=28,
         guidance_scale=4.0,
@@ -188,15 +190,15 @@ def _flux2_dev() -> ModelInfo:
         licence=_FLUX2_LICENCE,
         sizes=_FOUR_MEGAPIXELS,
         tasks={
-            "generate": task_defaults,
-            "edit": replace(task_defaults, max_images=10),
-            "variation": replace(task_defaults, prompt=_VARIATION),
+            "generate": base,
+            "edit": replace(base, max_images=10),
+            "variation": replace(base, prompt=_VARIATION),
         },
     )
 
 
 def _flux3_klein() -> ModelInfo:
-    task_defaults = TaskDefaults(
+    base = TaskDefaults(
         pipeline="Flux3DistilledModularPipeline",
         num_inference_steps=16,
         guidance_scale=1.0,
@@ -207,9 +209,9 @@ def _flux3_klein() -> ModelInfo:
         licence=_FLUX3_LICENCE,
         sizes=_FLUX3_SIZES,
         tasks={
-            "generate": task_defaults,
-            "edit": replace(task_defaults, max_images=10),
-            "variation": replace(task_defaults, prompt=_VARIATION),
+            "generate": base,
+            "edit": replace(base, max_images=10),
+            "variation": replace(base, prompt=_VARIATION),
         },
     )
 

@@ -58,8 +58,8 @@ def page(source: str) -> str:
 
 def fetch_files(source: str, patterns: Iterable[str], report: Report) -> Path:
     """The folder with the files of ``source`` that match ``patterns``, downloaded where
-    they are not there yet, with the progress told to ``report``. ModelMissing says what to
-    do where they cannot be had."""
+    they are not there yet, with the progress told to ``report``. ModelMissing says what
+    to do where they cannot be had."""
     if Path(source).is_dir():
         return Path(source)
     if not _HUB_ID.fullmatch(source):

@@ -15,39 +15,124 @@ from the set called ``like``, or from nothing:
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
-from flux_api.errors import BadSetting
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
 from flux_api.core import Lora
+from flux_api.errors import BadSetting
 from flux_api.models.info import (
     PIPELINES,
     LoraFile,
     ModelInfo,
     SizeRules,
-    TaskName,
     TaskDefaults,
-)
-from flux_api.models.toml_values import (
-    NAME,
-    Check,
-    Wrong,
-    as_scalar,
-    as_size,
-    as_switch,
-    as_table,
-    as_text,
-    as_texts,
-    by_name,
-    check_table,
-    number,
-    one_of,
-    whole,
+    TaskName,
 )
 
-_DTYPES = ("bfloat16", "float16", "float32")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LONGEST_SHOWN = 200
+
+
+def _refuse(why: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{why}", {"why": why})
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise _refuse("expected A-Z, a-z, 0-9, '.', '_' and '-'")
+    return name
+
+
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise _refuse("expected a text")
+    return text
+
+
+def _check_scalar(value: object) -> object:
+    if not isinstance(value, str | int | float | bool):
+        raise _refuse("expected a text, a number, true or false")
+    return value
+
+
+def _check_pipeline(name: str) -> str:
+    if name not in PIPELINES:
+        raise _refuse(f"expected one of {', '.join(sorted(PIPELINES))}")
+    return name
+
+
+def _check_file(name: str) -> str:
+    if not name.endswith(".safetensors"):
+        raise _refuse("expected a .safetensors file")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+TextValue = Annotated[str, AfterValidator(_check_text)]
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
+class _Table(BaseModel):
+    """A table of the file; what it does not set stays as it was."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SizesTable(_Table):
+    """The sizes that a model draws."""
+
+    multiple: Annotated[int, Field(ge=1, le=512)] = 16
+    minimum: Side = 16
+    maximum: Side = 8192
+    default: Annotated[list[Side], Field(min_length=2, max_length=2)] = []
+    max_pixels: Annotated[int, Field(ge=256, le=2**26)] = 2**26
+
+
+class LoraTable(_Table):
+    """Where a LoRA lies."""
+
+    source: TextValue
+    weight_name: Annotated[str, AfterValidator(_check_file)]
+
+
+class TaskTable(_Table):
+    """How a model does one task."""
+
+    pipeline: Annotated[str, AfterValidator(_check_pipeline)] = ""
+    num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 1
+    base_model: TextValue = ""
+    prior: TextValue = ""
+    guidance_scale: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    guidance_parameter: Literal["guidance_scale", "true_cfg_scale"] | None = None
+    negative_prompt: bool = False
+    strength: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    max_images: Annotated[int, Field(ge=1, le=16)] = 1
+    max_sequence_length: Annotated[int, Field(ge=1, le=8192)] = 1
+    prompt: TextValue = ""
+    loras: dict[Name, Annotated[float, Field(ge=-10.0, le=10.0)]] = {}
+    arguments: dict[Name, Annotated[Any, AfterValidator(_check_scalar)]] = {}
+
+
+class ModelTable(_Table):
+    """A model: a table at the top of the file."""
+
+    like: str = ""
+    base_model: TextValue = ""
+    description: TextValue = ""
+    licence: TextValue = ""
+    native_size: Side = 16
+    shared_components: list[str] = []
+    skip_blocks: list[str] = []
+    dtype: dict[Name, Literal["bfloat16", "float16", "float32"]] = {}
+    sizes: SizesTable = SizesTable()
+    loras: dict[Name, LoraTable] = {}
+    tasks: dict[TaskName, TaskTable] = {}
 
 
 def load_models(
@@ -59,116 +144,87 @@ def load_models(
     if path is None:
         return models
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSetting(f"MODEL_INFO={str(path)!r}: {error}") from None
-    for name, rows in table.items():
+    for name, table in tables.items():
         try:
-            models[name] = _model(name, rows, models)
-        except Wrong as wrong:
-            keys = ".".join([name, *reversed(wrong.keys)])
-            raise BadSetting(f"MODEL_INFO={str(path)!r}: {keys}: {wrong}") from None
+            models[name] = _model(name, table, models)
+        except ValidationError as error:
+            why = _describe(name, error.errors(include_url=False)[0])
+        except ValueError as error:
+            why = f"{name}{error}"
+        else:
+            continue
+        raise BadSetting(f"MODEL_INFO={str(path)!r}: {why}")
     return models
 
 
-def _model(name: str, rows: Any, models: Mapping[str, ModelInfo]) -> ModelInfo:
-    if not NAME.fullmatch(name):
-        raise Wrong("expected a name of A-Z, a-z, 0-9, '.', '_' and '-'")
-    rows = dict(as_table(rows))
-    start = models.get(name)
-    if "like" in rows:
-        like = as_text(rows.pop("like"))
-        if like not in models:
-            raise Wrong(f"expected one of {', '.join(models)}", "like")
-        start = models[like]
-    changes = check_table(rows, _MODEL_KEYS)
+def _model(name: str, table: Any, models: Mapping[str, ModelInfo]) -> ModelInfo:
+    """ValueError where what is right in itself does not go together."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(": expected a name of A-Z, a-z, 0-9, '.', '_' and '-'")
+    changes = ModelTable.model_validate(table).model_dump(exclude_unset=True)
+    like = changes.pop("like", name)
+    if like != name and like not in models:
+        raise ValueError(f".like: expected one of {', '.join(models)}")
+    start = models.get(like)
     tasks = dict(start.tasks) if start else {}
-    for task, row in changes.pop("tasks", {}).items():
-        try:
-            tasks[task] = _task(tasks.get(task), row)
-        except Wrong as wrong:
-            wrong.keys += [task, "tasks"]
-            raise
-    if start is None:
-        if "base_model" not in changes:
-            raise Wrong("missing", "base_model")
-        if not tasks:
-            raise Wrong("missing", "tasks")
-        return ModelInfo(tasks=tasks, **_over(None, changes))
-    return dataclasses.replace(start, tasks=tasks, **_over(start, changes))
+    for task, task_table in changes.pop("tasks", {}).items():
+        tasks[task] = _task(task, tasks.get(task), task_table)
+    changes = _over(start, changes)
+    if start is not None:
+        return dataclasses.replace(start, tasks=tasks, **changes)
+    if "base_model" not in changes:
+        raise ValueError(".base_model: missing")
+    if not tasks:
+        raise ValueError(".tasks: missing")
+    return ModelInfo(tasks=tasks, **changes)
 
 
 def _over(start: ModelInfo | None, changes: dict[str, Any]) -> dict[str, Any]:
     """``changes`` with the tables among them laid over those of ``start``."""
     if "loras" in changes:
-        changes["lora_files"] = {
-            **(start.lora_files if start else {}),
-            **changes.pop("loras"),
-        }
+        files = {name: LoraFile(**file) for name, file in changes.pop("loras").items()}
+        changes["lora_files"] = {**(start.lora_files if start else {}), **files}
     if "sizes" in changes:
-        sizes = start.sizes if start else SizeRules()
-        changes["sizes"] = dataclasses.replace(sizes, **changes["sizes"])
+        sizes = changes["sizes"]
+        if "default" in sizes:
+            sizes["default"] = tuple(sizes["default"])
+        own = start.sizes if start else SizeRules()
+        changes["sizes"] = dataclasses.replace(own, **sizes)
+    for key in changes.keys() & {"shared_components", "skip_blocks"}:
+        changes[key] = tuple(changes[key])
     return changes
 
 
-def _task(start: TaskDefaults | None, row: dict[str, Any]) -> TaskDefaults:
+def _task(
+    name: str, start: TaskDefaults | None, changes: dict[str, Any]
+) -> TaskDefaults:
+    if "loras" in changes:
+        weights = changes["loras"].items()
+        changes["loras"] = tuple(Lora(lora, weight) for lora, weight in weights)
     if start is not None:
-        return dataclasses.replace(start, **row)
+        return dataclasses.replace(start, **changes)
     for key in ("pipeline", "num_inference_steps"):
-        if key not in row:
-            raise Wrong("missing", key)
-    return TaskDefaults(**row)
+        if key not in changes:
+            raise ValueError(f".tasks.{name}.{key}: missing")
+    return TaskDefaults(**changes)
 
 
-def _loras(value: Any) -> tuple[Lora, ...]:
-    weights = by_name(number(-10, 10))(value)
-    return tuple(Lora(name, weight) for name, weight in weights.items())
-
-
-def _lora_file(value: Any) -> LoraFile:
-    keys = {"source": as_text, "weight_name": as_text}
-    found = check_table(as_table(value), keys)
-    for key in keys:
-        if key not in found:
-            raise Wrong("missing", key)
-    if not found["weight_name"].endswith(".safetensors"):
-        raise Wrong("expected a .safetensors file", "weight_name")
-    return LoraFile(**found)
-
-
-_SIZE_KEYS: dict[str, Check] = {
-    "multiple": whole(1, 512),
-    "minimum": whole(16, 8192),
-    "maximum": whole(16, 8192),
-    "default": as_size,
-    "max_pixels": whole(256, 2**26),
-}
-_TASK_KEYS: dict[str, Check] = {
-    "pipeline": one_of(tuple(sorted(PIPELINES))),
-    "num_inference_steps": whole(1, 200),
-    "base_model": as_text,
-    "prior": as_text,
-    "guidance_scale": number(0, 100),
-    "guidance_parameter": one_of(("guidance_scale", "true_cfg_scale")),
-    "negative_prompt": as_switch,
-    "strength": number(0, 1),
-    "max_images": whole(1, 16),
-    "max_sequence_length": whole(1, 8192),
-    "prompt": as_text,
-    "loras": _loras,
-    "arguments": by_name(as_scalar),
-}
-_MODEL_KEYS: dict[str, Check] = {
-    "base_model": as_text,
-    "description": as_text,
-    "licence": as_text,
-    "native_size": whole(16, 8192),
-    "shared_components": as_texts,
-    "skip_blocks": as_texts,
-    "dtype": by_name(one_of(_DTYPES)),
-    "sizes": lambda value: check_table(as_table(value), _SIZE_KEYS),
-    "loras": by_name(_lora_file),
-    "tasks": by_name(
-        lambda value: check_table(as_table(value), _TASK_KEYS), get_args(TaskName)
-    ),
-}
+def _describe(name: str, error: ErrorDetails) -> str:
+    """Where the first mistake is, and what would be right."""
+    keys = ".".join([name, *(str(key) for key in error["loc"] if key != "[key]")])
+    given = f", got {repr(error['input'])[:_LONGEST_SHOWN]}"
+    match error["type"]:
+        case "missing":
+            return f"{keys}: missing"
+        case "extra_forbidden":
+            return f"{keys}: unknown; docs/models.md lists what can be set"
+        case "literal_error" if error["loc"][-1] == "[key]":
+            return f"{keys}: unknown; expected one of {error['ctx']['expected']}"
+        case "model_type":
+            return f"{keys}: expected a table{given}"
+        case "wrong":
+            return f"{keys}: {error['msg']}{given}"
+    return f"{keys}: {error['msg'].replace('Input should be', 'expected')}{given}"
