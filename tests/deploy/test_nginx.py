@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 
 import pytest
 import requests
 
+from tests.support.programs import need
 from tests.support.servers import (
     ROOT,
     free_port,
@@ -18,13 +18,10 @@ from tests.support.servers import (
     wait_for,
 )
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-
 
 @contextlib.contextmanager
 def run_nginx(folder, api, files):
     """nginx in front of both, from deploy/nginx.conf with the ports replaced."""
-    assert NGINX, "nginx is missing: install it with 'make test-deps'"
     port = free_port()
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     for old, url in (("8000", api.url), ("8010", files.url)):
@@ -39,7 +36,7 @@ def run_nginx(folder, api, files):
         f"pid {folder}/pid; error_log stderr; worker_processes 1; daemon off;"
         f"events {{}} http {{ access_log off; {temp} include {folder}/flux.conf; }}"
     )
-    command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    command = [need("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
     with run(command, url=f"http://127.0.0.1:{port}", settings={}) as server:
         wait_for(lambda: requests.get(f"{server.url}/healthz").ok, 20, server)
         yield server

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.file_server.serving import AUTH, PNG_MAGIC, fact, picture, sealed
+from tests.support.programs import need
 
 MB = 1024 * 1024
 
@@ -25,7 +26,8 @@ def in_own_mounts(script):
     They end with the process, however it ends; without root it becomes root there.
     """
     flags = "-m" if os.geteuid() == 0 else "-Urm"
-    if subprocess.run(["unshare", flags, "true"], capture_output=True).returncode:
+    probe = [need("unshare"), flags, "true"]
+    if subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("this system lets no process have mounts of its own")
     return ("unshare", flags, "sh", "-ec", f'{script}\nexec "$@"', "sh")
 

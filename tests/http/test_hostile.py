@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from tests.support.pictures import make_png
+from tests.support.programs import need
 from tests.support.raw_http import Received, chunked, exchange, read_all, send
 from tests.support.raw_http import post as raw_post
 from tests.support.servers import ROOT, free_port, run, run_api, wait_for
@@ -345,7 +346,7 @@ def test_a_slow_but_honest_body_is_taken(server):
 def test_a_full_disk_while_spooling_is_507(name):
     port = free_port()
     command = [
-        *("prlimit", "--fsize=600000", sys.executable, "-m", "gunicorn"),
+        *(need("prlimit"), "--fsize=600000", sys.executable, "-m", "gunicorn"),
         *(
             "-c",
             "gunicorn.conf.py",

@@ -1,11 +1,12 @@
-"""Programs of tests/node under Node, with the npm packages that they need."""
+"""Programs of the folder node under Node, with the npm packages that they need."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
+
+from tests.support.programs import need
 
 FOLDER = Path(__file__).resolve().parent / "node"
 
@@ -39,8 +40,8 @@ class NodeClient:
 
 def install():
     """``npm ci`` where the packages are missing or older than the lock file."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        raise AssertionError("Node and npm are missing: run 'make test-deps'")
+    need("node")
+    need("npm")
     lock, stamp = FOLDER / "package-lock.json", FOLDER / "node_modules/.installed"
     if stamp.exists() and stamp.stat().st_mtime >= lock.stat().st_mtime:
         return
