@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable
 
@@ -17,12 +16,6 @@ _MAX_CHUNKS = 65_536
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEFLATE_RATIO = 1032  # The most that one byte of deflate can stand for.
 _RLE_BMP_PIXELS = 2**20  # Pillow decodes these in Python.
-_FOREIGN = re.compile(
-    rb"%PDF-\d|<script\b|<html[\s>]|<!doctype html|<\?php\s|Rar!\x1a\x07|"
-    rb"7z\xbc\xaf\x27\x1c",
-    re.IGNORECASE,
-)
-_ZIP_END = b"PK\x05\x06"
 
 
 def sniff_format(data: bytes) -> str:
@@ -46,23 +39,10 @@ def sniff_format(data: bytes) -> str:
 
 def check_header(kind: str, data: bytes) -> None:
     """Refuse what is too large, cut off or lying before a decoder sees it."""
-    _check_foreign(data)
     try:
         _CHECKS[kind](data)
     except (struct.error, IndexError) as error:
         raise HeaderError("is cut off or damaged") from error
-
-
-def _check_foreign(data: bytes) -> None:
-    """Refuse a file that is a document or an archive as well."""
-    tail = data[-65_557:]  # As far as a ZIP's end record can lie from the end.
-    if _FOREIGN.search(data, 0, 1024) or _FOREIGN.search(tail):
-        raise HeaderError("is another kind of file as well")
-    end = tail.rfind(_ZIP_END)
-    if 0 <= end <= len(tail) - 22:
-        comment = struct.unpack_from("<H", tail, end + 20)[0]
-        if end + 22 + comment == len(tail):
-            raise HeaderError("is an archive as well")
 
 
 def _check_png(data: bytes) -> None:

@@ -35,6 +35,7 @@ from flux_api.images.codec import (
 from flux_api.images.limits import HeaderError
 from tests.support.hostile_images import (
     PLAIN,
+    POLYGLOTS,
     REFUSED,
     exif,
     gif,
@@ -735,3 +736,12 @@ def test_any_picture_survives_the_round_trip(width, height, source):
         "RGB", (width, height), source.randbytes(width * height * 3)
     )
     assert decode_image(encode_image(image).data).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("name", POLYGLOTS)
+def test_4_pictures_that_are_something_else_as_well_are_read(name):
+    image = decode_image(POLYGLOTS[name]())
+    assert image.mode == "RGB"
+    encoded = encode_image(image).data
+    assert b"script" not in encoded.lower()
+    assert b"PDF" not in encoded

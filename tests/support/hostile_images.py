@@ -188,6 +188,18 @@ PLAIN = {kind: partial(save, plain(), kind) for kind in ("PNG", "JPEG", "WEBP", 
 PLAIN |= {kind: partial(save, plain(), kind) for kind in ("BMP", "TIFF", "AVIF")}
 
 
+POLYGLOTS = {
+    "png-zip": lambda: save(plain(), "PNG") + zipped(),
+    "jpeg-zip": lambda: save(plain(), "JPEG") + zipped(),
+    "png-html": lambda: save(plain(), "PNG") + b"<script>alert(1)</script>",
+    "jpeg-pdf": lambda: jpeg_with(0xFE, b"%PDF-1.7 "),
+    "gif-script": lambda: gif(16, 16) + b"<ScRiPt src=x>",
+    "jpeg-php": lambda: jpeg_with(0xFE, b"<?php phpinfo();"),
+}
+"""Pictures that are another kind of file as well: nothing here is ever served as it
+came, so they are pictures like others."""
+
+
 def _noise(kind):
     return save(Image.effect_noise((64, 48), 80).convert("RGB"), kind)
 
@@ -320,13 +332,6 @@ REFUSED = {
         )
         for kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
     },
-    # 4: files that are something else as well.
-    "4-polyglot-png-zip": lambda: save(plain(), "PNG") + zipped(),
-    "4-polyglot-jpeg-zip": lambda: save(plain(), "JPEG") + zipped(),
-    "4-polyglot-png-html": lambda: save(plain(), "PNG") + b"<script>alert(1)</script>",
-    "4-polyglot-jpeg-pdf": lambda: jpeg_with(0xFE, b"%PDF-1.7 "),
-    "4-polyglot-gif-script": lambda: gif(16, 16) + b"<ScRiPt src=x>",
-    "4-polyglot-jpeg-php": lambda: jpeg_with(0xFE, b"<?php phpinfo();"),
     "4-samples-32-bit": lambda: save(Image.new("I", (4, 4)), "TIFF"),
     "4-samples-float": lambda: save(Image.new("F", (4, 4)), "TIFF"),
 }
