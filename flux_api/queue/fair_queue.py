@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from flux_api.queue.jobs import Job
 from flux_api.queue.tasks import PictureTask
@@ -12,15 +12,24 @@ from flux_api.queue.tasks import PictureTask
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+# A turn in virtual time. Integers keep sums exact, however long the server runs; this
+# one is divisible by every number up to 16, so that usual shares of it are exact too.
+TURN = 720720
 
-class Place(NamedTuple):
-    """Virtual start time of ``key``; ties go to newcomers, then to the lower
+
+class Place(NamedTuple, Generic[T]):
+    """Virtual start time of ``thing``; ties go to newcomers, then to the lower
     ``number``."""
 
-    start: float
+    start: int
     returning: bool
+    # Never the same twice, so that comparing ends here: things have no order.
     number: int
-    key: Any
+    thing: T
+
+    def turns(self, count: int) -> Iterator[tuple[int, int, Place[T]]]:
+        """Its next ``count`` turns, to be compared with those of others."""
+        return ((self.start + n * TURN, n, self) for n in range(count))
 
 
 class Turns(Generic[K, T]):
@@ -31,94 +40,85 @@ class Turns(Generic[K, T]):
     than their share, and however many newcomers come, nobody is kept out."""
 
     def __init__(self) -> None:
-        self._things: dict[K, T] = {}
-        self._places: dict[K, Place] = {}
-        self._heap: list[Place] = []
-        self._clock = 0.0
+        # No heap: at most FLUX_MAX_QUEUE (1000) wait, and a picture takes far longer
+        # than to look at each of them.
+        self._places: dict[K, Place[T]] = {}
+        self._clock = 0
         self._number = 0
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(self._places)
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._things.values())
+        return (place.thing for place in self._places.values())
 
     def add(self, key: K, thing: T) -> T:
         """What waits under ``key``: ``thing``, unless something does already."""
-        if key not in self._things:
-            self._things[key] = thing
-            self._push(key, self._clock, returning=False)
-        return self._things[key]
+        if key not in self._places:
+            self._put(key, thing, self._clock, returning=False)
+        return self._places[key].thing
 
     def find(self, key: K) -> T | None:
         """What waits under ``key``."""
-        return self._things.get(key)
+        place = self._places.get(key)
+        return place.thing if place is not None else None
 
     def discard(self, key: K) -> None:
         """Forget ``key`` and that it had turns."""
-        self._things.pop(key, None)
         self._places.pop(key, None)
 
     def head(self) -> T:
         """Whose turn it is; only while something waits."""
-        while self._places.get(self._heap[0].key) is not self._heap[0]:
-            heapq.heappop(self._heap)
-        return self._things[self._heap[0].key]
+        return min(self._places.values()).thing
 
     def in_order(self) -> Iterator[T]:
         """What waits, as it would be next."""
-        for place in sorted(self._places.values()):
-            yield self._things[place.key]
+        return (place.thing for place in sorted(self._places.values()))
 
     def end(self, key: K, *, interleaved: bool) -> None:
         """Charge ``key`` one turn; with ``interleaved``, do not advance virtual time,
         because nobody had to wait."""
-        start = self._places[key].start
-        if not interleaved or len(self._things) == 1:
-            self._clock = max(self._clock, start) + 1 / len(self._things)
-        self._push(key, start + 1, returning=True)
+        place = self._places[key]
+        # One that is alone had every turn: were time to stand still, a newcomer would
+        # be owed as many.
+        if not interleaved or len(self._places) == 1:
+            # Its start may be ahead of the clock, where those in between left or it was
+            # interleaved; and behind it, where it waited for long.
+            self._clock = max(self._clock, place.start) + TURN // len(self._places)
+        self._put(key, place.thing, place.start + TURN, returning=True)
 
-    def copy(self, copy_of: Callable[[T], T]) -> Turns[K, T]:
-        """The same turns over copies of the things."""
-        twin: Turns[K, T] = Turns()
-        twin._things = {key: copy_of(thing) for key, thing in self._things.items()}
-        twin._places = dict(self._places)
-        twin._heap = list(self._heap)
-        twin._clock, twin._number = self._clock, self._number
-        return twin
+    def turns(self, count_of: Callable[[T], int]) -> Iterator[T]:
+        """Whose turn it will be, if each takes ``count_of`` turns and nobody new comes.
+        Of equal starts, the one with fewer turns before it is first: it has its place
+        already when the other's is given."""
+        places = self._places.values()
+        turns = (place.turns(count_of(place.thing)) for place in places)
+        return (place.thing for _, _, place in heapq.merge(*turns))
 
-    def _push(self, key: K, start: float, *, returning: bool) -> None:
+    def _put(self, key: K, thing: T, start: int, *, returning: bool) -> None:
         self._number += 1
-        self._places[key] = Place(start, returning, self._number, key)
-        heapq.heappush(self._heap, self._places[key])
-        if len(self._heap) > 2 * len(self._places) + 8:
-            # Compact: most entries are stale, and a long queue would carry them on.
-            self._heap = sorted(self._places.values())
+        self._places[key] = Place(start, returning, self._number, thing)
 
 
 class Pictures:
     """Those of ``job`` that wait, from number ``first`` on."""
 
-    def __init__(self, job: Job, first: int = 0) -> None:
+    def __init__(self, job: Job) -> None:
         self.job = job
-        self.first = first
+        self.first = 0
 
     @property
     def left(self) -> int:
         """How many wait."""
         return self.job.request.num_images_per_prompt - self.first
 
-    def copy(self) -> Pictures:
-        """The same pictures, to be counted down on their own."""
-        return Pictures(self.job, self.first)
-
 
 class FairQueue:
     """The pictures that wait, by caller and job. Not thread-safe: the manager's lock
     guards it."""
 
-    def __init__(self, callers: Turns[str, Turns[Job, Pictures]] | None = None) -> None:
-        self._callers = callers if callers is not None else Turns()
+    def __init__(self) -> None:
+        self._callers: Turns[str, Turns[Job, Pictures]] = Turns()
 
     def add(self, job: Job) -> None:
         """Queue every picture of ``job``."""
@@ -132,7 +132,8 @@ class FairQueue:
         return self._callers.head().head().job
 
     def in_turn(self) -> Iterator[Job]:
-        """The jobs of which a picture waits, in the order of turns of today."""
+        """The jobs of which a picture waits, caller by caller, in the order of their
+        next turns."""
         for jobs in list(self._callers.in_order()):
             for pictures in list(jobs.in_order()):
                 yield pictures.job
@@ -167,10 +168,12 @@ class FairQueue:
     def jobs(self) -> Iterator[Job]:
         """The jobs of which no picture has started, in the order in which they will."""
         waiting = {p.job for p in self.pictures() if p.job.state == "queued"}
-        ahead = FairQueue(self._callers.copy(lambda jobs: jobs.copy(Pictures.copy)))
-        while waiting:
-            job = ahead.head()
-            ahead.take(job)
+        # What a caller's turns go to does not depend on when they come.
+        own = {jobs: jobs.turns(lambda p: p.left) for jobs in self._callers}
+        for caller in self._callers.turns(lambda jobs: sum(p.left for p in jobs)):
+            job = next(own[caller]).job
             if job in waiting:
-                waiting.discard(job)
+                waiting.remove(job)
                 yield job
+            if not waiting:
+                return

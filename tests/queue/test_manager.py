@@ -12,17 +12,15 @@ from PIL import Image
 from flux_api.core import (
     Completed,
     Failed,
-    ImageRequest,
     ImageResult,
     Progress,
     Queued,
     Started,
 )
 from flux_api.errors import Cancelled, JobConflict, JobNotFound, QueueFull, Unavailable
-from flux_api.queue.fair_queue import FairQueue
-from flux_api.queue.jobs import Job
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
+from tests.queue.requests import request
 from tests.support.servers import wait_for
 
 
@@ -55,21 +53,6 @@ def start(draw, slots=1, most=None, **settings):
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
     return manager
-
-
-def request(count=1, steps=1):
-    """A small request for ``count`` pictures of ``steps`` steps."""
-    return ImageRequest(
-        mode="generate",
-        model="none",
-        prompt="x",
-        width=16,
-        height=16,
-        num_inference_steps=steps,
-        guidance_scale=None,
-        num_images_per_prompt=count,
-        seed=1,
-    )
 
 
 @pytest.fixture
@@ -473,42 +456,6 @@ def test_newcomers_do_not_hide_a_hang(gate):
         number += 1
         time.sleep(0.3)
     assert time.monotonic() - began < 4
-
-
-def queue_after_extras(count, caller):
-    """A queue of one request for ten by "ten", after its first picture and then
-    ``count`` interleaving of ``caller``."""
-    queue = FairQueue()
-    ten = Job(request(10), id="ten", caller="ten")
-    queue.add(ten)
-    queue.take(ten)
-    for number in range(count):
-        short = Job(request(), id=f"short {number}", caller=caller)
-        queue.add(short)
-        queue.take(short, interleaved=True)
-    return queue
-
-
-def test_extras_take_nothing_from_the_turns_of_others():
-    """Whoever comes after many of them still waits for one of ten pictures at most."""
-    queue = queue_after_extras(20, "short")
-    late = Job(request(), id="late", caller="late")
-    queue.add(late)
-    order = []
-    while late not in order:
-        order.append(queue.head())
-        queue.take(order[-1])
-    assert len(order) <= 2
-
-
-def test_extras_on_an_idle_server_are_not_charged_for_later():
-    queue = queue_after_extras(8, "ten")
-    queue.add(Job(request(8), id="new", caller="new"))
-    order = []
-    for _ in range(8):
-        order.append(queue.head().caller)
-        queue.take(queue.head())
-    assert order == ["new", "ten"] * 4
 
 
 def test_of_positions_only_the_newest_is_kept(gate):
