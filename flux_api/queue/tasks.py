@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -112,9 +113,45 @@ class Backend(Protocol):
 
 
 def log_failure(error: BaseException, task: PictureTask) -> None:
-    """The traceback without the prompt, which some libraries put in their messages."""
-    text = "".join(traceback.format_exception(error))
-    for prompt in (task.request.prompt, task.request.negative_prompt):
-        if prompt:
-            text = text.replace(prompt, "<prompt>")
-    logger.error("job %s failed: %s", task.job.id, text)
+    """The traceback, with no prompt in its messages: some libraries quote what they
+    were given."""
+    prompts = (task.request.prompt, task.request.negative_prompt)
+    # As Python chains them, but only the messages are searched: a prompt may be "x",
+    # and the names in the frames are what one reads a traceback for.
+    chain = [traceback.TracebackException.from_exception(error)]
+    while (earlier := _earlier(chain[-1])) is not None:
+        chain.append(earlier)
+    texts = []
+    for one in reversed(chain):
+        # The exception's name, which holds no space, ends at the first ": ".
+        name, colon, message = "".join(one.format_exception_only()).partition(": ")
+        message = _without([prompt for prompt in prompts if prompt], message)
+        frames = "".join(["Traceback (most recent call last):\n", *one.stack.format()])
+        texts.append(frames + name + colon + message)
+    logger.error("job %s failed: %s", task.job.id, "\nwhich led to\n\n".join(texts))
+
+
+def _earlier(one: traceback.TracebackException) -> traceback.TracebackException | None:
+    if one.__cause__ is not None or one.__suppress_context__:
+        return one.__cause__
+    return one.__context__
+
+
+def _without(prompts: Sequence[str], message: str) -> str:
+    # A KeyError's message is the repr of its key; json and others escape to ASCII.
+    forms = {
+        form
+        for prompt in prompts
+        for form in (prompt, repr(prompt)[1:-1], ascii(prompt)[1:-1])
+    }
+    # One pass, the longest first: one prompt may be a part of the other.
+    patterns = map(_pattern_of, sorted(forms, key=len, reverse=True))
+    return re.sub("|".join(patterns), "<prompt>", message) if forms else message
+
+
+def _pattern_of(form: str) -> str:
+    # The prompt "cat" is not in "allocate"; one of more than a word is found anywhere,
+    # and so is one in a script that has no spaces.
+    if form.isascii() and form.isalnum():
+        return rf"(?<![A-Za-z0-9]){form}(?![A-Za-z0-9])"
+    return re.escape(form)
