@@ -11,8 +11,9 @@ logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed", "draining"]
 
+# By state, never by the wording of a reason, which may come from a library: it tells a
+# client that waiting helps. Other states have the error's own code.
 _CODES: dict[State, str | None] = {"loading": "model_loading"}
-"""What tells a client that waiting helps; other states have the error's own code."""
 
 
 class Readiness:
@@ -21,17 +22,18 @@ class Readiness:
     def __init__(self) -> None:
         # One tuple, so that a reader without a lock never sees half a change.
         self._now: tuple[State, str | None] = ("loading", "starting")
+        # Apart from the rest, so that a late success of loading does not undo it.
         self._draining = False
 
     @property
     def state(self) -> State:
         """The one word for it."""
-        return "draining" if self._draining else self._now[0]
+        return self._seen[0]
 
     @property
     def reason(self) -> str | None:
         """Why no request is taken, None when they are."""
-        return "shutting down" if self._draining else self._now[1]
+        return self._seen[1]
 
     def report(self, progress: str) -> None:
         """Still loading: what is going on."""
@@ -48,14 +50,19 @@ class Readiness:
 
     def drain(self) -> None:
         """No request is taken any more, whatever comes. Safe in a signal's handler."""
+        # No lock and no log line: the signal may have come while this thread held one.
         self._draining = True
 
     def check(self) -> None:
         """Unavailable, with the reason, when no request is taken."""
-        state, reason = self.state, self.reason
+        state, reason = self._seen
         if reason is not None:
             message = f"Not ready: {reason}."
             raise Unavailable(message, retry_after=5, code=_CODES.get(state))
+
+    @property
+    def _seen(self) -> tuple[State, str | None]:
+        return ("draining", "shutting down") if self._draining else self._now
 
     def _set(self, state: State, reason: str) -> None:
         logger.info("%s", reason)
