@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flux_api.core import ImageRequest, ImageResult, PartialImage
+from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.shared_forward import ForwardBatcher, pipeline_view
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
@@ -19,7 +19,7 @@ from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.loading.model_sets import Loaded, ModelSets
 from flux_api.loading.placement import Placement, choose_device
 from flux_api.models.info import ModelInfo, TaskName, task_name
-from flux_api.queue.tasks import BackendBroken, PictureTask
+from flux_api.queue.tasks import BackendBroken, Callbacks, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +113,11 @@ class DiffusersBackend:
         text = 0 if side else _TEXT_TOKENS
         return image * (1 + len(request.images)) + text
 
-    def run(self, task: PictureTask) -> ImageResult:
-        """One picture of ``task``: PipelineFailed when it is not fit to deliver,
+    def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
+        """The ``picture``: PipelineFailed when it is not fit to deliver,
         InsufficientStorage or Unavailable when the device's memory is too small."""
         try:
-            return self._draw(task)
+            return self._draw(picture, callbacks)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -125,54 +125,61 @@ class DiffusersBackend:
                 raise BackendBroken(type(error).__name__) from error
             raise
 
-    def _draw(self, task: PictureTask) -> ImageResult:
-        request = task.request
-        seed = request.seed_of(task.index)
+    def _draw(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
+        request, seed = picture.request, picture.seed
         info = self._models[request.model]
         masked = request.mask_image is not None
         call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
         name = task_name(request.mode, masked=masked)
         with self._batcher.taken():
-            task.check()
-            pixels = self._try_twice(self._load_task(task, name), call, task)
+            callbacks.check()
+            loaded = self._load_task(picture, name, callbacks)
+            pixels = self._try_twice(loaded, call, picture, callbacks)
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         return call.deliver(Image.fromarray(pixels), seed)
 
-    def _load_task(self, task: PictureTask, name: TaskName) -> Loaded:
+    def _load_task(
+        self, picture: Picture, name: TaskName, callbacks: Callbacks
+    ) -> Loaded:
+        request = picture.request
+        callbacks.on_loading(True)
         try:
-            with task.loading():
-                loaded = self.sets.use(task.request.model, logger.info)
-                return loaded.load(name, task.request.loras, logger.info)
+            loaded = self.sets.use(request.model, logger.info)
+            return loaded.load(name, request.loras, logger.info)
         except torch.OutOfMemoryError:
-            logger.warning("job %s: out of memory while loading", task.job.id)
+            logger.warning("job %s: out of memory while loading", picture.job_id)
+        finally:
+            callbacks.on_loading(False)
         # Outside the handler: its traceback would keep the tensors alive.
         free_memory()
         message = "The device's memory is too small for what this request needs."
         raise Unavailable(message, retry_after=30)
 
     def _try_twice(
-        self, loaded: Loaded, call: PipelineCall, task: PictureTask
+        self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
     ) -> np.ndarray[Any, Any] | None:
         """The picture; once more where it is NaN or black."""
-        pixels = self._try_tiled(loaded, call, task)
+        pixels = self._try_tiled(loaded, call, picture, callbacks)
         if pixels is None:
-            logger.warning("job %s: no usable picture, once more", task.job.id)
-            pixels = self._try_tiled(loaded, call, task)
+            logger.warning("job %s: no usable picture, once more", picture.job_id)
+            pixels = self._try_tiled(loaded, call, picture, callbacks)
         return pixels
 
     def _try_tiled(
-        self, loaded: Loaded, call: PipelineCall, task: PictureTask
+        self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
     ) -> np.ndarray[Any, Any] | None:
         """One run, and one more with a tiled VAE where the memory ran out."""
         try:
-            return self._call(loaded, call, task)
+            return self._call(loaded, call, picture, callbacks)
         except torch.OutOfMemoryError:
-            logger.warning("job %s: out of memory, once more, tiled", task.job.id)
+            logger.warning("job %s: out of memory, once more, tiled", picture.job_id)
         # Outside the handler: its traceback would keep the tensors alive.
         free_memory()
         try:
-            return self._call(loaded, call, task, vae=tiled(loaded.pipeline.vae))
+            return self._call(
+                loaded, call, picture, callbacks, vae=tiled(loaded.pipeline.vae)
+            )
         except torch.OutOfMemoryError:
             pass
         free_memory()
@@ -183,11 +190,17 @@ class DiffusersBackend:
         raise InsufficientStorage("This picture is too large for the device's memory.")
 
     def _call(
-        self, loaded: Loaded, call: PipelineCall, task: PictureTask, *, vae: Any = None
+        self,
+        loaded: Loaded,
+        call: PipelineCall,
+        picture: Picture,
+        callbacks: Callbacks,
+        *,
+        vae: Any = None,
     ) -> np.ndarray[Any, Any] | None:
         """One run, uint8 (height, width, 3); None when it is NaN or all black. ``vae``
         works in place of the pipeline's own."""
-        check = call.check_of(loaded.pipeline, task)
+        check = call.check_of(loaded.pipeline, callbacks)
         view, gate = pipeline_view(loaded.pipeline, self._batcher, check)
         if vae is not None:
             object.__setattr__(view, "vae", vae)
@@ -198,7 +211,7 @@ class DiffusersBackend:
             pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
             total = pipe.num_timesteps
-            number = preview_due(step + 1, total, task.request.partial_images)
+            number = preview_due(step + 1, total, picture.request.partial_images)
             if number is not None and gate.velocity is not None:
                 latents = tensors["latents"]
                 # The scheduler has stepped on; img2img begins in the middle of it.
@@ -207,10 +220,10 @@ class DiffusersBackend:
                 clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
                 image = loaded.preview.draw(clean[0], *call.token_grid)
                 preview = call.deliver_preview(image)
-                task.job.post(PartialImage(task.index, number, preview))
+                callbacks.on_preview(number, preview)
             gate.velocity = None
             pace.step()
-            task.on_step(step + 1, total)
+            callbacks.on_step(step + 1, total)
             return tensors
 
         try:

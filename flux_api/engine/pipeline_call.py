@@ -15,7 +15,7 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.images.fitting import Fit, composite, contain, contain_mask, pad
 from flux_api.loading.placement import is_modular
 from flux_api.models.info import ModelInfo, TaskDefaults
-from flux_api.queue.tasks import PictureTask
+from flux_api.queue.tasks import Callbacks
 
 PREVIEW_SIDE = 256
 REFERENCE_SIDE = 64
@@ -51,16 +51,19 @@ class PipelineCall:
         image: torch.Tensor = images[0]
         return image
 
-    def check_of(self, pipeline: Any, task: PictureTask) -> Callable[[], None]:
+    def check_of(self, pipeline: Any, callbacks: Callbacks) -> Callable[[], None]:
         """What to call before each forward: it raises when nobody waits any more, and
         counts the steps of a modular pipeline, which has no callback for them."""
         if not is_modular(pipeline):
-            return task.check
+            return callbacks.check
         forwards = itertools.count()
         total = self._request.num_inference_steps
 
         def check() -> None:
-            task.on_step(done, total) if (done := next(forwards)) else task.check()
+            if done := next(forwards):
+                callbacks.on_step(done, total)
+            else:
+                callbacks.check()
 
         return check
 

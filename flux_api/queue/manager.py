@@ -299,7 +299,8 @@ class PipelineManager:
 
     def _run(self, task: PictureTask) -> None:
         try:
-            task.job.finish_image(task.index, self._backend.run(task))
+            result = self._backend.run(task.picture, task.callbacks)
+            task.job.finish_image(task.index, result)
         except FluxError as error:
             task.job.fail(error)
         except BackendBroken as broken:

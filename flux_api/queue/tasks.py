@@ -7,18 +7,49 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from flux_api.core import ImageRequest, ImageResult, Progress
+from flux_api.core import ImageRequest, ImageResult, PartialImage, Progress
 from flux_api.queue.jobs import Job
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
 
-# The share of the newest picture in what is taken for the filling pace.
+# The share of the newest picture in the moving average.
 _NEWEST = 0.2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """What a backend is asked to make, as data: picture ``index`` of ``request``, which
+    belongs to the job ``job_id``."""
+
+    request: ImageRequest
+    index: int
+    job_id: str
+
+    @property
+    def seed(self) -> int:
+        """The seed of this picture."""
+        return self.request.seed_of(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What a backend calls while it makes a picture: plain functions over plain values,
+    so that it may run in another process. ``check`` and ``on_step(step, total)`` raise
+    Cancelled when nobody waits any more; ``on_preview(number, image)`` shows a preview;
+    ``on_loading(True)`` and, afterwards, ``on_loading(False)`` say that weights are
+    loaded meanwhile, so that silence is no sign of a hang."""
+
+    check: Callable[[], None]
+    on_step: Callable[[int, int], None]
+    on_preview: Callable[[int, Image], None]
+    on_loading: Callable[[bool], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -49,15 +80,25 @@ class PictureTask:
         self.step, self.total = step, total
         self.job.post(Progress(self.index, step, total))
 
-    @contextmanager
-    def loading(self) -> Iterator[None]:
+    def on_preview(self, number: int, image: Image) -> None:
+        """Show preview ``number`` to whoever watches."""
+        self.job.post(PartialImage(self.index, number, image))
+
+    def on_loading(self, begins: bool) -> None:
         """While weights are loaded, silence is no sign of a hang."""
-        began, self.beat = time.monotonic(), math.inf
-        try:
-            yield
-        finally:
-            self.beat = time.monotonic()
-            self.loaded += self.beat - began
+        now = time.monotonic()
+        self.loaded += -now if begins else now
+        self.beat = math.inf if begins else now
+
+    @property
+    def picture(self) -> Picture:
+        """What the backend is asked to make."""
+        return Picture(self.request, self.index, self.job.id)
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """What the backend calls meanwhile."""
+        return Callbacks(self.check, self.on_step, self.on_preview, self.on_loading)
 
     def check(self) -> None:
         """Show life; Cancelled when the job has ended or nobody waits any more."""
@@ -75,8 +116,8 @@ class WorkPace:
         """``work`` was done in ``seconds``."""
         if work > 0:
             newest = seconds / work
-            filling = newest if self._seconds is None else self._seconds
-            self._seconds = filling + _NEWEST * (newest - filling)
+            average = newest if self._seconds is None else self._seconds
+            self._seconds = average + _NEWEST * (newest - average)
 
     def seconds_of(self, work: int, *, at_once: int) -> float:
         """About how many seconds ``work`` takes while ``at_once`` pictures are made at
@@ -108,8 +149,8 @@ class Backend(Protocol):
     def tokens(self, request: ImageRequest) -> int:
         """About how much a step of one picture costs, in tokens."""
 
-    def run(self, task: PictureTask) -> ImageResult:
-        """Make one picture, calling ``task.check`` or ``task.on_step`` each step."""
+    def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
+        """Make ``picture``, calling ``check`` or ``on_step`` at each step."""
 
 
 def log_failure(error: BaseException, task: PictureTask) -> None:

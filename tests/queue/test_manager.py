@@ -24,6 +24,22 @@ from tests.queue.requests import request
 from tests.support.servers import wait_for
 
 
+class Work:
+    """What a backend is asked for, what it may call, and whose it is."""
+
+    def __init__(self, manager, picture, callbacks):
+        self.request, self.index = picture.request, picture.index
+        self.job = manager.find(picture.job_id)
+        self.check, self.on_step = callbacks.check, callbacks.on_step
+        self.on_loading = callbacks.on_loading
+
+    @contextlib.contextmanager
+    def loading(self):
+        self.on_loading(True)
+        yield
+        self.on_loading(False)
+
+
 class Scripted:
     """Pictures made by ``draw(task)``, up to ``slots`` at once."""
 
@@ -42,14 +58,20 @@ class Scripted:
     def tokens(self, request):
         return 1
 
-    def run(self, task):
-        self.draw(task)
-        return ImageResult(Image.new("RGB", (16, 16)), task.request.seed)
+    def run(self, picture, callbacks):
+        self.draw(Work(self.manager, picture, callbacks))
+        return ImageResult(Image.new("RGB", (16, 16)), picture.seed)
+
+
+def manage(backend, **settings):
+    """A manager that drives ``backend``."""
+    backend.manager = PipelineManager(lambda: backend, **settings)
+    return backend.manager
 
 
 def start(draw, slots=1, most=None, **settings):
     """A ready manager; up to ``most`` pictures can be on their way."""
-    manager = PipelineManager(lambda: Scripted(draw, slots, most), **settings)
+    manager = manage(Scripted(draw, slots, most), **settings)
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
     return manager
@@ -130,7 +152,7 @@ def test_a_lost_device_answers_everybody_before_the_end():
 
 
 def test_draining_outlasts_a_late_success_of_loading():
-    manager = PipelineManager(lambda: Scripted(lambda _: None))
+    manager = manage(Scripted(lambda _: None))
     manager.drain()
     manager.start()
     time.sleep(0.2)
@@ -339,7 +361,7 @@ def test_who_may_join_once_a_set_is_loaded_is_not_forgotten(gate):
         def joins(self, request, running):
             return loaded.is_set()
 
-    manager = PipelineManager(lambda: Loading(draw, 2))
+    manager = manage(Loading(draw, 2))
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
     manager.submit(request(), caller="loads")
@@ -362,7 +384,7 @@ def test_nobody_overtakes_one_that_waits_for_running_work(gate):
         def joins(self, request, running):
             return request.num_inference_steps != 3
 
-    manager = PipelineManager(lambda: Exclusive(draw, 9))
+    manager = manage(Exclusive(draw, 9))
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
     manager.submit(request(steps=10), caller="runs")

@@ -25,7 +25,7 @@ from flask import Flask, jsonify
 from PIL import Image
 
 from flux_api import create_app
-from flux_api.core import ImageResult, PartialImage
+from flux_api.core import ImageResult
 from flux_api.errors import (
     DeadlineExceeded,
     InsufficientStorage,
@@ -81,27 +81,27 @@ class FakeBackend:
     def tokens(self, request):
         return 1
 
-    def run(self, task):
+    def run(self, picture, callbacks):
         """One picture; its colour follows from the seed."""
-        made = task.request
+        made = picture.request
         words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
-        self._note(task)
+        self._note(picture)
         for step in range(made.num_inference_steps):
             self._fail(made.prompt, words, step)
-            self._hold(task, made.prompt)
+            self._hold(callbacks, made.prompt)
             time.sleep(float(words.get("pause", 0)))
-            task.on_step(step + 1, made.num_inference_steps)
-            self._preview(task, step)
+            callbacks.on_step(step + 1, made.num_inference_steps)
+            self._preview(made, step, callbacks)
             with self.lock:
                 self.stats["steps"] += 1
         with self.lock:
             self.stats["finished"] += 1
-        seed = made.seed_of(task.index)
+        seed = picture.seed
         color = (seed % 256, seed // 256 % 256, 99)
         return ImageResult(Image.new("RGB", (made.width, made.height), color), seed)
 
-    def _note(self, task):
-        made = task.request
+    def _note(self, picture):
+        made = picture.request
         facts = {
             "mode": made.mode,
             "prompt": made.prompt,
@@ -112,11 +112,11 @@ class FakeBackend:
             "mask": made.mask_image and made.mask_image.getextrema(),
             "num_inference_steps": made.num_inference_steps,
             "guidance_scale": made.guidance_scale,
-            "seed": made.seed_of(task.index),
+            "seed": picture.seed,
             "n": made.num_images_per_prompt,
             "partial_images": made.partial_images,
             "loras": [[lora.name, lora.adapter_weight] for lora in made.loras],
-            "caller": task.job.caller,
+            "caller": self.manager.find(picture.job_id).caller,
         }
         with self.lock:
             self.stats["begun"] += 1
@@ -129,22 +129,21 @@ class FakeBackend:
             if count <= int(words.get("times", 1_000_000)):
                 raise FAILURES[words["fail"]]()
 
-    def _hold(self, task, prompt):
+    def _hold(self, callbacks, prompt):
         if "hang" in prompt.split():
             threading.Event().wait()
         if "hold" in prompt.split():
             released = self.released
             while not released.wait(0.02):
-                task.check()
+                callbacks.check()
 
-    def _preview(self, task, step):
-        made = task.request
+    def _preview(self, made, step, callbacks):
         wanted, total = made.partial_images, made.num_inference_steps
         due = {total * (i + 1) // (wanted + 1) for i in range(wanted)}
         if step in due:
             number = sorted(due).index(step)
             preview = Image.new("RGB", (64, 64), (50 * number, 0, 200))
-            task.job.post(PartialImage(task.index, number, preview))
+            callbacks.on_preview(number, preview)
 
 
 def take_references(app, most):
@@ -170,6 +169,7 @@ def make_app() -> Flask:
         max_per_caller=settings.max_per_caller,
         step_timeout=settings.step_timeout,
     )
+    backend.manager = manager
     app = create_app(settings, manager=manager)
     if most := os.environ.get("FAKE_MAX_IMAGES"):
         take_references(app, int(most))
