@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak lines clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +54,9 @@ bench: install
 SOAK_SECONDS ?= 1800
 soak: install
 	$(PYTHON) -m benchmarks.soak $(SOAK_SECONDS)
+
+lines:
+	$(PYTHON3) -m scripts.count_lines flux_api file_server
 
 # The system programs that some tests drive; what is there already is left alone.
 test-deps:
