@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import SettingsError
 
 DEFAULT_TOKEN = "changeme-token"
-DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "var" / "images"
 MB = 1024 * 1024
 
 
@@ -32,39 +33,7 @@ class Bucket:
     prefix: str
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that can be set; sizes are in bytes, the age in seconds, 0 is off."""
-
-    bearer_token: str = field(default=DEFAULT_TOKEN, repr=False)
-    upload_token: str = field(default="", repr=False)
-    storage: Folder | Bucket = Folder(DEFAULT_FOLDER)
-    public_url: str = ""
-    trusted_proxies: int = 0
-    trusted_hosts: tuple[str, ...] = ()
-    max_upload: int = 64 * MB
-    max_total: int = 0
-    min_free: int = 0
-    ttl: float = 0.0
-    bind: str = "127.0.0.1:8010"
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the variables; a wrong one raises an error that names it and its value.
-
-        An empty variable counts as unset.
-        """
-        values: dict[str, Any] = {}
-        for variable, (name, parse) in VARIABLES.items():
-            text = environ.get(variable, "")
-            if not text:
-                continue
-            try:
-                values[name] = parse(text)
-            except ValueError as error:
-                shown = _mask(variable, text)
-                raise SettingsError(f"{variable}={shown}: {error}") from None
-        return cls(**values)
+DEFAULT_STORAGE = Folder(Path(__file__).resolve().parents[1] / "var" / "images")
 
 
 def _mask(variable: str, text: str) -> str:
@@ -73,7 +42,13 @@ def _mask(variable: str, text: str) -> str:
     return repr(re.sub(r"//[^/?#]*@", "//***@", text))
 
 
-def _parse_token(text: str) -> str:
+def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
+    """Texts go through ``parse``; what is no text any more stays as it is."""
+    return BeforeValidator(lambda v: parse(v) if v and isinstance(v, str) else v)
+
+
+@_parsed
+def _token(text: str) -> str:
     if len(text) > 4096 or text != text.strip() or not text.isprintable():
         raise ValueError(
             "a token has at most 4096 printable characters and no blank at its ends"
@@ -91,35 +66,33 @@ def _parse_number(text: str) -> float:
     return number
 
 
-def _parse_size(text: str) -> int:
+@_parsed
+def _size(text: str) -> int:
     return int(_parse_number(text) * MB)
 
 
-def _parse_upload_limit(text: str) -> int:
-    size = _parse_size(text)
-    if size < 1:
-        raise ValueError("it must be above 0")
-    return size
-
-
-def _parse_ttl(text: str) -> float:
+@_parsed
+def _ttl(text: str) -> float:
     return _parse_number(text) * 3600
 
 
-def _parse_count(text: str) -> int:
+@_parsed
+def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text):
         raise ValueError("it must be a whole number from 0 to 99")
     return int(text)
 
 
-def _parse_hosts(text: str) -> tuple[str, ...]:
+@_parsed
+def _hosts(text: str) -> tuple[str, ...]:
     hosts = tuple(host.strip() for host in text.split(","))
     if not all(re.fullmatch(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", h) for h in hosts):
         raise ValueError("it must be names without port, with commas between them")
     return hosts
 
 
-def _parse_bind(text: str) -> str:
+@_parsed
+def _bind(text: str) -> str:
     match = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text)
     if match is None or int(match[2]) > 65535:
         raise ValueError("it must be HOST:PORT")
@@ -139,14 +112,16 @@ def _split_url(text: str) -> SplitResult:
     return url
 
 
-def _parse_public_url(text: str) -> str:
+@_parsed
+def _public_url(text: str) -> str:
     url = _split_url(text)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("it must be http://HOST or https://HOST, with a path or not")
     return text.rstrip("/")
 
 
-def _parse_storage(text: str) -> Folder | Bucket:
+@_parsed
+def _storage(text: str) -> Folder | Bucket:
     url = _split_url(text)
     if url.scheme == "file" and url.netloc in ("", "localhost"):
         path = Path(unquote(url.path))
@@ -158,17 +133,60 @@ def _parse_storage(text: str) -> Folder | Bucket:
     raise ValueError("it must be file:///FOLDER or s3://BUCKET/PREFIX")
 
 
-VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
-    "BEARER_TOKEN": ("bearer_token", _parse_token),
-    "UPLOAD_TOKEN": ("upload_token", _parse_token),
-    "STORAGE_URL": ("storage", _parse_storage),
-    "PUBLIC_URL": ("public_url", _parse_public_url),
-    "FILES_TRUSTED_PROXIES": ("trusted_proxies", _parse_count),
-    "FILES_TRUSTED_HOSTS": ("trusted_hosts", _parse_hosts),
-    "FILES_MAX_UPLOAD_MB": ("max_upload", _parse_upload_limit),
-    "FILES_MAX_TOTAL_MB": ("max_total", _parse_size),
-    "FILES_MIN_FREE_MB": ("min_free", _parse_size),
-    "FILES_TTL_HOURS": ("ttl", _parse_ttl),
-    "FILES_BIND": ("bind", _parse_bind),
-}
-"""Each environment variable, the field it sets and the parser of its text."""
+def _env(name: str, ge: float | None = None, le: float | None = None) -> Any:
+    """The variable of a setting, and the bounds of its value."""
+    return Field(alias=name, ge=ge, le=le, repr="TOKEN" not in name)
+
+
+class Settings(BaseModel):
+    """Everything that can be set; sizes are in bytes, the age in seconds, 0 is off."""
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    bearer_token: Annotated[str, _env("BEARER_TOKEN"), _token] = DEFAULT_TOKEN
+    """Token for /latest and /latest/raw."""
+    upload_token: Annotated[str, _env("UPLOAD_TOKEN"), _token] = ""
+    """When set, POST /upload needs it as a bearer token."""
+    storage: Annotated[Folder | Bucket, _env("STORAGE_URL"), _storage] = DEFAULT_STORAGE
+    """Where pictures are kept, file:///FOLDER or s3://BUCKET/PREFIX."""
+    public_url: Annotated[str, _env("PUBLIC_URL"), _public_url] = ""
+    """Base of the URLs in /latest; without it, the request's."""
+    trusted_proxies: Annotated[int, _env("FILES_TRUSTED_PROXIES", 0, 99), _count] = 0
+    """Number of proxies in front whose forwarding headers count."""
+    trusted_hosts: Annotated[tuple[str, ...], _env("FILES_TRUSTED_HOSTS"), _hosts] = ()
+    """Host names that /latest may put in a URL while PUBLIC_URL is unset."""
+    max_upload: Annotated[int, _env("FILES_MAX_UPLOAD_MB", 1), _size] = 64 * MB
+    """Largest upload; the variable is in MiB."""
+    max_total: Annotated[int, _env("FILES_MAX_TOTAL_MB", 0), _size] = 0
+    """Most that is stored together; the variable is in MiB, 0 is no limit."""
+    min_free: Annotated[int, _env("FILES_MIN_FREE_MB", 0), _size] = 0
+    """What is left free of the disk; the variable is in MiB."""
+    ttl: Annotated[float, _env("FILES_TTL_HOURS", 0), _ttl] = 0.0
+    """Age at which a picture is removed; the variable is in hours, 0 keeps."""
+    bind: Annotated[str, _env("FILES_BIND"), _bind] = "127.0.0.1:8010"
+    """Address of image_file_server.py."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the variables; a wrong one raises an error that names it and its value.
+
+        An empty variable counts as unset.
+        """
+        names = [str(field.alias) for field in cls.model_fields.values()]
+        given = {name: environ[name] for name in names if environ.get(name)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+        # Only the bound of the largest upload is not checked with the text.
+        why = first.get("ctx", {}).get("error", "it must be above 0")
+        variable = str(first["loc"][0])
+        shown = _mask(variable, given[variable])
+        raise SettingsError(f"{variable}={shown}: {why}")

@@ -1,14 +1,15 @@
-"""The API's settings: the one place that reads the environment."""
+"""The API's settings, each described once; the one place that reads the environment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from flux_api import setting_values as values
 from flux_api.api_keys import ApiKey
-from flux_api.setting_values import Network, Reader
 
 MIB = 2**20
 Quantization = Literal["none", "nf4", "int8", "fp8"]
@@ -17,39 +18,96 @@ Memory = Literal["auto", "manual"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+def _env(name: str, ge: float | None = None, le: float | None = None) -> Any:
+    """The variable of a setting, and the bounds of a number."""
+    return Field(alias=name, ge=ge, le=le, repr="TOKEN" not in name)
+
+
+class Settings(BaseModel):
     """Everything that an operator can set; each field is a row of README's table."""
 
-    file_server: str | None = None
-    file_server_public_url: str | None = None
-    file_server_upload_token: str | None = field(default=None, repr=False)
-    model: str = "tiny"
-    models: tuple[str, ...] = ()
-    strict_models: bool = False
-    model_info: Path | None = None
-    max_loaded: int = 1
-    lora_dir: Path | None = None
-    quantization: Quantization | None = None
-    offload: Offload | None = None
-    memory: Memory = "auto"
-    max_upload_mb: int = 64
-    trusted_proxies: int = 0
-    max_queue: int = 32
-    max_watchers: int = 32
-    max_per_caller: int = 0
-    batch_tokens: int | None = None
-    step_timeout: float = 120.0
-    request_timeout: float = 280.0
-    api_keys: tuple[ApiKey, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    allow_private_urls: bool = False
-    allow_private_nets: tuple[Network, ...] = ()
-    idempotency_mb: int = 256
-    results_mb: int = 256
-    body_timeout: float = 30.0
-    log_level: LogLevel = "info"
-    log_prompts: bool = False
+    # Strict: by itself pydantic takes True for 1, and 1_0 for 10.
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    file_server: Annotated[str | None, _env("FILE_SERVER"), values.url] = None
+    """Base URL to upload pictures to; without one, answers carry Base64."""
+    file_server_public_url: Annotated[
+        str | None, _env("FILE_SERVER_PUBLIC_URL"), values.url
+    ] = None
+    """Base of the URLs given to callers, where they know it by another name."""
+    file_server_upload_token: Annotated[
+        str | None, _env("FILE_SERVER_UPLOAD_TOKEN"), values.token
+    ] = None
+    """The file server's UPLOAD_TOKEN."""
+    model: Annotated[str, _env("FLUX_MODEL")] = "tiny"
+    """The model set that is loaded at start; else the first of FLUX_MODELS."""
+    models: Annotated[tuple[str, ...], _env("FLUX_MODELS"), values.names] = ()
+    """Sets that requests may name, comma-separated."""
+    strict_models: Annotated[bool, _env("FLUX_STRICT_MODELS")] = False
+    """Whether an unknown model is an error, not the default set."""
+    model_info: Annotated[Path | None, _env("MODEL_INFO"), values.file] = None
+    """TOML file that adds or overrides sets."""
+    max_loaded: Annotated[int, _env("FLUX_MAX_LOADED", 1, 16)] = 1
+    """How many sets stay in memory."""
+    lora_dir: Annotated[Path | None, _env("FLUX_LORA_DIR"), values.folder] = None
+    """Folder of LoRAs that requests may name."""
+    quantization: Annotated[Quantization | None, _env("FLUX_QUANTIZATION")] = None
+    """How weights are stored; without it, FLUX_MEMORY decides."""
+    offload: Annotated[Offload | None, _env("FLUX_OFFLOAD")] = None
+    """What waits in the computer's memory; without it, FLUX_MEMORY decides."""
+    memory: Annotated[Memory, _env("FLUX_MEMORY")] = "auto"
+    """Whether the card's free memory chooses quantization and offload."""
+    max_upload_mb: Annotated[int, _env("FLUX_MAX_UPLOAD_MB", 1, 4096)] = 64
+    """Largest request body in MiB."""
+    trusted_proxies: Annotated[int, _env("FLUX_TRUSTED_PROXIES", 0, 10)] = 0
+    """Number of proxies in front whose forwarding headers count."""
+    max_queue: Annotated[int, _env("FLUX_MAX_QUEUE", 1, 1000)] = 32
+    """How many requests may wait."""
+    max_watchers: Annotated[int, _env("FLUX_MAX_WATCHERS", 0, 1000)] = 32
+    """How many connections may watch jobs."""
+    max_per_caller: Annotated[int, _env("FLUX_MAX_PER_CALLER", 0, 1000)] = 0
+    """How many requests of one caller may be here at once; 0: no bound of its own."""
+    batch_tokens: Annotated[int | None, _env("FLUX_BATCH_TOKENS", 0, 10**6)] = None
+    """Most tokens in one shared forward; 0: one picture a forward."""
+    step_timeout: Annotated[float, _env("FLUX_STEP_TIMEOUT", 0.5, 86_400)] = 120.0
+    """Seconds without a step after which the worker restarts."""
+    request_timeout: Annotated[float, _env("FLUX_REQUEST_TIMEOUT", 1, 86_400)] = 280.0
+    """Seconds after which a request is given up."""
+    api_keys_file: Annotated[str | None, _env("FLUX_API_KEYS_FILE")] = None
+    """File of more API keys, one name:key a line."""
+    api_keys: Annotated[
+        tuple[ApiKey, ...],
+        Field(alias="FLUX_API_KEYS", validate_default=True),
+        values.keys,
+    ] = ()
+    """API keys as name:key, comma-separated; when there are any, requests need one."""
+    cors_origins: Annotated[
+        tuple[str, ...], _env("FLUX_CORS_ORIGINS"), values.origins
+    ] = ()
+    """Origins, comma-separated, whose web pages may call the API, or *."""
+    allow_private_urls: Annotated[bool, _env("FLUX_ALLOW_PRIVATE_URLS")] = False
+    """Whether input_image_url may reach every address."""
+    allow_private_nets: Annotated[
+        tuple[values.Network, ...], _env("FLUX_ALLOW_PRIVATE_NETS"), values.networks
+    ] = ()
+    """Networks that input_image_url may reach though they are private."""
+    idempotency_mb: Annotated[int, _env("FLUX_IDEMPOTENCY_MB", 0, 65_536)] = 256
+    """MiB of answers kept for Idempotency-Key; 0: none."""
+    results_mb: Annotated[int, _env("FLUX_RESULTS_MB", 0, 65_536)] = 256
+    """MiB of finished pictures kept for GET /jobs/<id>/result; 0: none."""
+    body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
+    """Seconds in which a request body must bring at least 64 KiB, or its end."""
+    log_level: Annotated[LogLevel, _env("FLUX_LOG_LEVEL")] = "info"
+    """The least serious lines that are logged."""
+    log_prompts: Annotated[bool, _env("FLUX_LOG_PROMPTS")] = False
+    """Whether prompts are written to the log."""
 
     @property
     def max_upload_bytes(self) -> int:
@@ -64,36 +122,7 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """The settings in ``environ``; BadSetting names the variable that is wrong."""
-        read = Reader(environ)
-        return cls(
-            file_server=read.url("FILE_SERVER"),
-            file_server_public_url=read.url("FILE_SERVER_PUBLIC_URL"),
-            file_server_upload_token=read.token("FILE_SERVER_UPLOAD_TOKEN"),
-            model=read.text("FLUX_MODEL")
-            or next(iter(read.names("FLUX_MODELS")), "tiny"),
-            models=read.names("FLUX_MODELS"),
-            strict_models=read.switch("FLUX_STRICT_MODELS"),
-            model_info=read.file("MODEL_INFO"),
-            max_loaded=read.integer("FLUX_MAX_LOADED", 1, 1, 16),
-            lora_dir=read.folder("FLUX_LORA_DIR"),
-            quantization=read.word("FLUX_QUANTIZATION", Quantization, None),
-            offload=read.word("FLUX_OFFLOAD", Offload, None),
-            memory=read.word("FLUX_MEMORY", Memory, "auto"),
-            max_upload_mb=read.integer("FLUX_MAX_UPLOAD_MB", 64, 1, 4096),
-            trusted_proxies=read.integer("FLUX_TRUSTED_PROXIES", 0, 0, 10),
-            max_queue=read.integer("FLUX_MAX_QUEUE", 32, 1, 1000),
-            max_watchers=read.integer("FLUX_MAX_WATCHERS", 32, 0, 1000),
-            max_per_caller=read.integer("FLUX_MAX_PER_CALLER", 0, 0, 1000),
-            batch_tokens=read.optional_integer("FLUX_BATCH_TOKENS", 0, 10**6),
-            step_timeout=read.number("FLUX_STEP_TIMEOUT", 120.0, 0.5, 86_400),
-            request_timeout=read.number("FLUX_REQUEST_TIMEOUT", 280.0, 1, 86_400),
-            api_keys=read.keys("FLUX_API_KEYS", "FLUX_API_KEYS_FILE"),
-            cors_origins=read.origins("FLUX_CORS_ORIGINS"),
-            allow_private_urls=read.switch("FLUX_ALLOW_PRIVATE_URLS"),
-            allow_private_nets=read.networks("FLUX_ALLOW_PRIVATE_NETS"),
-            idempotency_mb=read.integer("FLUX_IDEMPOTENCY_MB", 256, 0, 65_536),
-            results_mb=read.integer("FLUX_RESULTS_MB", 256, 0, 65_536),
-            body_timeout=read.number("FLUX_BODY_TIMEOUT", 30.0, 0.5, 3600),
-            log_level=read.word("FLUX_LOG_LEVEL", LogLevel, "info"),
-            log_prompts=read.switch("FLUX_LOG_PROMPTS"),
-        )
+        settings = values.read(cls, environ)
+        if settings.models and "model" not in settings.model_fields_set:
+            return settings.model_copy(update={"model": settings.models[0]})
+        return settings

@@ -9,6 +9,8 @@ import sys
 import pytest
 from PIL import Image
 
+import file_server.config
+import flux_api.settings
 from tests.support.servers import ROOT, TOKEN
 
 README = (ROOT / "README.md").read_text()
@@ -27,9 +29,9 @@ def without_comments(block):
 
 
 def settings(text):
-    """The rows of the settings table."""
+    """The variables of the settings table, each with the cell of its default."""
     table = text.split("<!-- settings -->")[1].split("<!-- /settings -->")[0]
-    return re.findall(r"^\| `([A-Z_]+)` \| .*\|$", table, re.M)
+    return re.findall(r"^\| `([A-Z_]+)` \| .* \| (.*) \|$", table, re.M)
 
 
 def curl_lines():
@@ -93,14 +95,50 @@ def test_sdk_example_works(api_with_files, files, folder):
         assert image.size == (512, 512)
 
 
+MODELS = (flux_api.settings.Settings, file_server.config.Settings)
+FIELDS = {
+    field.alias: field for model in MODELS for field in model.model_fields.values()
+}
+# The file server keeps bytes and seconds; its variables are in MiB and hours.
+UNITS = {"FILES_MAX_UPLOAD_MB": 2**20, "FILES_TTL_HOURS": 3600}
+
+
 def test_every_setting_is_in_the_table_and_the_reverse():
-    read = set()
-    for source in ("flux_api/settings.py", "file_server/config.py", "gunicorn.conf.py"):
-        text = (ROOT / source).read_text()
-        read |= set(re.findall(r'"((?:[A-Z]+_)+[A-Z]+)"', text))
-        read |= set(re.findall(r'"(BIND|MODEL_INFO)"', text))
-    assert set(settings(README)) == read
-    assert len(settings(README)) == len(set(settings(README)))
+    text = (ROOT / "gunicorn.conf.py").read_text()
+    read = set(FIELDS) | set(re.findall(r'"((?:[A-Z]+_)+[A-Z]+)"', text))
+    names = [name for name, _ in settings(README)]
+    assert set(names) == read
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("text", [README, JAPANESE], ids=["en", "ja"])
+def test_the_defaults_in_the_table_are_those_of_the_fields(text):
+    for name, cell in settings(text):
+        match FIELDS[name].default:
+            case None | "" | ():
+                # Words say what happens then; a value would be one that is not so.
+                assert not re.fullmatch(r"[0-9.]+|`[a-z].*`", cell), name
+            case str() as word:
+                assert cell == f"`{word}`", name
+            case int() | float() as number:
+                assert cell == f"{number / UNITS.get(name, 1):g}", name
+            case file_server.config.Folder(path):
+                assert f"`{path.relative_to(ROOT)}`" in cell, name
+            case other:
+                raise AssertionError(f"{name}: no way to compare {other!r}")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_is_described(name):
+    assert re.fullmatch(r"[A-Z].*\.", FIELDS[name].description, re.S)
+
+
+def test_bounds_of_numbers_stand_in_the_schema():
+    for model in MODELS:
+        for name, schema in model.model_json_schema()["properties"].items():
+            kind = schema.get("anyOf", [schema])[0]
+            if kind.get("type") in ("integer", "number"):
+                assert "minimum" in kind, name
 
 
 def test_make_commands_exist():
@@ -115,7 +153,7 @@ def test_both_languages_say_the_same():
         assert [without_comments(block) for block in code_blocks(README, language)] == [
             without_comments(block) for block in code_blocks(JAPANESE, language)
         ]
-    assert settings(README) == settings(JAPANESE)
+    assert [n for n, _ in settings(README)] == [n for n, _ in settings(JAPANESE)]
     headings = [len(re.findall(r"^#+ ", text, re.M)) for text in (README, JAPANESE)]
     assert headings[0] == headings[1]
 
