@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from flux_api import offered_models
 from flux_api.errors import BadSetting
@@ -61,7 +62,7 @@ WRONG = {
     "FLUX_STEP_TIMEOUT": [*NUMBERS, "0", "0.1", "1000000"],
     "FLUX_REQUEST_TIMEOUT": [*NUMBERS, "0", "0.5", "1000000"],
     "FLUX_API_KEYS": ["hidden", "a:hidden-12 3", "a:short-h", ":hidden-12", ","],
-    "FLUX_API_KEYS_FILE": ["/no/such/file", "/", "/dev/null"],
+    "FLUX_API_KEYS_FILE": ["/no/such/file", "/", "/dev/null", "~nobody-here/keys"],
     "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],
     "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],
     "FLUX_ALLOW_PRIVATE_NETS": ["10.0.0.0/33", "10.0.0.1/8", "lan", "10.0.0.0/8,"],
@@ -115,6 +116,35 @@ def test_unset_empty_and_blank_are_the_same(name):
 
 def test_the_defaults_are_the_documented_ones():
     assert Settings.from_env({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_queue": True}, {"max_queue": 0}, {"step_timeout": "1_0"}, {"queue": 1}],
+    ids=str,
+)
+def test_a_constructor_is_as_strict_as_the_environment(wrong):
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+def test_settings_stay_as_they_are():
+    with pytest.raises(ValidationError):
+        Settings().max_queue = 3
+
+
+def test_the_first_offered_set_is_the_default_one():
+    assert Settings.from_env({"FLUX_MODELS": "a, b"}).model == "a"
+    assert Settings.from_env({"FLUX_MODELS": "a", "FLUX_MODEL": "b"}).model == "b"
+
+
+def test_keys_may_come_from_both_variables(tmp_path):
+    (tmp_path / "keys").write_text("b:12345678-b\n")
+    environ = {"FLUX_API_KEYS_FILE": str(tmp_path / "keys")}
+    names = [key.name for key in Settings.from_env(environ).api_keys]
+    environ["FLUX_API_KEYS"] = "a:12345678-a"
+    names += [key.name for key in Settings.from_env(environ).api_keys]
+    assert names == ["b", "a", "b"]
 
 
 def test_secrets_do_not_show_themselves():
