@@ -63,6 +63,6 @@ def test_draining_is_the_end_whatever_comes(when):
     go[when]()
     readiness.drain()
     for later in go.values():
+        later()
         assert readiness.reason == "shutting down"
         assert refusal(readiness) == ("draining", "server_is_overloaded")
-        later()
