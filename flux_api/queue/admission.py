@@ -9,6 +9,8 @@ from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.jobs import Job
 from flux_api.queue.tasks import Backend, PictureTask
 
+# Each is computed between the steps of the others, which wait for it, and holds its
+# own latents in the device's memory.
 MAX_INTERLEAVED = 3
 """How many pictures may run beside those that fill the forwards, one of a caller."""
 
@@ -24,6 +26,7 @@ def find_next(
     first = queue.head()
     filling = [task.request for task in running if not task.interleaved]
     requests = [task.request for task in running]
+    # With nothing on its way there is nothing to wait for, so no question to ask.
     if not running or (
         backend.joins(first.request, requests) and _has_room(first, filling, backend)
     ):
@@ -31,6 +34,7 @@ def find_next(
     interleaving = _Interleaving(running, backend)
     if interleaving.are_full:
         return None
+    # Any that waits may do, not only the first: it takes no room from those before it.
     for job in queue.in_turn():
         if not backend.joins(job.request, requests):
             return None
@@ -53,7 +57,9 @@ class _Interleaving:
         self._jobs = {task.job for task in running}
         self._callers = {task.job.caller for task in running if task.interleaved}
         filling = [task for task in running if not task.interleaved]
+        # They share forwards: one step of all costs as much as all their tokens.
         self._step = sum(backend.tokens(task.request) for task in filling)
+        # The first that is done makes room.
         left = min((task.steps_left for task in filling), default=0)
         self._until_room = left * self._step
 

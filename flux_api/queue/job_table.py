@@ -7,6 +7,7 @@ from collections import OrderedDict
 from flux_api.errors import JobConflict, JobNotFound
 from flux_api.queue.jobs import Job
 
+# For clients whose connection broke to come back and ask how it ended.
 KEPT_SECONDS = 600.0
 KEPT_JOBS = 1000
 
@@ -27,6 +28,7 @@ class JobTable:
         ):
             raise JobConflict("This job id is in use.", param="job_id")
         self._jobs[job.id] = job
+        # In place of an ended one of that id it would keep the place of the old.
         self._jobs.move_to_end(job.id)
         self._forget_old()
 
@@ -34,6 +36,7 @@ class JobTable:
         """The job, where it is ``owner``'s (None: anybody's); else JobNotFound."""
         self._forget_old()
         job = self._jobs.get(job_id)
+        # The same answer for both: nobody learns which ids of others exist.
         if job is None or owner not in (None, job.owner):
             raise JobNotFound("There is no such job.", param="job_id")
         return job
@@ -50,6 +53,7 @@ class JobTable:
 
     def _forget_old(self) -> None:
         excess = len(self._jobs) - KEPT_JOBS
+        # The oldest first; the living stay, however many there are.
         for job in list(self._jobs.values()):
             seconds = job.ended_for
             if seconds is not None and (seconds > KEPT_SECONDS or excess > 0):

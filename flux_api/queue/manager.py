@@ -39,8 +39,11 @@ from flux_api.queue.tasks import (
 
 logger = logging.getLogger(__name__)
 
+# For the last answers to reach their clients before the process ends.
 LAST_WORDS_SECONDS = 10.0
 WATCH_SECONDS = 0.25
+# Hubs and networks often come back soon; a missing file does not. Every five minutes
+# from then on.
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
 
 
@@ -65,6 +68,7 @@ class PipelineManager:
         self._max_per_caller = max_per_caller
         self._step_timeout = step_timeout
         self._exit_process = exit_process
+        # Reentrant, because looking for work cancels what nobody waits for.
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         # Of the threads that make pictures, one at a time has to look for work.
@@ -119,6 +123,7 @@ class PipelineManager:
             # Outside the handler: its traceback holds what was loaded so far.
             time.sleep(pause)
         self._backend = backend
+        # A thread a picture: the backend blocks while it makes one.
         for number in range(backend.slots + MAX_INTERLEAVED):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
@@ -246,6 +251,7 @@ class PipelineManager:
     def _estimate(self) -> float:
         """Seconds until a place in the queue is free, 1..60: the work that is left to
         do, at the pace of that done, shared out among the jobs that wait."""
+        # In steps times tokens: pictures of all sizes and lengths add up.
         work = 0
         for task in self._running:
             work += task.steps_left * self._backend.tokens(task.request)
@@ -272,6 +278,7 @@ class PipelineManager:
                     if task.job.outcome is not None:
                         self._queue.drop(task.job)
                     self._note_change()
+                # While this thread waits for the next, it would hold the uploads.
                 del task
 
     def _take(self) -> PictureTask:
@@ -313,6 +320,7 @@ class PipelineManager:
         """Notice that nothing shows life for ``step_timeout`` seconds. One picture
         drives the device at a time, so the liveliest speaks for all that wait."""
         while True:
+            # Often enough for a short timeout, as tests have it, to be kept.
             time.sleep(min(WATCH_SECONDS, self._step_timeout / 4))
             with self._changed:
                 self._tell_positions()
@@ -333,5 +341,7 @@ class PipelineManager:
                 job.fail(answer)
         logger.critical("restarting this worker: %s", why)
         time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
+        # A thread that is stuck in the driver cannot be ended, only shown.
         faulthandler.dump_traceback(all_threads=True)
+        # EX_SOFTWARE of sysexits.h, and none of those that gunicorn gives a meaning.
         self._exit_process(70)

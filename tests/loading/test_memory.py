@@ -257,7 +257,7 @@ def test_offloaded_parts_draw_the_same(models, name, offload):
         # Weights that were moved lie elsewhere, and some CPUs round by alignment.
         assert torch.allclose(moved, expected, rtol=0, atol=1e-5)
         # Another pipeline over the same parts takes the moving over, and gives it back.
-        loaded.ready(list(models[name].tasks)[-1], (), print)
+        loaded.load(list(models[name].tasks)[-1], (), print)
 
 
 def test_dtype_is_chosen_by_component(models, folder, tmp_path):
@@ -288,7 +288,7 @@ def test_tasks_of_one_family_share_their_weights(models):
     assert variation.prior.text_encoder_2 is generate.text_encoder_2
     assert edit.transformer is not generate.transformer
     klein = ModelSets(models, lambda *_: Placement(CPU)).use("klein-4b", print)
-    one, other = (klein.ready(t, (), print).pipeline for t in ("edit", "inpaint"))
+    one, other = (klein.load(t, (), print).pipeline for t in ("edit", "inpaint"))
     assert one.transformer is other.transformer
     assert one.transformer.dtype == torch.float32
 
