@@ -34,7 +34,6 @@ def find_next(
     interleaving = _Interleaving(running, backend)
     if interleaving.are_full:
         return None
-    # Any that waits may do, not only the first: it takes no room from those before it.
     for job in queue.in_turn():
         if not backend.joins(job.request, requests):
             return None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flux_api.core import Started
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.jobs import Job
-from tests.queue.requests import request
+from tests.queue.small_requests import request
 
 numbers = itertools.count()
 

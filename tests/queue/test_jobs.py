@@ -11,7 +11,7 @@ from flux_api.core import ImageResult, Queued, Started
 from flux_api.errors import PipelineFailed
 from flux_api.queue import jobs
 from flux_api.queue.jobs import Job
-from tests.queue.requests import request
+from tests.queue.small_requests import request
 
 
 @pytest.fixture

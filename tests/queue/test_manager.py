@@ -20,7 +20,7 @@ from flux_api.core import (
 from flux_api.errors import Cancelled, JobConflict, JobNotFound, QueueFull, Unavailable
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
-from tests.queue.requests import request
+from tests.queue.small_requests import request
 from tests.support.servers import wait_for
 
 

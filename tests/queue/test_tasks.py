@@ -9,7 +9,7 @@ import pytest
 from flux_api.errors import Cancelled
 from flux_api.queue.jobs import Job
 from flux_api.queue.tasks import PictureTask, WorkPace, log_failure
-from tests.queue.requests import request
+from tests.queue.small_requests import request
 
 
 def task_of(prompt, negative_prompt=None):
