@@ -36,9 +36,8 @@ ARRIVAL_SECONDS = 2.0
 class ResultParameters(Fields):
     """Which picture of a job."""
 
-    index: Annotated[
-        int, Field(ge=0, le=9, description="Its number in the request."), Integer
-    ] = 0
+    index: Annotated[int, Field(ge=0, le=9), Integer] = 0
+    """Its number in the request."""
 
 
 @bp.get("/<job_id>")

@@ -41,25 +41,16 @@ class ProcessParameters(Parameters):
     """What the original API takes, beside what every API takes."""
 
     # Whatever is an integer: the model's own grid says what is legal.
-    width: Annotated[
-        int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE, description="Pixels."), Integer
-    ] = None
-    height: Annotated[
-        int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE, description="Pixels."), Integer
-    ] = None
-    input_file: Annotated[
-        str | None,
-        Field(description="A picture: a file part, Base64 or a data URL."),
-        Text,
-    ] = None
-    input_image_url: Annotated[
-        str | None, Field(description="An http(s) or data URL of a picture."), Text
-    ] = None
-    bearer_token: Annotated[
-        str | None,
-        Field(max_length=4096, description="Sent to the host of input_image_url."),
-        Text,
-    ] = None
+    width: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
+    """Pixels."""
+    height: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
+    """Pixels."""
+    input_file: Annotated[str | None, Text] = None
+    """A picture: a file part, Base64 or a data URL."""
+    input_image_url: Annotated[str | None, Text] = None
+    """An http(s) or data URL of a picture."""
+    bearer_token: Annotated[str | None, Field(max_length=4096), Text] = None
+    """Sent to the host of input_image_url."""
 
     @property
     def size(self) -> tuple[int | None, int | None]:

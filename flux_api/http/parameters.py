@@ -168,7 +168,9 @@ _LORAS_SCHEMA = {
 class Fields(BaseModel):
     """Described parameters, read from what a caller sends."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
@@ -184,68 +186,34 @@ class Fields(BaseModel):
 class Parameters(Fields):
     """What every API takes. None means that the caller left it to the model."""
 
-    prompt: Annotated[
-        str | None,
-        Field(max_length=MAX_PROMPT_CHARACTERS, description="What to draw."),
-        Text,
-    ] = None
+    prompt: Annotated[str | None, Field(max_length=MAX_PROMPT_CHARACTERS), Text] = None
+    """What to draw."""
     negative_prompt: Annotated[
-        str | None,
-        Field(
-            max_length=MAX_PROMPT_CHARACTERS,
-            description="What to avoid; only where the model takes one.",
-        ),
-        Text,
+        str | None, Field(max_length=MAX_PROMPT_CHARACTERS), Text
     ] = None
-    seed: Annotated[
-        int | None,
-        Field(
-            ge=MIN_SEED,
-            le=MAX_SEED,
-            description="Random when left out; picture i of a request uses seed + i.",
-        ),
-        Integer,
-    ] = None
+    """What to avoid; only where the model takes one."""
+    seed: Annotated[int | None, Field(ge=MIN_SEED, le=MAX_SEED), Integer] = None
+    """Random when left out; picture i of a request uses seed + i."""
     num_inference_steps: Annotated[
         int | None,
         Field(
             ge=1,
             le=MAX_STEPS,
             validation_alias=AliasChoices("num_inference_steps", "steps"),
-            description="Denoising steps.",
         ),
         Integer,
     ] = None
-    guidance_scale: Annotated[
-        float | None,
-        Field(
-            ge=0.0,
-            le=100.0,
-            description="How closely to follow the prompt, where it plays a part.",
-        ),
-        Number,
-    ] = None
-    model: Annotated[
-        str | None, Field(max_length=256, description="A model that is offered."), Text
-    ] = None
-    loras: Annotated[
-        tuple[Lora, ...],
-        Field(description="Registered LoRAs by name, each with its weight."),
-        Loras,
-        WithJsonSchema(_LORAS_SCHEMA),
-    ] = ()
-    partial_images: Annotated[
-        int,
-        Field(ge=0, le=3, description="How many previews to make on the way."),
-        Integer,
-    ] = 0
-    job_id: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[A-Za-z0-9_-]{8,64}$",
-            description="The job's id, chosen by the caller.",
-        ),
-    ] = None
+    """Denoising steps."""
+    guidance_scale: Annotated[float | None, Field(ge=0.0, le=100.0), Number] = None
+    """How closely to follow the prompt, where it plays a part."""
+    model: Annotated[str | None, Field(max_length=256), Text] = None
+    """A model that is offered."""
+    loras: Annotated[tuple[Lora, ...], Loras, WithJsonSchema(_LORAS_SCHEMA)] = ()
+    """Registered LoRAs by name, each with its weight."""
+    partial_images: Annotated[int, Field(ge=0, le=3), Integer] = 0
+    """How many previews to make on the way."""
+    job_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")] = None
+    """The job's id, chosen by the caller."""
 
     @property
     def size(self) -> tuple[int | None, int | None]:

@@ -83,83 +83,54 @@ class ImagesParameters(Parameters):
     """What generations, edits and variations take. All are checked in every operation,
     those without an effect too."""
 
-    n: Annotated[
-        int, Field(ge=1, le=10, description="How many pictures."), Integer, In("GEV")
-    ] = 1
+    n: Annotated[int, Field(ge=1, le=10), Integer, In("GEV")] = 1
+    """How many pictures."""
     wanted_size: Annotated[
         Size | None,
-        Field(
-            validation_alias="size",
-            description="WIDTHxHEIGHT in pixels, or auto.",
-        ),
+        Field(validation_alias="size"),
         BeforeValidator(_read_size),
         WithJsonSchema({"type": "string", "pattern": f"^(auto|{_SIZE.pattern})$"}),
         In("GEV"),
     ] = None
+    """WIDTHxHEIGHT in pixels, or auto."""
     quality: Annotated[
         Literal["low", "medium", "auto", "standard", "high", "hd", "xhigh", "max"]
         | None,
-        Field(description="Steps, as a share of the model's default."),
         Word,
         In("GE"),
     ] = None
+    """Steps, as a share of the model's default."""
     background: Annotated[
-        Literal["opaque", "auto"] | None,
-        Field(description="Pictures are opaque."),
-        BeforeValidator(_read_background),
-        In("GE"),
+        Literal["opaque", "auto"] | None, BeforeValidator(_read_background), In("GE")
     ] = None
-    moderation: Annotated[
-        Literal["low", "auto"] | None,
-        Field(description="Nothing changes: there is no filter."),
-        Word,
-        In("G"),
-    ] = None
-    style: Annotated[
-        Literal["vivid", "natural"] | None,
-        Field(description="Nothing changes: say it in the prompt."),
-        Word,
-        In("G"),
-    ] = None
-    input_fidelity: Annotated[
-        Literal["low", "high"] | None,
-        Field(description="Nothing changes: input pictures are always read whole."),
-        Word,
-        In("E"),
-    ] = None
-    user: Annotated[
-        str | None, Field(max_length=32_000, description="Not kept."), Text, In("GEV")
-    ] = None
-    response_format: Annotated[
-        Literal["url", "b64_json"] | None,
-        Field(description="Left out: what the model's name says its clients read."),
-        Word,
-        In("GEV"),
-    ] = None
-    output_format: Annotated[
-        Literal["png", "jpeg", "webp"] | None,
-        Field(description="The pictures' file format, png by default."),
-        Word,
-        In("GE"),
-    ] = None
-    output_compression: Annotated[
-        int,
-        Field(ge=0, le=100, description="The quality of jpeg and webp."),
-        Integer,
-        In("GE"),
-    ] = 100
+    """Pictures are opaque."""
+    moderation: Annotated[Literal["low", "auto"] | None, Word, In("G")] = None
+    """Nothing changes: there is no filter."""
+    style: Annotated[Literal["vivid", "natural"] | None, Word, In("G")] = None
+    """Nothing changes: say it in the prompt."""
+    input_fidelity: Annotated[Literal["low", "high"] | None, Word, In("E")] = None
+    """Nothing changes: input pictures are always read whole."""
+    user: Annotated[str | None, Field(max_length=32_000), Text, In("GEV")] = None
+    """Not kept."""
+    response_format: Annotated[Literal["url", "b64_json"] | None, Word, In("GEV")] = (
+        None
+    )
+    """Left out: what the model's name says its clients read."""
+    output_format: Annotated[Literal["png", "jpeg", "webp"] | None, Word, In("GE")] = (
+        None
+    )
+    """The pictures' file format, png by default."""
+    output_compression: Annotated[int, Field(ge=0, le=100), Integer, In("GE")] = 100
+    """The quality of jpeg and webp."""
     safety_identifier: Annotated[
-        str | None,
-        Field(max_length=32_000, description="Echoed, not kept."),
-        Text,
-        In("GE"),
+        str | None, Field(max_length=32_000), Text, In("GE")
     ] = None
-    stream: Annotated[
-        bool, Field(description="Answer with server-sent events."), Boolean, In("GE")
-    ] = False
+    """Echoed, not kept."""
+    stream: Annotated[bool, Boolean, In("GE")] = False
+    """Answer with server-sent events."""
 
     @model_validator(mode="after")
-    def _check_compression(self) -> Self:
+    def _check_together(self) -> Self:
         if self.output_compression < 100 and self.file_format == "png":
             raise InvalidRequest(
                 "Invalid 'output_compression': below 100 it needs the output_format "
