@@ -155,6 +155,7 @@ def test_ties_go_to_newcomers_then_to_who_came_or_was_served_first():
     serve(queue, 1)
     add(queue, "C")
     add(queue, "A")
+    assert callers_of(queue.in_turn()) == "CAB"
     assert callers_of(serve(queue, 9)) == "CABCABCAB"
 
 
@@ -213,6 +214,18 @@ def test_a_round_takes_no_more_than_one_turn_of_time(count):
         newcomer = add(queue, "new", 1)
         assert queue.head() is newcomer
         queue.drop(newcomer)
+
+
+def test_positions_count_turns_to_come_between_those_of_others():
+    queue = FairQueue()
+    _, a = add(queue, "A", 1), add(queue, "A", 1)
+    b, c, d = (add(queue, "B", 1) for _ in range(3))
+    serve(queue, 1)
+    newcomer = add(queue, "N", 1)
+    # At 0, 1/2, 1, 1 and 2; of the equal ones, A had its place before.
+    expected = [b, newcomer, a, c, d]
+    assert list(queue.jobs()) == expected
+    assert serve(queue) == expected
 
 
 CALLERS = st.sampled_from("ABCDE")
