@@ -232,3 +232,14 @@ def test_file_server_answers_carry_urls_that_can_be_chained(api_with_files, file
 def test_of_the_file_server_only_pictures_are_open(api_with_files, files):
     answer = process(api_with_files, input_image_url=f"{files.url}/healthz")
     assert answer.status_code == 400
+
+
+def test_steps_and_a_json_list_of_loras_are_read(fake):
+    url = f"{fake.url}/process"
+    body = {"prompt": "a cat", "width": 64, "height": 64, "steps": 3}
+    answer = requests.post(url, json=body, timeout=20).json()
+    assert answer["num_inference_steps"] == 3
+    for loras in ([{"name": "nobody"}], ["nobody", "no-one"]):
+        answer = requests.post(url, json=body | {"loras": loras}, timeout=20)
+        assert answer.status_code == 400
+        assert answer.json()["error"] == "There is no LoRA named 'nobody'."
