@@ -213,14 +213,9 @@ class DiffusersBackend:
             total = pipe.num_timesteps
             number = preview_due(step + 1, total, picture.request.partial_images)
             if number is not None and gate.velocity is not None:
-                latents = tensors["latents"]
-                # The scheduler has stepped on; img2img begins in the middle of it.
-                sigma = view.scheduler.sigmas[view.scheduler.step_index]
-                sigma = sigma.to(latents.device)
-                clean = latents - sigma * gate.velocity[:, : latents.shape[1]]
+                clean = clean_latents(view.scheduler, tensors["latents"], gate.velocity)
                 image = loaded.preview.draw(clean[0], *call.token_grid)
-                preview = call.deliver_preview(image)
-                callbacks.on_preview(number, preview)
+                callbacks.on_preview(number, call.deliver_preview(image))
             gate.velocity = None
             pace.step()
             callbacks.on_step(step + 1, total)
@@ -231,6 +226,16 @@ class DiffusersBackend:
         finally:
             # A run that was stopped in the middle leaves its model on the device.
             loaded.release()
+
+
+def clean_latents(
+    scheduler: Any, latents: torch.Tensor, velocity: torch.Tensor
+) -> torch.Tensor:
+    """What ``latents``, (batch, tokens, channels), would be without noise, judged by
+    the ``velocity`` of the step that just ended."""
+    # The scheduler has stepped on; img2img begins in the middle of it.
+    sigma = scheduler.sigmas[scheduler.step_index].to(latents.device)
+    return latents - sigma * velocity[:, : latents.shape[1]]
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:
