@@ -235,7 +235,8 @@ def clean_latents(
     the ``velocity`` of the step that just ended."""
     # The scheduler has stepped on; img2img begins in the middle of it.
     sigma = scheduler.sigmas[scheduler.step_index].to(latents.device)
-    return latents - sigma * velocity[:, : latents.shape[1]]
+    clean: torch.Tensor = latents - sigma * velocity[:, : latents.shape[1]]
+    return clean
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:
