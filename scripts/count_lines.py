@@ -51,9 +51,9 @@ def main() -> None:
     """Print a line for each package, and the sum."""
     code: Counter[str] = Counter()
     comments: Counter[str] = Counter()
-    for root in map(Path, sys.argv[1:]):
+    for root in map(Path, sys.argv[1:] or ["."]):
         for path in sorted(root.rglob("*.py")):
-            lines, remarks = count(path.read_text())
+            lines, remarks = count(path.read_text("utf-8"))
             code[str(path.parent)] += lines
             comments[str(path.parent)] += remarks
     for name in code:
