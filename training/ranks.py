@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def start_rank() -> torch.device:
         torch.set_num_threads(1)
         device = torch.device("cpu")
     if WORLD > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # Ranks may be stopped for a while (kill -STOP): waiting for them is no fault.
+        dist.init_process_group(backend, timeout=timedelta(days=1))
     return device
 
 

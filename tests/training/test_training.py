@@ -141,6 +141,25 @@ def test_loss_falls(make_run):
     assert losses[-8:].mean() < losses[:8].mean()
 
 
+def test_a_step_without_a_finite_gradient_is_skipped(make_run):
+    run = make_run("skipped.pt")
+    run.advance(0.0)
+    before = [parameter.detach().clone() for parameter in run.parameters]
+    run.parameters[0].register_hook(lambda gradient: gradient * float("nan"))
+    run.advance(0.0)
+    assert run.guard.skipped == 1
+    assert all(map(torch.equal, before, run.parameters))
+    assert all(value.isfinite().all() for value in run.average.values)
+
+
+def test_a_file_moves_the_end_of_a_run(make_run):
+    run = make_run("moved.pt")
+    assert run.spend() < 0.1
+    run.clock.spent = 50.0
+    run.options.state.with_suffix(".budget").write_text("100\n")
+    assert 0.5 <= run.spend() < 0.6
+
+
 def test_export_loads_in_all_pipelines(make_run, tmp_path):
     run = make_run("export.pt")
     advance(run, 2)
