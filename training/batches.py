@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.data import Data
+from training.data import COMMITTED, Data
 from training.latents import Latents
 from training.pictures import BACKGROUNDS, OPS, PAINTS
-from training.texts import STYLES, Writer
+from training.writers import Writers, names_colour
 
 CODE = {op: index for index, op in enumerate(OPS)}
 # How often each kind of edit is shown. Filters are learnt within minutes, and a style
 # transfer hardly ever: it gets most of the room, but what is not shown is forgotten.
 EDITS = {
-    "mono": 8,
+    "mono": 11,
     "mirror": 8,
     "rot180": 5,
     "rot90": 5,
     "blur": 6,
-    "invert": 3,
-    "bg": 17,
+    "invert": 4,
+    "bg": 18,
     "white": 3,
     "style": 29,
     "paint": 6,
@@ -30,7 +30,7 @@ EDITS = {
     "keep": 2,
 }
 EMPTY_PROMPTS = 0.1
-KNOWN_BEFORE_WEIGHT = 0.75
+KNOWN_BEFORE_WEIGHT = 0.6
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Sampler:
     def __init__(self, data: Data, latents: Latents, seed: random.Random) -> None:
         """Index the rows by concept and by style."""
         self.data, self.latents, self.random = data, latents, seed
-        self.writer = Writer(seed)
+        self.writer = Writers(seed)
         self.codes = data.codes[latents.rows]
         self.styles = data.styles[latents.rows]
         self.known = range(latents.known)
@@ -69,7 +69,8 @@ class Sampler:
         for row in self.known:
             self.siblings.setdefault(self.codes[row], []).append(row)
             self.same_style.setdefault(self.styles[row], []).append(row)
-        before = set(data.vocabulary[:80]) if len(data.vocabulary) > 80 else set()
+        # What the model knows already needs fewer looks than what is new to it.
+        before = set(data.vocabulary[:COMMITTED] if data.vocabulary[COMMITTED:] else [])
         weights = [KNOWN_BEFORE_WEIGHT if c in before else 1.0 for c in self.codes]
         self.weights = np.cumsum(weights[: latents.known]).tolist()
         self.painted = [r for r in self.known if latents.colours[r]]
@@ -83,7 +84,12 @@ class Sampler:
             concept = self.data.words[self.codes[row]]
             prompt = self.writer.caption(concept, self.styles[row], op)
             own = self.latents.colours[row]
-            if op == "none" and own and own not in prompt and self._chance(0.12):
+            if (
+                op == "none"
+                and own
+                and not names_colour(prompt, own)
+                and self._chance(0.12)
+            ):
                 # The colour that the picture has anyway gives the word its meaning.
                 style = self.styles[row]
                 prompt = self.writer.caption(concept, style, f"paint_{own}")
@@ -144,7 +150,7 @@ class Sampler:
         if kind == "style":
             target = pick(self.siblings[self.codes[row]])
             op = before if self._chance(0.12) else "none"
-            words = write(kind, s=pick(STYLES[self.styles[target]]), n=name)
+            words = write(kind, s=self.styles[target], n=name)
             return words, (target, op), (row, op)
         target = pick(self.same_style[self.styles[row]])
         words = write("replace", n=self.data.name(self.latents.rows[target]))

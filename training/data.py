@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 KNOWN_TO_START = 80
+COMMITTED = 354  # the concepts before Japanese and the other 501 came
 HELD_OUT = 72
 JUDGED = ("noto", "twemoji", "flat", "3d", "emojione")
 CONCEPTS = Path(__file__).with_name("concepts.txt")
@@ -37,6 +38,12 @@ class Data:
         return self.words[self.codes[index]]["name"]
 
 
+def read_vocabulary(concepts: Path = CONCEPTS) -> list[str]:
+    """Return the labels that a vocabulary file lists."""
+    lines = concepts.read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def load_data(
     folder: Path, size: int, styles: list[str], concepts: Path | None = CONCEPTS
 ) -> Data:
@@ -50,9 +57,7 @@ def load_data(
         vocabulary = [code for code in words if code in set(codes)]
     else:
         by_name = {entry["name"]: code for code, entry in words.items()}
-        lines = concepts.read_text().splitlines()
-        labels = [line for line in lines if line and not line.startswith("#")]
-        vocabulary = [by_name[label] for label in labels]
+        vocabulary = [by_name[label] for label in read_vocabulary(concepts)]
     held_out = _choose_held_out(codes, names, vocabulary)
     return Data(images, codes, names, words, vocabulary, held_out)
 
@@ -66,7 +71,7 @@ def _choose_held_out(
     the first checkpoint was not trained on.
     """
     ranked: dict[str, list[tuple[str, int]]] = {}
-    eligible = set(vocabulary[KNOWN_TO_START:])
+    eligible = set(vocabulary[KNOWN_TO_START:COMMITTED])
     for index, (code, style) in enumerate(zip(codes, styles, strict=True)):
         if code in eligible and style in JUDGED:
             key = hashlib.sha256(f"{code} {style}".encode()).hexdigest()

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from training.data import Data
 from training.pictures import OPS, apply_op, colour_of
 
-EXTRAS = 2500
+EXTRAS = 900
 
 
 @dataclass

@@ -52,7 +52,7 @@ def prepare_data(folder: Path, size: int, styles: list[str]) -> Path:
     return target
 
 
-def _plain(code: str) -> str:
+def plain_code(code: str) -> str:
     """Return a code point sequence without variation selectors."""
     parts = (part for part in code.lower().split("-"))
     return "-".join(part for part in parts if part not in ("fe0e", "fe0f"))
@@ -60,12 +60,14 @@ def _plain(code: str) -> str:
 
 def _read_words(packages: dict[str, Path]) -> dict[str, Any]:
     library = json.loads((packages["emojilib"] / "dist/emoji-en-US.json").read_text())
-    more = {_plain("-".join(f"{ord(c):x}" for c in k)): v for k, v in library.items()}
+    more = {
+        plain_code("-".join(f"{ord(c):x}" for c in k)): v for k, v in library.items()
+    }
     concepts = {}
     for entry in json.loads((packages["emojibase"] / "en/data.json").read_text()):
         if entry.get("group") in (None, GROUPS.index("component")):
             continue
-        code = _plain(entry["hexcode"])
+        code = plain_code(entry["hexcode"])
         tags = [*entry.get("tags", []), *more.get(code, [])]
         concepts[code] = {
             "name": entry["label"].lower(),
@@ -79,12 +81,12 @@ def _read_set(package: Path, concepts: dict[str, Any]) -> Iterator[tuple[str, An
     """Yield each emoji's code points with its SVG text or its bitmap file."""
     if (package / "assets").is_dir():
         for file in (package / "assets").glob("*.webp"):
-            yield _plain(file.stem), file
+            yield plain_code(file.stem), file
         return
     icons = json.loads((package / "icons.json").read_text())
     chars = json.loads((package / "chars.json").read_text())
     if len(chars) > 100:
-        named = {_plain(c): n for c, n in chars.items() if n in icons["icons"]}
+        named = {plain_code(c): n for c, n in chars.items() if n in icons["icons"]}
     else:  # sets without a code point table are matched by name
         by_name = {_squash(c["name"]): code for code, c in reversed(concepts.items())}
         every = {_squash(name): name for name in icons["icons"]}

@@ -10,7 +10,8 @@ from typing import Any
 
 from training.pictures import PAINTS
 
-PROMPTS = Path(__file__).parent / "evaluation" / "prompts.json"
+EVALUATION = Path(__file__).parent / "evaluation"
+STYLED_SHARE = 0.7  # of the captions; with fewer the model forgets its style words
 
 STYLES = {
     "noto": ("noto", "noto", "noto", "google", "noto emoji"),
@@ -70,6 +71,16 @@ FILLERS = (
         "new",
         "friendly",
     ),
+    *(
+        "sleeping",
+        "running",
+        "happy",
+        "in the park",
+        "at sunset",
+        "at night",
+        "outside",
+    ),
+    *("on a chair", "on a table", "in the forest", "in the snow", "at the beach"),
     *("for kids", "for a card", "for my blog", "in the middle", "by itself", "alone"),
 )
 STYLED = (
@@ -121,9 +132,20 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", kept).strip()
 
 
-def load_prompts() -> dict[str, Any]:
-    """Return the fixed evaluation prompts."""
-    return json.loads(PROMPTS.read_text())
+def load_prompts(name: str = "prompts") -> dict[str, Any]:
+    """Return fixed evaluation prompts; the first ones unless another file is named."""
+    return json.loads(EVALUATION.joinpath(f"{name}.json").read_text())
+
+
+def fixed_prompts(*files: str) -> set[str]:
+    """Return every prompt and edit wording of these files, which training avoids."""
+    found: set[str] = set()
+    for kind, entries in (pair for f in files for pair in load_prompts(f).items()):
+        if kind == "edits":
+            found |= {wording for group in entries.values() for wording in group}
+        else:
+            found |= {entry["prompt"] for entry in entries}
+    return found
 
 
 def _uncoloured(name: str) -> str:
@@ -137,11 +159,8 @@ class Writer:
     def __init__(self, seed: random.Random) -> None:
         """Take the source of randomness, which is part of the training state."""
         self.random = seed
-        prompts = load_prompts()
-        fixed = [e["prompt"] for k, v in prompts.items() if k != "edits" for e in v]
-        self.forbidden = {clean(prompt) for prompt in fixed}
-        for wordings in prompts["edits"].values():
-            self.forbidden |= {clean(wording.replace("{}", "")) for wording in wordings}
+        fixed = fixed_prompts("prompts", "new_concepts")
+        self.forbidden = {clean(prompt.replace("{}", "")) for prompt in fixed}
 
     def caption(self, concept: dict[str, Any], style: str, op: str = "none") -> str:
         """Return words for a picture of a concept after an operation."""
@@ -154,7 +173,7 @@ class Writer:
                 what = pick(PAINTED).format(colour=colour, what=what)
             if self.random.random() < 0.7:
                 what = pick(SCENES).format(what)
-            if self.random.random() < 0.7:
+            if self.random.random() < STYLED_SHARE:
                 what = pick(STYLED).format(what=what, style=pick(STYLES[style]))
             if kind in CAPTION_OPS:
                 what += pick((", ", " ")) + pick(CAPTION_OPS[kind]).format(c=colour)
@@ -181,6 +200,8 @@ class Writer:
                 text = pick(POLITE_WANT) + pick(WISHES[kind])
             else:
                 text = pick(POLITE) + pick(ORDERS[kind]) + pick(ENDINGS)
+            if style := words.get("s"):
+                words["s"] = pick(STYLES.get(style, (style,)))
             thing = pick(THINGS)
             if "n" in words and kind != "replace" and self.random.random() < 0.15:
                 thing = "the " + words["n"]
