@@ -1,4 +1,4 @@
-"""Judge an exported model by the fixed prompts and the held-out pictures."""
+"""Judge an exported model by every fixed prompt, in both languages."""
 
 from __future__ import annotations
 
@@ -10,153 +10,57 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from training.data import KNOWN_TO_START, Data, load_data
+from training.data import load_data
 from training.drawing import Artist
-from training.measure import Gallery, main_colour, nearest_op, psnr
-from training.pictures import BACKGROUNDS, PAINTS, apply_op, on_white
+from training.japanese import COLOURS
+from training.judge import Judge, share
 from training.texts import load_prompts
 
-GATED = ("mono", "mirror", "blur", "bg")
-FURTHER = ("rot180", "rot90", "invert")
+PARTS = "concepts,styles,colours,edits,new,japanese,japanese_edits"
+NEAREST = 5
 
 
-class Judge:
-    """Draws what the fixed prompts ask for and counts what came out right."""
+class BilingualJudge(Judge):
+    """Also counts what Japanese prompts and the later concepts bring.
 
-    def __init__(self, artist: Artist, data: Data, stride: int = 1) -> None:
-        """Look at every `stride`-th prompt and held-out picture."""
-        self.artist, self.data, self.stride = artist, data, stride
-        self.prompts = load_prompts()
-        self.code = {entry["name"]: code for code, entry in data.words.items()}
-        ours = np.isin(data.codes, data.vocabulary) & ~data.held_out
-        vae = artist.base.vae
-        self.trained = Gallery(vae, data, np.flatnonzero(ours))
-        self.everything = Gallery(vae, data, np.arange(len(data.codes)))
+    Here a picture always has all 1,914 concepts to be taken for, not only those
+    that were trained.
+    """
 
-    def concepts(self) -> dict[str, Any]:
-        """Return how often the asked concept is among the nearest five."""
-        entries = self.prompts["generate"][:: self.stride]
-        images = self._drawn(entries)
-        first = set(self.data.vocabulary[:KNOWN_TO_START])
+    def new(self) -> dict[str, Any]:
+        """Judge English prompts for concepts that came later."""
+        return self._among_all(load_prompts("new_concepts")["generate"])
+
+    def japanese(self) -> dict[str, Any]:
+        """Judge Japanese prompts: things, colours and styles."""
+        prompts = load_prompts("japanese")
+        return {
+            "concepts": self._among_all(prompts["concepts"]),
+            "colours": self._colours(prompts["colours"][:: self.stride]),
+            "styles": self._styles(prompts["styles"][:: self.stride]),
+            "concepts of styles": self._among_all(prompts["styles"]),
+        }
+
+    def japanese_edits(self) -> dict[str, Any]:
+        """Judge Japanese orders on the held-out pictures."""
+        names = {word: forms["noun"] for word, forms in COLOURS.items()}
+        orders = load_prompts("japanese")["edits"]
+        return {op: self._pixel_edits(op, orders[op], names) for op in orders}
+
+    def _among_all(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        entries = entries[:: self.stride]
+        distances = self.everything.distances(self._drawn(entries), "latents")
         codes = [self.code[entry["concept"]] for entry in entries]
-        early = np.array([code in first for code in codes])
-        found: dict[str, Any] = {"prompts": len(entries)}
-        for name, gallery in (("", self.trained), (" of all", self.everything)):
-            for kind in ("pixels", "latents"):
-                distances = gallery.distances(images, kind)
-                pairs = zip(distances, codes, strict=True)
-                ranks = np.array([gallery.concept_rank(d, c) for d, c in pairs])
-                found[f"top-5 {kind}{name}"] = _share(ranks < 5)
-                if not name:
-                    found[f"top-1 {kind}"] = _share(ranks < 1)
-                    found[f"top-5 {kind}, first 80"] = _share(ranks[early] < 5)
-        found["missed"] = [
-            entry["prompt"]
-            for entry, rank in zip(entries, ranks, strict=True)
-            if rank >= 5
-        ]
-        return found
-
-    def styles(self) -> dict[str, Any]:
-        """Return how often the picture is nearest to the asked style's."""
-        entries = self.prompts["styles"][:: self.stride]
-        images = self._drawn(entries)
-        found: dict[str, Any] = {"prompts": len(entries)}
-        for kind in ("pixels", "latents"):
-            rows = self.everything.distances(images, kind)
-            got = [
-                self.everything.nearest_style(row, self.code[entry["concept"]])
-                for row, entry in zip(rows, entries, strict=True)
-            ]
-            asked = np.array([entry["style"] for entry in entries])
-            right = np.array(got) == asked
-            found[f"right by {kind}"] = _share(right)
-            found |= {f"{s} by {kind}": _share(right[asked == s]) for s in set(asked)}
-        return found
-
-    def colours(self) -> dict[str, Any]:
-        """Return how often the asked colour rules the picture."""
-        entries = self.prompts["colours"][:: self.stride]
-        pairs = zip(self._drawn(entries), entries, strict=True)
-        right = [main_colour(image) == entry["colour"] for image, entry in pairs]
-        return {"prompts": len(entries), "right": _share(right)}
-
-    def edits(self) -> dict[str, Any]:
-        """Return PSNR and right answers for each pixel operation."""
-        found: dict[str, Any] = {}
-        for op in (*GATED, *FURTHER):
-            found[op] = self._pixel_edits(op)
-        for key in ("psnr", "right"):
-            values = [found[op][key] for op in GATED]
-            found[f"mean {key}"] = round(float(np.mean(values)), 3)
-        return found | {"paint": self._paints(), "style": self._style_transfers()}
-
-    def _pixel_edits(self, op: str) -> dict[str, Any]:
-        rows = self._held_out()
-        wordings, colours = self.prompts["edits"][op], list(BACKGROUNDS)
-        ops = [f"bg_{colours[i % len(colours)]}" for i in range(len(rows))]
-        ops = ops if op == "bg" else [op] * len(rows)
-        words = [
-            wordings[i % len(wordings)].format(asked.removeprefix("bg_"))
-            for i, asked in enumerate(ops)
-        ]
-        pictures = [self.data.images[row] for row in rows]
-        made = self._edited(pictures, words)
-        triples = list(zip(pictures, made, ops, strict=True))
-        near = [psnr(m, apply_op(p, asked)) for p, m, asked in triples]
-        right = [nearest_op(p, m, asked) == asked for p, m, asked in triples]
-        return {"psnr": round(float(np.mean(near)), 2), "right": _share(right)}
-
-    def _paints(self) -> dict[str, Any]:
-        pictures = [self.data.images[row] for row in self._held_out()]
-        pictures = [p for p in pictures if main_colour(on_white(p))]
-        wordings, words, colours = self.prompts["edits"]["paint"], [], []
-        for index, picture in enumerate(pictures):
-            own = main_colour(on_white(picture))
-            others = [colour for colour in PAINTS if colour != own]
-            colours.append(others[index % len(others)])
-            words.append(wordings[index % len(wordings)].format(colours[-1]))
-        made = self._edited(pictures, words)
-        right = [main_colour(m) == c for m, c in zip(made, colours, strict=True)]
-        return {"right": _share(right)}
-
-    def _style_transfers(self) -> dict[str, Any]:
-        """Style words on held-out pictures; which of the concept's is nearest?"""
-        rows, words, asked = self._held_out(), [], []
-        wordings = self.prompts["edits"]["style"]
-        for index, row in enumerate(rows):
-            same = self.data.codes == self.data.codes[row]
-            others = sorted({*self.data.styles[same]} - {self.data.styles[row]})
-            asked.append(others[index % len(others)])
-            words.append(wordings[index % len(wordings)].format(asked[-1]))
-        made = self._edited([self.data.images[row] for row in rows], words)
-        found = {}
-        for kind in ("pixels", "latents"):
-            pairs = zip(self.everything.distances(made, kind), rows, strict=True)
-            got = [
-                self.everything.nearest_style(d, self.data.codes[r]) for d, r in pairs
-            ]
-            found[f"right by {kind}"] = _share(np.array(got) == np.array(asked))
-        return found
-
-    def _held_out(self) -> np.ndarray:
-        return np.flatnonzero(self.data.held_out)[:: self.stride]
-
-    def _drawn(self, entries: list[dict[str, Any]]) -> list[Image.Image]:
-        prompts = [entry["prompt"] for entry in entries]
-        return self.artist.generate(prompts, [entry["seed"] for entry in entries])
-
-    def _edited(
-        self, pictures: list[np.ndarray], words: list[str]
-    ) -> list[Image.Image]:
-        images = [on_white(picture) for picture in pictures]
-        return self.artist.edit(images, words, list(range(len(words))))
-
-
-def _share(right: Any) -> float:
-    return round(float(np.mean(right)), 3)
+        pairs = zip(distances, codes, strict=True)
+        ranks = np.array([self.everything.concept_rank(d, c) for d, c in pairs])
+        missed = zip(entries, ranks, strict=True)
+        return {
+            "prompts": len(entries),
+            "top-5 of all by latents": share(ranks < NEAREST),
+            "top-1 of all by latents": share(ranks < 1),
+            "missed": [entry["prompt"] for entry, rank in missed if rank >= NEAREST],
+        }
 
 
 def main() -> None:
@@ -168,15 +72,15 @@ def main() -> None:
     parser.add_argument("--concepts", type=Path)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--stride", type=int, default=1)
-    parser.add_argument("--parts", default="concepts,styles,colours,edits")
+    parser.add_argument("--parts", default=PARTS)
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     artist = Artist(options.model, options.steps)
     styles = options.styles.split(",")
     data = load_data(options.data, artist.size, styles, options.concepts)
-    judge = Judge(artist, data, options.stride)
+    judge = BilingualJudge(artist, data, options.stride)
     found = {part: getattr(judge, part)() for part in options.parts.split(",")}
-    print(json.dumps(found, indent=1))
+    print(json.dumps(found, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":
