@@ -21,6 +21,7 @@ from training.model import new_pipeline
 from training.prepare import prepare_data
 from training.ranks import launch
 from training.sources import STYLES
+from training.widen import widen
 
 CPU_STYLES = "noto,twemoji,flat,3d,emojione"
 
@@ -86,7 +87,9 @@ def _build(work: Path, size: int, plan: Plan) -> Path:
         mean, deviation = measure_latents(vae, data)
         vae.register_to_config(scaling_factor=1 / deviation, shift_factor=mean)
         torch.manual_seed(0)
-        new_pipeline(vae, data.words, plan.model).save_pretrained(start)
+        pipeline = new_pipeline(vae, data.words, plan.model)
+        widen(pipeline)
+        pipeline.save_pretrained(start)
     return start
 
 
@@ -95,6 +98,8 @@ def _finish(work: Path, start: Path, plan: Plan) -> None:
     out = str(work / "export")
     state = ["--state", str(work / "flow.pt"), "--vae", str(work / "vae")]
     _python("training.export", "--init", str(start), *state, "--out", out)
+    known = ["--data", str(work / "data"), *_vocabulary(plan)]
+    _python("training.known_words", *known, "--model", out)
     judged = ["--model", out, "--data", str(work / "data"), "--styles", plan.styles]
     judged += _vocabulary(plan)
     _python("training.evaluate", *judged)

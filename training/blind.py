@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -20,18 +21,28 @@ PICTURES, DISTRACTORS, COLUMNS, CELL = 40, 40, 8, 132
 
 
 def make_sheet(artist: Artist, folder: Path, seed: int) -> None:
-    """Draw 40 of the fixed prompts and list their names among as many others."""
+    """Draw 40 fixed prompts of both languages, listed among as many other names."""
     chance = random.Random(seed)
-    entries = load_prompts()["generate"]
-    chosen = chance.sample(entries, PICTURES + DISTRACTORS)
-    asked = chosen[:PICTURES]
+    english = load_prompts()["generate"] + load_prompts("new_concepts")["generate"]
+    japanese = load_prompts("japanese")["concepts"]
+    mixed = [*_draw_lots(chance, english), *_draw_lots(chance, japanese)]
+    asked = mixed[::2]
+    chance.shuffle(asked)
     seeds = [chance.randrange(2**31) for _ in asked]
     images = artist.generate([entry["prompt"] for entry in asked], seeds)
     folder.mkdir(parents=True, exist_ok=True)
     _lay_out(images).save(folder / "sheet.png")
-    names = sorted(entry["concept"] for entry in chosen)
+    names = sorted({entry["concept"] for entry in mixed})
     folder.joinpath("names.txt").write_text("\n".join(names) + "\n")
     folder.joinpath("key.json").write_text(json.dumps([e["concept"] for e in asked]))
+
+
+def _draw_lots(
+    chance: random.Random, entries: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return half of the sheet's names from one language, each concept once."""
+    by_concept = {entry["concept"]: entry for entry in entries}
+    return chance.sample(list(by_concept.values()), (PICTURES + DISTRACTORS) // 2)
 
 
 def _lay_out(images: list[Image.Image]) -> Image.Image:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from training.data import load_data
 from training.drawing import Artist
 from training.pictures import on_white
+from training.texts import load_prompts
 
 CELL, MARGIN, HEAD = 96, 150, 20
 STYLES = ("noto", "twemoji", "flat", "3d", "emojione")
@@ -42,6 +43,33 @@ PROMPTS = (
     "smiling face with sunglasses",
     "a bouquet of flowers",
 )
+# Japanese prompts, under English labels: Pillow's own font has no Japanese letters.
+JAPANESE_PROMPTS = {
+    "赤いハート": "akai haato (a red heart)",
+    "かわいい猫のイラスト": "kawaii neko (a cute cat)",
+    "青い車": "aoi kuruma (a blue car)",
+    "3d風のロケット": "3d rocket",
+    "ピザを描いてください": "draw a pizza, please",
+    "おにぎり": "onigiri (rice ball)",
+    "お寿司": "osushi",
+    "桜の花": "sakura (cherry blossom)",
+    "富士山": "mount fuji",
+    "新幹線": "shinkansen",
+    "鳥居の絵": "torii (a shrine's gate)",
+    "雪だるま、背景は青": "snowman on blue",
+}
+JAPANESE_EDITS = {
+    "白黒にして": "monochrome",
+    "左右反転してください": "mirror",
+    "ぼかして": "blur",
+    "背景を青にして": "blue background",
+    "上下逆さまにしてほしい": "upside down",
+    "左に90度回転して": "to the left",
+    "色を反転して": "invert",
+    "緑色にして": "green",
+    "3d風にして": "in 3d",
+    "ピザにして": "into a pizza",
+}
 EDITS = (
     "make it monochrome",
     "mirror it",
@@ -95,21 +123,39 @@ def style_grid(artist: Artist) -> Image.Image:
     return draw_grid(rows, SUBJECTS, STYLES)
 
 
-def prompt_grid(artist: Artist, seeds: int = 6) -> Image.Image:
+def prompt_grid(
+    artist: Artist, prompts: Sequence[str], labels: Sequence[str], seeds: int = 6
+) -> Image.Image:
     """Return free prompts by seeds."""
-    rows = [artist.generate([p] * seeds, range(10, 10 + seeds)) for p in PROMPTS]
-    return draw_grid(rows, PROMPTS, [f"seed {10 + s}" for s in range(seeds)])
+    rows = [artist.generate([p] * seeds, range(10, 10 + seeds)) for p in prompts]
+    return draw_grid(rows, labels, [f"seed {10 + s}" for s in range(seeds)])
 
 
 def edit_grid(
-    artist: Artist, images: list[Image.Image], names: list[str]
+    artist: Artist,
+    images: list[Image.Image],
+    names: list[str],
+    orders: Sequence[str],
+    labels: Sequence[str],
 ) -> Image.Image:
     """Return pictures that training never saw, by edits."""
     rows = [
-        [image, *artist.edit([image] * len(EDITS), EDITS, range(len(EDITS)))]
+        [image, *artist.edit([image] * len(orders), orders, range(len(orders)))]
         for image in images
     ]
-    return draw_grid(rows, names, ["input", *EDITS])
+    return draw_grid(rows, names, ["input", *labels])
+
+
+def newcomer_grid(artist: Artist, language: str, seeds: int = 3) -> Image.Image:
+    """Return what people type first, numbered, by seeds; two prompts a row."""
+    prompts = load_prompts("newcomers")[language]
+    drawn = [artist.generate([p] * seeds, range(20, 20 + seeds)) for p in prompts]
+    half = -(-len(drawn) // 2)
+    rows = [
+        [*left, *right] for left, right in zip(drawn[:half], drawn[half:], strict=True)
+    ]
+    labels = [f"{n + 1} and {n + half + 1}" for n in range(half)]
+    return draw_grid(rows, labels, [f"seed {20 + s}" for s in range(seeds)] * 2)
 
 
 def variation_grid(
@@ -140,10 +186,20 @@ def main() -> None:
     images = [on_white(data.images[row]) for row in rows]
     names = [f"{data.name(row)} ({data.styles[row]})" for row in rows]
     options.out.mkdir(parents=True, exist_ok=True)
-    style_grid(artist).save(options.out / "tiny-styles.png")
-    prompt_grid(artist).save(options.out / "tiny-prompts.png")
-    edit_grid(artist, images, names).save(options.out / "tiny-edits.png")
-    variation_grid(artist, images, names).save(options.out / "tiny-variations.png")
+    japanese, in_english = list(JAPANESE_PROMPTS), list(JAPANESE_PROMPTS.values())
+    orders, meanings = list(JAPANESE_EDITS), list(JAPANESE_EDITS.values())
+    sheets = {
+        "styles": style_grid(artist),
+        "prompts": prompt_grid(artist, PROMPTS, PROMPTS),
+        "prompts-ja": prompt_grid(artist, japanese, in_english),
+        "edits": edit_grid(artist, images, names, EDITS, EDITS),
+        "edits-ja": edit_grid(artist, images, names, orders, meanings),
+        "variations": variation_grid(artist, images, names),
+        "newcomers-en": newcomer_grid(artist, "english"),
+        "newcomers-ja": newcomer_grid(artist, "japanese"),
+    }
+    for name, sheet in sheets.items():
+        sheet.save(options.out / f"tiny-{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # The embedded model. BUDGET is minutes; INIT=models/tiny goes on from the export.
 BUDGET ?= 120
+MODEL ?= models/tiny
 SIZE ?= 64
 TRAIN_STYLES ?= noto,twemoji,flat,3d,emojione
 TRAIN_DATA = --data training/work/data --styles $(TRAIN_STYLES) --concepts training/concepts.txt
@@ -19,13 +20,13 @@ training/work/data/emoji64.npz: | $(TRAIN_READY)
 	$(PYTHON) -m training.prepare training/work/data 64
 
 evaluate: training/work/data/emoji64.npz
-	$(PYTHON) -m training.evaluate --model models/tiny $(TRAIN_DATA)
+	$(PYTHON) -m training.evaluate --model $(MODEL) $(TRAIN_DATA)
 
 samples: training/work/data/emoji64.npz
-	$(PYTHON) -m training.grids --model models/tiny $(TRAIN_DATA) --out docs/images
+	$(PYTHON) -m training.grids --model $(MODEL) $(TRAIN_DATA) --out docs/images
 
 blind: install
-	$(PYTHON) -m training.blind make
+	$(PYTHON) -m training.blind make --model $(MODEL)
 
 blind-score: install
 	$(PYTHON) -m training.blind score
