@@ -5,7 +5,6 @@ Words are diffusers' own; HTTP's and OpenAI's end in the blueprints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -117,8 +116,3 @@ class Failed:
 
 
 Event = Queued | Started | Progress | PartialImage | Completed | Failed
-
-StepCallback = Callable[[int, int, "Callable[[], Image] | None"], None]
-"""``(step, total, preview)`` after each step; ``preview`` draws a small picture of the
-latents on demand (None where the family has no cheap way). Raises
-:class:`~flux_api.errors.Cancelled` when nobody waits any more."""

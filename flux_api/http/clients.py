@@ -145,9 +145,8 @@ def _job_headers(job: Job) -> dict[str, str]:
         "X-Flux-Model": job.request.model,
         "X-Flux-Seed": str(job.request.seed_of(0)),
     }
-    if (
-        job.outcome is not None
-    ):  # a stream's headers are sent before its times are known
+    # A stream's headers are sent before its times are known.
+    if job.outcome is not None:
         headers["X-Flux-Queue-Seconds"] = f"{job.queue_seconds:.3f}"
         headers["X-Flux-Run-Seconds"] = f"{job.run_seconds:.3f}"
     return headers

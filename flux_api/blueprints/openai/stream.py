@@ -52,10 +52,10 @@ def stream_events(
             context.results.keep(job, pictures)
             yield _render_completed(pictures[0], job, parameters, kind)
         else:
-            yield render_event(event, job, parameters, kind)
+            yield _render_event(event, job, parameters, kind)
 
 
-def render_event(
+def _render_event(
     event: Event, job: Job, parameters: ImagesParameters, kind: Kind
 ) -> bytes:
     """One event of a job on the wire; what OpenAI has no event for is a comment."""
