@@ -169,6 +169,7 @@ def draw(name: str, info: Any, placement: Any, side: int) -> float:
     """Seconds of one picture, loading not counted."""
     from flux_api.blueprints.openai.parameters import ImagesParameters
     from flux_api.engine.pipeline_call import PipelineCall
+    from flux_api.engine.steps import decode, denoise, encode_prompt
     from flux_api.http.completion import Inputs, complete_request
     from flux_api.loading.model_sets import ModelSets
 
@@ -179,7 +180,11 @@ def draw(name: str, info: Any, placement: Any, side: int) -> float:
     request = complete_request(name, info, "generate", parameters, Inputs())
     call = PipelineCall(request, info, info.tasks["generate"], 1)
     began = time.monotonic()
-    image = call.run(ready.pipeline, None, lambda p, i, t, kwargs: kwargs)
+    pipeline = ready.pipeline
+    kwargs = encode_prompt(pipeline, call.prepare(pipeline))
+    latents = denoise(pipeline, kwargs, pipeline.transformer, pipeline.vae)
+    ready.release()
+    image = decode(pipeline, pipeline.vae, latents)
     assert image.shape == (3, side, side)
     return time.monotonic() - began
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,15 @@ from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.pipeline_call import PipelineCall
-from flux_api.engine.shared_forward import ForwardBatcher, pipeline_view
+from flux_api.engine.shared_forward import ForwardBatcher, Gate
+from flux_api.engine.steps import (
+    clean_latents,
+    decode,
+    denoise,
+    encode_prompt,
+    tiled,
+    to_pixels,
+)
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.loading.model_sets import Loaded, ModelSets
@@ -169,48 +176,46 @@ class DiffusersBackend:
     def _try_tiled(
         self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
     ) -> np.ndarray[Any, Any] | None:
-        """One run, and one more with a tiled VAE where the memory ran out."""
-        try:
-            return self._call(loaded, call, picture, callbacks)
-        except torch.OutOfMemoryError:
-            logger.warning("job %s: out of memory, once more, tiled", picture.job_id)
-        # Outside the handler: its traceback would keep the tensors alive.
-        free_memory()
-        try:
-            return self._call(
-                loaded, call, picture, callbacks, vae=tiled(loaded.pipeline.vae)
-            )
-        except torch.OutOfMemoryError:
-            pass
-        free_memory()
+        """uint8 (height, width, 3), or None for no usable picture. What the memory ran
+        out for, drawing or decoding, is done once more with a tiled VAE."""
+        latents = None
+        for vae in (loaded.pipeline.vae, tiled(loaded.pipeline.vae)):
+            try:
+                if latents is None:
+                    latents = self._denoise(loaded, vae, call, picture, callbacks)
+                callbacks.check()
+                return to_pixels(decode(loaded.pipeline, vae, latents))
+            except torch.OutOfMemoryError:
+                logger.warning("job %s: out of memory", picture.job_id)
+            finally:
+                # A run that was stopped in the middle leaves its model on the device.
+                loaded.release()
+            # Outside the handler: its traceback would keep the tensors alive.
+            free_memory()
         if others_hold_memory():
             raise Unavailable(
                 "Other programs hold the device's memory.", retry_after=30
             )
         raise InsufficientStorage("This picture is too large for the device's memory.")
 
-    def _call(
+    def _denoise(
         self,
         loaded: Loaded,
+        vae: Any,
         call: PipelineCall,
         picture: Picture,
         callbacks: Callbacks,
-        *,
-        vae: Any = None,
-    ) -> np.ndarray[Any, Any] | None:
-        """One run, uint8 (height, width, 3); None when it is NaN or all black. ``vae``
-        works in place of the pipeline's own."""
-        check = call.check_of(loaded.pipeline, callbacks)
-        view, gate = pipeline_view(loaded.pipeline, self._batcher, check)
-        if vae is not None:
-            object.__setattr__(view, "vae", vae)
-
+    ) -> torch.Tensor:
+        pipeline = loaded.pipeline
+        kwargs = encode_prompt(pipeline, call.prepare(pipeline, loaded.prior))
+        check = call.check_of(pipeline, callbacks)
+        gate = Gate(pipeline.transformer, self._batcher, check)
         pace = Pace(self._device)
 
         def on_step_end(
-            pipe: Any, step: int, _time: Any, tensors: dict[str, Any]
+            view: Any, step: int, _time: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
-            total = pipe.num_timesteps
+            total = view.num_timesteps
             number = preview_due(step + 1, total, picture.request.partial_images)
             if number is not None and gate.velocity is not None:
                 clean = clean_latents(view.scheduler, tensors["latents"], gate.velocity)
@@ -221,22 +226,9 @@ class DiffusersBackend:
             callbacks.on_step(step + 1, total)
             return tensors
 
-        try:
-            return to_pixels(call.run(view, loaded.prior, on_step_end))
-        finally:
-            # A run that was stopped in the middle leaves its model on the device.
-            loaded.release()
-
-
-def clean_latents(
-    scheduler: Any, latents: torch.Tensor, velocity: torch.Tensor
-) -> torch.Tensor:
-    """What ``latents``, (batch, tokens, channels), would be without noise, judged by
-    the ``velocity`` of the step that just ended."""
-    # The scheduler has stepped on; img2img begins in the middle of it.
-    sigma = scheduler.sigmas[scheduler.step_index].to(latents.device)
-    clean: torch.Tensor = latents - sigma * velocity[:, : latents.shape[1]]
-    return clean
+        latents = denoise(pipeline, kwargs, gate, vae, on_step_end)
+        loaded.release()
+        return latents
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:
@@ -256,31 +248,9 @@ def preview_due(step: int, total: int, wanted: int) -> int | None:
     return None
 
 
-def tiled(vae: Any) -> Any:
-    """``vae`` over the same weights, working in tiles and slices: less memory, slightly
-    other pixels."""
-    view = copy.copy(vae)
-    view.enable_tiling()
-    view.enable_slicing()
-    return view
-
-
 def others_hold_memory() -> bool:
     """Whether other processes hold a tenth of the device's memory or more."""
     if not torch.cuda.is_available():
         return False
     free, total = torch.cuda.mem_get_info()
     return total - free - torch.cuda.memory_reserved() > _FOREIGN_MEMORY * total
-
-
-def to_pixels(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:
-    """uint8 (height, width, 3) of a (3, height, width) tensor in 0..1; None when it is
-    not finite or nowhere above black."""
-    tensor = tensor.float()
-    if not bool(torch.isfinite(tensor).all()):
-        return None
-    pixels = (tensor * 255).round().clamp(0, 255).to(torch.uint8)
-    if int(pixels.max()) == 0:
-        return None
-    array: np.ndarray[Any, Any] = pixels.permute(1, 2, 0).cpu().contiguous().numpy()
-    return array

@@ -37,20 +37,6 @@ class PipelineCall:
         if self._side and request.images:
             self._fit = Fit(self._side, request.images[0].size)
 
-    def run(self, pipeline: Any, prior: Any, on_step_end: Any) -> torch.Tensor:
-        """The picture as a tensor (3, height, width) in 0..1. ``on_step_end`` is the
-        callback of classic pipelines; a modular one has none (see :meth:`check_of`).
-        """
-        kwargs = self.kwargs(pipeline, prior)
-        if is_modular(pipeline):
-            images = pipeline(**kwargs, output="images", output_type="pt")
-        else:
-            images = pipeline(
-                **kwargs, output_type="pt", callback_on_step_end=on_step_end
-            ).images
-        image: torch.Tensor = images[0]
-        return image
-
     def check_of(self, pipeline: Any, callbacks: Callbacks) -> Callable[[], None]:
         """What to call before each forward: it raises when nobody waits any more, and
         counts the steps of a modular pipeline, which has no callback for them."""
@@ -67,8 +53,9 @@ class PipelineCall:
 
         return check
 
-    def kwargs(self, pipeline: Any, prior: Any = None) -> dict[str, Any]:
-        """The arguments of ``pipeline.__call__``, with a fresh generator."""
+    def prepare(self, pipeline: Any, prior: Any = None) -> dict[str, Any]:
+        """The arguments of ``pipeline.__call__``, with a fresh generator. A ``prior``
+        makes the prompt's embeddings out of the input picture."""
         request, defaults = self._request, self._defaults
         width, height = self._size
         kwargs: dict[str, Any] = {

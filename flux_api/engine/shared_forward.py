@@ -10,7 +10,6 @@ and leave between steps.
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,19 +147,6 @@ class Gate:
         if self.velocity is None:
             self.velocity = output[0]
         return output
-
-
-def pipeline_view(
-    pipeline: Any, batcher: ForwardBatcher, check: Callable[[], None]
-) -> tuple[Any, Gate]:
-    """``pipeline`` for one picture: the same components, a scheduler of its own, and a
-    gate where its transformer stands."""
-    view = copy.copy(pipeline)
-    view.__dict__ = dict(pipeline.__dict__)
-    view.scheduler = copy.deepcopy(pipeline.scheduler)
-    gate = Gate(pipeline.transformer, batcher, check)
-    object.__setattr__(view, "transformer", gate)
-    return view, gate
 
 
 class _Call:

@@ -321,6 +321,23 @@ def test_out_of_memory_always_is_507_and_the_next_works(serial, faulty):
     assert len(draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)) == 1
 
 
+def test_no_memory_to_decode_repeats_the_decoding_alone(serial, monkeypatch):
+    manager, backend = serial
+    info = MODEL_INFO[TINY]
+    expected = draw(manager, info, prompt="a cat", seed=1)
+    vae = backend.sets.use(TINY, print).load("generate", (), print).pipeline.vae
+    real, before = vae.decoder.forward, backend.forwards
+    left = [out_of_memory]
+
+    def forward(*args, **kwargs):
+        return (left.pop() if left else real)(*args, **kwargs)
+
+    monkeypatch.setattr(vae.decoder, "forward", forward)
+    again = draw(manager, info, prompt="a cat", seed=1)
+    assert np.array_equal(expected[0], again[0])
+    assert backend.forwards - before == info.tasks["generate"].num_inference_steps
+
+
 def test_nan_once_is_made_again_the_same(serial, faulty):
     manager, _ = serial
     expected = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)

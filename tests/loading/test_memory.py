@@ -16,6 +16,7 @@ from benchmarks.random_weights import write_checkpoint
 from flux_api import check_machine
 from flux_api.core import Lora
 from flux_api.engine.pipeline_call import PipelineCall
+from flux_api.engine.steps import decode, denoise, encode_prompt
 from flux_api.errors import BadSetting
 from flux_api.loading import memory
 from flux_api.loading.footprint import GIB, footprint_of
@@ -211,7 +212,10 @@ def picture(models, name, ready, task="generate"):
     wanted = {"prompt": "a heart", "seed": 1, "num_inference_steps": 2}
     request = complete(name, info, task, size=(64, 64), **wanted)
     call = PipelineCall(request, info, info.tasks[task], 1)
-    return call.run(ready.pipeline, ready.prior, lambda p, i, t, kwargs: kwargs)
+    pipeline = ready.pipeline
+    kwargs = encode_prompt(pipeline, call.prepare(pipeline, ready.prior))
+    latents = denoise(pipeline, kwargs, pipeline.transformer, pipeline.vae)
+    return decode(pipeline, pipeline.vae, latents)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

@@ -1,0 +1,119 @@
+"""The steps of a picture with a stock diffusers pipeline: encode the prompt, denoise,
+decode.
+
+``PipelineCall.prepare`` makes the arguments. Denoising is ``pipeline.__call__`` itself;
+its end is where it calls its VAE's decoder, so it is the same for every pipeline class.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from flux_api.loading.placement import is_modular
+
+_EMBEDDINGS = ("prompt_embeds", "pooled_prompt_embeds")
+
+
+@torch.no_grad()
+def encode_prompt(pipeline: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """``kwargs`` of a call with embeddings in place of the prompt; those of a modular
+    pipeline, whose blocks encode it, as they are."""
+    if is_modular(pipeline) or "prompt" not in kwargs:
+        return kwargs
+    rest = {name: value for name, value in kwargs.items() if name != "prompt"}
+    length = kwargs["max_sequence_length"]
+    *embeddings, _ = pipeline.encode_prompt(
+        kwargs["prompt"], max_sequence_length=length
+    )
+    # The last one is the text's position ids, which the call makes again. FLUX.2 has
+    # no pooled embeddings.
+    return rest | dict(zip(_EMBEDDINGS, embeddings, strict=False))
+
+
+def denoise(
+    pipeline: Any,
+    kwargs: dict[str, Any],
+    transformer: Callable[..., Any],
+    vae: Any,
+    on_step_end: Callable[..., Any] | None = None,
+) -> torch.Tensor:
+    """The latents that ``pipeline`` would hand to its VAE's decoder, (1, channels,
+    height, width). It is called with ``transformer`` and ``vae`` in place of its own
+    and a scheduler of its own, so that calls may overlap. ``on_step_end`` is the
+    callback of classic pipelines; modular ones have none."""
+    view = copy.copy(pipeline)
+    view.__dict__ = dict(pipeline.__dict__)
+    view.scheduler = copy.deepcopy(pipeline.scheduler)
+    boundary = _Encoder(vae)
+    # Past torch's and diffusers' own __setattr__, which take modules only.
+    object.__setattr__(view, "transformer", transformer)
+    object.__setattr__(view, "vae", boundary)
+    if not is_modular(pipeline):
+        kwargs = kwargs | {"callback_on_step_end": on_step_end}
+    view(**kwargs, output_type="pt")
+    if boundary.latents is None:
+        raise RuntimeError("The pipeline never decoded its latents.")
+    return boundary.latents
+
+
+@torch.no_grad()
+def decode(pipeline: Any, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """The picture (3, height, width) in 0..1 of what :func:`denoise` returned."""
+    image = vae.decode(latents, return_dict=False)[0]
+    pictures: Any = pipeline.image_processor.postprocess(image, output_type="pt")
+    picture: torch.Tensor = pictures[0]
+    return picture
+
+
+class _Encoder:
+    """A VAE that keeps the latents which it is to decode."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self.latents: torch.Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def decode(self, latents: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
+        """A black picture of one latent's size, which nobody looks at."""
+        self.latents = latents
+        return (torch.zeros_like(latents[:, :3]),)
+
+
+def clean_latents(
+    scheduler: Any, latents: torch.Tensor, velocity: torch.Tensor
+) -> torch.Tensor:
+    """What ``latents``, (batch, tokens, channels), would be without noise, judged by
+    the ``velocity`` of the step that just ended."""
+    # The scheduler has stepped on; img2img begins in the middle of it.
+    sigma = scheduler.sigmas[scheduler.step_index].to(latents.device)
+    clean: torch.Tensor = latents - sigma * velocity[:, : latents.shape[1]]
+    return clean
+
+
+def tiled(vae: Any) -> Any:
+    """``vae`` over the same weights, working in tiles and slices: less memory, slightly
+    other pixels."""
+    view = copy.copy(vae)
+    view.enable_tiling()
+    view.enable_slicing()
+    return view
+
+
+def to_pixels(tensor: torch.Tensor) -> np.ndarray[Any, Any] | None:
+    """uint8 (height, width, 3) of a (3, height, width) tensor in 0..1; None when it is
+    not finite or nowhere above black."""
+    tensor = tensor.float()
+    if not bool(torch.isfinite(tensor).all()):
+        return None
+    pixels = (tensor * 255).round().clamp(0, 255).to(torch.uint8)
+    if int(pixels.max()) == 0:
+        return None
+    array: np.ndarray[Any, Any] = pixels.permute(1, 2, 0).cpu().contiguous().numpy()
+    return array
