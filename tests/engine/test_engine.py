@@ -324,6 +324,7 @@ def test_out_of_memory_always_is_507_and_the_next_works(serial, faulty):
 def test_no_memory_to_decode_repeats_the_decoding_alone(serial, monkeypatch):
     manager, backend = serial
     info = MODEL_INFO[TINY]
+    start = backend.forwards
     expected = draw(manager, info, prompt="a cat", seed=1)
     vae = backend.sets.use(TINY, print).load("generate", (), print).pipeline.vae
     real, before = vae.decoder.forward, backend.forwards
@@ -335,7 +336,7 @@ def test_no_memory_to_decode_repeats_the_decoding_alone(serial, monkeypatch):
     monkeypatch.setattr(vae.decoder, "forward", forward)
     again = draw(manager, info, prompt="a cat", seed=1)
     assert np.array_equal(expected[0], again[0])
-    assert backend.forwards - before == info.tasks["generate"].num_inference_steps
+    assert backend.forwards - before == before - start > 0
 
 
 def test_nan_once_is_made_again_the_same(serial, faulty):
