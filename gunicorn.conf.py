@@ -17,9 +17,7 @@ import gunicorn.util
 from gunicorn.glogging import Logger
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-JsonFormatter = runpy.run_path(os.path.join(HERE, "flux_api", "logs.py"))[
-    "JsonFormatter"
-]
+formatter_for = runpy.run_path(os.path.join(HERE, "log_lines.py"))["formatter_for"]
 
 
 def write_error(sock, status, reason, _message):
@@ -36,7 +34,7 @@ def write_error(sock, status, reason, _message):
 gunicorn.util.write_error = write_error
 
 
-class JsonLogger(Logger):
+class ServerLogger(Logger):
     """gunicorn's own lines in the form of the application's."""
 
     def warning(self, msg, *args, **kwargs):
@@ -54,7 +52,7 @@ class JsonLogger(Logger):
         """Also when the configuration is read again."""
         super().setup(cfg)
         for handler in self.error_log.handlers:
-            handler.setFormatter(JsonFormatter())
+            handler.setFormatter(formatter_for(handler.stream))
 
 
 def whole(name, default):
@@ -82,7 +80,7 @@ max_requests = 0
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 loglevel = os.environ.get("FLUX_LOG_LEVEL", "").strip() or "info"
-logger_class = JsonLogger
+logger_class = ServerLogger
 # Should somebody turn it on: no query, no referrer.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(D)s'
 

@@ -1,29 +1,11 @@
-"""Logs: one JSON object a line, so that no caller's text can forge a line."""
+"""Where this package's log goes."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from datetime import UTC, datetime
 
-
-class JsonFormatter(logging.Formatter):
-    """Renders a record, with what was given as ``extra={"fields": ...}``, as JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the one line."""
-        when = datetime.fromtimestamp(record.created, UTC)
-        line = {
-            "time": when.isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+from log_lines import formatter_for
 
 
 def configure() -> None:
@@ -32,6 +14,6 @@ def configure() -> None:
     if logger.hasHandlers():
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(formatter_for(sys.stderr))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -80,12 +80,10 @@ class DiffusersBackend:
                 self._device, loaded.transformer_parameters
             )
         self._batcher.budget = self._batch_tokens
-        logger.info(
-            "%s on %s, %d tokens in a forward",
-            self._default,
-            self._device,
-            self._batch_tokens,
-        )
+        shared = f"up to {self._batch_tokens} tokens share a forward"
+        alone = "one picture at a time"
+        how = shared if self._batch_tokens else alone
+        logger.info("%s on %s, %s", self._default, self._device, how)
 
     def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether a picture of ``request`` may be on its way together with those that

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import pty
 import subprocess
 import sys
 
 import pytest
 import requests
 
-from flux_api.logs import JsonFormatter, configure
+from flux_api.logs import configure
+from log_lines import JsonFormatter
 from tests.support.raw_http import exchange
 from tests.support.raw_http import post as raw_post
 from tests.support.servers import ROOT, run_api, wait_for
@@ -186,6 +189,32 @@ def test_the_formatter_survives_what_no_encoding_takes():
     assert "\n" not in text
     assert text.isascii()
     assert json.loads(text)["half"] == "\udfff"
+
+
+def on_a_terminal(code):
+    """What the code writes to standard error when that is a terminal."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=ROOT, stderr=slave, check=True)
+    os.close(slave)
+    with os.fdopen(master, "rb", buffering=0) as terminal:
+        return terminal.read(65536).decode()
+
+
+@pytest.mark.parametrize("package", ["flux_api", "file_server"])
+def test_on_a_terminal_lines_are_for_people(package):
+    fields = {"method": "POST", "route": "/process", "status": 200, "ms": 1234}
+    fields |= {"prompt": "\u732b\x1b[31m\r\nforged"}
+    text = on_a_terminal(
+        f"import logging, {package}.logs as logs; logs.configure();"
+        f"log = logging.getLogger('{package}.x');"
+        f"log.info('request', extra={{'fields': {fields!r}}});"
+        "log.warning('low on memory')"
+    )
+    first, second, rest = text.split("\r\n")
+    assert rest == ""
+    assert first[8:] == (" POST /process 200 1.23 s prompt=\u732b\\x1b[31m\\r\\nforged")
+    assert second[8:] == " WARNING low on memory"
 
 
 def test_an_application_that_logs_already_is_left_alone(caplog):

@@ -1,0 +1,64 @@
+"""The lines of every log: readable ones on a terminal, elsewhere JSON, one object each.
+
+Both applications and ``gunicorn.conf.py`` write them. No caller's text can forge a
+line or move a terminal's cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+
+class JsonFormatter(logging.Formatter):
+    """Renders a record, with what was given as ``extra={"fields": ...}``, as JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The one line."""
+        when = datetime.fromtimestamp(record.created, UTC)
+        line = {
+            "time": when.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        # Nothing but ASCII: line ends, escapes and lone surrogates come out as \u....
+        return json.dumps(line, default=str)
+
+
+class TerminalFormatter(logging.Formatter):
+    """Renders a record for a person: the time of day, the level where it matters, the
+    message, and the fields as ``name=value``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a traceback follows on lines of its own."""
+        fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+        message = record.getMessage()
+        if message == "request":
+            method = fields.pop("method")
+            path = fields.pop("path", None) or fields.pop("route")
+            status, ms = fields.pop("status"), fields.pop("ms")
+            message = f"{method} {path} {status} {ms / 1000:.2f} s"
+        parts = [f"{datetime.fromtimestamp(record.created):%H:%M:%S}"]
+        if record.levelno >= logging.WARNING:
+            parts.append(record.levelname)
+        parts += [message, *(f"{name}={value}" for name, value in fields.items())]
+        lines = [" ".join(parts)]
+        if record.exc_info:
+            lines += self.formatException(record.exc_info).splitlines()
+        return "\n    ".join(map(_printable, lines))
+
+
+def formatter_for(stream: TextIO) -> logging.Formatter:
+    """What suits the ``stream`` that a handler writes to."""
+    return TerminalFormatter() if stream.isatty() else JsonFormatter()
+
+
+def _printable(line: str) -> str:
+    """``line`` with what is no letter, mark, sign or blank as its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
