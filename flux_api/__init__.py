@@ -30,6 +30,11 @@ from flux_api.queue.results import ResultStore
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
+SPIN_COUNT = "20000"
+"""How often a CPU thread that waits for the others looks again before it sleeps. With
+libgomp's own 300,000 it takes the core from those that it waits for on a busy machine;
+with none it sleeps at every wait, which an idle machine pays for."""
+
 _manager: PipelineManager | None = None
 _manager_lock = threading.Lock()
 
@@ -140,6 +145,10 @@ def check_machine(settings: Settings) -> None:
 
 def _make_backend(settings: Settings) -> Backend:
     models = offered_models(settings)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # libgomp reads it when torch is imported; benchmarks/first_picture.py
+        # compares it with other values, idle and busy.
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     _keep_bitsandbytes_out(settings)
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.engine.backend import DiffusersBackend

@@ -21,6 +21,7 @@ from flux_api.engine.steps import (
     tiled,
     to_pixels,
 )
+from flux_api.engine.warm_up import warm_up_request
 from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.loading.model_sets import Loaded, ModelSets
@@ -67,7 +68,7 @@ class DiffusersBackend:
         return self._batcher.forwards
 
     def load(self, report: Callable[[str], None]) -> None:
-        """Load the default set; raises when it cannot."""
+        """Load the default set and draw with it once; raises when it cannot."""
         info = self._models[self._default]
         task = next(iter(info.tasks))
         try:
@@ -80,6 +81,12 @@ class DiffusersBackend:
                 self._device, loaded.transformer_parameters
             )
         self._batcher.budget = self._batch_tokens
+        report("drawing a first picture")
+        # What is slow once (kernels, threads, memory) is not left to a caller.
+        first = warm_up_request(self._default, info)
+        self.run(
+            Picture(first, 0, "warm-up"), Callbacks(_go_on, _go_on, _go_on, _go_on)
+        )
         shared = f"up to {self._batch_tokens} tokens share a forward"
         alone = "one picture at a time"
         how = shared if self._batch_tokens else alone
@@ -227,6 +234,10 @@ class DiffusersBackend:
         latents = denoise(pipeline, kwargs, gate, vae, on_step_end)
         loaded.release()
         return latents
+
+
+def _go_on(*_: object) -> None:
+    """Nobody watches, and nobody leaves."""
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:
