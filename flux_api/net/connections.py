@@ -7,16 +7,14 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
-from types import TracebackType
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from flux_api.net.addresses import Address
-
-CONNECT_SECONDS = 5.0
 READ_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
 _DIALS = 4
 
 
@@ -38,12 +36,7 @@ class Deadline:
         self._timer.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._timer.cancel()
         with self._lock:
             while self._watched:
@@ -68,10 +61,8 @@ class Deadline:
     def _shut(self) -> None:
         with self._lock:
             for sock in self._watched:
-                try:
+                with suppress(OSError):  # Already closed by the other side.
                     sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # Already closed by the other side.
 
 
 def open_connection(
@@ -79,52 +70,40 @@ def open_connection(
     host: str,
     port: int,
     *,
-    addresses: Sequence[Address],
+    addresses: Sequence[object],
     deadline: Deadline,
     tls: ssl.SSLContext,
+    read_seconds: float = READ_SECONDS,
 ) -> HTTPConnection:
-    """A connection that names ``host`` but only ever dials ``addresses``."""
+    """A connection that names ``host`` but only ever dials ``addresses``: urllib3 gets
+    the open socket, so it never resolves the name itself."""
+    sock = _dial(addresses, port, deadline)
+    sock.settimeout(read_seconds)
+    kind = HTTPConnection
     if scheme == "https":
-        connection: _Pinned | _PinnedTls = _PinnedTls(
-            host, port, timeout=READ_SECONDS, ssl_context=tls
-        )
-    else:
-        connection = _Pinned(host, port, timeout=READ_SECONDS)
-    connection.addresses = addresses
-    connection.deadline = deadline
+        kind = HTTPSConnection
+        try:
+            # A certificate's names have no dot at their end.
+            sock = tls.wrap_socket(sock, server_hostname=host.rstrip("."))
+        except BaseException:
+            sock.close()
+            raise
+    connection = kind(host, port, timeout=read_seconds)
+    connection.sock = sock
     return connection
 
 
-class _Pinned(HTTPConnection):
-    addresses: Sequence[Address]
-    deadline: Deadline
-
-    def _new_conn(self) -> socket.socket:
-        return _dial(self.addresses, self.port, self.deadline)
-
-
-class _PinnedTls(HTTPSConnection):
-    addresses: Sequence[Address]
-    deadline: Deadline
-
-    def _new_conn(self) -> socket.socket:
-        return _dial(self.addresses, self.port, self.deadline)
-
-
-def _dial(addresses: Sequence[Address], port: int, deadline: Deadline) -> socket.socket:
+def _dial(addresses: Sequence[object], port: int, deadline: Deadline) -> socket.socket:
     failure: OSError = OSError("no address")
     for address in addresses[:_DIALS]:
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            deadline.watch(sock)
-            sock.settimeout(min(CONNECT_SECONDS, deadline.remaining()))
-            sock.connect((str(address), port))
-            sock.settimeout(READ_SECONDS)
-            return sock
+            seconds = min(_CONNECT_SECONDS, deadline.remaining())
+            sock = socket.create_connection((str(address), port), seconds)
         except OSError as error:
-            sock.close()
             failure = error
+            continue
+        deadline.watch(sock)
+        return sock
     raise failure
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import re
-import socket
 from contextlib import closing
 from http.client import HTTPException
 from urllib.parse import urlsplit
 
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 from urllib3.filepost import encode_multipart_formdata
 
 from flux_api.images.codec import EncodedImage
-from flux_api.net.connections import Deadline, make_tls_context
+from flux_api.net.connections import Deadline, make_tls_context, open_connection
+from flux_api.net.urls import DEFAULT_PORTS
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class FileServer:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         with Deadline(self._seconds) as deadline:
-            with closing(self._connection(deadline)) as connection:
+            with closing(self._connect(deadline)) as connection:
                 path = f"{self._base.path}/upload"
                 connection.request(
                     "POST", path, body=body, headers=headers, preload_content=False
@@ -70,34 +70,17 @@ class FileServer:
             deadline.remaining()
         return answer
 
-    def _connection(self, deadline: Deadline) -> HTTPConnection:
-        host, port = self._base.hostname or "", self._base.port
-        connection: _Watched | _WatchedTls
-        if self._base.scheme == "https":
-            tls = make_tls_context()
-            connection = _WatchedTls(host, port, timeout=READ_SECONDS, ssl_context=tls)
-        else:
-            connection = _Watched(host, port, timeout=READ_SECONDS)
-        connection.deadline = deadline
-        return connection
-
-
-class _Watched(HTTPConnection):
-    deadline: Deadline
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self.deadline.watch(sock)
-        return sock
-
-
-class _WatchedTls(HTTPSConnection):
-    deadline: Deadline
-
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self.deadline.watch(sock)
-        return sock
+    def _connect(self, deadline: Deadline) -> HTTPConnection:
+        scheme, host = self._base.scheme, self._base.hostname or ""
+        return open_connection(
+            scheme,
+            host,
+            self._base.port or DEFAULT_PORTS[scheme],
+            addresses=[host],
+            deadline=deadline,
+            tls=make_tls_context(),
+            read_seconds=READ_SECONDS,
+        )
 
 
 def _path_in(answer: bytes) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import idna
 
 URL_LIMIT = 2000
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 # Half a surrogate pair is no character, and no encoding can send it.
 _FORBIDDEN = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z")
@@ -61,11 +61,11 @@ def parse_url(text: str) -> Url:
         parts = urlsplit(text)
     except ValueError as error:
         raise UrlError("is not a valid URL") from error
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in DEFAULT_PORTS:
         raise UrlError("is not an http, https or data URL")
     if "@" in parts.netloc:
         raise UrlError("contains a user name or password")
-    host, port = _split_netloc(parts.netloc, _DEFAULT_PORTS[parts.scheme])
+    host, port = _split_netloc(parts.netloc, DEFAULT_PORTS[parts.scheme])
     path, query = _escape(parts.path) or "/", _escape(parts.query)
     return Url(parts.scheme, host, port, path, query)
 
