@@ -54,6 +54,7 @@ def create_app(
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    results = ResultStore(settings.results_mb << 20)
     context = Context(
         settings=settings,
         manager=manager or get_manager(settings),
@@ -62,10 +63,8 @@ def create_app(
         fetcher=Fetcher(fetch_policy(settings)),
         file_server=file_server(settings),
         watchers=Watchers(settings.max_watchers),
-        kept_answers=KeptAnswers(most << 20)
-        if (most := settings.idempotency_mb)
-        else None,
-        results=ResultStore(settings.results_mb << 20),
+        results=results,
+        kept_answers=KeptAnswers(results),
     )
     app.extensions["flux_api"] = context
     install(app)

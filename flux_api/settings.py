@@ -98,10 +98,9 @@ class Settings(BaseModel):
         tuple[values.Network, ...], _env("FLUX_ALLOW_PRIVATE_NETS"), values.networks
     ] = ()
     """Networks that input_image_url may reach though they are private."""
-    idempotency_mb: Annotated[int, _env("FLUX_IDEMPOTENCY_MB", 0, 65_536)] = 256
-    """MiB of answers kept for Idempotency-Key; 0: none."""
     results_mb: Annotated[int, _env("FLUX_RESULTS_MB", 0, 65_536)] = 256
-    """MiB of finished pictures kept for GET /jobs/<id>/result; 0: none."""
+    """MiB of finished pictures kept for GET /jobs/<id>/result and Idempotency-Key; 0:
+    none."""
     body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
     """Seconds in which a request body must bring at least 64 KiB, or its end."""
     log_level: Annotated[LogLevel, _env("FLUX_LOG_LEVEL")] = "info"

@@ -66,7 +66,6 @@ WRONG = {
     "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],
     "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],
     "FLUX_ALLOW_PRIVATE_NETS": ["10.0.0.0/33", "10.0.0.1/8", "lan", "10.0.0.0/8,"],
-    "FLUX_IDEMPOTENCY_MB": [*NUMBERS, "65537"],
     "FLUX_RESULTS_MB": [*NUMBERS, "65537"],
     "FLUX_BODY_TIMEOUT": [*NUMBERS, "0", "4000"],
     "FLUX_LOG_LEVEL": ["loud", "INFO"],

@@ -22,7 +22,7 @@ from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow, owner_of
 from flux_api.http.context import get_context
 from flux_api.http.parameters import Fields, Integer
-from flux_api.http.pictures import DELIVERY_SECONDS, headers_of, to_base64
+from flux_api.http.pictures import DELIVERY_SECONDS, to_base64, to_file
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
@@ -81,9 +81,7 @@ def result(job_id: str) -> Response:
     job = _find(job_id)
     index = ResultParameters.read(request.args).index
     picture = get_context().results.find(job, index)
-    response = Response(
-        picture.data, mimetype=picture.media_type, headers=headers_of(picture)
-    )
+    response = to_file(picture)
     response.headers["Cache-Control"] = "no-store"
     return response
 

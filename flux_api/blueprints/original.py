@@ -13,12 +13,12 @@ from flux_api.http.bodies import Body
 from flux_api.http.clients import caller_of, chosen_job_id, submit, wait_for
 from flux_api.http.completion import Inputs, choose_mode, complete_request
 from flux_api.http.context import Context, get_context
-from flux_api.http.idempotency import read_new_body
+from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.parameters import Integer, Parameters, Text
 from flux_api.http.pictures import (
     encode_pictures,
-    headers_of,
     to_base64,
+    to_file,
     upload_pictures,
 )
 from flux_api.images.codec import (
@@ -62,29 +62,30 @@ class ProcessParameters(Parameters):
 def process() -> Response:
     """One picture as JSON: a URL on the file server, else Base64."""
     context = get_context()
-    job, picture = _make(context)
-    (picture,), headers = upload_pictures(context, [picture])
-    context.results.keep(job, [picture])
-    answer = {**picture.facts, "job_id": job.id}
-    if picture.url is not None:
-        return jsonify({"result_image_url": picture.url} | answer)
-    response = jsonify({"result_image_base64": to_base64(picture.data)} | answer)
-    response.headers.update(headers)
-    return response
+    job, pictures = _make(context)
+    pictures, headers = upload_pictures(context, pictures)
+
+    def render(pictures: list[FinishedPicture]) -> Response:
+        (picture,) = pictures
+        if picture.url is not None:
+            result = {"result_image_url": picture.url}
+        else:
+            result = {"result_image_base64": to_base64(picture.data)}
+        response = jsonify(result | {**picture.facts, "job_id": job.id})
+        response.headers.update(headers)
+        return response
+
+    return deliver(context, job, pictures, render)
 
 
 @bp.post("/process/raw")
 def process_raw() -> Response:
     """One picture as ``image/png``, its facts in the headers."""
     context = get_context()
-    job, picture = _make(context)
-    context.results.keep(job, [picture])
-    return Response(
-        picture.data, mimetype=picture.media_type, headers=headers_of(picture)
-    )
+    return deliver(context, *_make(context), lambda pictures: to_file(*pictures))
 
 
-def _make(context: Context) -> tuple[Job, FinishedPicture]:
+def _make(context: Context) -> tuple[Job, list[FinishedPicture]]:
     body = read_new_body()
     began = time.monotonic()
     context.manager.check_open(caller_of(request))
@@ -101,7 +102,7 @@ def _make(context: Context) -> tuple[Job, FinishedPicture]:
     )
     job = submit(context, request, image_request, parameters.job_id)
     results = wait_for(context, request, job, began=began)
-    return job, encode_pictures(job, results)[0]
+    return job, encode_pictures(job, results)
 
 
 def _load_image(

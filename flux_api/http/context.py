@@ -43,8 +43,7 @@ class Watchers:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a view works with; ``models`` are the sets on offer, ``loras`` the LoRAs
-    that requests may name beside a set's own, ``answers`` what is kept for idempotency
-    keys (None: they are not honoured)."""
+    that requests may name beside a set's own."""
 
     settings: Settings
     manager: PipelineManager
@@ -53,8 +52,8 @@ class Context:
     fetcher: Fetcher
     file_server: FileServer | None
     watchers: Watchers
-    kept_answers: KeptAnswers | None
     results: ResultStore
+    kept_answers: KeptAnswers
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are

@@ -11,19 +11,20 @@ from flask import Response, abort, g, request
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body, read_body
 from flux_api.http.clients import caller_of
-from flux_api.http.context import get_context
-from flux_api.http.kept_answers import KeptAnswer
+from flux_api.http.context import Context, get_context
+from flux_api.http.kept_answers import KEPT_SECONDS, Render
+from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def read_new_body() -> Body:
     """The body of this request. Where the same came before with its key, the request
-    ends context, with the answer from then."""
+    ends here, with the answer from then."""
     body = read_body(request)
     key = request.headers.get("Idempotency-Key")
-    answers = get_context().kept_answers
-    if key is None or answers is None:
+    if key is None:
         return body
     if not _KEY.fullmatch(key):
         raise InvalidRequest(
@@ -31,13 +32,28 @@ def read_new_body() -> Body:
             param="idempotency_key",
         )
     name = caller_of(request), key
-    if answer := answers.begin(*name, fingerprint_of(request.path, body)):
+    kept = get_context().kept_answers
+    if found := kept.begin(name, fingerprint_of(request.path, body)):
+        g.job, render, pictures = found
         g.replayed = True
-        response = Response(answer.body, answer.status, list(answer.headers))
+        response = render(pictures)
         response.headers["Idempotent-Replayed"] = "true"
         abort(response)
     g.idempotency = name
     return body
+
+
+def deliver(
+    context: Context, job: Job, pictures: list[FinishedPicture], render: Render
+) -> Response:
+    """What ``render`` makes of ``pictures``, which are kept: for
+    ``GET /jobs/<id>/result``, and to be rendered again where the request has a key."""
+    if name := g.pop("idempotency", None):
+        context.results.keep(job, pictures, seconds=KEPT_SECONDS)
+        context.kept_answers.keep(name, job, render)
+    else:
+        context.results.keep(job, pictures)
+    return render(pictures)
 
 
 def fingerprint_of(path: str, body: Body) -> bytes:
@@ -49,20 +65,7 @@ def fingerprint_of(path: str, body: Body) -> bytes:
     return digest.digest()
 
 
-def keep(response: Response) -> Response:
-    """Keep what answers a request that came with a key."""
-    # A refusal costs nothing to make again, and its reason may have passed by then.
-    answers = get_context().kept_answers
-    if answers is None or response.status_code != 200 or response.is_streamed:
-        return response
-    if name := g.pop("idempotency", None):
-        headers = tuple(response.headers.items())
-        answers.keep(name[0], name[1], KeptAnswer(200, headers, response.get_data()))
-    return response
-
-
 def let_go(_error: BaseException | None) -> None:
     """A key whose request came to no answer that is kept."""
-    name, answers = g.pop("idempotency", None), get_context().kept_answers
-    if name is not None and answers is not None:
-        answers.forget(name[0], name[1])
+    if name := g.pop("idempotency", None):
+        get_context().kept_answers.forget(name)

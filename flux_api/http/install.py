@@ -24,8 +24,7 @@ def install(app: Flask) -> None:
     ):
         app.before_request(before)
     after = (
-        clients.tell_of_job,  # Before keeping: a replay tells of its job too.
-        idempotency.keep,  # Before what depends on who asks: a replay gets it anew.
+        clients.tell_of_job,
         access.admit_origin,
         error_handlers.finish,  # After all that may still make it an error.
         request_log.follow,  # Last: it sees the answer as it goes out.

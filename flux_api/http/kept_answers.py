@@ -1,4 +1,4 @@
-"""KeptAnswers kept for ``Idempotency-Key``: a POST that is sent twice is done once."""
+"""What ``Idempotency-Key`` remembers: which job answered a key's request, and how."""
 
 from __future__ import annotations
 
@@ -8,55 +8,49 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flask import Response
+
 from flux_api.errors import KeyInUse, KeyReused
+from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture, ResultStore
 
 KEPT_SECONDS = 24 * 3600.0
-KEPT_ANSWERS = 1000
+KEPT_KEYS = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class KeptAnswer:
-    """A finished answer as it went out."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes to keep."""
-        return len(self.body) + sum(len(n) + len(v) for n, v in self.headers) + 1000
+Render = Callable[[list[FinishedPicture]], Response]
+"""Makes a job's answer of its pictures, the same each time."""
+Name = tuple[str, str]
+"""Whose key it is, and the key."""
+Replay = tuple[Job, Render, list[FinishedPicture]]
 
 
 @dataclass(slots=True)
 class _Entry:
     fingerprint: bytes
     until: float
-    answer: KeptAnswer | None = None
+    answer: tuple[Job, Render] | None = None
 
 
 class KeptAnswers:
-    """The newest answers of each caller's keys: at most ``most_bytes`` of them, none
-    for longer than a day. Thread-safe; gone when the process ends."""
+    """The newest thousand keys, each for a day, as long as ``results`` keeps the
+    pictures. Thread-safe; gone when the process ends."""
 
     def __init__(
-        self, most_bytes: int, *, clock: Callable[[], float] = time.monotonic
+        self, results: ResultStore, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most_bytes = most_bytes
+        self._results = results
         self._clock = clock
         self._lock = threading.Lock()
-        self._bytes = 0
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._entries: OrderedDict[Name, _Entry] = OrderedDict()
 
-    def begin(self, caller: str, key: str, fingerprint: bytes) -> KeptAnswer | None:
+    def begin(self, name: Name, fingerprint: bytes) -> Replay | None:
         """The answer to replay. None makes the key the caller's until :meth:`keep` or
         :meth:`forget`; KeyInUse while it is, KeyReused for another request's key."""
         with self._lock:
             self._drop_old()
-            entry = self._entries.get((caller, key))
+            entry = self._entries.get(name)
             if entry is None:
-                until = self._clock() + KEPT_SECONDS
-                self._entries[caller, key] = _Entry(fingerprint, until)
+                self._entries[name] = _Entry(fingerprint, self._clock() + KEPT_SECONDS)
                 return None
             if entry.fingerprint != fingerprint:
                 message = "This Idempotency-Key came with another request before."
@@ -64,35 +58,27 @@ class KeptAnswers:
             if entry.answer is None:
                 message = "The first request with this Idempotency-Key still runs."
                 raise KeyInUse(message, param="idempotency_key", retry_after=2)
-            return entry.answer
+            pictures = self._results.pictures(entry.answer[0])
+            if pictures is None:
+                entry.answer = None
+                return None
+            return *entry.answer, pictures
 
-    def keep(self, caller: str, key: str, answer: KeptAnswer) -> None:
-        """Replay ``answer`` from now on, as long as there is room for it."""
+    def keep(self, name: Name, job: Job, render: Render) -> None:
+        """Replay what ``render`` makes of the pictures of ``job`` from now on."""
         with self._lock:
-            if answer.size > self._most_bytes:
-                self._drop((caller, key))
-                return
-            entry = self._entries[caller, key]
-            entry.answer = answer
-            self._bytes += answer.size
-            self._drop_old()
+            self._entries[name].answer = job, render
 
-    def forget(self, caller: str, key: str) -> None:
+    def forget(self, name: Name) -> None:
         """The next request with this key is a new one."""
         with self._lock:
-            self._drop((caller, key))
+            self._entries.pop(name, None)
 
     def _drop_old(self) -> None:
         """What is too old, and the oldest of what is too much; never what runs."""
         now = self._clock()
         for name, entry in list(self._entries.items()):
-            excess = len(self._entries) > KEPT_ANSWERS or self._bytes > self._most_bytes
-            if not excess and entry.until > now:
+            if len(self._entries) <= KEPT_KEYS and entry.until > now:
                 return
             if entry.answer is not None:
-                self._drop(name)
-
-    def _drop(self, name: tuple[str, str]) -> None:
-        entry = self._entries.pop(name, None)
-        if entry is not None and entry.answer is not None:
-            self._bytes -= entry.answer.size
+                del self._entries[name]

@@ -9,6 +9,8 @@ import json
 import time
 from typing import Any
 
+from flask import Response
+
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.context import Context
 from flux_api.images.codec import EncodedImage, encode_image
@@ -48,15 +50,16 @@ def describe(image_request: ImageRequest, result: ImageResult) -> dict[str, Any]
     return facts
 
 
-def headers_of(picture: FinishedPicture) -> dict[str, str]:
-    """The facts of ``picture`` as ``X-Flux-*`` headers, in ASCII."""
+def to_file(picture: FinishedPicture) -> Response:
+    """An answer that is the file, its facts in ``X-Flux-*`` headers, in ASCII."""
     facts = picture.facts
     headers = {
         header: str("" if facts[name] is None else facts[name])
         for header, name in _FACT_HEADERS.items()
         if name in facts
     }
-    return headers | {"X-Flux-Loras": json.dumps(facts["loras"])}
+    headers["X-Flux-Loras"] = json.dumps(facts["loras"])
+    return Response(picture.data, mimetype=picture.media_type, headers=headers)
 
 
 def encode_pictures(

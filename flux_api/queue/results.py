@@ -28,8 +28,8 @@ class FinishedPicture:
 
 
 class ResultStore:
-    """The newest finished pictures: at most ``most_bytes`` of them, none for longer
-    than their job is kept. Thread-safe; gone when the process ends."""
+    """The newest finished pictures: at most ``most_bytes`` of them, each as long as
+    :meth:`keep` says. Thread-safe; gone when the process ends."""
 
     def __init__(
         self, most_bytes: int, *, clock: Callable[[], float] = time.monotonic
@@ -43,21 +43,31 @@ class ResultStore:
             OrderedDict()
         )
 
-    def keep(self, job: Job, pictures: list[FinishedPicture]) -> None:
+    def keep(
+        self,
+        job: Job,
+        pictures: list[FinishedPicture],
+        *,
+        seconds: float = KEPT_SECONDS,
+    ) -> None:
         """Keep what ``job`` made, and drop the oldest of what is too much."""
         with self._lock:
             self._drop(job)
-            self._kept[job] = self._clock() + KEPT_SECONDS, pictures
+            self._kept[job] = self._clock() + seconds, pictures
             self._bytes += _size_of(pictures)
             self._drop_old()
         job.note_delivery()
 
-    def urls(self, job: Job) -> list[str]:
-        """Where the pictures of ``job`` are stored, as far as they are."""
+    def pictures(self, job: Job) -> list[FinishedPicture] | None:
+        """What ``job`` made, None once it is gone."""
         with self._lock:
             self._drop_old()
-            pictures = self._kept.get(job, (0.0, []))[1]
-            return [picture.url for picture in pictures if picture.url]
+            found = self._kept.get(job)
+        return found[1] if found is not None else None
+
+    def urls(self, job: Job) -> list[str]:
+        """Where the pictures of ``job`` are stored, as far as they are."""
+        return [picture.url for picture in self.pictures(job) or () if picture.url]
 
     def find(self, job: Job, index: int) -> FinishedPicture:
         """Picture ``index`` of ``job``. The job's own error where it failed, JobNotDone
@@ -71,11 +81,9 @@ class ResultStore:
         if isinstance(outcome, Failed):
             # A copy: raising the kept one would tie this request's frames to it.
             raise copy.copy(outcome.error)
-        with self._lock:
-            self._drop_old()
-            found = self._kept.get(job)
-        if found is not None:
-            return found[1][index]
+        pictures = self.pictures(job)
+        if pictures is not None:
+            return pictures[index]
         # Between the last step and the answer the picture is still being encoded.
         if outcome is None or not job.wait_delivery(0):
             raise JobNotDone("The job has not ended yet.", retry_after=1)
@@ -84,9 +92,8 @@ class ResultStore:
     def _drop_old(self) -> None:
         now = self._clock()
         for job, (until, _) in list(self._kept.items()):
-            if until > now and self._bytes <= self._most_bytes:
-                return
-            self._drop(job)
+            if until <= now or self._bytes > self._most_bytes:
+                self._drop(job)
 
     def _drop(self, job: Job) -> None:
         _, pictures = self._kept.pop(job, (0.0, []))

@@ -9,11 +9,12 @@ import requests
 
 from flux_api.errors import KeyInUse, KeyReused
 from flux_api.http.kept_answers import (
-    KEPT_ANSWERS,
+    KEPT_KEYS,
     KEPT_SECONDS,
-    KeptAnswer,
     KeptAnswers,
 )
+from flux_api.queue.results import ResultStore
+from tests.queue.test_results import a_job, picture
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import stats
@@ -153,7 +154,7 @@ def test_odd_keys_are_400(fake, key, path):
     assert post(fake, longest, path).status_code == 200
 
 
-def test_keys_belong_to_their_callers_and_the_setting_turns_them_off():
+def test_keys_belong_to_their_callers_():
     keys = ",".join(f"{name}:{key}" for name, key in KEYS.items())
     with run_api(app="tests.support.fake_app:app", FLUX_API_KEYS=keys) as server:
         server.wait_ready()
@@ -161,10 +162,14 @@ def test_keys_belong_to_their_callers_and_the_setting_turns_them_off():
         assert post(server, "mine", caller="bob", prompt="b").status_code == 200
         again = post(server, "mine", caller="alice")
         assert again.headers["Idempotent-Replayed"] == "true"
-    with run_api(app="tests.support.fake_app:app", FLUX_IDEMPOTENCY_MB=0) as server:
+
+
+def test_a_key_is_free_again_once_the_picture_is_no_longer_kept():
+    """The answer is made anew of the pictures that ``/jobs/<id>/result`` gives."""
+    with run_api(app="tests.support.fake_app:app", FLUX_RESULTS_MB=0) as server:
         server.wait_ready()
         for _ in range(2):
-            answer = post(server, "nobody-looks")
+            answer = post(server, "nothing-is-kept")
             assert "Idempotent-Replayed" not in answer.headers
         assert stats(server)["begun"] == 2
 
@@ -179,63 +184,55 @@ class Clock:
         return self.now
 
 
-def answer_of(size):
-    """An answer that takes about ``size`` bytes to keep."""
-    return KeptAnswer(200, (), bytes(size - 1000))
+def kept_by(results, clock, keys):
+    """Answers under ``keys``, each of a picture of 100 bytes."""
+    answers = KeptAnswers(results, clock=clock)
+    for key in keys:
+        assert answers.begin(("me", key), b"x") is None
+        job = a_job()
+        results.keep(job, [picture(100)], seconds=KEPT_SECONDS)
+        answers.keep(("me", key), job, list)
+    return answers
 
 
-def kept(answers, key, answer):
-    """Whether ``answer`` comes back for the key."""
-    found = answers.begin("me", key, b"x")
-    if found is None:
-        answers.forget("me", key)
-    return found is answer
+def is_kept(answers, key):
+    """Whether there is an answer to replay."""
+    if found := answers.begin(("me", key), b"x"):
+        _, render, pictures = found
+        return render(pictures) == [picture(100)]
+    answers.forget(("me", key))
+    return False
 
 
 def test_answers_are_gone_after_a_day():
     clock = Clock()
-    answers = KeptAnswers(10**6, clock=clock)
-    one = answer_of(2000)
-    assert answers.begin("me", "k", b"x") is None
-    answers.keep("me", "k", one)
+    answers = kept_by(ResultStore(10**6, clock=clock), clock, ["k"])
     clock.now = KEPT_SECONDS - 1
-    assert kept(answers, "k", one)
+    assert is_kept(answers, "k")
     clock.now = KEPT_SECONDS
-    assert not kept(answers, "k", one)
+    assert not is_kept(answers, "k")
 
 
-def test_memory_is_bounded_by_bytes_and_by_count():
-    answers = KeptAnswers(10_000)
-    made = [answer_of(4000) for _ in range(3)]
-    for number, answer in enumerate(made):
-        assert answers.begin("me", str(number), b"x") is None
-        answers.keep("me", str(number), answer)
-    assert [kept(answers, str(n), made[n]) for n in range(3)] == [False, True, True]
-    assert answers.begin("me", "too-large", b"x") is None
-    answers.keep("me", "too-large", answer_of(10_001))
-    assert answers.begin("me", "too-large", b"x") is None
-    assert kept(answers, "2", made[2])
+def test_pictures_are_kept_once_and_keys_are_bounded_by_them_and_by_count():
+    results = ResultStore(250)
+    answers = kept_by(results, Clock(), "012")
+    assert [is_kept(answers, key) for key in "012"] == [False, True, True]
 
-    many = KeptAnswers(10**9)
-    small = answer_of(1001)
-    for number in range(KEPT_ANSWERS + 10):
-        assert many.begin("me", str(number), b"x") is None
-        many.keep("me", str(number), small)
-    assert not kept(many, "9", small)
-    assert kept(many, "10", small)
+    many = kept_by(ResultStore(10**9), Clock(), map(str, range(KEPT_KEYS + 10)))
+    assert not is_kept(many, "9")
+    assert is_kept(many, "10")
 
 
 def test_what_runs_is_never_dropped():
     clock = Clock()
-    answers = KeptAnswers(2000, clock=clock)
-    assert answers.begin("me", "runs", b"x") is None
+    answers = KeptAnswers(ResultStore(2000), clock=clock)
+    assert answers.begin(("me", "runs"), b"x") is None
     clock.now = 10 * KEPT_SECONDS
     for number in range(5):
-        assert answers.begin("me", str(number), b"x") is None
-        answers.keep("me", str(number), answer_of(1500))
+        assert answers.begin(("me", str(number)), b"x") is None
     with pytest.raises(KeyInUse):
-        answers.begin("me", "runs", b"x")
+        answers.begin(("me", "runs"), b"x")
     with pytest.raises(KeyReused):
-        answers.begin("me", "runs", b"y")
-    answers.forget("me", "runs")
-    assert answers.begin("me", "runs", b"y") is None
+        answers.begin(("me", "runs"), b"y")
+    answers.forget(("me", "runs"))
+    assert answers.begin(("me", "runs"), b"y") is None

@@ -7,9 +7,12 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from flask import Response, jsonify
+
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.context import Context
+from flux_api.http.idempotency import deliver
 from flux_api.http.pictures import (
     encode_pictures,
     to_base64,
@@ -29,20 +32,21 @@ def render_response(
     job: Job,
     parameters: ImagesParameters,
     results: tuple[ImageResult, ...],
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The body of a plain answer, and the headers that tell how it was delivered."""
+    *,
+    began: float,
+) -> Response:
+    """The plain answer; the request was there at ``began`` in monotonic seconds."""
     file_format, compression = parameters.file_format, parameters.output_compression
     pictures = encode_pictures(job, results, file_format, compression)
     key = _key(parameters, with_file_server=context.file_server is not None)
-    headers: dict[str, str] = {}
+    delivery: dict[str, str] = {}
     if key == "url":
-        pictures, headers = upload_pictures(context, pictures)
-    context.results.keep(job, pictures)
+        pictures, delivery = upload_pictures(context, pictures)
     image_request = job.request
     answer = {
         "created": int(time.time()),
         "background": "opaque",
-        "data": [_item(picture, key) for picture in pictures],
+        "data": None,
         "output_format": file_format,
         "quality": parameters.echoed_quality,
         "size": size_of(image_request),
@@ -53,7 +57,16 @@ def render_response(
         answer["loras"] = [asdict(lora) for lora in image_request.loras]
     if parameters.safety_identifier is not None:
         answer["safety_identifier"] = parameters.safety_identifier
-    return answer, headers
+    spent = round((time.monotonic() - began) * 1000)
+    headers = {"OpenAI-Processing-Ms": str(spent), **delivery}
+
+    def render(pictures: list[FinishedPicture]) -> Response:
+        data = [_item(picture, key) for picture in pictures]
+        response = jsonify(answer | {"data": data})
+        response.headers.update(headers)
+        return response
+
+    return deliver(context, job, pictures, render)
 
 
 def _item(picture: FinishedPicture, key: str) -> dict[str, Any]:

@@ -95,11 +95,7 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     if parameters.stream:
         return _stream(context, job, parameters, _STREAMS[operation])
     results = wait_for(context, request, job, began=began)
-    answer, delivered = render_response(context, job, parameters, results)
-    response = jsonify(answer)
-    spent = round((time.monotonic() - began) * 1000)
-    response.headers.update(delivered | {"OpenAI-Processing-Ms": str(spent)})
-    return response
+    return render_response(context, job, parameters, results, began=began)
 
 
 def _stream(
