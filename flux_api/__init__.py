@@ -16,7 +16,7 @@ from flux_api import logs
 from flux_api.blueprints import jobs, original, service
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
-from flux_api.http.context import Context, Watchers
+from flux_api.http.context import Context
 from flux_api.http.install import install
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.models.catalog import MODEL_INFO
@@ -62,7 +62,7 @@ def create_app(
         loras=LoraFolder(settings.lora_dir),
         fetcher=Fetcher(fetch_policy(settings)),
         file_server=file_server(settings),
-        watchers=Watchers(settings.max_watchers),
+        watchers=threading.BoundedSemaphore(settings.max_watchers),
         results=results,
         kept_answers=KeptAnswers(results),
     )

@@ -18,6 +18,7 @@ from flux_api.core import (
     Queued,
     Started,
 )
+from flux_api.errors import QueueFull
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow, owner_of
 from flux_api.http.context import get_context
@@ -59,7 +60,9 @@ def events(job_id: str) -> Response:
     """The job's events, past and to come, as ``text/event-stream``. A job that is not
     there yet is waited for a moment: its POST may be on its way."""
     context = get_context()
-    context.watchers.enter()
+    if not context.watchers.acquire(blocking=False):
+        message = "Too many connections watch jobs."
+        raise QueueFull(message, retry_after=5, code="too_many_watchers")
     try:
         job = context.manager.find(
             job_id, owner=owner_of(request), seconds=ARRIVAL_SECONDS
@@ -68,9 +71,9 @@ def events(job_id: str) -> Response:
         events = _stream(context.results, job, connection)
         response = Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
     except BaseException:
-        context.watchers.leave()
+        context.watchers.release()
         raise
-    response.call_on_close(context.watchers.leave)
+    response.call_on_close(context.watchers.release)
     return response
 
 

@@ -31,17 +31,16 @@ def follow(response: Response) -> Response:
     if job is not None:
         facts |= _about_job(job, prompts=get_context().settings.log_prompts)
     level = _level_of(request.blueprint, response.status_code)
-    counted = _Counted(response.response) if response.is_streamed else None
-    if counted is not None:
-        response.response = counted
+    sent: list[int] = []
+    if response.is_streamed:
+        response.response = _count(response.iter_encoded(), sent)
 
     @response.call_on_close
     def write() -> None:
-        status = response.status_code
-        sent = counted.count if counted else response.calculate_content_length()
-        facts.update(
-            status=status, ms=round((time.monotonic() - began) * 1000), bytes=sent
-        )
+        spent = round((time.monotonic() - began) * 1000)
+        streamed = response.is_streamed
+        size = sum(sent) if streamed else response.calculate_content_length()
+        facts.update(status=response.status_code, ms=spent, bytes=size)
         if job is not None:
             facts.update(_outcome_of(job))
         fields = {name: fact for name, fact in facts.items() if fact is not None}
@@ -110,24 +109,8 @@ def _outcome_of(job: Job) -> dict[str, Any]:
     return facts
 
 
-class _Counted:
-    """The parts of an answer, and how many bytes of it went out."""
-
-    def __init__(self, parts: Iterable[Any]) -> None:
-        self._parts = parts
-        self._iterator = iter(parts)
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        part = next(self._iterator)
-        self.count += len(part)
-        return part
-
-    def close(self) -> None:
-        """As the parts' own."""
-        close = getattr(self._parts, "close", None)
-        if close is not None:
-            close()
+def _count(parts: Iterable[bytes], sent: list[int]) -> Iterator[bytes]:
+    """The parts of an answer; their lengths go to ``sent`` as they are taken."""
+    for part in parts:
+        sent.append(len(part))
+        yield part

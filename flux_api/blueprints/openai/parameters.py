@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
@@ -47,13 +46,6 @@ REFUSED = {
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 
-@dataclass(frozen=True, slots=True)
-class In:
-    """Which of OpenAI's operations have the parameter: G, E, V."""
-
-    operations: str
-
-
 class Size(NamedTuple):
     """In pixels."""
 
@@ -83,50 +75,42 @@ class ImagesParameters(Parameters):
     """What generations, edits and variations take. All are checked in every operation,
     those without an effect too."""
 
-    n: Annotated[int, Field(ge=1, le=10), Integer, In("GEV")] = 1
+    n: Annotated[int, Field(ge=1, le=10), Integer] = 1
     """How many pictures."""
     wanted_size: Annotated[
         Size | None,
         Field(validation_alias="size"),
         BeforeValidator(_read_size),
         WithJsonSchema({"type": "string", "pattern": f"^(auto|{_SIZE.pattern})$"}),
-        In("GEV"),
     ] = None
     """WIDTHxHEIGHT in pixels, or auto."""
     quality: Annotated[
         Literal["low", "medium", "auto", "standard", "high", "hd", "xhigh", "max"]
         | None,
         Word,
-        In("GE"),
     ] = None
     """Steps, as a share of the model's default."""
     background: Annotated[
-        Literal["opaque", "auto"] | None, BeforeValidator(_read_background), In("GE")
+        Literal["opaque", "auto"] | None, BeforeValidator(_read_background)
     ] = None
     """Pictures are opaque."""
-    moderation: Annotated[Literal["low", "auto"] | None, Word, In("G")] = None
+    moderation: Annotated[Literal["low", "auto"] | None, Word] = None
     """Nothing changes: there is no filter."""
-    style: Annotated[Literal["vivid", "natural"] | None, Word, In("G")] = None
+    style: Annotated[Literal["vivid", "natural"] | None, Word] = None
     """Nothing changes: say it in the prompt."""
-    input_fidelity: Annotated[Literal["low", "high"] | None, Word, In("E")] = None
+    input_fidelity: Annotated[Literal["low", "high"] | None, Word] = None
     """Nothing changes: input pictures are always read whole."""
-    user: Annotated[str | None, Field(max_length=32_000), Text, In("GEV")] = None
+    user: Annotated[str | None, Field(max_length=32_000), Text] = None
     """Not kept."""
-    response_format: Annotated[Literal["url", "b64_json"] | None, Word, In("GEV")] = (
-        None
-    )
+    response_format: Annotated[Literal["url", "b64_json"] | None, Word] = None
     """Left out: what the model's name says its clients read."""
-    output_format: Annotated[Literal["png", "jpeg", "webp"] | None, Word, In("GE")] = (
-        None
-    )
+    output_format: Annotated[Literal["png", "jpeg", "webp"] | None, Word] = None
     """The pictures' file format, png by default."""
-    output_compression: Annotated[int, Field(ge=0, le=100), Integer, In("GE")] = 100
+    output_compression: Annotated[int, Field(ge=0, le=100), Integer] = 100
     """The quality of jpeg and webp."""
-    safety_identifier: Annotated[
-        str | None, Field(max_length=32_000), Text, In("GE")
-    ] = None
+    safety_identifier: Annotated[str | None, Field(max_length=32_000), Text] = None
     """Echoed, not kept."""
-    stream: Annotated[bool, Boolean, In("GE")] = False
+    stream: Annotated[bool, Boolean] = False
     """Answer with server-sent events."""
 
     @model_validator(mode="after")
