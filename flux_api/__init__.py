@@ -19,6 +19,7 @@ from flux_api.errors import BadSetting
 from flux_api.http.context import Context
 from flux_api.http.install import install
 from flux_api.http.kept_answers import KeptAnswers
+from flux_api.images.decoder import Decoder
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo
 from flux_api.models.lora_files import LoraFolder
@@ -61,6 +62,7 @@ def create_app(
         models=models,
         loras=LoraFolder(settings.lora_dir),
         fetcher=Fetcher(fetch_policy(settings)),
+        decoder=Decoder(settings.decoded_mb << 20),
         file_server=file_server(settings),
         watchers=threading.BoundedSemaphore(settings.max_watchers),
         results=results,

@@ -101,6 +101,9 @@ class Settings(BaseModel):
     results_mb: Annotated[int, _env("FLUX_RESULTS_MB", 0, 65_536)] = 256
     """MiB of finished pictures kept for GET /jobs/<id>/result and Idempotency-Key; 0:
     none."""
+    decoded_mb: Annotated[int, _env("FLUX_DECODED_MB", 64, 65_536)] = 512
+    """MiB that decoded input pictures take together; beyond it others wait, then
+    503."""
     body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
     """Seconds in which a request body must bring at least 64 KiB, or its end."""
     log_level: Annotated[LogLevel, _env("FLUX_LOG_LEVEL")] = "info"

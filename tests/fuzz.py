@@ -18,8 +18,8 @@ import time
 import traceback
 
 from flux_api.errors import FluxError, ImageFetchFailed, InvalidImage, InvalidRequest
-from flux_api.images.codec import decode_image, decode_mask
 from flux_api.images.data_urls import decode_base64, decode_data_url
+from flux_api.images.decoder import Decoder
 from flux_api.net.addresses import is_special
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.urls import UrlError, parse_url
@@ -41,7 +41,11 @@ def target(name):
 
 
 def load_seeds():
-    builders = [*hostile_images.PLAIN.values(), *hostile_images.REFUSED.values()]
+    builders = [
+        *hostile_images.PLAIN.values(),
+        *hostile_images.REFUSED.values(),
+        *hostile_images.ODD.values(),
+    ]
     seeds = [build() for build in builders]
     profile = hostile_images.icc_profile()
     for kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF"):
@@ -54,6 +58,7 @@ def load_seeds():
 
 
 SEEDS = load_seeds()
+DECODER = Decoder()
 NUMBERS = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1]
 
 
@@ -88,7 +93,7 @@ def damage(source, data):
 def fuzz_decoder(source):
     data = damage(source, source.choice(SEEDS))
     try:
-        image = decode_image(data)
+        image = DECODER.image(data)
     except InvalidImage as error:
         assert len(error.message) < 150, error.message
         return
@@ -101,7 +106,7 @@ def fuzz_decoder(source):
 def fuzz_mask(source):
     data = damage(source, source.choice(SEEDS))
     try:
-        mask = decode_mask(data, size=(40, 24))
+        mask = DECODER.mask(data, size=(40, 24))
     except InvalidImage:
         return
     assert (mask.mode, mask.size) == ("L", (40, 24))

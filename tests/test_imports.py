@@ -13,6 +13,7 @@ TOP = {"core", "errors"}
 ROOMS = {
     "__init__": {
         *("blueprints", "http", "queue", "engine", "loading", "models", "net"),
+        "images",
         *("settings", "logs"),
     },
     "__main__": {"commands", "models", "settings"},

@@ -67,6 +67,7 @@ WRONG = {
     "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],
     "FLUX_ALLOW_PRIVATE_NETS": ["10.0.0.0/33", "10.0.0.1/8", "lan", "10.0.0.0/8,"],
     "FLUX_RESULTS_MB": [*NUMBERS, "65537"],
+    "FLUX_DECODED_MB": [*NUMBERS, "63", "65537"],
     "FLUX_BODY_TIMEOUT": [*NUMBERS, "0", "4000"],
     "FLUX_LOG_LEVEL": ["loud", "INFO"],
     "FLUX_LOG_PROMPTS": ["yes", "-1"],

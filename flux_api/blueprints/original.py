@@ -21,11 +21,7 @@ from flux_api.http.pictures import (
     to_file,
     upload_pictures,
 )
-from flux_api.images.codec import (
-    decode_base64,
-    decode_data_url,
-    decode_image,
-)
+from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -114,11 +110,11 @@ def _load_image(
         message = "'input_file' was given more than once."
         raise InvalidRequest(message, param="input_file")
     if files:
-        return (decode_image(files[0], param="input_file"),)
+        return (context.decoder.image(files[0], param="input_file"),)
     if text := parameters.input_file:
         decode = decode_data_url if text.startswith("data:") else decode_base64
         data = decode(text, param="input_file")
-        return (decode_image(data, param="input_file"),)
+        return (context.decoder.image(data, param="input_file"),)
     if parameters.input_image_url is None:
         return ()
     data = context.fetcher.fetch(
@@ -126,4 +122,4 @@ def _load_image(
         bearer_token=parameters.bearer_token,
         param="input_image_url",
     )
-    return (decode_image(data, param="input_image_url"),)
+    return (context.decoder.image(data, param="input_image_url"),)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flask import current_app
 
 from flux_api.http.kept_answers import KeptAnswers
+from flux_api.images.decoder import Decoder
 from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder
 from flux_api.net.fetch import Fetcher
@@ -28,6 +29,7 @@ class Context:
     models: dict[str, ModelInfo]
     loras: LoraFolder
     fetcher: Fetcher
+    decoder: Decoder
     file_server: FileServer | None
     watchers: threading.BoundedSemaphore
     results: ResultStore

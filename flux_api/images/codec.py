@@ -1,69 +1,17 @@
-"""Bytes to pictures and back: what comes in is checked before it is decoded."""
+"""Pictures as files."""
 
 from __future__ import annotations
 
 import struct
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from zlib import crc32
 
 import numpy
 from isal import isal_zlib
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageChops,
-    ImageFile,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
-from flux_api.errors import InsufficientStorage, InvalidImage, InvalidRequest
-from flux_api.images.colours import open_profile, scale_key, split_alpha, to_srgb
-from flux_api.images.data_urls import decode_base64, decode_data_url
-from flux_api.images.headers import check_header, sniff_format
-from flux_api.images.jpeg import StrictJpegFile
-from flux_api.images.limits import MAX_PIXELS, HeaderError, check_size
-from flux_api.images.tiff import read_orientation
-
-__all__ = [
-    "EncodedImage",
-    "decode_base64",
-    "decode_data_url",
-    "decode_image",
-    "decode_mask",
-    "encode_image",
-]
-
-# A picture of the largest size takes 160 MB while it is decoded.
-_DECODES = threading.BoundedSemaphore(2)
-# Pillow's own guard stays as a second one.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-
-# Named classes instead of Image.open: nothing but the sniffed format's reader runs.
-_READERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "JPEG": StrictJpegFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-}
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from flux_api.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,86 +21,6 @@ class EncodedImage:
     data: bytes
     media_type: str
     extension: str
-
-
-def decode_image(data: bytes, *, param: str = "image") -> Image.Image:
-    """The first frame in RGB: turned as EXIF says, in sRGB, alpha laid over white."""
-    colours, alpha = _decode(data, param)
-    if alpha is None:
-        return colours
-    canvas = Image.new("RGB", colours.size, "white")
-    canvas.paste(colours, mask=alpha)
-    return canvas
-
-
-def decode_mask(
-    data: bytes, *, size: tuple[int, int], param: str = "mask"
-) -> Image.Image:
-    """The area to repaint in mode L: white where the mask's alpha is 0, black where
-    it is 255, the grey between for a soft edge."""
-    _, alpha = _decode(data, param)
-    if alpha is None:
-        raise InvalidImage(
-            f"{param} has no alpha channel; its transparent area marks what to repaint",
-            param=param,
-            code="invalid_mask_image_format",
-        )
-    if alpha.size != size:
-        raise InvalidImage(
-            f"{param} is {alpha.width}x{alpha.height} but the image is "
-            f"{size[0]}x{size[1]}; they must have the same size",
-            param=param,
-            code="invalid_mask_image_format",
-        )
-    return ImageChops.invert(alpha)
-
-
-def _decode(data: bytes, param: str) -> tuple[Image.Image, Image.Image | None]:
-    """Colours in RGB and the alpha channel, if any."""
-    try:
-        kind = sniff_format(data)
-        check_header(kind, data)
-        with _DECODES:
-            return _read(kind, data)
-    except HeaderError as error:
-        raise InvalidImage(f"{param} {error}", param=param) from error
-    except MemoryError as error:
-        raise InsufficientStorage(
-            f"{param} is too large for the memory that this server has", param=param
-        ) from error
-    except Exception as error:
-        # Pillow raises nearly anything on damaged files, SyntaxError included.
-        raise InvalidImage(
-            f"{param} is damaged or not a supported image", param=param
-        ) from error
-
-
-def _read(kind: str, data: bytes) -> tuple[Image.Image, Image.Image | None]:
-    if kind == "AVIF":
-        # With this brand the decoder takes the still picture, never a track of frames.
-        data = data[:8] + b"avif" + data[12:]
-    image = _READERS[kind](BytesIO(data))
-    check_size(*image.size)
-    orientation = _orientation(image)
-    profile = open_profile(image.info.get("icc_profile"))
-    image.load()
-    if kind == "PNG" and "transparency" in image.info:
-        image.info["transparency"] = scale_key(image, depth=data[24])
-    orientation = _orientation(image) if orientation == 1 else orientation
-    colours, alpha = split_alpha(image)
-    colours = to_srgb(colours, profile)
-    turn = _TURNS.get(orientation)
-    if turn is not None:
-        colours = colours.transpose(turn)
-        alpha = alpha and alpha.transpose(turn)
-    colours.info = {}
-    return colours, alpha
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 1  # Pillow turns these by itself.
-    return read_orientation(image.info.get("exif", b""))
 
 
 def encode_image(

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.context import Context
-from flux_api.images.codec import (
-    decode_base64,
-    decode_data_url,
-    decode_image,
-    decode_mask,
-)
+from flux_api.images.data_urls import decode_base64, decode_data_url
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +42,7 @@ def decode_images(context: Context, body: Body, model: ModelInfo) -> tuple[Image
     max(model.tasks.values(), key=lambda task: task.max_images).check(len(found), None)
     images: list[Image] = []
     for data in found:
-        images.append(decode_image(data, param="image"))
+        images.append(context.decoder.image(data, param="image"))
         if sum(image.width * image.height for image in images) > MAX_SUM_PIXELS:
             message = "The input images are too large together: send smaller ones."
             raise InvalidImage(message, param="image")
@@ -57,7 +52,9 @@ def decode_images(context: Context, body: Body, model: ModelInfo) -> tuple[Image
 def decode_one_mask(context: Context, body: Body, first: Image) -> Image | None:
     """The mask for the ``first`` picture, None when there is none."""
     found = _find(context, body, _MASK_FIELD, "mask", 1)
-    return decode_mask(found[0], size=first.size, param="mask") if found else None
+    if not found:
+        return None
+    return context.decoder.mask(found[0], size=first.size, param="mask")
 
 
 def _find(

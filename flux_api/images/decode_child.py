@@ -1,0 +1,473 @@
+"""Run as a program by ``decoder.py``: bytes of a file in, samples of a picture out.
+
+It is a process of its own, without secrets, network or files as far as the kernel lets
+an ordinary user have that, with bounds of memory and time: whatever a codec does with a
+hostile file, the server and its weights are not there. Needs nothing but Pillow.
+
+Both ways, over its standard input and output: three little-endian numbers, then bytes.
+In: what is wanted (``IMAGE`` or ``MASK``), the most pixels to give back, the length of
+the file that follows. Out: what came out (``GREY``, ``ALPHA``, ``RGB`` with the samples
+after it, or ``REFUSED`` with a clause for the caller), width, height.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from typing import BinaryIO
+
+if __name__ == "__main__":
+    # -I takes away the user's own packages, which may be where Pillow is.
+    sys.path += sys.argv[1:]
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+IMAGE, MASK = 0, 1
+REFUSED, GREY, ALPHA, RGB = 0, 1, 2, 3
+HEADER = struct.Struct("<BLL")
+
+MEMORY_BYTES = 1536 << 20
+CPU_SECONDS = 10
+MAX_SIDE = 16_384
+MAX_PIXELS = 40_000_000
+# Decoded at an eighth of the size where that is enough.
+MAX_JPEG_PIXELS = 200_000_000
+TEXT_BYTES = 16 << 20
+
+READERS: list[Callable[[BytesIO], ImageFile.ImageFile]] = [
+    AvifImagePlugin.AvifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    PngImagePlugin.PngImageFile,
+    TiffImagePlugin.TiffImageFile,
+    WebPImagePlugin.WebPImageFile,
+]
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 274
+PLANAR, BITS = 284, 258
+SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+KINDS = "a PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF image"
+
+
+class Refused(Exception):
+    """Not a picture that can be served; the text is one clause for the caller."""
+
+
+# -- what is read -------------------------------------------------------------------
+
+
+def open_image(data: bytes) -> ImageFile.ImageFile:
+    """A reader of the file by its first bytes, nothing decoded yet."""
+    if data[12:16] == b"CgBI":
+        raise Refused("is a PNG of an iOS app (CgBI), which is not supported")
+    if data.startswith(b"\xff\xd8\xff"):
+        return StrictJpegFile(BytesIO(tidy_jpeg(data)))
+    if data[4:8] == b"ftyp" and data[8:12] == b"avis":
+        # With this brand the still picture is decoded, never a track of frames.
+        data = data[:8] + b"avif" + data[12:]
+    for reader in READERS:
+        try:
+            return reader(BytesIO(data))
+        except (SyntaxError, IndexError, TypeError, KeyError, EOFError, struct.error):
+            continue
+    raise Refused(name_format(data))
+
+
+def name_format(data: bytes) -> str:
+    """What to do with a file of a known kind that is not read."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        return (
+            "is a HEIC picture, which this server does not read; send it as JPEG, or "
+            "have requirements-heif.txt installed on the server"
+        )
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "is a JPEG XL picture, which is not supported; send it as PNG or JPEG"
+    signatures = (b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II", b"MM")
+    known = data.startswith(signatures) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
+    return "is damaged or not a supported image" if known else f"is not {KINDS}"
+
+
+def check_size(image: Image.Image) -> None:
+    """Refused beyond the limits, before anything is decoded."""
+    width, height = image.size
+    most = MAX_JPEG_PIXELS if isinstance(image, StrictJpegFile) else MAX_PIXELS
+    if max(image.size) > MAX_SIDE or width * height > most:
+        raise Refused(
+            f"is {width}x{height}; the limits are {MAX_SIDE} pixels a side and "
+            f"{most // 1_000_000} million pixels"
+        )
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(BITS, ())
+        if image.tag_v2.get(PLANAR) == 2 and 16 in bits:
+            # Pillow reads the bytes of the planes as if they were pixels.
+            raise Refused("is a TIFF of 16-bit planes, which is not supported")
+
+
+def decode(data: bytes, wanted: int, most: int) -> Image.Image:
+    """The first frame as EXIF turns it, in sRGB, at most ``most`` pixels: RGB with
+    alpha laid over white, or for a mask its alpha, else its grey."""
+    image = open_image(data)
+    check_size(image)
+    if isinstance(image, StrictJpegFile) and image.width * image.height > most:
+        image.draft("RGB", shrunk(image.size, most))
+    frame = (
+        image.tile[0].extents
+        if isinstance(image, GifImagePlugin.GifImageFile)
+        else None
+    )
+    image.load()
+    turn = TURNS.get(read_orientation(image))
+    colours, alpha = split_alpha(image, data)
+    if frame is not None and frame != (0, 0, *image.size):
+        # Outside its first frame a GIF's canvas is empty.
+        inside = Image.new("L", image.size, 0)
+        inside.paste(255, frame)
+        alpha = ImageChops.multiply(alpha, inside) if alpha else inside
+    if wanted == MASK and alpha is not None:
+        picture = alpha
+    else:
+        picture = to_srgb(colours, image.info.get("icc_profile"))
+        if alpha is not None:
+            canvas = Image.new("RGB", picture.size, "white")
+            canvas.paste(picture, mask=alpha)
+            picture = canvas
+        picture = picture.convert("L") if wanted == MASK else picture
+        alpha = None
+    if picture.width * picture.height > most:
+        size = shrunk(picture.size, most)
+        picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    picture = picture.transpose(turn) if turn is not None else picture
+    picture.info = {"alpha": alpha is not None}
+    return picture
+
+
+def shrunk(size: tuple[int, int], most: int) -> tuple[int, int]:
+    """``size`` in its shape with at most ``most`` pixels."""
+    width, height = size
+    scale = (most / (width * height)) ** 0.5
+    return max(1, int(width * scale)), max(1, int(height * scale))
+
+
+def read_orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none or it is corrupt."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 1  # Pillow turns these by itself.
+    # Some writers put the prefix into PNG's chunk, and Pillow adds its own.
+    block = image.info.get("exif") or b""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        return int(exif.get(ORIENTATION, 1))
+    except Exception:  # a parser over whatever bytes are there
+        return 1
+
+
+# -- samples ------------------------------------------------------------------------
+
+
+def split_alpha(
+    image: Image.Image, data: bytes
+) -> tuple[Image.Image, Image.Image | None]:
+    """Colours in L, RGB or CMYK with 8 bits, and the alpha channel."""
+    if image.mode.startswith("I;16"):
+        return split_grey16(image)
+    if image.mode in ("I", "F"):
+        raise Refused("has 32-bit samples, which are not supported")
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = scale_key(image, depth=data[24])
+    if image.mode == "La":
+        image = unmultiply(image)
+    if image.mode in ("RGBA", "LA"):
+        return image.convert(image.mode[:-1]), image.getchannel("A")
+    if image.mode in ("PA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return image.convert("RGB"), image.getchannel("A")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image, None
+    return image.convert("L" if image.mode == "1" else "RGB"), None
+
+
+def unmultiply(image: Image.Image) -> Image.Image:
+    """Premultiplied grey (La) as LA, by the way of colours, which Pillow knows."""
+    grey, alpha = image.split()
+    return Image.merge("RGBa", (grey, grey, grey, alpha)).convert("RGBA")
+
+
+def scale_key(image: Image.Image, depth: int) -> int | bytes | tuple[int, ...]:
+    """A PNG's transparent colour in the samples that Pillow makes of ``depth`` bits."""
+    key: int | bytes | tuple[int, ...] = image.info["transparency"]
+    if isinstance(key, tuple) and depth == 16:
+        return tuple(sample >> 8 for sample in key)
+    if isinstance(key, int) and image.mode == "L":
+        return key * 255 // ((1 << depth) - 1)
+    return key
+
+
+def split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The upper 8 bits: Pillow's own conversion cuts everything above 255 off."""
+    samples = image.tobytes()
+    big = image.mode.endswith("B")
+    high = Image.frombytes("L", image.size, samples[0 if big else 1 :: 2])
+    key = image.info.get("transparency")
+    if key is None:
+        return high, None
+    low = Image.frombytes("L", image.size, samples[1 if big else 0 :: 2])
+    same = [
+        part.point([255 * (level == sample) for level in range(256)])
+        for part, sample in ((high, key >> 8), (low, key & 255))
+    ]
+    return high, ImageChops.invert(ImageChops.multiply(*same))
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """In RGB, converted where a usable profile makes other colours of the samples."""
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if SPACES.get(source.profile.xcolor_space.strip()) == image.mode:
+                return convert(image, source)
+        except (OSError, ImageCms.PyCMSError):
+            pass  # A corrupt profile changes nothing.
+    return image.convert("RGB")
+
+
+def convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
+    """By the profile; unchanged where it is sRGB's twin, whatever its name: what one
+    rounding more would change is not worth it."""
+    transform = ImageCms.buildTransform(source, SRGB, image.mode, "RGB")
+    if image.mode == "RGB":
+        levels = range(0, 256, 51)
+        cube = bytes(
+            level for r in levels for g in levels for b in levels for level in (r, g, b)
+        )
+        probe = Image.frombytes("RGB", (len(cube) // 3, 1), cube)
+        seen = ImageCms.applyTransform(probe, transform)
+        assert seen is not None
+        extrema = ImageChops.difference(probe, seen).getextrema()
+        if max(high for _, high in extrema) <= 2:  # type: ignore[misc]
+            return image
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None
+    return converted
+
+
+# -- JPEG ---------------------------------------------------------------------------
+
+SCAN, END = 0xDA, 0xD9
+APPS = range(0xE0, 0xF0)
+# Anything but fill bytes, restarts and the start of a picture.
+SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+MARK_BYTES = 8
+
+
+def tidy_jpeg(data: bytes) -> bytes:
+    """``data`` as Pillow reads it: without stray bytes between the segments in front
+    of the picture, and with the metadata, where its profile is, first."""
+    apps: list[bytes] = []
+    others: list[bytes] = []
+    position = 2
+    while (found := next_segment(data, position)) is not None:
+        marker, start, end = found
+        if marker in (SCAN, END):
+            return b"".join((data[:2], *apps, *others, data[start:]))
+        (apps if marker in APPS else others).append(data[start:end])
+        position = end
+    return data
+
+
+def next_segment(data: bytes, position: int) -> tuple[int, int, int] | None:
+    """Marker, start and end of the next segment from ``position`` on."""
+    found = SEGMENT.search(data, position)
+    if found is None:
+        return None
+    start, marker = found.start(), data[found.start() + 1]
+    length = 0 if marker == END else int.from_bytes(data[start + 2 : start + 4], "big")
+    return marker, start, start + 2 + length
+
+
+def one_scan_end(data: bytes) -> int | None:
+    """Where the data of a picture's only scan ends; None where there are several."""
+    scans, position, end = 0, 2, len(data)
+    while (found := next_segment(data, position)) is not None:
+        marker, start, position = found
+        if marker == END:
+            end = start
+            break
+        if marker == SCAN:
+            scans += 1
+            stop = SCAN_END.search(data, position)
+            position = stop.start() if stop else len(data)
+    return end if scans == 1 else None
+
+
+class StrictJpegFile(JpegImagePlugin.JpegImageFile):
+    """Pillow's reader, but it refuses a picture whose last row is not in the data:
+    libjpeg paints grey what is missing and only warns.
+
+    The decoder gets the scan without its end marker, so that it cannot make up what
+    is missing; when it asks for more, a random last row must have been painted over.
+    """
+
+    def load_prepare(self) -> None:
+        super().load_prepare()
+        assert self.fp is not None
+        position = self.fp.tell()
+        self.fp.seek(0)
+        self._data = self.fp.read()
+        self.fp.seek(position)
+        self._end = one_scan_end(self._data)
+        self._mark = os.urandom(self.width * len(self.getbands()))
+        if len(self._mark) < MARK_BYTES:
+            self._end = None  # A pixel could be like the mark by chance.
+        if self._end is not None:
+            row = Image.frombytes(self.mode, (self.width, 1), self._mark)
+            self.im.paste(row.im, (0, self.height - 1, self.width, self.height))
+
+    def load_read(self, read_bytes: int) -> bytes:
+        if self._end is None:
+            return super().load_read(read_bytes)
+        if self._data:
+            scan = self._data[: self._end]
+            self._data = b""
+            return scan + bytes(16)  # The decoder looks a few bytes ahead.
+        if self._last_row() == self._mark:
+            raise Refused("is cut off or claims more rows than it has")
+        self._end = None
+        return b"\xff\xd9"
+
+    def _last_row(self) -> bytes:
+        row = Image.new(self.mode, (self.width, 1))
+        box = (0, self.height - 1, self.width, self.height)
+        row.im.paste(self.im.crop(box), (0, 0, self.width, 1))
+        return row.tobytes()
+
+
+# -- the process --------------------------------------------------------------------
+
+
+def lock_down() -> list[str]:
+    """Give away what a decoder does not need; which parts the kernel did not take."""
+    for limit, most in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 16),
+    ):
+        resource.setrlimit(limit, (most, most))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    libc = ctypes.CDLL(None, use_errno=True)
+    missing = []
+    if libc.unshare(0x10000000 | 0x40000000):  # CLONE_NEWUSER, CLONE_NEWNET
+        missing.append("network")
+    if not deny_files(libc):
+        missing.append("files")
+    return missing
+
+
+def deny_files(libc: ctypes.CDLL) -> bool:
+    """Whether Landlock (Linux 5.13, documented in landlock(7)) now refuses to open any
+    file, and with newer kernels to connect or listen."""
+    create_ruleset, restrict_self, no_new_privileges = 444, 446, 38
+    version: int = libc.syscall(create_ruleset, None, 0, 1)
+    if version < 1:
+        return False
+    files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
+    rights = (ctypes.c_uint64 * 2)(files, 3 if version >= 4 else 0)
+    size = ctypes.sizeof(rights) if version >= 4 else 8
+    ruleset: int = libc.syscall(create_ruleset, rights, size, 0)
+    if ruleset < 0 or libc.prctl(no_new_privileges, 1, 0, 0, 0):
+        return False
+    done: int = libc.syscall(restrict_self, ruleset, 0)
+    os.close(ruleset)
+    return done == 0
+
+
+def load_codecs() -> None:
+    """Let Pillow and Python import now what they import at first use, and HEIC's reader
+    where the operator installed it."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+
+        pillow_heif.options.DECODE_THREADS = 1
+        READERS.append(pillow_heif.HeifImageFile)
+    for name in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"):
+        file = BytesIO()
+        Image.new("RGB", (16, 16)).save(file, name)
+        decode(file.getvalue(), IMAGE, 64)
+    for encoding in ("latin-1", "utf-16", "utf-32", "cp1252"):
+        "".encode(encoding)
+
+
+def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, bytes]:
+    """The header and the bytes of the answer to one file."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    try:
+        picture = decode(data, wanted, most)
+    except Refused as error:
+        text = str(error).encode()
+    except MemoryError:
+        text = b"needs more memory than a picture may have"
+    except Exception:  # Pillow raises nearly anything on damaged files.
+        text = b"is damaged or not a supported image"
+    else:
+        alpha = picture.info["alpha"]
+        kind = RGB if wanted == IMAGE else ALPHA if alpha else GREY
+        return HEADER.pack(kind, *picture.size), picture.tobytes()
+    return HEADER.pack(REFUSED, len(text), 0), text
+
+
+def main(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer one file after the other until the input ends."""
+    Image.MAX_IMAGE_PIXELS = None  # check_size is stricter.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = TEXT_BYTES
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    warnings.simplefilter("ignore")
+    load_codecs()
+    missing = " ".join(lock_down()).encode()
+    sink.write(HEADER.pack(REFUSED, len(missing), 0) + missing)
+    sink.flush()
+    while len(head := source.read(HEADER.size)) == HEADER.size:
+        wanted, most, length = HEADER.unpack(head)
+        for part in answer(source.read(length), wanted, most):
+            sink.write(part)
+        sink.flush()
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,263 @@
+"""Pictures of strangers, decoded in processes that may crash: ``decode_child.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import queue
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import PIL
+from PIL import Image
+
+from flux_api.errors import InvalidImage, Unavailable
+from flux_api.images.decode_child import (
+    ALPHA,
+    GREY,
+    HEADER,
+    IMAGE,
+    MASK,
+    REFUSED,
+    RGB,
+)
+
+logger = logging.getLogger(__name__)
+
+MOST_PIXELS = 2048 * 2048
+"""No model draws or looks at more: larger pictures are given back at this size."""
+
+CHILDREN = 2
+# What an exploited child could see of others' pictures ends here.
+_RECYCLE_AFTER = 100
+# Under load a good picture may take seconds; its CPU time has a limit of its own.
+_WALL_SECONDS = 30.0
+_ROOM_SECONDS = 5.0
+_PIPE_BYTES = 1 << 20
+_CHANNELS = {GREY: 1, ALPHA: 1, RGB: 3}
+_FAILED = "cannot be decoded: it is damaged, or costs more than a picture may"
+
+
+class Decoder:
+    """Decodes files, a few at once. All pictures that it gave away and that are still
+    in use take at most ``most_bytes``; beyond it others wait a little, then
+    Unavailable. Children start at the first use, in the process that uses them."""
+
+    def __init__(self, most_bytes: int = 512 << 20) -> None:
+        self._room = _Room(most_bytes)
+        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        for _ in range(CHILDREN):
+            self._idle.put(None)
+        weakref.finalize(self, _end, self._idle)
+
+    def image(self, data: bytes, *, param: str = "image") -> Image.Image:
+        """The first frame in RGB: turned as EXIF says, in sRGB, alpha laid over white,
+        at most ``MOST_PIXELS``. InvalidImage names ``param``."""
+        return self._decode(data, IMAGE, param)[1]
+
+    def mask(
+        self, data: bytes, *, size: tuple[int, int], param: str = "mask"
+    ) -> Image.Image:
+        """The area to repaint in mode L: white where the mask's alpha is 0, black where
+        it is 255, the grey between for a soft edge."""
+        kind, alpha = self._decode(data, MASK, param)
+        if kind != ALPHA:
+            raise InvalidImage(
+                f"{param} has no alpha channel; its transparent area marks what to "
+                "repaint",
+                param=param,
+                code="invalid_mask_image_format",
+            )
+        if alpha.size != size:
+            raise InvalidImage(
+                f"{param} is {alpha.width}x{alpha.height} but the image is "
+                f"{size[0]}x{size[1]}; they must have the same size",
+                param=param,
+                code="invalid_mask_image_format",
+            )
+        return alpha.point(range(255, -1, -1))
+
+    def _decode(self, data: bytes, wanted: int, param: str) -> tuple[int, Image.Image]:
+        most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
+        held = self._room.take(most)
+        try:
+            with self._child() as child:
+                kind, size, samples = child.ask(data, wanted)
+        except (EOFError, OSError) as error:
+            held.give_back(most)
+            raise InvalidImage(f"{param} {_FAILED}", param=param) from error
+        except BaseException:
+            held.give_back(most)
+            raise
+        if kind == REFUSED:
+            held.give_back(most)
+            text = bytes(samples).decode("utf-8", "replace")
+            raise InvalidImage(f"{param} {text}", param=param)
+        held.give_back(most - len(samples))
+        mode = "RGB" if kind == RGB else "L"
+        image = Image.frombytes(mode, size, samples)
+        weakref.finalize(image, held.give_back, len(samples)).atexit = False
+        return kind, image
+
+    @contextlib.contextmanager
+    def _child(self) -> Iterator[_Child]:
+        try:
+            child = self._idle.get(timeout=_WALL_SECONDS)
+        except queue.Empty:
+            message = "Too many pictures are being decoded at the moment."
+            raise Unavailable(message, retry_after=5) from None
+        try:
+            if child is not None and not child.alive:
+                child.kill()
+                child = None
+            child = child or _start()
+            yield child
+        except BaseException:
+            if child is not None:
+                child.kill()
+            child = None
+            raise
+        finally:
+            if child is not None and child.answered >= _RECYCLE_AFTER:
+                child.kill()
+                child = None
+            self._idle.put(child)
+
+
+def _end(idle: queue.LifoQueue[_Child | None]) -> None:
+    """At the exit, or when nobody has the decoder any more."""
+    while not idle.empty():
+        if (child := idle.get()) is not None:
+            child.kill()
+
+
+def _start() -> _Child:
+    try:
+        return _Child()
+    except (EOFError, OSError) as error:
+        message = "The server is short of what it needs to read a picture."
+        raise Unavailable(message, retry_after=5) from error
+
+
+class _Room:
+    """Bytes of pictures in use."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used = most, 0
+        # A picture may be collected by the very thread that holds it.
+        self._changed = threading.Condition(threading.RLock())
+
+    def take(self, size: int) -> _Room:
+        """Count ``size`` bytes; Unavailable where there is no room for a while."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: not self._used or self._used + size <= self._most, _ROOM_SECONDS
+            ):
+                message = "Too many pictures are held at the moment."
+                raise Unavailable(message, retry_after=5)
+            self._used += size
+        return self
+
+    def give_back(self, size: int) -> None:
+        """No longer count them."""
+        with self._changed:
+            self._used -= size
+            self._changed.notify_all()
+
+
+class _Child:
+    """One process that decodes; EOFError or OSError when it does not answer."""
+
+    _told = False
+
+    def __init__(self) -> None:
+        environ = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        program = Path(__file__).with_name("decode_child.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", program, str(Path(PIL.__path__[0]).parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            cwd="/",
+            bufsize=0,
+            process_group=0,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input: IO[bytes] = self._process.stdin
+        self._output: IO[bytes] = self._process.stdout
+        for pipe in (self._input, self._output):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.answered = 0
+        with self._in_time():
+            _, length, _ = HEADER.unpack(self._read(HEADER.size))
+            missing = self._read(min(length, 100)).decode("ascii", "replace")
+        if missing and not _Child._told:
+            _Child._told = True
+            logger.info(
+                "pictures are decoded in a process of their own, but this kernel does "
+                "not keep it from: %s",
+                missing,
+            )
+
+    def ask(self, data: bytes, wanted: int) -> tuple[int, tuple[int, int], bytearray]:
+        """The kind of the answer, (width, height), and its samples; for ``REFUSED`` a
+        clause."""
+        with self._in_time():
+            self._write(HEADER.pack(wanted, MOST_PIXELS, len(data)))
+            self._write(data)
+            kind, width, height = HEADER.unpack(self._read(HEADER.size))
+            if kind == REFUSED:
+                length = min(width, 300)
+            elif kind in _CHANNELS and 0 < width * height <= MOST_PIXELS:
+                length = width * height * _CHANNELS[kind]
+            else:
+                raise EOFError
+            samples = self._read(length)
+        self.answered += 1
+        return kind, (width, height), samples
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._input.close()
+        self._output.close()
+        self._process.wait()
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        timer = threading.Timer(_WALL_SECONDS, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._input.write(rest) :]
+
+    def _read(self, length: int) -> bytearray:
+        samples = bytearray(length)
+        rest = memoryview(samples)
+        output: Any = self._output
+        while rest:
+            count = output.readinto(rest)
+            if not count:
+                raise EOFError
+            rest = rest[count:]
+        return samples
