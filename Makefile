@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak lines clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak lines wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +54,10 @@ bench: install
 SOAK_SECONDS ?= 1800
 soak: install
 	$(PYTHON) -m benchmarks.soak $(SOAK_SECONDS)
+
+# Asks the package index; installs nothing.
+wheels: | $(PYTHON)
+	$(PYTHON) -m scripts.wheels $(WHEELS_OPTIONS)
 
 lines:
 	$(PYTHON3) -m scripts.count_lines flux_api file_server
