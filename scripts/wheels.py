@@ -2,8 +2,8 @@
 
 python -m scripts.wheels 3.11 3.14
 
-pip resolves them for this machine's platform, and installs nothing. It takes the markers
-(``; python_version < "3.12"``) as the Python that runs it reads them.
+pip resolves them for this machine's platform, and installs nothing. It reads markers
+(``; python_version < "3.12"``) as for the Python that runs it.
 """
 
 from __future__ import annotations
