@@ -358,6 +358,29 @@ def test_nan_twice_is_an_error_and_never_a_black_picture(serial, faulty):
     assert (ended.error.status, ended.error.code) == (500, "generation_failed")
 
 
+def test_half_a_picture_that_is_no_number_is_no_picture(serial, monkeypatch):
+    manager, backend = serial
+    expected = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
+    vae = backend.sets.use(TINY, print).load("generate", (), print).pipeline.vae
+    real, spoilt = vae.decoder.forward, [True]
+
+    def forward(*args, **kwargs):
+        sample = real(*args, **kwargs)
+        if spoilt:
+            spoilt.pop()
+            sample[:, :, sample.shape[2] // 2 :] = float("nan")
+        return sample
+
+    monkeypatch.setattr(vae.decoder, "forward", forward)
+    again = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
+    assert np.array_equal(expected[0], again[0])
+    spoilt += [True, True]
+    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    ended = job.wait(60)
+    assert isinstance(ended, Failed)
+    assert (ended.error.status, ended.error.code) == (500, "generation_failed")
+
+
 def test_what_fails_in_two_ways_is_tried_in_both(serial, monkeypatch):
     manager, backend = serial
     expected = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)

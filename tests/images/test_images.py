@@ -33,6 +33,7 @@ from tests.support.hostile_images import (
     PLAIN,
     POLYGLOTS,
     REFUSED,
+    bmp,
     exif,
     gif,
     grey16_png,
@@ -108,9 +109,24 @@ def test_files_that_are_only_odd_are_read(build):
 
 
 def test_4_pixels_at_the_limit_are_decoded_and_given_back_smaller():
-    image = decode_image(zeros_png(6324, 6324, 1, 0, 1))
-    assert image.size == (2048, 2048)
+    image = decode_image(zeros_png(8000, 5000, 1, 0, 1))
+    assert image.size == (2590, 1619)
     assert decode_image(zeros_png(16_384, 2, 1, 0, 1)).size == (16_384, 2)
+    with pytest.raises(InvalidImage, match="is 8000x5001; .* and 40 million pixels"):
+        decode_image(zeros_png(8000, 5001, 1, 0, 1))
+
+
+def test_4_a_bmp_from_the_top_down_is_one_like_others():
+    """A negative height says so; its sides have the same limits."""
+    rows = [b"\0\0\xff" * 4, b"\xff\0\0" * 4]  # Blue comes first: red, then blue.
+    pictures = [bmp(4, 2, body=b"".join(rows[::-1])), bmp(4, -2, body=b"".join(rows))]
+    for image in map(decode_image, pictures):
+        assert image.size == (4, 2)
+        assert [image.getpixel((3, y)) for y in (0, 1)] == [(255, 0, 0), (0, 0, 255)]
+    assert decode_image(bmp(1, -16_384, body=bytes(65_536))).size == (1, 16_384)
+    for height in (16_385, -16_385):
+        with pytest.raises(InvalidImage, match="is 1x16385; the limits are"):
+            decode_image(bmp(1, height, body=bytes(70_000)))
 
 
 def test_a_photograph_of_50_megapixels_is_read():

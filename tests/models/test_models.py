@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -13,11 +14,12 @@ from flux_api.errors import BadSetting, InvalidRequest
 from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import SizeRules
+from flux_api.models.lora_files import check_lora
 from flux_api.models.toml_file import ModelTable, TaskTable, load_models
 from flux_api.settings import Settings
 from tests.support.pictures import make_png
 from tests.support.servers import ROOT, run_api
-from tests.support.wire import generate, post
+from tests.support.wire import generate, post, seen
 
 SHIPPED = "tiny,klein-4b,klein-9b-kv,flux2-dev,flux1,schnell,flux3-klein"
 
@@ -65,6 +67,29 @@ def test_sizes_off_the_grid_are_told_the_grid(offered):
     message = generate(offered, model="flux1", size="1000x1000").json()["error"]
     assert "multiples of 16 from 64 to 2048" in message["message"]
     assert "2.1 megapixels" in message["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "status"),
+    [
+        ("klein-4b", "64x64", 200),
+        ("klein-4b", "48x64", 400),
+        ("klein-4b", "64x48", 400),
+        ("klein-4b", "2048x2048", 200),
+        ("klein-4b", "2064x64", 400),
+        ("klein-4b", "64x2064", 400),
+        ("flux1", "2048x1024", 200),
+        ("flux1", "1024x2048", 200),
+        ("flux1", "2048x1040", 400),
+        ("flux1", "1040x2048", 400),
+    ],
+)
+def test_sizes_are_taken_up_to_their_very_limits(offered, name, size, status):
+    answer = generate(offered, model=name, size=size, num_inference_steps=1)
+    assert answer.status_code == status
+    if status == 200:
+        assert answer.json()["size"] == size
+        assert seen(offered)["size"] == [int(side) for side in size.split("x")]
 
 
 @pytest.mark.parametrize("name", ["flux2-dev", "klein-9b-kv", "flux3-klein"])
@@ -300,6 +325,19 @@ def test_sizes_are_fitted_within_every_limit():
         assert rules.allows(width) and rules.allows(height)
         assert width * height <= rules.max_pixels
     assert rules.fit((1000, 500)) == (992, 496)
+
+
+def test_a_lora_file_has_a_largest_size(tmp_path):
+    """Files with a hole: they take no room."""
+    for size, why in (
+        (4 * 2**30, "is no valid"),
+        (4 * 2**30 + 1, "is larger than 4 G"),
+    ):
+        path = tmp_path / "large.safetensors"
+        path.touch()
+        os.truncate(path, size)
+        with pytest.raises(InvalidRequest, match=f"^The LoRA 'large' {why}"):
+            check_lora(path, "large")
 
 
 def test_every_set_says_what_its_licence_allows():
