@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 
@@ -76,6 +77,8 @@ def read_events(server, job_id):
     with answer:
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["X-Accel-Buffering"] == "no"
         name = None
         for line in answer.iter_lines(decode_unicode=True):
             if line.startswith("event: "):
@@ -144,6 +147,37 @@ def test_waiting_requests_know_their_position(fake, pool):
     assert float(answers[2].headers["X-Flux-Queue-Seconds"]) > 0
     assert float(answers[2].headers["X-Flux-Run-Seconds"]) >= 0
     assert answers[2].headers["X-Flux-Seed"].isdigit()
+
+
+def test_the_seconds_told_are_those_that_were_spent(fake, pool):
+    held = pool.submit(post, fake, "hold", job_id="spends-time-0")
+    await_state(fake, "spends-time-0", "running")
+    began = time.monotonic()
+    body = {"prompt": "pause=0.1", "n": 2, "steps": 2, "size": "64x64"}
+    url = f"{fake.url}/v1/images/generations"
+    headers = {"X-Job-Id": "spends-time-1"}
+    asked = pool.submit(requests.post, url, json=body, headers=headers, timeout=30)
+    await_state(fake, "spends-time-1", "queued")
+    queued = time.monotonic()
+    threading.Event().wait(0.3)
+    released = time.monotonic()
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    answer = asked.result()
+    ended = time.monotonic()
+    assert held.result().status_code == answer.status_code == 200
+    told = job(fake, "spends-time-1")
+    waited, ran = told["queue_seconds"], told["run_seconds"]
+    rounded = 0.001
+    assert released - queued <= waited + rounded
+    # Four steps of a tenth of a second, after the release.
+    assert ran + rounded >= 0.4
+    assert ran <= ended - released + rounded
+    assert waited + ran <= ended - began + 2 * rounded
+    assert float(answer.headers["X-Flux-Queue-Seconds"]) == waited
+    assert float(answer.headers["X-Flux-Run-Seconds"]) == ran
+    lines = map(json.loads, fake.output.splitlines())
+    [line] = [line for line in lines if line.get("job_id") == "spends-time-1"]
+    assert (line["queue_seconds"], line["run_seconds"]) == (waited, ran)
 
 
 def test_events_tell_the_whole_story(fake, pool):
@@ -357,6 +391,14 @@ def test_watchers_that_leave_make_room_while_the_job_goes_on(fake, pool):
     assert job(fake, "held-so-long")["state"] == "running"
     requests.post(f"{fake.url}/fake/release", timeout=10)
     assert held.result().status_code == 200
+
+
+def test_a_watcher_of_nothing_gives_its_place_back(fake, pool):
+    assert post(fake, "x", job_id="is-done-already").status_code == 200
+    url = f"{fake.url}/jobs/never-there-at-all/events"
+    gone = [pool.submit(requests.get, url, timeout=10) for _ in range(2)]
+    assert {answer.result().status_code for answer in gone} == {404}
+    assert read_events(fake, "is-done-already")[-1][0] == "done"
 
 
 def test_a_watcher_may_come_before_the_post(fake, pool):

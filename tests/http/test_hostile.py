@@ -19,7 +19,14 @@ import requests
 
 from tests.support.pictures import make_png
 from tests.support.programs import need
-from tests.support.raw_http import Received, chunked, exchange, read_all, send
+from tests.support.raw_http import (
+    Received,
+    chunked,
+    exchange,
+    exchange_to_the_end,
+    read_all,
+    send,
+)
 from tests.support.raw_http import post as raw_post
 from tests.support.servers import ROOT, free_port, run, run_api, wait_for
 from tests.support.wire import stats
@@ -280,6 +287,31 @@ def test_a_chunked_form_works_and_is_limited_too(server, path):
     answer = exchange(server, raw_post(path, large, **options))
     assert_refused(answer, path, 413, "payload_too_large")
     good_request_works(server, path)
+
+
+SMALL, LARGE = b"x" * 300_000, b"x" * (3 << 20)
+UNREAD = {
+    "no-such-route": ("/nothing", SMALL, FORM, 404),
+    "no-such-method": ("/v1/models", SMALL, FORM, 405),
+    "no-such-job": ("/jobs/never-heard-of/result", SMALL, FORM, 405),
+    "other-type": (PROCESS, SMALL, "text/plain", 415),
+    "other-type-openai": (OPENAI, SMALL, "text/plain", 415),
+    "too-large": (PROCESS, LARGE, MULTI, 413),
+    "too-large-openai": (OPENAI, LARGE, MULTI, 413),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+@pytest.mark.parametrize("how", ["length", "chunked"])
+def test_a_refused_body_is_read_all_the_same(server, case, how):
+    """A client that still sends would meet a reset, and never see the answer."""
+    path, body, kind, status = UNREAD[case]
+    headers = {"Content_Type": kind}
+    if how == "chunked":
+        body = chunked(*[body[i : i + 65_536] for i in range(0, len(body), 65_536)])
+        headers |= {"Content_Length": None, "Transfer_Encoding": "chunked"}
+    answer = exchange_to_the_end(server, raw_post(path, body, **headers))
+    assert_refused(answer, path, status)
 
 
 @pytest.mark.parametrize("length", [10**9, 2**63, 10**40])

@@ -11,10 +11,14 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api import fetch_policy, file_server
+from flux_api.errors import ImageFetchFailed
 from flux_api.images.codec import EncodedImage
+from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
+from flux_api.settings import Settings
 from tests.support.servers import free_port, run_api
-from tests.support.trap_server import answer, drip, flood, redirect, trap
+from tests.support.trap_server import BODY, answer, drip, flood, redirect, trap
 
 GOOD = answer(json.dumps({"url": "/i/0123456789abcdef.png"}).encode())
 PICTURE = EncodedImage(b"picture", "image/png", "png")
@@ -101,6 +105,24 @@ def test_an_upload_carries_the_token_and_gives_the_public_url(token):
         url = server.upload(PICTURE)
         assert url == "https://files.example/base/i/0123456789abcdef.png"
         assert seen.header("Authorization") == (f"Bearer {token}" if token else None)
+
+
+@pytest.mark.parametrize("given", ["", "/", "/files", "/a/b/"])
+def test_a_file_server_may_lie_below_a_path(given):
+    """Under it are its uploads, the URLs of its pictures and what may be fetched."""
+    path = given.rstrip("/")
+    with trap(read_body(GOOD)) as seen:
+        settings = Settings.from_env({"FILE_SERVER": seen.url(given)})
+        url = file_server(settings).upload(PICTURE)
+        assert seen.requests[0].startswith(f"POST {path}/upload HTTP/1.1\r\n")
+        assert url == seen.url(f"{path}/i/0123456789abcdef.png")
+    with trap() as seen:
+        settings = Settings.from_env({"FILE_SERVER": seen.url(given)})
+        fetcher = Fetcher(fetch_policy(settings))
+        assert fetcher.fetch(seen.url(f"{path}/i/a.png")) == BODY
+        with pytest.raises(ImageFetchFailed):
+            fetcher.fetch(seen.url(f"{path}/x/i/a.png"))
+        assert seen.connections == 1
 
 
 def test_proxies_and_netrc_play_no_part(monkeypatch, tmp_path):

@@ -740,6 +740,16 @@ def test_3_a_drip_ends_with_the_total_time(start):
         assert time.monotonic() - started < 3
 
 
+def test_3_the_total_time_is_not_given_anew_for_each_redirect():
+    def late(seen, conn):
+        time.sleep(0.3)
+        return redirect("/again")
+
+    with trap(late) as seen:
+        assert_failed(small(total_seconds=0.5), seen.url())
+        assert len(seen.requests) == 2
+
+
 @pytest.mark.parametrize("endless", ["continue", "headers", "redirects"])
 def test_3_endless_answers_end(endless):
     def handle(seen, conn):

@@ -48,6 +48,13 @@ def exchange(server, data, *, half_close=False):
         return Received(read_all(connection), data.split(b" ", 1)[0].decode("latin-1"))
 
 
+def exchange_to_the_end(server, data):
+    """The answer to ``data``; a connection that is reset, before it or behind it, is
+    ConnectionResetError."""
+    with send(server, data) as connection, connection.makefile("rb") as stream:
+        return Received(stream.read(), data.split(b" ", 1)[0].decode("latin-1"))
+
+
 def read_all(connection):
     """Everything until the other side closes."""
     received = b""
