@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,61 @@ def test_wrong_setting_stops_the_start_with_its_name_and_value(name, value):
     )
     assert done.returncode != 0
     assert f"{name}={value!r}" in done.stderr
+
+
+def gunicorn_settings(**settings):
+    """What gunicorn itself says that it will do, by name."""
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+    done = subprocess.run(
+        [*command, "--print-config", "tests.support.fake_app:app"],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in settings.items()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.partition("=") for line in done.stdout.splitlines()]
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # A thread for each that waits or watches, 16 that run, 8 for the rest.
+        ({}, {"threads": 32 + 16 + 32 + 8, "graceful_timeout": 280 + 30}),
+        (
+            {
+                "FLUX_MAX_QUEUE": 1000,
+                "FLUX_MAX_WATCHERS": 0,
+                "FLUX_REQUEST_TIMEOUT": "10.5",
+                "FLUX_LOG_LEVEL": "warning",
+            },
+            {"threads": 1024, "graceful_timeout": 40, "loglevel": "warning"},
+        ),
+    ],
+    ids=["defaults", "set"],
+)
+def test_gunicorn_has_room_and_time_for_what_is_promised(settings, expected):
+    found = gunicorn_settings(**settings)
+    expected = {name: str(value) for name, value in expected.items()}
+    assert expected.items() <= found.items()
+    # More connections than threads: who is one too many is told so.
+    assert int(found["worker_connections"]) == int(expected["threads"]) + 1000
+    assert {
+        "bind": "['127.0.0.1:8000']",
+        "workers": "1",
+        "preload_app": "False",
+        # Nothing restarts a worker that holds a queue and a model.
+        "max_requests": "0",
+        "timeout": "120",
+        # Longer than a proxy keeps its own: nginx's 60 s.
+        "keepalive": "75",
+        "control_socket_disable": "True",
+        "accesslog": "None",
+    }.items() <= found.items()
+    assert "gthread" in found["worker_class"]
+    tokens = set(re.findall(r"%\((\w+)\)s", found["access_log_format"]))
+    assert tokens == set("hmUHsBD")
 
 
 def test_make_serve_runs_both_and_ctrl_c_stops_both(tmp_path):

@@ -453,7 +453,7 @@ def test_shared_forward_without_memory_falls_back_to_single_ones(monkeypatch):
 
     monkeypatch.setattr(transformer, "forward", forward)
     info = MODEL_INFO[TINY]
-    two = draw(manager, info, prompt="a cat", seed=1, n=2)
+    two = draw(manager, info, prompt="a cat", seed=1, n=2, num_inference_steps=2)
     assert len(two) == 2
 
 

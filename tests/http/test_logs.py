@@ -64,6 +64,7 @@ def call(server, method, path, request_id, **options):
 
 def test_a_picture_is_one_line_that_tells_its_story(keyed):
     form = {"prompt": PROMPT, "seed": "7", "width": "64", "height": "64"}
+    form["negative_prompt"] = f"no {PROMPT}"
     answer = call(keyed, "POST", "/process?secret=hidden", "one", data=form)
     line = line_of(keyed, "one")
     digest = hashlib.sha256(PROMPT.encode()).hexdigest()[:8]
@@ -84,11 +85,12 @@ def test_a_picture_is_one_line_that_tells_its_story(keyed):
         "state": "done",
         "prompt_length": len(PROMPT),
         "prompt_sha256": digest,
+        "negative_prompt_length": len(PROMPT) + 3,
     }
     assert expected.items() <= line.items()
     for name in ("ms", "queue_seconds", "run_seconds"):
         assert line[name] >= 0
-    assert "prompt" not in line
+    assert not {"prompt", "negative_prompt"} & set(line)
     assert line["time"].endswith("+00:00")
 
 
@@ -175,6 +177,21 @@ def test_no_token_key_prompt_or_query_is_ever_logged(keyed):
     assert "hidden" not in keyed.output
     assert TOKEN not in keyed.output
     assert "private" not in keyed.output
+
+
+def test_gunicorns_own_lines_hold_no_query_and_no_referrer():
+    """Neither where the application fails, nor in the access log, should somebody turn
+    it on."""
+    app = "tests.support.broken_app:application"
+    secret = {"Referer": "http://pages.test/?token=hidden-1", "User-Agent": "hidden-2"}
+    with run_api("--access-logfile", "-", app=app) as server:
+        for path, status in (("/process", 500), ("/healthz", 200)):
+            url = f"{server.url}{path}?token=hidden-3"
+            answer = requests.get(url, headers=secret, timeout=10)
+            assert answer.status_code == status
+        wait_for(lambda: server.output.count("/healthz HTTP/1.1") >= 2, 10)
+        assert "Error handling request GET /process" in server.output
+        assert "hidden" not in server.output
 
 
 def test_every_line_of_gunicorns_own_is_json_too(fake):
