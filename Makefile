@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak lines wheels clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak lines wheels mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -62,9 +62,16 @@ wheels: | $(PYTHON)
 lines:
 	$(PYTHON3) -m scripts.count_lines flux_api file_server
 
+# Some of these survive whatever the tests do: see what a diff changes.
+N ?= 60
+SEED ?=
+mutants: install-dev
+	$(PYTHON) -m scripts.run_mutants $(N) $(if $(SEED),--seed $(SEED))
+
 # The system programs that some tests drive; what is there already is left alone.
 test-deps:
 	apt-get update
+	command -v git >/dev/null || apt-get install -y --no-install-recommends git
 	command -v curl >/dev/null || apt-get install -y --no-install-recommends curl
 	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx-light
 	command -v node >/dev/null || apt-get install -y --no-install-recommends nodejs

@@ -1,0 +1,222 @@
+"""What the tests do not notice: small random faults in the source, one at a time.
+
+python -m scripts.run_mutants 60 --seed 1
+
+A mutant is a line of flux_api or file_server changed by one of cosmic-ray's operators.
+Tests run in a copy of the tree; the checkout stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from difflib import unified_diff
+from itertools import islice
+from pathlib import Path
+
+import psutil
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+PACKAGES = ("flux_api", "file_server")
+RUN_SECONDS = 3600
+"""A run that takes longer hangs outside of any test: in an import, or at its end."""
+MARK = "MUTANT_IN"
+"""The variable by which the processes of a run are found: servers that tests started
+are in sessions of their own, and outlive a run that was killed."""
+
+
+class Unmeant(ast.NodeTransformer):
+    """Takes out of a tree what no test should look at: annotations (never evaluated),
+    ``__repr__``, and what is logged."""
+
+    def visit_arg(self, node):
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node):
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        if node.name == "__repr__":
+            node.body = []
+        return self.generic_visit(node)
+
+    def visit_Call(self, node):
+        if ast.unparse(node.func).startswith(("logger.", "_logger.")):
+            node.args, node.keywords = [], []
+        return self.generic_visit(node)
+
+
+def meaning(source):
+    """What ``source`` does, as a text; None where it is no Python."""
+    try:
+        return ast.dump(Unmeant().visit(ast.parse(source)))
+    except SyntaxError:
+        return None
+
+
+def operators():
+    """cosmic-ray's operators by name. Left out are those that need arguments, and
+    ``is`` for ``==``: of small values both say the same."""
+    for name in operator_names():
+        operator, kind = get_operator(name), name.rpartition("_")
+        odd = {"Is", "IsNot"} & set(kind[0].split("_") + [kind[2]])
+        if not operator.arguments() and len(odd) != 1:
+            yield name, operator()
+
+
+def mutable_lines(path):
+    """For each line of the file that can be mutated: (operator's name, occurrence)s."""
+    nodes, found = list(ast_nodes(get_ast(path.read_text("utf-8")))), defaultdict(list)
+    for name, operator in operators():
+        places = [at for node in nodes for at in operator.mutation_positions(node)]
+        for occurrence, (start, _) in enumerate(places):
+            found[path, start[0]].append((name, occurrence))
+    return found
+
+
+def draw(root, dice):
+    """Mutants in random order, at most one a line, each line as likely as any other:
+    (path, line, mutated source)."""
+    lines = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            lines |= mutable_lines(path)
+    for path, line in dice.sample(list(lines), len(lines)):
+        name, occurrence = dice.choice(lines[path, line])
+        source = path.read_text("utf-8")
+        mutated = mutate_code(source, get_operator(name)(), occurrence)
+        if meaning(mutated) not in (None, meaning(source)):
+            yield path.relative_to(root), line, mutated
+
+
+def own_tests(root, path):
+    """The tests that should notice a fault in ``path``: those of its room."""
+    room = path.parts[1] if path.parts[0] == "flux_api" else path.parts[0]
+    if (root / "tests" / room).is_dir():
+        return [f"tests/{room}"]
+    tops = sorted(found.name for found in (root / "tests").glob("test_*.py"))
+    return [
+        f"tests/{name}" for name in [*tops, "http"] if (root / "tests" / name).exists()
+    ]
+
+
+def passes(root, patience, *selected):
+    """Whether the tests pass in ``root``, each within ``patience`` seconds, and their
+    last lines. Afterwards none of the processes that they started is left."""
+    command = [
+        *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"),
+        *("-o", f"faulthandler_timeout={patience}"),
+        *("-o", "faulthandler_exit_on_timeout=true", *selected),
+    ]
+    env = os.environ | {MARK: str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=root, env=env, stdout=output, stderr=output
+        )
+        try:
+            passed = process.wait(RUN_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            passed = False
+        finally:
+            end_processes(root)
+        output.seek(0)
+        return passed, "".join(output.readlines()[-15:])
+
+
+def end_processes(root):
+    """Kill what carries the mark of ``root``."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(root):
+                process.kill()
+        except psutil.Error:
+            pass
+
+
+def copy_tree(root):
+    """Copy what git knows or would add, from the current folder to ``root``."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in filter(os.path.isfile, listed.stdout.split("\0")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(name, root / name)
+
+
+class Run:
+    """Mutants of the tree at ``root``, tried one after another. A test that takes more
+    than ``patience`` seconds hangs, which is noticed."""
+
+    def __init__(self, root, patience):
+        self.root, self._patience, self._green = root, patience, set()
+
+    def noticed_by(self, path, mutated):
+        """The tests that fail while ``path`` holds ``mutated``; None: none does."""
+        own = own_tests(self.root, path)
+        self._need_green(own)
+        # training/ imports neither package: its tests cannot notice.
+        others = [f"--ignore={name}" for name in [*own, "tests/training"]]
+        source = (self.root / path).read_bytes()
+        (self.root / path).write_text(mutated, "utf-8")
+        try:
+            if not passes(self.root, self._patience, *own)[0]:
+                return own[-1]
+            passed, _ = passes(self.root, self._patience, *others, "tests")
+            return None if passed else "the other tests"
+        finally:
+            (self.root / path).write_bytes(source)
+
+    def _need_green(self, own):
+        """Tests that fail anyway would notice everything."""
+        if own[-1] not in self._green:
+            passed, output = passes(self.root, self._patience, *own)
+            if not passed:
+                sys.exit(f"{own[-1]} fails without any mutant:\n{output}")
+            self._green.add(own[-1])
+
+
+def try_mutants(root, options):
+    """Print each mutant's fate, and survivors as diffs; how many of how many."""
+    run, survivors, tried = Run(root, options.patience), 0, 0
+    mutants = draw(root, random.Random(options.seed))
+    for tried, (path, line, mutated) in enumerate(islice(mutants, options.count), 1):
+        source = (root / path).read_text("utf-8")
+        by = run.noticed_by(path, mutated)
+        print(f"{tried:4d}  {path}:{line}  {by or 'SURVIVED'}", flush=True)
+        if by is None:
+            survivors += 1
+            texts = source.splitlines(), mutated.splitlines()
+            print(*unified_diff(*texts, str(path), lineterm="", n=2), sep="\n")
+    return survivors, tried
+
+
+def main():
+    """Try some mutants of the tree in the current folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("count", type=int, nargs="?", default=60, help="how many")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument(
+        "--patience", type=int, default=300, help="seconds after which a test hangs"
+    )
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        root = Path(folder).resolve()
+        copy_tree(root)
+        survivors, tried = try_mutants(root, options)
+    print(f"{survivors} of {tried} mutants survived: {survivors / max(1, tried):.0%}")
+
+
+if __name__ == "__main__":
+    main()
