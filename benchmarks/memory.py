@@ -157,12 +157,14 @@ def random_set(case: Case, folder: Path) -> Any:
     """The set of ``case``, reduced to pictures from a prompt, with random weights."""
     from benchmarks.random_weights import write_checkpoint
     from flux_api.models.catalog import MODEL_INFO
+    from flux_api.models.sources import Folder
 
     shipped = MODEL_INFO[case.name]
     row = replace(shipped.tasks["generate"], loras=())
     source = shipped.base_model
-    path = write_checkpoint(source, row.pipeline, folder / source.rpartition("/")[2])
-    return replace(shipped, base_model=str(path), tasks={"generate": row})
+    name = str(source).rpartition("/")[2]
+    path = write_checkpoint(source, row.pipeline, folder / name)
+    return replace(shipped, base_model=Folder(path), tasks={"generate": row})
 
 
 def draw(name: str, info: Any, placement: Any, side: int) -> float:

@@ -16,6 +16,7 @@ import torch
 
 from flux_api.loading.footprint import build_empty, describe
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.sources import Source
 
 SHARD = "4GB"
 
@@ -33,7 +34,7 @@ def write_set(name: str, folder: Path) -> str:
     """The settings under which the set ``name`` draws with random weights."""
     info = MODEL_INFO[name]
     row = info.tasks["generate"]
-    place = folder / info.base_model.rpartition("/")[2]
+    place = folder / str(info.base_model).rpartition("/")[2]
     write_checkpoint(info.base_model, row.pipeline, place)
     lines = [f"[{name}]", f"base_model = {json.dumps(str(place))}"]
     if row.loras:
@@ -44,7 +45,7 @@ def write_set(name: str, folder: Path) -> str:
     return f"FLUX_MODEL={name} MODEL_INFO={table}"
 
 
-def write_checkpoint(source: str, pipeline: str, folder: Path) -> Path:
+def write_checkpoint(source: Source, pipeline: str, folder: Path) -> Path:
     """The components of ``source`` with random bfloat16 weights under ``folder``, as
     ``pipeline`` loads them; what is there already is kept."""
     index_path = folder / "model_index.json"

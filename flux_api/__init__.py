@@ -98,8 +98,9 @@ def get_manager(settings: Settings) -> PipelineManager:
 
 
 def offered_models(settings: Settings) -> dict[str, ModelInfo]:
-    """The sets that requests may ask for, the default first; BadSetting where one is
-    unknown, or what MODEL_INFO says of them is wrong."""
+    """The sets that requests may ask for, the default first: those of FLUX_MODELS, else
+    those that MODEL_INFO adds. BadSetting where one is unknown, or what MODEL_INFO says
+    of them is wrong."""
     known = load_models(settings.model_info, MODEL_INFO)
     for variable, names in (
         ("FLUX_MODELS", settings.models),
@@ -109,7 +110,18 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
             if name not in known:
                 listed = ", ".join(known)
                 raise BadSetting(f"{variable}={name!r}: one of {listed}")
-    return {name: known[name] for name in (settings.model, *settings.models)}
+    added = tuple(name for name in known if name not in MODEL_INFO)
+    names = (settings.model, *(settings.models or added))
+    loras = LoraFolder(settings.lora_dir).names
+    for name in names:
+        for task, defaults in known[name].tasks.items():
+            for lora in defaults.loras:
+                if lora.name not in known[name].lora_files.keys() | loras:
+                    raise BadSetting(
+                        f"MODEL_INFO: {name}.tasks.{task}.loras.{lora.name}: there is "
+                        f"no {name}.loras.{lora.name}, nor such a file in FLUX_LORA_DIR"
+                    )
+    return {name: known[name] for name in names}
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "doctor":
         from flux_api.commands.doctor import examine
 
-        print(examine(models))
+        print(examine(models, options.gpu))
         return 0
     from flux_api.commands.fetch import fetch_sets
 
@@ -37,8 +37,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command and what it is given."""
     parser = argparse.ArgumentParser(prog="python -m flux_api", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
+    doctor = commands.add_parser(
         "doctor", help="what this machine has, and which model sets fit it"
+    )
+    doctor.add_argument(
+        "--gpu",
+        type=float,
+        metavar="GB",
+        help="judge by a card with this much memory instead of this machine's",
     )
     fetch = commands.add_parser(
         "fetch", help="download model sets; continues where it was cut off"

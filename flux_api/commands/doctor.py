@@ -15,8 +15,9 @@ from huggingface_hub import constants, get_token
 from flux_api.loading.footprint import GIB, Footprint, footprint_of
 from flux_api.loading.memory import Machine, Plan, look_at_machine, plan_memory
 from flux_api.loading.placement import choose_device
-from flux_api.models.hub import cached_folder
+from flux_api.models.hub import present_folder
 from flux_api.models.info import ModelInfo
+from flux_api.models.sources import Repository
 
 # Memory sizes that cards are sold with, in GiB.
 CARDS = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
@@ -24,10 +25,14 @@ CARDS = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
 _USABLE = 0.96
 
 
-def examine(models: Mapping[str, ModelInfo]) -> str:
-    """A report on this machine and on each of ``models``, ending with advice."""
+def examine(models: Mapping[str, ModelInfo], gpu: float | None = None) -> str:
+    """A report on this machine and on each of ``models``, ending with advice. With
+    ``gpu`` the sets are judged by a card of so many GB, all of it free."""
     device = choose_device()
     machine = look_at_machine(device)
+    if gpu is not None:
+        card = Machine(int(gpu * _USABLE * GIB), machine.host_free, f"a {gpu:g} GB GPU")
+        return _examine_card(models, card)
     lines = ["This machine", *_machine_lines(device, machine), "", "Model sets"]
     plans: dict[str, Plan] = {}
     for name, info in models.items():
@@ -38,6 +43,15 @@ def examine(models: Mapping[str, ModelInfo]) -> str:
         plans[name] = plan_memory(footprint, machine)
         lines += _set_lines(name, info, footprint, plans[name], machine)
     return "\n".join([*lines, "", *_advice(models, plans, device)])
+
+
+def _examine_card(models: Mapping[str, ModelInfo], card: Machine) -> str:
+    lines = [f"Model sets on {card.device_name}, all of it free"]
+    for name, info in models.items():
+        if (footprint := footprint_of(info)) is not None:
+            plan = plan_memory(footprint, card)
+            lines += _set_lines(name, info, footprint, plan, card)
+    return "\n".join(lines)
 
 
 def _machine_lines(device: torch.device, machine: Machine) -> Iterator[str]:
@@ -95,14 +109,13 @@ def _cards_for(footprint: Footprint) -> str:
 
 
 def _download(info: ModelInfo, weights: int) -> str:
-    sources = [*info.bases, *{row.prior for row in info.tasks.values() if row.prior}]
-    remote = [source for source in sources if not Path(source).is_dir()]
+    remote = [source for source in info.sources if isinstance(source, Repository)]
     if not remote:
         return "nothing to download"
-    missing = [source for source in remote if cached_folder(source) is None]
+    missing = [source for source in remote if present_folder(source) is None]
     if not missing:
         return "in the cache (fetch completes it)"
-    return f"downloads about {weights / GIB:.0f} GiB from {', '.join(remote)}"
+    return f"downloads about {weights / GIB:.0f} GiB from {', '.join(map(str, remote))}"
 
 
 def _advice(
@@ -117,8 +130,10 @@ def _advice(
             f" with is FLUX_MODEL=klein-4b{cards}."
         )
         return
-    if plans["klein-4b"].fits:
-        yield "Recommended here: FLUX_MODEL=klein-4b (Apache-2.0, 4 steps)."
+    klein = plans.get("klein-4b")
+    if klein is not None and klein.fits:
+        licence = models["klein-4b"].licence
+        yield f"Recommended here: FLUX_MODEL=klein-4b (4 steps; {licence})."
     else:
         yield "Recommended here: FLUX_MODEL=tiny; the GPU has too little memory free."
     others = [name for name, plan in plans.items() if plan.fits and name != "tiny"]

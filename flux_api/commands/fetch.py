@@ -10,15 +10,17 @@ from flux_api.models.hub import (
     ModelMissing,
     Report,
     fetch_base,
+    fetch_file,
     fetch_modular,
     read_index,
 )
 from flux_api.models.info import ModelInfo
-from flux_api.models.lora_files import find_set_lora
 
 
 def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
-    """Download the sets ``names``, telling the progress; the exit status."""
+    """Download the sets ``names``, telling the progress; the exit status. One that
+    cannot be had does not keep the others from coming."""
+    status = 0
     unknown = [name for name in names if name not in models]
     if unknown:
         known = ", ".join(models)
@@ -32,10 +34,11 @@ def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
         except ModelMissing as missing:
             _end_line()
             print(f"{name}: {missing.message}", file=sys.stderr)
-            return 1
-        _end_line()
-        print(f"{name}: complete", flush=True)
-    return 0
+            status = 1
+        else:
+            _end_line()
+            print(f"{name}: complete", flush=True)
+    return status
 
 
 def fetch_set(info: ModelInfo, report: Report) -> None:
@@ -47,10 +50,10 @@ def fetch_set(info: ModelInfo, report: Report) -> None:
         else:
             own = source == info.base_model
             fetch_base(source, () if own else info.shared_components, report)
-    for prior in {row.prior for row in info.tasks.values() if row.prior}:
+    for prior in [source for source in info.sources if source not in info.bases]:
         fetch_base(prior, (), report)
     for file in info.lora_files.values():
-        find_set_lora(file, report)
+        fetch_file(file, report)
 
 
 def _show(text: str) -> None:

@@ -23,9 +23,9 @@ from flux_api.models.hub import (
     fetch_base,
     fetch_modular,
     read_index,
-    short_name,
 )
 from flux_api.models.info import ModelInfo, TaskDefaults
+from flux_api.models.sources import Folder, Source
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ def load(
     except torch.OutOfMemoryError:
         # Without its traceback, which holds what was loaded so far.
         raise ModelMissing(
-            f"{short_name(source)} does not fit into the GPU's memory; "
+            f"{source} does not fit into the GPU's memory; "
             f"'python -m flux_api doctor' says what does"
         ) from None
     except (ModelMissing, torch.AcceleratorError):
         raise
     except _UNREADABLE as error:
-        logger.error("loading %s failed", short_name(source), exc_info=error)
-        message = f"the weights of {short_name(source)} are missing or damaged"
+        logger.error("loading %s failed", source, exc_info=error)
+        message = f"the weights of {source} are missing or damaged"
         raise ModelMissing(message) from error
     fresh = {n: part for n, part in pipeline.components.items() if n not in given}
     placement.finish(fresh)
@@ -83,13 +83,13 @@ def load_parts(
         r for r in info.tasks.values() if info.base_of(r) == info.base_model
     )
     kept = {name: None for name in ("transformer", "scheduler") if name not in names}
-    report(f"loading the text encoders of {short_name(info.base_model)}")
+    report(f"loading the text encoders of {info.base_model}")
     pipeline = load(info, defaults, kept, placement, report)
     return {name: pipeline.components[name] for name in names}
 
 
 def load_prior(
-    source: str, parts: Mapping[str, Any], placement: Placement, report: Report
+    source: Source, parts: Mapping[str, Any], placement: Placement, report: Report
 ) -> Any:
     """A Redux prior that reads prompts with the text encoders among ``parts``: without
     them its widths would be fixed, and a prompt ignored."""
@@ -105,8 +105,8 @@ def load_prior(
             local_files_only=True,
         )
     except _UNREADABLE as error:
-        logger.error("loading %s failed", short_name(source), exc_info=error)
-        message = f"the weights of {short_name(source)} are missing or damaged"
+        logger.error("loading %s failed", source, exc_info=error)
+        message = f"the weights of {source} are missing or damaged"
         raise ModelMissing(message) from error
     # Small enough to stay on the device whatever is offloaded.
     pipeline.image_encoder.to(placement.device)
@@ -116,7 +116,7 @@ def load_prior(
 
 def _load_classic(
     pipeline_class: Any,
-    source: str,
+    source: Source,
     given: dict[str, Any],
     dtypes: Mapping[str, torch.dtype],
     placement: Placement,
@@ -125,7 +125,7 @@ def _load_classic(
     taken = inspect.signature(pipeline_class.__init__).parameters
     given = {name: part for name, part in given.items() if name in taken}
     folder = fetch_base(source, given, report)
-    _, index = read_index(str(folder), CLASSIC_INDEX, report)
+    _, index = read_index(Folder(folder), CLASSIC_INDEX, report)
     for name in QUANTIZED:
         # One after the other: a card need not hold them all before they move off it.
         if name in index and name not in given and placement.quantizes(index[name][1]):
@@ -171,7 +171,7 @@ def _load_part(
 def _load_modular(
     info: ModelInfo,
     pipeline_class: Any,
-    source: str,
+    source: Source,
     placement: Placement,
     report: Report,
 ) -> Any:
@@ -199,7 +199,7 @@ def _load_modular(
     _quiet_blocks(blocks)
     for name in wanted:
         if getattr(pipeline, name, None) is None:
-            raise ModelMissing(f"{short_name(source)} has no {name}")
+            raise ModelMissing(f"{source} has no {name}")
     return pipeline
 
 

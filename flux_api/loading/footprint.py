@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from flux_api.loading.quantization import QUANTIZED, is_quantized_layer
-from flux_api.models.hub import CLASSIC_INDEX, MODULAR_INDEX, cached_folder
+from flux_api.models.hub import CLASSIC_INDEX, MODULAR_INDEX, present_folder
 from flux_api.models.info import ModelInfo
+from flux_api.models.sources import Folder, Source
 from flux_api.settings import Quantization
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.json")
@@ -58,10 +59,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The components of a set by "checkpoint: name", and the bytes that making one
+    """The components of a set by checkpoint and name, and the bytes that making one
     picture takes beside them."""
 
-    parts: Mapping[str, Weights]
+    parts: Mapping[tuple[Source, str], Weights]
     working: int
 
     def total(self, quantization: Quantization, width: int = 2) -> int:
@@ -74,7 +75,7 @@ class Footprint:
 
     def named(self, name: str, quantization: Quantization, width: int = 2) -> int:
         """The bytes of the components called ``name``."""
-        found = (part for key, part in self.parts.items() if key.endswith(f": {name}"))
+        found = (part for (_, own), part in self.parts.items() if own == name)
         return sum(part.bytes_in(quantization, width) for part in found)
 
     def largest_layer(self, width: int = 2) -> int:
@@ -84,13 +85,9 @@ class Footprint:
 
 def footprint_of(info: ModelInfo) -> Footprint | None:
     """What ``info`` takes; None where a checkpoint is not here and not known."""
-    parts: dict[str, Weights] = {}
+    parts: dict[tuple[Source, str], Weights] = {}
     working = 0
-    sources = [
-        *info.bases,
-        *{defaults.prior for defaults in info.tasks.values() if defaults.prior},
-    ]
-    for source in sources:
+    for source in info.sources:
         described = describe(source)
         if described is None:
             return None
@@ -98,23 +95,21 @@ def footprint_of(info: ModelInfo) -> Footprint | None:
         for name, (kind, config) in described.items():
             if name in info.skip_blocks or (not own and name in info.shared_components):
                 continue
-            parts[f"{source}: {name}"] = weigh(name, kind, json.dumps(config))
+            parts[source, name] = weigh(name, kind, json.dumps(config))
             working = max(working, _working_bytes(name, config, info))
     return Footprint(parts, working)
 
 
-def describe(source: str) -> dict[str, tuple[str, dict[str, Any]]] | None:
+def describe(source: Source) -> dict[str, tuple[str, dict[str, Any]]] | None:
     """Class and configuration of each component with weights in ``source``."""
-    folder = Path(source) if Path(source).is_dir() else cached_folder(source)
+    folder = present_folder(source)
     if folder is not None and (found := _describe_folder(folder)):
         return found
     known = json.loads(_ARCHITECTURES.read_text(encoding="utf-8"))
-    if source not in known["checkpoints"]:
+    checkpoint = known["checkpoints"].get(str(source))
+    if checkpoint is None or isinstance(source, Folder):
         return None
-    return {
-        name: tuple(known["parts"][part])
-        for name, part in known["checkpoints"][source].items()
-    }
+    return {name: tuple(known["parts"][part]) for name, part in checkpoint.items()}
 
 
 @lru_cache(maxsize=256)

@@ -21,9 +21,10 @@ from flux_api.loading.device import free_memory
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
-from flux_api.models.hub import Report, short_name
+from flux_api.models.hub import Report, fetch_file
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
-from flux_api.models.lora_files import LoraFolder, find_set_lora
+from flux_api.models.lora_files import LoraFolder
+from flux_api.models.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +100,8 @@ class LoadedSet:
         find_lora: Callable[[str], Path | None],
     ) -> None:
         self._info, self._placement, self._find_lora = info, placement, find_lora
-        self._bases: dict[str, LoadedBase] = {}
-        self._priors: dict[str, Any] = {}
+        self._bases: dict[Source, LoadedBase] = {}
+        self._priors: dict[Source, Any] = {}
 
     def load(self, task: TaskName, loras: tuple[Lora, ...], report: Report) -> Loaded:
         """The pipeline of ``task`` with exactly ``loras`` applied. ModelMissing where
@@ -114,7 +115,7 @@ class LoadedSet:
         if base.adapters is None and loras:
             own = self._info.lora_files
             files = {
-                lora.name: find_set_lora(own[lora.name], report)
+                lora.name: fetch_file(own[lora.name], report)
                 for lora in defaults.loras
                 if lora.name in own
             }
@@ -142,14 +143,14 @@ class LoadedSet:
 
     def _find(self, name: str) -> Path | None:
         own = self._info.lora_files.get(name)
-        return self._find_lora(name) if own is None else find_set_lora(own, _ignore)
+        return self._find_lora(name) if own is None else fetch_file(own, _ignore)
 
     def _base(self, defaults: TaskDefaults, report: Report) -> LoadedBase:
         source = self._info.base_of(defaults)
         if source not in self._bases:
             given = self._shared_parts(source, report)
             where = self._placement.device.type
-            report(f"loading {short_name(source)} on {where}")
+            report(f"loading {source} on {where}")
             pipeline = components.load(
                 self._info, defaults, given, self._placement, report
             )
@@ -157,7 +158,7 @@ class LoadedSet:
             self._bases[source] = LoadedBase(pipeline, self._placement)
         return self._bases[source]
 
-    def _shared_parts(self, source: str, report: Report) -> dict[str, Any]:
+    def _shared_parts(self, source: Source, report: Report) -> dict[str, Any]:
         """The components that ``source`` takes from a loaded base. Where there is none
         they come from the set's own, without its transformer."""
         names = self._info.shared_components
@@ -167,9 +168,9 @@ class LoadedSet:
             return {}
         return components.load_parts(self._info, names, self._placement, report)
 
-    def _prior(self, source: str, base: LoadedBase, report: Report) -> Any:
+    def _prior(self, source: Source, base: LoadedBase, report: Report) -> Any:
         if source not in self._priors:
-            report(f"loading {short_name(source)}")
+            report(f"loading {source}")
             self._priors[source] = components.load_prior(
                 source, base.parts, self._placement, report
             )

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from flux_api.core import Lora
-from flux_api.models.info import LoraFile, ModelInfo, SizeRules, TaskDefaults, TaskName
+from flux_api.models.info import ModelInfo, SizeRules, TaskDefaults, TaskName
+from flux_api.models.sources import File, Folder, Repository
 
-_BFL = "black-forest-labs"
 _TINY = Path(__file__).resolve().parents[2] / "models" / "tiny"
 
 # For models without an image prior: an edit that asks for the picture once more.
@@ -36,6 +36,11 @@ _FOUR_MEGAPIXELS = SizeRules(max_pixels=2048 * 2048)
 _FLUX3_SIZES = SizeRules(maximum=4096, max_pixels=2048 * 2048)
 
 
+def _bfl(name: str) -> Repository:
+    """A repository of Black Forest Labs."""
+    return Repository(f"black-forest-labs/{name}")
+
+
 def _tiny() -> ModelInfo:
     def base(pipeline: str, steps: int, guidance: float, **more: float) -> TaskDefaults:
         return TaskDefaults(
@@ -48,7 +53,7 @@ def _tiny() -> ModelInfo:
         )
 
     return ModelInfo(
-        base_model=str(_TINY),
+        base_model=Folder(_TINY),
         description="the embedded demo model: draws emoji, runs on any CPU",
         licence="MIT; trained on openly licensed emoji art, see models/tiny/NOTICE",
         native_size=64,
@@ -71,7 +76,7 @@ def _klein(name: str, licence: str, description: str) -> ModelInfo:
     )
     edit = replace(base, max_images=10)
     return ModelInfo(
-        base_model=f"{_BFL}/{name}",
+        base_model=_bfl(name),
         description=description,
         licence=licence,
         sizes=_FOUR_MEGAPIXELS,
@@ -107,7 +112,7 @@ def _klein_base(name: str, licence: str, description: str) -> ModelInfo:
 
 _FLUX1_EDIT = TaskDefaults(
     pipeline="FluxKontextPipeline",
-    base_model=f"{_BFL}/FLUX.1-Kontext-dev",
+    base_model=_bfl("FLUX.1-Kontext-dev"),
     num_inference_steps=28,
     guidance_scale=2.5,
     guidance_parameter="guidance_scale",
@@ -123,7 +128,7 @@ def _flux1() -> ModelInfo:
         loras=(Lora("turbo-alpha", 1.0),),
     )
     return ModelInfo(
-        base_model=f"{_BFL}/FLUX.1-dev",
+        base_model=_bfl("FLUX.1-dev"),
         description="FLUX.1: dev with Turbo-Alpha, Kontext, Redux and Fill",
         licence=_FLUX1_LICENCE,
         sizes=_TWO_MEGAPIXELS,
@@ -133,8 +138,8 @@ def _flux1() -> ModelInfo:
             "vae",
         ),
         lora_files={
-            "turbo-alpha": LoraFile(
-                "alimama-creative/FLUX.1-Turbo-Alpha",
+            "turbo-alpha": File(
+                Repository("alimama-creative/FLUX.1-Turbo-Alpha"),
                 "diffusion_pytorch_model.safetensors",
             )
         },
@@ -142,12 +147,12 @@ def _flux1() -> ModelInfo:
             "generate": generate,
             "edit": _FLUX1_EDIT,
             "variation": replace(
-                generate, prior=f"{_BFL}/FLUX.1-Redux-dev", guidance_scale=2.5
+                generate, prior=_bfl("FLUX.1-Redux-dev"), guidance_scale=2.5
             ),
             "inpaint": replace(
                 _FLUX1_EDIT,
                 pipeline="FluxFillPipeline",
-                base_model=f"{_BFL}/FLUX.1-Fill-dev",
+                base_model=_bfl("FLUX.1-Fill-dev"),
                 num_inference_steps=50,
                 guidance_scale=30.0,
             ),
@@ -164,7 +169,7 @@ def _schnell() -> ModelInfo:
     )
     image = replace(base, pipeline="FluxImg2ImgPipeline", strength=0.9)
     return ModelInfo(
-        base_model=f"{_BFL}/FLUX.1-schnell",
+        base_model=_bfl("FLUX.1-schnell"),
         description="FLUX.1 schnell: 4 steps",
         licence=_APACHE + "; accept the terms on the model's page before the download",
         sizes=_TWO_MEGAPIXELS,
@@ -185,7 +190,7 @@ def _flux2_dev() -> ModelInfo:
         guidance_parameter="guidance_scale",
     )
     return ModelInfo(
-        base_model=f"{_BFL}/FLUX.2-dev",
+        base_model=_bfl("FLUX.2-dev"),
         description="FLUX.2 dev: 32B, with several references",
         licence=_FLUX2_LICENCE,
         sizes=_FOUR_MEGAPIXELS,
@@ -204,7 +209,7 @@ def _flux3_klein() -> ModelInfo:
         guidance_scale=1.0,
     )
     return ModelInfo(
-        base_model=f"{_BFL}/flux-3-image-klein",
+        base_model=_bfl("flux-3-image-klein"),
         description="FLUX 3 Image Klein with its prompt upsampler",
         licence=_FLUX3_LICENCE,
         sizes=_FLUX3_SIZES,

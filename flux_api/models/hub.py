@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -24,15 +23,20 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from flux_api.errors import Unavailable
+from flux_api.models.sources import (
+    File,
+    Folder,
+    Repository,
+    Source,
+    is_repository_id,
+)
 
 logger = logging.getLogger(__name__)
 
-HUB = "https://huggingface.co"
 CLASSIC_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 # What a snapshot may hold that is never loaded; pickles above all.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5", "*.onnx*"]
 _NEVER += ["*.gguf", "*.fp16.*", "*.md", "*.png", "*.jpg", "*.jpeg", "*.webp"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SAY_SECONDS = 1.0
 _BAR = 20
 
@@ -46,39 +50,30 @@ class ModelMissing(Unavailable):
     should_retry = False
 
 
-def short_name(source: str) -> str:
-    """``source`` for callers: a Hub id whole, a folder by its last part."""
-    return source if _HUB_ID.fullmatch(source) else Path(source).name
-
-
-def page(source: str) -> str:
-    """The page of a Hub repository, where its licence is accepted."""
-    return f"{HUB}/{source}"
-
-
-def fetch_files(source: str, patterns: Iterable[str], report: Report) -> Path:
+def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path:
     """The folder with the files of ``source`` that match ``patterns``, downloaded where
     they are not there yet, with the progress told to ``report``. ModelMissing says what
     to do where they cannot be had."""
-    if Path(source).is_dir():
-        return Path(source)
-    if not _HUB_ID.fullmatch(source):
-        raise ModelMissing(f"there is no model folder {short_name(source)!r}")
+    if isinstance(source, Folder):
+        if source.path.is_dir():
+            return source.path
+        raise ModelMissing(f"there is no model folder {str(source)!r}")
     try:
         folder = snapshot_download(
-            source,
+            source.id,
+            revision=source.revision,
             allow_patterns=list(patterns),
             ignore_patterns=_NEVER,
             tqdm_class=_progress(source, report),
         )
     except GatedRepoError:
         raise ModelMissing(
-            f"{source} is gated: accept its licence at {page(source)}, then set "
+            f"{source} is gated: accept its licence at {source.page}, then set "
             f"HF_TOKEN to a token of that account"
         ) from None
     except RepositoryNotFoundError:
         raise ModelMissing(
-            f"{source} cannot be found: see {page(source)}; a private or gated model "
+            f"{source} cannot be found: see {source.page}; a private or gated model "
             f"needs HF_TOKEN"
         ) from None
     except LocalEntryNotFoundError as error:
@@ -95,29 +90,38 @@ def fetch_files(source: str, patterns: Iterable[str], report: Report) -> Path:
     return Path(folder)
 
 
-def cached_folder(source: str) -> Path | None:
-    """The downloaded snapshot of a Hub repository, whole or not; None without one."""
-    if not _HUB_ID.fullmatch(source):
-        return None
+def fetch_file(file: File, report: Report) -> Path:
+    """The path of ``file``, downloaded where it is not there yet; else as
+    :func:`fetch_files`."""
+    return fetch_files(file.source, [file.name], report) / file.name
+
+
+def present_folder(source: Source) -> Path | None:
+    """The folder of ``source`` as far as it is on this machine, whole or not; None
+    where nothing of it is."""
+    if isinstance(source, Folder):
+        return source.path if source.path.is_dir() else None
     for name in (CLASSIC_INDEX, MODULAR_INDEX):
-        found = try_to_load_from_cache(source, name)
+        found = try_to_load_from_cache(source.id, name, revision=source.revision)
         if isinstance(found, str):
             return Path(found).parent
     return None
 
 
-def read_index(source: str, name: str, report: Report) -> tuple[Path, dict[str, Any]]:
+def read_index(
+    source: Source, name: str, report: Report
+) -> tuple[Path, dict[str, Any]]:
     """The pipeline index ``name`` of ``source`` and the folder that it lies in;
     ModelMissing where there is none."""
     path = fetch_files(source, [name], report) / name
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelMissing(f"{short_name(source)} has no readable {name}") from error
+        raise ModelMissing(f"{source} has no readable {name}") from error
     return path.parent, index
 
 
-def fetch_base(source: str, without: Iterable[str], report: Report) -> Path:
+def fetch_base(source: Source, without: Iterable[str], report: Report) -> Path:
     """The folder of a classic pipeline with all its components but ``without``."""
     _, index = read_index(source, CLASSIC_INDEX, report)
     skipped = set(without)
@@ -130,24 +134,23 @@ def fetch_base(source: str, without: Iterable[str], report: Report) -> Path:
 
 
 def fetch_modular(
-    source: str, wanted: Collection[str], report: Report
+    source: Source, wanted: Collection[str], report: Report
 ) -> dict[str, tuple[Path, str]]:
     """The components of a modular pipeline that are ``wanted``: the folder and the
     subfolder of each, from whichever repository the index names."""
     root, index = read_index(source, MODULAR_INDEX, report)
-    places: dict[str, tuple[str, str]] = {}
+    places: dict[str, tuple[Source, str]] = {}
     for name, value in index.items():
         if isinstance(value, list) and name in wanted:
             spec = value[-1]
-            repository = spec.get("pretrained_model_name_or_path") or spec.get("repo")
+            named = spec.get("pretrained_model_name_or_path") or spec.get("repo")
             subfolder = spec.get("subfolder") or ""
             if (root / subfolder).is_dir() and subfolder:
-                repository = str(root)
-            elif repository is None:
-                continue
-            # The index of a local copy may name the folder that it was saved to.
-            known = repository == source or not _HUB_ID.fullmatch(repository)
-            places[name] = (source if known else repository, subfolder)
+                places[name] = Folder(root), subfolder
+            elif named is not None:
+                # The index of a local copy may name the folder that it was saved to.
+                own = named == str(source) or not is_repository_id(named)
+                places[name] = source if own else Repository(named), subfolder
     found = {}
     for name, (repository, subfolder) in places.items():
         pattern = f"{subfolder}/*" if subfolder else "*"
@@ -163,7 +166,7 @@ def draw_bar(done: float, total: float) -> str:
     return f"[{bar}] {share:.0%} of {total / 2**30:.2f} GiB"
 
 
-def _progress(source: str, report: Report) -> type[tqdm]:
+def _progress(source: Source, report: Report) -> type[tqdm]:
     """A progress bar that is told instead of drawn, at most each second."""
 
     class Told(tqdm):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from flux_api.core import Lora, Mode
 from flux_api.errors import InvalidRequest, ModelNotFound
+from flux_api.models.sources import File, Source
 
 TaskName = Literal["generate", "edit", "variation", "inpaint"]
 """A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
@@ -110,8 +111,8 @@ class TaskDefaults:
 
     pipeline: str
     num_inference_steps: int
-    base_model: str | None = None
-    prior: str | None = None
+    base_model: Source | None = None
+    prior: Source | None = None
     guidance_scale: float | None = None
     guidance_parameter: Literal["guidance_scale", "true_cfg_scale"] | None = None
     negative_prompt: bool = False
@@ -149,19 +150,11 @@ class TaskDefaults:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class LoraFile:
-    """Where a set's LoRA lies: ``weight_name`` in ``source``, a Hub id or a folder."""
-
-    source: str
-    weight_name: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """One model set: what it can do, and with which weights.
 
-    ``base_model`` is a Hub id or a local folder. ``shared_components`` are those that
+    ``base_model`` is a folder or a Hub repository. ``shared_components`` are those that
     every other base of the set takes from it, because they are the same weights there.
     ``skip_blocks`` are left out of a modular pipeline. ``native_size`` is the side in
     pixels of the square that the model works at, whatever is asked for (the picture is
@@ -169,11 +162,11 @@ class ModelInfo:
     components by name.
     """
 
-    base_model: str
+    base_model: Source
     tasks: Mapping[TaskName, TaskDefaults]
     shared_components: tuple[str, ...] = ()
     skip_blocks: tuple[str, ...] = ()
-    lora_files: Mapping[str, LoraFile] = field(default_factory=dict)
+    lora_files: Mapping[str, File] = field(default_factory=dict)
     sizes: SizeRules = field(default_factory=SizeRules)
     native_size: int | None = None
     dtype: Mapping[str, str] = field(default_factory=dict)
@@ -189,20 +182,26 @@ class ModelInfo:
             raise InvalidRequest(f"This model does no {name}.", param="model")
         return self.tasks[name]
 
-    def base_of(self, task: TaskDefaults) -> str:
+    def base_of(self, task: TaskDefaults) -> Source:
         """The checkpoint behind ``task``."""
         return task.base_model or self.base_model
 
     @property
-    def bases(self) -> dict[str, TaskDefaults]:
+    def bases(self) -> dict[Source, TaskDefaults]:
         """Each checkpoint with the first task over it, the set's own first."""
         own = {self.base_model} & {self.base_of(row) for row in self.tasks.values()}
-        found: dict[str, TaskDefaults] = {}
+        found: dict[Source, TaskDefaults] = {}
         for row in sorted(
             self.tasks.values(), key=lambda r: self.base_of(r) not in own
         ):
             found.setdefault(self.base_of(row), row)
         return found
+
+    @property
+    def sources(self) -> list[Source]:
+        """Every checkpoint that its tasks load, priors too."""
+        priors = {row.prior for row in self.tasks.values() if row.prior is not None}
+        return [*self.bases, *priors]
 
 
 def task_name(mode: Mode, *, masked: bool) -> TaskName:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from flux_api.errors import InvalidRequest
-from flux_api.models.hub import fetch_files
-from flux_api.models.info import LoraFile
 
 SUFFIX = ".safetensors"
 MAX_BYTES = 4 * 2**30
@@ -44,11 +42,6 @@ class LoraFolder:
             inside = path.is_relative_to(self._folder) and path.suffix == SUFFIX
             if inside and path.is_file() and _NAME.fullmatch(name):
                 yield name, path
-
-
-def find_set_lora(file: LoraFile, report: Callable[[str], None]) -> Path:
-    """The file of a set's own LoRA, downloaded where it is not there yet."""
-    return fetch_files(file.source, [file.weight_name], report) / file.weight_name
 
 
 def check_lora(path: Path, name: str) -> None:

@@ -4,17 +4,19 @@ A table is a set. The name of a shipped one changes what it says; a new name sta
 from the set called ``like``, or from nothing:
 
     [klein-4b]
-    base_model = "/models/FLUX.2-klein-4B"
+    base_model = "~/models/FLUX.2-klein-4B"
 
     [sketches]
     like = "klein-4b"
-    loras.pencil = { source = "/models/loras", weight_name = "pencil.safetensors" }
+    loras.pencil = { source = "./loras", weight_name = "pencil.safetensors" }
     tasks.generate = { num_inference_steps = 6, loras = { pencil = 0.8 } }
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import logging
 import re
 import tomllib
 from collections.abc import Mapping
@@ -26,14 +28,19 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from flux_api.core import Lora
 from flux_api.errors import BadSetting
+from flux_api.models.checks import check_model
 from flux_api.models.info import (
     PIPELINES,
-    LoraFile,
     ModelInfo,
     SizeRules,
     TaskDefaults,
     TaskName,
 )
+from flux_api.models.sources import File, Folder, Source, parse_source
+
+logger = logging.getLogger(__name__)
+
+NOT_STATED = "not stated, see the model's page"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_SHOWN = 200
@@ -147,9 +154,10 @@ def load_models(
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSetting(f"MODEL_INFO={str(path)!r}: {error}") from None
+    beside = path.resolve().parent
     for name, table in tables.items():
         try:
-            models[name] = _model(name, table, models)
+            models[name] = _model(name, table, models, beside)
         except ValidationError as error:
             why = _describe(name, error.errors(include_url=False)[0])
         except ValueError as error:
@@ -160,7 +168,9 @@ def load_models(
     return models
 
 
-def _model(name: str, table: Any, models: Mapping[str, ModelInfo]) -> ModelInfo:
+def _model(
+    name: str, table: Any, models: Mapping[str, ModelInfo], beside: Path
+) -> ModelInfo:
     """ValueError where what is right in itself does not go together."""
     if not _NAME.fullmatch(name):
         raise ValueError(": expected a name of A-Z, a-z, 0-9, '.', '_' and '-'")
@@ -171,21 +181,59 @@ def _model(name: str, table: Any, models: Mapping[str, ModelInfo]) -> ModelInfo:
     start = models.get(like)
     tasks = dict(start.tasks) if start else {}
     for task, task_table in changes.pop("tasks", {}).items():
-        tasks[task] = _task(task, tasks.get(task), task_table)
-    changes = _over(start, changes)
+        tasks[task] = _task(task, tasks.get(task), task_table, beside)
+    changes = _over(start, changes, beside)
     if start is not None:
-        return dataclasses.replace(start, tasks=tasks, **changes)
-    if "base_model" not in changes:
+        if _is_another(start, changes.get("base_model", start.base_model)):
+            changes.setdefault("licence", NOT_STATED)
+        made = dataclasses.replace(start, tasks=tasks, **changes)
+    elif "base_model" not in changes:
         raise ValueError(".base_model: missing")
-    if not tasks:
+    elif not tasks:
         raise ValueError(".tasks: missing")
-    return ModelInfo(tasks=tasks, **changes)
+    else:
+        made = ModelInfo(tasks=tasks, **{"licence": NOT_STATED} | changes)
+    for mistake in check_model(made):
+        raise ValueError(mistake)
+    return made
 
 
-def _over(start: ModelInfo | None, changes: dict[str, Any]) -> dict[str, Any]:
+def _is_another(start: ModelInfo, base_model: Source) -> bool:
+    """Whether it is not the model of ``start``, nor a local copy by that name."""
+    name = str(start.base_model).rpartition("/")[2]
+    copied = isinstance(base_model, Folder) and base_model.path.name == name
+    return base_model != start.base_model and not copied
+
+
+def _source(key: str, text: str, beside: Path) -> Source:
+    try:
+        source = parse_source(text, beside)
+    except ValueError as error:
+        raise ValueError(f".{key}: {error}, got {text!r}") from None
+    if isinstance(source, File):
+        raise ValueError(
+            f".{key}: expected a folder or a Hub id in diffusers' layout, not the file "
+            f"{text!r}"
+        )
+    kind = "folder" if isinstance(source, Folder) else "Hub repository"
+    logger.info("MODEL_INFO: %s is the %s %s", key, kind, source)
+    return source
+
+
+def _over(
+    start: ModelInfo | None, changes: dict[str, Any], beside: Path
+) -> dict[str, Any]:
     """``changes`` with the tables among them laid over those of ``start``."""
+    if "base_model" in changes:
+        changes["base_model"] = _source("base_model", changes["base_model"], beside)
     if "loras" in changes:
-        files = {name: LoraFile(**file) for name, file in changes.pop("loras").items()}
+        files = {
+            name: File(
+                _source(f"loras.{name}.source", file["source"], beside),
+                file["weight_name"],
+            )
+            for name, file in changes.pop("loras").items()
+        }
         changes["lora_files"] = {**(start.lora_files if start else {}), **files}
     if "sizes" in changes:
         sizes = changes["sizes"]
@@ -199,8 +247,16 @@ def _over(start: ModelInfo | None, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task(
-    name: str, start: TaskDefaults | None, changes: dict[str, Any]
+    name: str, start: TaskDefaults | None, changes: dict[str, Any], beside: Path
 ) -> TaskDefaults:
+    for key in changes.keys() & {"base_model", "prior"}:
+        changes[key] = _source(f"tasks.{name}.{key}", changes[key], beside)
+    takes = changes.get("guidance_parameter", start and start.guidance_parameter)
+    if "guidance_scale" in changes and takes is None:
+        raise ValueError(
+            f".tasks.{name}.guidance_scale: guidance plays no part in this model; set "
+            "guidance_parameter too where it does"
+        )
     if "loras" in changes:
         weights = changes["loras"].items()
         changes["loras"] = tuple(Lora(lora, weight) for lora, weight in weights)
@@ -212,6 +268,19 @@ def _task(
     return TaskDefaults(**changes)
 
 
+def _nearest(error: ErrorDetails) -> str:
+    """The key that was meant instead, where one is near."""
+    *path, key = map(str, error["loc"])
+    tables: dict[str, type[BaseModel]] = {
+        "sizes": SizesTable,
+        "tasks": TaskTable,
+        "loras": LoraTable,
+    }
+    table = tables[path[0]] if path else ModelTable
+    near = difflib.get_close_matches(key, table.model_fields, n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
 def _describe(name: str, error: ErrorDetails) -> str:
     """Where the first mistake is, and what would be right."""
     keys = ".".join([name, *(str(key) for key in error["loc"] if key != "[key]")])
@@ -220,7 +289,8 @@ def _describe(name: str, error: ErrorDetails) -> str:
         case "missing":
             return f"{keys}: missing"
         case "extra_forbidden":
-            return f"{keys}: unknown; docs/models.md lists what can be set"
+            near = _nearest(error)
+            return f"{keys}: unknown{near}; docs/models.md lists what can be set"
         case "literal_error" if error["loc"][-1] == "[key]":
             return f"{keys}: unknown; expected one of {error['ctx']['expected']}"
         case "model_type":

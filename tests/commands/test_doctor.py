@@ -77,7 +77,7 @@ def test_fetch_downloads_continues_and_is_done_the_second_time(hub, settings):
     done = run("fetch", "served", **settings)
     assert done.returncode == 0, done.stderr
     assert "served: complete" in done.stdout
-    assert "licence: Apache-2.0" in done.stdout
+    assert "licence: not stated" in done.stdout
     # The broken file went on where it had stopped.
     asked = [asked for path, asked in hub.ranges if path == "vae/long.safetensors"]
     assert asked and asked[-1] != "bytes=0-"
@@ -154,6 +154,32 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     assert "fits with quantization none, offload model" in klein
     assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
     assert "Recommended here: FLUX_MODEL=klein-4b" in text
+
+
+def test_doctor_judges_by_a_card_that_is_not_here():
+    text = run("doctor", "--gpu", "24").stdout
+    assert text.startswith("Model sets on a 24 GB GPU")
+    klein = text.split("klein-4b: ")[1].split("\n")[1]
+    assert "fits with quantization none, offload none" in klein
+    assert "does not fit" not in klein
+
+
+def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):
+    both = run("fetch", "lost", "served", **settings)
+    assert both.returncode == 1
+    assert "maker/lost" in both.stderr
+    assert "served: complete" in both.stdout
+
+
+def test_no_model_is_called_free_that_may_not_be(tmp_path):
+    (tmp_path / "m.toml").write_text(
+        "[mine]\nlike = 'klein-4b'\nbase_model = 'black-forest-labs/FLUX.2-klein-9B'\n"
+        "[klein-4b]\nbase_model = 'me/other'\n"
+    )
+    text = run("doctor", MODEL_INFO=tmp_path / "m.toml").stdout
+    for name in ("mine", "klein-4b"):
+        about = text.partition(f"\n  {name}: ")[2].partition("\n  klein-9b:")[0]
+        assert about and "Apache" not in about.partition("\n  schnell:")[0]
 
 
 def test_a_bar_shows_the_share():

@@ -20,6 +20,7 @@ from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
 from flux_api.loading.device import Pace, is_lost
 from flux_api.models.catalog import MODEL_INFO, ModelInfo, SizeRules, TaskDefaults
+from flux_api.models.sources import Folder
 from flux_api.queue.manager import PipelineManager
 from tests.support.complete import complete
 from tests.support.tiny_checkpoints import build
@@ -102,7 +103,7 @@ LEFT = Image.fromarray(np.repeat([[255] * 32 + [0] * 32], 64, 0).astype(np.uint8
 def family(folder, mode, row):
     """A set of one task over the checkpoint in ``folder``."""
     tasks = {mode: row}
-    return ModelInfo(base_model=str(folder), tasks=tasks, sizes=SIZES)
+    return ModelInfo(base_model=Folder(folder), tasks=tasks, sizes=SIZES)
 
 
 FAMILIES = {

@@ -12,7 +12,7 @@ from tests.support.servers import run_api, wait_for
 
 
 def test_a_model_that_cannot_draw_is_a_failed_load(tmp_path):
-    shutil.copytree(MODEL_INFO["tiny"].base_model, tmp_path / "broken")
+    shutil.copytree(MODEL_INFO["tiny"].base_model.path, tmp_path / "broken")
     for weights in (tmp_path / "broken" / "transformer").glob("*.safetensors"):
         whole = load_file(weights)
         save_file({name: t * float("nan") for name, t in whole.items()}, weights)

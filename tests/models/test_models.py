@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 import requests
@@ -15,6 +17,7 @@ from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import SizeRules
 from flux_api.models.lora_files import check_lora
+from flux_api.models.sources import File, Folder, Repository, parse_source
 from flux_api.models.toml_file import ModelTable, TaskTable, load_models
 from flux_api.settings import Settings
 from tests.support.pictures import make_png
@@ -191,20 +194,36 @@ def read(tmp_path, text):
     return load_models(path, MODEL_INFO)
 
 
+def write_checkpoint(folder, pipeline="Flux2KleinPipeline"):
+    """As much of one as is looked at before loading."""
+    folder.mkdir(parents=True)
+    index = json.dumps({"_class_name": pipeline})
+    (folder / "model_index.json").write_text(index)
+
+
+def write_models(folder):
+    """A checkpoint and a LoRA."""
+    write_checkpoint(folder / "FLUX.2-klein-4B")
+    (folder / "loras").mkdir()
+    (folder / "loras" / "pencil.safetensors").touch()
+
+
 def test_the_file_changes_a_shipped_set(tmp_path):
+    write_models(tmp_path)
     models = read(
         tmp_path,
         """
         [klein-4b]
-        base_model = "/models/klein"
+        base_model = "./FLUX.2-klein-4B"
         sizes.maximum = 1024
         dtype.vae = "float32"
-        loras.pencil = { source = "/loras", weight_name = "pencil.safetensors" }
+        loras.pencil = { source = "loras", weight_name = "pencil.safetensors" }
         tasks.generate = { num_inference_steps = 6, loras = { pencil = 0.8 } }
         """,
     )
     changed, shipped = models["klein-4b"], MODEL_INFO["klein-4b"]
-    assert changed.base_model == "/models/klein"
+    assert changed.base_model == Folder(tmp_path / "FLUX.2-klein-4B")
+    assert changed.lora_files["pencil"].source == Folder(tmp_path / "loras")
     assert (changed.sizes.maximum, changed.sizes.multiple) == (1024, 16)
     assert changed.dtype == {"vae": "float32"}
     assert changed.tasks["generate"].num_inference_steps == 6
@@ -257,6 +276,30 @@ def test_the_file_adds_sets(tmp_path):
         ("mine.base_model = 'a/b'", "mine.tasks: missing"),
         ("'a b'.like = 'tiny'", "a b: expected a name"),
         ("x = 1", "x: expected a table"),
+        ("klein-4b.base_model = '/nowhere'", "klein-4b.base_model: there is no"),
+        ("klein-4b.base_model = './nowhere'", "klein-4b.base_model: there is no"),
+        ("klein-4b.base_model = 'a b'", "klein-4b.base_model: expected a folder, or"),
+        ("klein-4b.base_model = 'empty'", "there is no model_index.json in"),
+        ("klein-4b.base_model = 'flux1'", "which is of another family than"),
+        ("flux1.tasks.edit.base_model = 'klein'", "flux1.tasks.edit.base_model: "),
+        (
+            "klein-4b.base_model = 'a/b/c.safetensors'",
+            "diffusers' layout, not the file",
+        ),
+        (
+            "klein-4b.loras.a = {source='klein', weight_name='a.safetensors'}",
+            "klein-4b.loras.a.weight_name: there is no 'a.safetensors'",
+        ),
+        ("klein-4b.sizes.default = [1000, 1000]", "1000x1000 is not among multiples"),
+        ("klein-4b.sizes = {multiple = 48, minimum = 64}", "sizes.minimum: expected a"),
+        ("klein-4b.sizes.max_pixels = 4096", "is more than max_pixels"),
+        (
+            "klein-4b.tasks.edit.guidance_scale = 3.5",
+            "klein-4b.tasks.edit.guidance_scale: guidance plays no part",
+        ),
+        ("klein-4b.base_modle = 'a/b'", "did you mean 'base_model'?"),
+        ("klein-4b.sizes.max_pixel = 4096", "did you mean 'max_pixels'?"),
+        ("klein-4b.tasks.edit.step = 3", "klein-4b.tasks.edit.step: unknown"),
         (
             "mine = {base_model='a/b', tasks.edit={num_inference_steps=1}}",
             "mine.tasks.edit.pipeline: missing",
@@ -264,10 +307,72 @@ def test_the_file_adds_sets(tmp_path):
     ],
 )
 def test_the_file_is_refused_with_the_key_that_is_wrong(tmp_path, text, key):
+    write_checkpoint(tmp_path / "klein")
+    write_checkpoint(tmp_path / "flux1", "FluxPipeline")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BadSetting) as caught:
         read(tmp_path, text)
     assert "MODEL_INFO=" in str(caught.value)
     assert key in str(caught.value)
+
+
+PAGE = "https://huggingface.co/me/mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("me/mine", Repository("me/mine")),
+        ("me/mine@v1.2", Repository("me/mine", "v1.2")),
+        (PAGE, Repository("me/mine")),
+        (PAGE + "/", Repository("me/mine")),
+        (PAGE + "/tree/dev?x=1", Repository("me/mine", "dev")),
+        ("{0}/klein", Folder),
+        ("klein", Folder),
+        ("./klein", Folder),
+        ("me/klein", Folder),
+        ("../{1}/klein", Folder),
+        ("~/klein", Folder),
+    ],
+)
+def test_a_model_is_where_the_operator_means(tmp_path, monkeypatch, text, source):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_checkpoint(tmp_path / "klein")
+    write_checkpoint(tmp_path / "me" / "klein")
+    text = text.format(tmp_path, tmp_path.name)
+    found = read(tmp_path, f"klein-4b.base_model = '{text}'")["klein-4b"].base_model
+    if source is Folder:
+        assert isinstance(found, Folder)
+        assert found.path.samefile(
+            tmp_path / text.split(tmp_path.name)[-1].lstrip("~./")
+        )
+    else:
+        assert found == source
+
+
+def test_a_file_on_a_page_of_the_hub_is_a_file():
+    found = parse_source(PAGE + "/blob/main/loras/a.safetensors", Path("."))
+    assert found == File(Repository("me/mine"), "loras/a.safetensors")
+
+
+def test_what_the_file_adds_is_offered_unless_models_are_listed(tmp_path):
+    (tmp_path / "m.toml").write_text("[mine]\nlike = 'klein-4b'\n")
+    settings = {"MODEL_INFO": str(tmp_path / "m.toml")}
+    offered = offered_models(Settings.from_env(settings))
+    assert list(offered) == ["tiny", "mine"]
+    listed = Settings.from_env(settings | {"FLUX_MODELS": "tiny,schnell"})
+    assert list(offered_models(listed)) == ["tiny", "schnell"]
+
+
+def test_a_lora_of_a_task_that_is_nowhere_is_named(tmp_path):
+    text = "klein-4b.tasks.generate.loras = { ink = 0.5 }"
+    (tmp_path / "m.toml").write_text(text)
+    settings = {"MODEL_INFO": str(tmp_path / "m.toml"), "FLUX_MODEL": "klein-4b"}
+    with pytest.raises(BadSetting, match=r"klein-4b\.tasks\.generate\.loras\.ink"):
+        offered_models(Settings.from_env(settings))
+    (tmp_path / "ink.safetensors").touch()
+    settings["FLUX_LORA_DIR"] = str(tmp_path)
+    assert offered_models(Settings.from_env(settings))
 
 
 def test_the_file_is_refused_with_the_line_of_a_slip(tmp_path):
@@ -278,7 +383,8 @@ def test_the_file_is_refused_with_the_line_of_a_slip(tmp_path):
 def test_the_page_about_models_says_what_is_so(tmp_path):
     page = (ROOT / "docs" / "models.md").read_text()
     example = re.findall(r"```toml\n(.*?)```", page, re.S)
-    models = read(tmp_path, example[0])
+    write_models(tmp_path / "models")
+    models = read(tmp_path, example[0].replace("/models", str(tmp_path / "models")))
     assert models["sketches"].tasks["generate"].loras == (Lora("pencil", 0.8),)
     assert models["flux3-klein"].skip_blocks == ("prompt_upsampler",)
     for name in MODEL_INFO:

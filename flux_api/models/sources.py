@@ -1,0 +1,85 @@
+"""Where weights lie: a folder, a Hub repository, or a file in one of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+HUB = "https://huggingface.co"
+
+_PART = r"[A-Za-z0-9][\w.-]{0,95}"
+_REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]{{1,128}}))?")
+_FILE = re.compile(rf"({_PART}/{_PART})/([\w./ -]+\.[a-z]+)")
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)"
+    r"(?:/(?:tree|blob|resolve)/([^/?#]+)(?:/([^?#]+))?)?/?(?:[?#].*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of this machine; as text, its last part, which callers may see."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository on the Hub at ``revision``: a branch, a tag or a commit."""
+
+    id: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def page(self) -> str:
+        """Where its licence is accepted."""
+        return f"{HUB}/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file ``name`` (perhaps with folders in front) in a folder or repository."""
+
+    source: Source
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.name}"
+
+
+Source = Folder | Repository
+
+
+def is_repository_id(text: str) -> bool:
+    """Whether ``text`` could be the id of a Hub repository."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
+def parse_source(text: str, beside: Path) -> Source | File:
+    """What an operator wrote. What begins with ``/``, ``./``, ``../`` or ``~`` is a
+    path, else what exists in the folder ``beside`` is one, else ``owner/name``, with
+    ``@revision`` or not, is a Hub id and ``owner/name/file.ext`` a file in it. The
+    Hub's web addresses are taken as the ids in them. ValueError says what is wrong."""
+    text = text.strip()
+    if page := _PAGE.fullmatch(text):
+        repository = Repository(page[1], page[2] or "main")
+        return File(repository, page[3]) if page[3] else repository
+    path = beside / Path(text).expanduser()
+    if text.startswith(("/", "./", "../", "~")) or path.exists():
+        if path.is_dir():
+            return Folder(path)
+        if path.is_file():
+            return File(Folder(path.parent), path.name)
+        raise ValueError(f"there is no {str(path)!r}")
+    if found := _REPOSITORY.fullmatch(text):
+        return Repository(found[1], found[2] or "main")
+    if found := _FILE.fullmatch(text):
+        return File(Repository(found[1]), found[2])
+    raise ValueError("expected a folder, or a Hub id like 'owner/name'")
