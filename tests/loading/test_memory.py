@@ -331,10 +331,12 @@ def test_random_checkpoints_of_the_memory_benchmark_draw(models, tmp_path):
 
 
 def test_random_weights_are_a_set_that_the_server_takes(tmp_path, monkeypatch):
-    sizes = {"black-forest-labs/FLUX.1-dev": "dev"}
-    monkeypatch.setattr(
-        random_weights, "write_checkpoint", lambda source, _, folder: sizes[source]
-    )
+    def write(source, _, folder):
+        assert str(source) == "black-forest-labs/FLUX.1-dev"
+        folder.mkdir()
+        (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+
+    monkeypatch.setattr(random_weights, "write_checkpoint", write)
     words = random_weights.write_set("flux1", tmp_path).split()
     settings = dict(word.split("=") for word in words)
     assert settings["FLUX_MODEL"] == "flux1"
