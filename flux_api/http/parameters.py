@@ -33,7 +33,7 @@ MAX_LORAS = 8
 MAX_WEIGHT = 10.0
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
-_LORA_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LONGEST_LORA_NAME = 1024
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _QUOTED = re.compile(r"'([^']*)'")
 _LONGEST_WORD = 64
@@ -110,8 +110,8 @@ def _read_loras(value: object) -> tuple[Lora, ...]:
     for item in value:
         item = {"name": item} if isinstance(item, str) else item
         name = item.get("name") if isinstance(item, dict) else None
-        if not isinstance(name, str) or not _LORA_NAME.fullmatch(name):
-            raise refuse("invalid_value", "expected registered names, never a path")
+        if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_LORA_NAME:
+            raise refuse("invalid_value", "expected registered names")
         if name in found or item.keys() - {"name", "adapter_weight"}:
             why = "expected each name once, with its adapter_weight"
             raise refuse("invalid_value", why)
@@ -135,8 +135,15 @@ def _loras_of_text(text: str) -> object:
             raise refuse("invalid_value", "the JSON is malformed") from None
     if not text:
         return []
-    parts = [part.strip().partition(":") for part in text.split(",")]
-    return [{"name": p[0].strip(), "adapter_weight": p[2].strip()} for p in parts]
+    return [_lora_of_text(part.strip()) for part in text.split(",")]
+
+
+def _lora_of_text(text: str) -> object:
+    """``name`` or ``name:weight``; what has other colons goes by JSON."""
+    name, colon, weight = text.rpartition(":")
+    if not colon:
+        return {"name": text}
+    return {"name": name.strip(), "adapter_weight": weight.strip()}
 
 
 Integer = BeforeValidator(_read_integer)
@@ -153,7 +160,11 @@ _LORAS_SCHEMA = {
         "required": ["name"],
         "additionalProperties": False,
         "properties": {
-            "name": {"type": "string", "pattern": _LORA_NAME.pattern},
+            "name": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": _LONGEST_LORA_NAME,
+            },
             "adapter_weight": {
                 "type": "number",
                 "minimum": -MAX_WEIGHT,

@@ -11,9 +11,10 @@ import torch
 from diffusers.utils import recurse_remove_peft_layers
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from flux_api.core import Lora
-from flux_api.models.lora_files import check_lora, refusal
+from flux_api.models.lora_files import SUFFIX, check_lora, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -75,17 +76,13 @@ class Adapters:
     def _load(self, name: str, path: Path) -> None:
         check_lora(path, name)
         check_alphas(path, name)
-        file: dict[str, Any] = {
-            "weight_name": path.name,
-            # Without it diffusers would try a pickle of the same name.
-            "use_safetensors": True,
-            "local_files_only": True,
-        }
         try:
-            state = self._pipeline.lora_state_dict(str(path.parent), **file)
+            where, options = _arguments(path)
+            state = self._pipeline.lora_state_dict(where, **options)
             self._check_fit(state[0] if isinstance(state, tuple) else state)
+            where, options = _arguments(path)
             self._pipeline.load_lora_weights(
-                str(path.parent), adapter_name=_adapter(name), **file
+                where, adapter_name=_adapter(name), **options
             )
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
@@ -148,6 +145,16 @@ class Adapters:
         names = self._pipeline._lora_loadable_modules
         parts = (getattr(self._pipeline, name, None) for name in names)
         return [part for part in parts if part is not None]
+
+
+def _arguments(path: Path) -> tuple[str | dict[str, torch.Tensor], dict[str, Any]]:
+    """How diffusers is told to read the file: by its name, which also finds metadata,
+    or as tensors where the name ends in other letters, which it takes for a pickle."""
+    if path.suffix != SUFFIX:
+        return load_file(path), {}
+    # Without use_safetensors it would try a pickle of the same name.
+    options = {"use_safetensors": True, "local_files_only": True}
+    return str(path.parent), {"weight_name": path.name, **options}
 
 
 def check_alphas(path: Path, name: str) -> None:

@@ -16,6 +16,8 @@ TaskName = Literal["generate", "edit", "variation", "inpaint"]
 
 Scalar = str | int | float | bool
 
+_MOST_LISTED = 20
+
 PIPELINES = frozenset(
     {
         "FluxPipeline",
@@ -229,7 +231,11 @@ def merge_loras(
     ``known``."""
     for lora in asked:
         if lora.name not in known:
-            message = f"There is no LoRA named {lora.name[:64]!r}."
-            raise InvalidRequest(message, param="loras")
+            listed = ", ".join(sorted(known)[:_MOST_LISTED]) or "none"
+            raise InvalidRequest(
+                f"There is no LoRA named {lora.name[:64]!r}. GET /v1/loras lists them: "
+                f"{listed}.",
+                param="loras",
+            )
     weights = {lora.name: lora.adapter_weight for lora in (*applied, *asked)}
     return tuple(Lora(name, weight) for name, weight in weights.items())

@@ -2,46 +2,127 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from flux_api.errors import InvalidRequest
 
+logger = logging.getLogger(__name__)
+
 SUFFIX = ".safetensors"
 MAX_BYTES = 4 * 2**30
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What other tools write LoRAs as, and what is never opened: pickles above all.
+_OTHER_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".gguf")
+_DOWN = ("lora_A.weight", "lora_down.weight", "lora.down.weight")
+_MOST_WORDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFacts:
+    """What a LoRA's file says of itself, as far as it does."""
+
+    family: str | None
+    rank: int | None
+    trigger_words: tuple[str, ...]
 
 
 class LoraFolder:
-    """The ``.safetensors`` files of FLUX_LORA_DIR (None: no such folder), looked up
-    anew each time, so that files can be added while the server runs."""
+    """The ``.safetensors`` files below FLUX_LORA_DIR (None: no such folder), looked up
+    anew each time, so that files can be added while the server runs. A file's name is
+    its path below the folder without the ending: ``styles/ink``."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = None if folder is None else folder.resolve()
+        self._folder = folder
+        self._told: set[tuple[Path, str]] = set()
 
     @property
     def names(self) -> frozenset[str]:
         """The names that a request may use."""
-        return frozenset(name for name, _ in self._files())
+        return frozenset(self.files)
 
     def find(self, name: str) -> Path | None:
         """The file registered as ``name``."""
-        return next((path for known, path in self._files() if known == name), None)
+        return self.files.get(name)
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        if self._folder is None or not self._folder.is_dir():
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files by name; of two with one name the first counts."""
+        found: dict[str, Path] = {}
+        for path, name in self._walk():
+            if path.suffix.lower() != SUFFIX:
+                if path.suffix.lower() in _OTHER_SUFFIXES:
+                    self._skip(path, "it is no .safetensors file")
+            elif not path.is_file():
+                self._skip(path, "it is no file, or a link to nothing")
+            elif not name.isprintable():
+                self._skip(path, "its name has characters that cannot be written")
+            elif name in found:
+                self._skip(path, f"{found[name].name} has the same name")
+            else:
+                found[name] = path
+        return found
+
+    def _walk(self) -> Iterator[tuple[Path, str]]:
+        """Each file and its name, links followed, loops once."""
+        if self._folder is None:
             return
-        for entry in sorted(self._folder.glob(f"*{SUFFIX}")):
-            name = entry.name.removesuffix(SUFFIX)
-            path = entry.resolve()
-            # A link may not lead out of the folder, nor to another kind of file.
-            inside = path.is_relative_to(self._folder) and path.suffix == SUFFIX
-            if inside and path.is_file() and _NAME.fullmatch(name):
-                yield name, path
+        seen: set[Path] = set()
+        for root, folders, names in os.walk(self._folder, followlinks=True):
+            real = Path(root).resolve()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = Path(root).relative_to(self._folder)
+            for name in sorted(names):
+                if not name.startswith("."):
+                    path = Path(root, name)
+                    yield path, (below / path.stem).as_posix()
+
+    def _skip(self, path: Path, why: str) -> None:
+        """Say it once."""
+        if (path, why) not in self._told:
+            self._told.add((path, why))
+            logger.warning("LoRA file %r is skipped: %s", path.name, why)
+
+
+def describe_lora(path: Path) -> LoraFacts:
+    """What the header of the file says: nothing where it is not readable."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            downs = [key for key in file.keys() if key.endswith(_DOWN)]  # noqa: SIM118
+            rank = file.get_slice(downs[0]).get_shape()[0] if downs else None
+    except (OSError, SafetensorError):
+        return LoraFacts(None, None, ())
+    family = metadata.get("modelspec.architecture") or metadata.get(
+        "ss_base_model_version"
+    )
+    return LoraFacts(family, rank, tuple(_trigger_words(metadata)))
+
+
+def _trigger_words(metadata: Mapping[str, str]) -> list[str]:
+    """As their makers wrote them, else the most frequent tags of the training."""
+    if phrase := metadata.get("modelspec.trigger_phrase"):
+        return [word.strip() for word in phrase.split(",") if word.strip()]
+    counts: dict[str, int] = {}
+    try:
+        folders: dict[str, Any] = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        for tags in folders.values():
+            for tag, count in tags.items():
+                counts[tag.strip()] = counts.get(tag.strip(), 0) + int(count)
+    except (ValueError, TypeError, AttributeError):
+        return []
+    return sorted(counts, key=lambda tag: -counts[tag])[:_MOST_WORDS]
 
 
 def check_lora(path: Path, name: str) -> None:

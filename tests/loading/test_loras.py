@@ -155,6 +155,19 @@ def test_an_alpha_that_is_not_above_zero_is_refused(families, alpha):
     assert draw(families, "flux1")[0].any()
 
 
+@pytest.mark.parametrize("file", ["絵/水彩 [v1].safetensors", "LOUD.SAFETENSORS"])
+def test_a_file_counts_whatever_its_name(families, file):
+    path = families.lora_folder / file
+    path.parent.mkdir(exist_ok=True)
+    plain, _ = draw(families, "klein-4b")
+    write_lora(path, family="klein", seed=21)
+    name = file.rpartition(".")[0]
+    picture, applied = draw(families, "klein-4b", name)
+    assert weights(applied) == {name: 1.0}
+    assert (picture != plain).any()
+    path.unlink()
+
+
 def test_files_can_be_added_while_it_runs(families):
     write_lora(families.lora_folder / "late.safetensors", family="klein", seed=20)
     assert weights(draw(families, "klein-4b", "late")[1]) == {"late": 1.0}

@@ -414,9 +414,9 @@ def test_loras_are_read(value, found):
 
 @pytest.mark.parametrize(
     "value",
-    ["a/b", "../a", "a:11", "a:x", "a,a", "[{", '{"name": "a"}', 3, [3], [{}], ","]
+    ["a:11", "a:x", "a,a", "[{", '{"name": "a"}', 3, [3], [{}], ","]
     + [[{"name": "a", "path": "b"}], [{"name": "a", "adapter_weight": "nan"}]]
-    + [["a"] * 2, [f"a{n}" for n in range(9)], ["a" * 65], [{"name": ["a"]}]],
+    + [["a"] * 2, [f"a{n}" for n in range(9)], ["a" * 1025], [{"name": ["a"]}]],
 )
 def test_bad_loras_are_refused(value):
     with pytest.raises(InvalidRequest) as caught:

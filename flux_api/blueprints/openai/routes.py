@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, request
@@ -17,6 +18,7 @@ from flux_api.http.clients import caller_of, submit, wait_for
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.sse import HEADERS, MEDIA_TYPE
+from flux_api.models.lora_files import describe_lora
 from flux_api.queue.jobs import Job
 
 bp = Blueprint("openai", __name__)
@@ -104,3 +106,19 @@ def _stream(
     connection = connection_of(request.environ)
     events = stream_events(context, connection, job, parameters, kind)
     return Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
+
+
+@bp.get("/loras")
+def list_loras() -> Response:
+    """The LoRAs that a request may name: those of the models, and the files of
+    FLUX_LORA_DIR with what they say of themselves."""
+    context = get_context()
+    data: list[dict[str, Any]] = [
+        {"id": name, "object": "lora", "model": model}
+        for model, info in context.models.items()
+        for name in info.lora_files
+    ]
+    for name, path in sorted(context.loras.files.items()):
+        facts = asdict(describe_lora(path))
+        data.append({"id": name, "object": "lora", "model": None, **facts})
+    return jsonify(object="list", data=data)

@@ -1,0 +1,149 @@
+"""LoRA files under the names that they have, and what they say of themselves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+import numpy as np
+import pytest
+import requests
+from safetensors.numpy import save_file
+
+from flux_api.core import Lora
+from flux_api.errors import InvalidRequest
+from flux_api.http.parameters import Parameters
+from flux_api.models.info import merge_loras
+from flux_api.models.lora_files import LoraFolder
+from tests.support.servers import run_api
+
+NAMES = [
+    "plain",
+    "with space",
+    "brackets [v1] (final)",
+    "水彩画",
+    "a+b",
+    "v1.2",
+    "x" * 200,
+    "styles/ink",
+    "styles/線画/細い",
+    "a, b: c",
+]
+
+
+def write(path, metadata=None, rank=4):
+    """A LoRA's file of one layer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layer = "transformer.single_transformer_blocks.0.attn.to_q"
+    tensors = {
+        f"{layer}.lora_A.weight": np.zeros((rank, 8), np.float32),
+        f"{layer}.lora_B.weight": np.zeros((8, rank), np.float32),
+    }
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_found_under_the_names_they_have(tmp_path, name):
+    write(tmp_path / f"{name}.safetensors")
+    assert LoraFolder(tmp_path).names == {name}
+    assert LoraFolder(tmp_path).find(name).is_file()
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    write(tmp_path / "LOUD.SAFETENSORS")
+    assert LoraFolder(tmp_path).names == {"LOUD"}
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    write(tmp_path / "elsewhere" / "a.safetensors")
+    write(tmp_path / "elsewhere" / "more" / "b.safetensors")
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    (folder / "one.safetensors").symlink_to(tmp_path / "elsewhere" / "a.safetensors")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(folder)
+    (folder / "gone.safetensors").symlink_to(tmp_path / "nowhere")
+    assert LoraFolder(folder).names == {"one", "linked/a", "linked/more/b"}
+
+
+def test_what_is_skipped_is_logged_once_with_the_reason(tmp_path, caplog):
+    write(tmp_path / "a.safetensors")
+    write(tmp_path / "a.SAFETENSORS")
+    (tmp_path / "old.ckpt").touch()
+    (tmp_path / "readme.txt").touch()
+    folder = LoraFolder(tmp_path)
+    with caplog.at_level(logging.WARNING, "flux_api"):
+        assert folder.names == folder.names == {"a"}
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "LoRA file 'a.safetensors' is skipped: a.SAFETENSORS has the same name",
+        "LoRA file 'old.ckpt' is skipped: it is no .safetensors file",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs names of any bytes")
+def test_names_that_nobody_can_write_are_skipped(tmp_path):
+    write(tmp_path / "a\x1b[31mb.safetensors")
+    assert not LoraFolder(tmp_path).names
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("styles/ink:0.5", (Lora("styles/ink", 0.5),)),
+        ("水彩画, a+b:-1", (Lora("水彩画", 1.0), Lora("a+b", -1.0))),
+        ("odd:name:0.5", (Lora("odd:name", 0.5),)),
+        ("brackets [v1] (final):2", (Lora("brackets [v1] (final)", 2.0),)),
+        ('[{"name": "a, b: c", "adapter_weight": 0.5}]', (Lora("a, b: c", 0.5),)),
+        ('["a, b: c"]', (Lora("a, b: c", 1.0),)),
+    ],
+)
+def test_every_name_can_be_asked_for(text, found):
+    assert Parameters.read({"loras": text}).loras == found
+
+
+def test_an_unknown_name_lists_those_that_there_are():
+    with pytest.raises(InvalidRequest, match=r"GET /v1/loras lists them: a, b\."):
+        merge_loras((), (Lora("c"),), {"b", "a"})
+
+
+def test_the_list_tells_family_rank_and_trigger_words(tmp_path):
+    tags = {"10_ink": {"ink drawing": 20, "flower": 3}, "1_x": {"ink drawing": 1}}
+    write(
+        tmp_path / "styles" / "ink.safetensors",
+        {"ss_base_model_version": "flux1", "ss_tag_frequency": json.dumps(tags)},
+        rank=16,
+    )
+    write(
+        tmp_path / "水彩.safetensors",
+        {
+            "modelspec.architecture": "flux-1-dev/lora",
+            "modelspec.trigger_phrase": "watercolor, wash",
+        },
+    )
+    (tmp_path / "broken.safetensors").write_bytes(b"no header")
+    settings = {"FLUX_LORA_DIR": tmp_path, "FLUX_MODELS": "tiny,flux1"}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        body = requests.get(f"{server.url}/v1/loras", timeout=10).json()
+    lora = {"object": "lora", "model": None}
+    assert body == {
+        "object": "list",
+        "data": [
+            {"id": "turbo-alpha", "object": "lora", "model": "flux1"},
+            lora | {"id": "broken", "family": None, "rank": None, "trigger_words": []},
+            lora
+            | {
+                "id": "styles/ink",
+                "family": "flux1",
+                "rank": 16,
+                "trigger_words": ["ink drawing", "flower"],
+            },
+            lora
+            | {
+                "id": "水彩",
+                "family": "flux-1-dev/lora",
+                "rank": 4,
+                "trigger_words": ["watercolor", "wash"],
+            },
+        ],
+    }
