@@ -24,16 +24,16 @@ def api():
 
 
 @pytest.fixture(scope="session")
-def api_with_files(files):
-    """The API that stores its pictures on ``files``."""
-    with run_api(FILE_SERVER=files.url) as server:
+def fake_api():
+    """The API over a backend without torch that prompts command; see fake_app.py."""
+    with run_api(app="tests.support.fake_app:app") as server:
         yield server.wait_ready()
 
 
 @pytest.fixture(scope="session")
-def fake_api():
-    """The API over a backend without torch that prompts command; see fake_app.py."""
-    with run_api(app="tests.support.fake_app:app") as server:
+def fake_with_files(files):
+    """The fake server that stores its pictures on ``files``."""
+    with run_api(app="tests.support.fake_app:app", FILE_SERVER=files.url) as server:
         yield server.wait_ready()
 
 

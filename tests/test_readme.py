@@ -58,8 +58,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("line", curl_lines())
-def test_curl_lines_work_in_their_order(api_with_files, files, folder, line):
-    command = here(line, api_with_files, files).replace("curl ", "curl -sf ", 1)
+def test_curl_lines_work_in_their_order(fake_with_files, files, folder, line):
+    command = here(line, fake_with_files, files).replace("curl ", "curl -sf ", 1)
     done = subprocess.run(
         ["bash", "-ec", command],
         cwd=folder,
@@ -76,10 +76,10 @@ def test_curl_lines_work_in_their_order(api_with_files, files, folder, line):
             assert image.size == (int(width), int(height))
 
 
-def test_sdk_example_works(api_with_files, files, folder):
+def test_sdk_example_works(fake_with_files, files, folder):
     (block,) = code_blocks(README, "python")
     done = subprocess.run(
-        [sys.executable, "-c", here(block, api_with_files, files)],
+        [sys.executable, "-c", here(block, fake_with_files, files)],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 from tests.support.servers import ROOT
 
 
+@pytest.mark.skipif(not os.environ.get("CI"), reason="in CI only; see make soak")
 def test_half_a_minute_of_mixed_load_leaves_memory_and_descriptors_flat():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.soak", "30"],

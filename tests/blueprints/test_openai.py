@@ -14,13 +14,6 @@ from tests.support.servers import free_port, run_api
 from tests.support.wire import generate, post, seen
 
 
-@pytest.fixture(scope="module")
-def fake_with_files(files):
-    """The fake server over a real file server."""
-    with run_api(app="tests.support.fake_app:app", FILE_SERVER=files.url) as server:
-        yield server.wait_ready()
-
-
 def picture(item):
     """The picture of an item of ``data``."""
     return Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))

@@ -18,7 +18,6 @@ from flux_api.http.bodies import Body
 from flux_api.models.catalog import MODEL_INFO
 from tests.support.hostile_images import zeros_png
 from tests.support.pictures import make_png
-from tests.support.servers import run_api
 from tests.support.wire import EDITS, FORM, data_url, make_mask, post, seen
 
 SIZES = [(64, 80), (80, 80), (96, 80)]
@@ -180,7 +179,9 @@ def test_text_fields_of_a_form_hold_pictures_too(fake, png):
     assert post(fake, EDITS, files=files).status_code == 200
 
 
-def test_pictures_behind_urls_go_through_the_guarded_fetcher(fake, files, png):
+def test_pictures_behind_urls_go_through_the_guarded_fetcher(
+    fake, fake_with_files, files, png
+):
     stored = requests.post(f"{files.url}/upload", files={"file": png}, timeout=5)
     url = files.url + stored.json()["url"]
     values = FORM | {"images": [{"image_url": url}]}
@@ -189,9 +190,8 @@ def test_pictures_behind_urls_go_through_the_guarded_fetcher(fake, files, png):
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("image_fetch_failed", "image")
     assert answer.reason == "An image URL could not be fetched"
-    with run_api(app="tests.support.fake_app:app", FILE_SERVER=files.url) as server:
-        assert post(server.wait_ready(), EDITS, json=values).status_code == 200
-        assert seen(server)["images"] == [[96, 64]]
+    assert post(fake_with_files, EDITS, json=values).status_code == 200
+    assert seen(fake_with_files)["images"] == [[96, 64]]
 
 
 BAD = {

@@ -207,30 +207,30 @@ def test_other_bodies_are_415(api):
     assert answer.status_code == 415
 
 
-def test_file_server_answers_carry_urls_that_can_be_chained(api_with_files, files):
-    first = process(api_with_files, prompt="a red heart", seed=3).json()
+def test_file_server_answers_carry_urls_that_can_be_chained(fake_with_files, files):
+    first = process(fake_with_files, prompt="a red heart", seed=3).json()
     assert "result_image_base64" not in first
     url = first["result_image_url"]
     assert url.startswith(f"{files.url}/i/")
     stored = requests.get(url, timeout=10)
     assert picture(stored.content).size == (512, 512)
     edited = process(
-        api_with_files, prompt="make it monochrome", input_image_url=url
+        fake_with_files, prompt="make it monochrome", input_image_url=url
     ).json()
     assert edited["mode"] == "edit"
     latest = process(
-        api_with_files,
+        fake_with_files,
         input_image_url=f"{files.url}/latest/raw",
         bearer_token=TOKEN,
         num_inference_steps=2,
     ).json()
     assert latest["mode"] == "variation"
-    refused = process(api_with_files, input_image_url=f"{files.url}/latest/raw")
+    refused = process(fake_with_files, input_image_url=f"{files.url}/latest/raw")
     assert refused.status_code == 400
 
 
-def test_of_the_file_server_only_pictures_are_open(api_with_files, files):
-    answer = process(api_with_files, input_image_url=f"{files.url}/healthz")
+def test_of_the_file_server_only_pictures_are_open(fake_with_files, files):
+    answer = process(fake_with_files, input_image_url=f"{files.url}/healthz")
     assert answer.status_code == 400
 
 

@@ -81,18 +81,16 @@ def test_a_job_that_runs_is_not_done_and_a_cancelled_one_says_so(fake):
     post.join(10)
 
 
-def test_done_and_the_jobs_json_name_the_stored_url(files):
-    with run_api(app="tests.support.fake_app:app", FILE_SERVER=files.url) as server:
-        server.wait_ready()
-        job_id = uuid.uuid4().hex
-        form = FORM | {"job_id": job_id}
-        stored = requests.post(f"{server.url}/process", data=form, timeout=20).json()
-        url = stored["result_image_url"]
-        story = requests.get(f"{server.url}/jobs/{job_id}", timeout=10).json()
-        assert story["urls"] == [url]
-        events = requests.get(f"{server.url}/jobs/{job_id}/events", timeout=10)
-        assert f'"urls":["{url}"]' in events.text.replace(" ", "")
-        assert fetch(server, job_id).content == requests.get(url, timeout=10).content
+def test_done_and_the_jobs_json_name_the_stored_url(fake_with_files):
+    server, job_id = fake_with_files, uuid.uuid4().hex
+    form = FORM | {"job_id": job_id}
+    stored = requests.post(f"{server.url}/process", data=form, timeout=20).json()
+    url = stored["result_image_url"]
+    story = requests.get(f"{server.url}/jobs/{job_id}", timeout=10).json()
+    assert story["urls"] == [url]
+    events = requests.get(f"{server.url}/jobs/{job_id}/events", timeout=10)
+    assert f'"urls":["{url}"]' in events.text.replace(" ", "")
+    assert fetch(server, job_id).content == requests.get(url, timeout=10).content
 
 
 def test_pictures_are_their_keys_own_and_none_are_kept_without_room():

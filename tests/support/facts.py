@@ -326,7 +326,7 @@ FACTS = {
     ),
     "W9": (
         "A file server away, slow or mad: the picture comes all the same.",
-        ["W9-away", "W9-silent", "W9-500", "W9-html", "test_failing_file_server"],
+        ["W9-away", "W9-silent", "W9-500", "W9-html", "test_both_apis_then_deliver"],
     ),
     "W10": ("A name that changes its address: nobody is dialled.", ["W10-"]),
     "W11": (

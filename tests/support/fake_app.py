@@ -9,7 +9,8 @@ prompt:
     fail=WORD   one of FAILURES, after ``at=STEP`` steps (0), the first ``times=N``
                 times that this prompt is run (always)
 
-``FAKE_MAX_IMAGES=16`` lets requests have that many input pictures.
+``FAKE_MAX_IMAGES=16`` lets requests have that many input pictures, and
+``FAKE_KEEP_ALIVE=0.5`` has silent streams show a sign of life that often.
 ``GET /fake/stats`` tells what came in and was done, ``POST /fake/reset`` forgets it.
 """
 
@@ -32,6 +33,7 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
+from flux_api.http import clients
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
 from flux_api.settings import Settings
@@ -171,6 +173,8 @@ def make_app() -> Flask:
     )
     backend.manager = manager
     app = create_app(settings, manager=manager)
+    if seconds := os.environ.get("FAKE_KEEP_ALIVE"):
+        clients.KEEP_ALIVE_SECONDS = float(seconds)
     if most := os.environ.get("FAKE_MAX_IMAGES"):
         take_references(app, int(most))
     arrived = []
