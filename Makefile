@@ -37,8 +37,10 @@ install-dev: $(VENV)/.installed-dev
 serve: install
 	@exec $(PYTHON) serve.py $(SERVE_OPTIONS)
 
+# Three files at a time on two cores: much of the time servers are waited for.
+TEST_OPTIONS ?= -n 3 --dist loadfile
 test: install-dev
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(TEST_OPTIONS)
 
 lint: install-dev
 	$(PYTHON) -m ruff check .
