@@ -38,7 +38,7 @@ serve: install
 	@exec $(PYTHON) serve.py $(SERVE_OPTIONS)
 
 # Three files at a time on two cores: much of the time servers are waited for.
-TEST_OPTIONS ?= -n 3 --dist loadfile
+TEST_OPTIONS ?= -n 3 --dist loadfile --no-loadscope-reorder
 test: install-dev
 	$(PYTHON) -m pytest $(TEST_OPTIONS)
 

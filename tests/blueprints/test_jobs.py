@@ -403,7 +403,7 @@ def test_a_watcher_of_nothing_gives_its_place_back(fake, pool):
 
 def test_a_watcher_may_come_before_the_post(fake, pool):
     watched = pool.submit(read_events, fake, "not-yet-there")
-    time.sleep(0.3)
+    wait_for(lambda: "/jobs/not-yet-there/events" in str(stats(fake)["arrived"]), 10)
     assert post(fake, "x", job_id="not-yet-there").status_code == 200
     assert watched.result()[-1][0] == "done"
     never = requests.get(f"{fake.url}/jobs/never-there/events", timeout=10)
@@ -498,7 +498,8 @@ def test_term_finishes_running_work_and_refuses_new(pool):
         queued = pool.submit(post, fake, "queued", num_inference_steps=1)
         wait_for(lambda: stats(fake)["queued"] == 1, 10)
         fake.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        readyz = f"{fake.url}/readyz"
+        wait_for(lambda: requests.get(readyz, timeout=5).status_code == 503, 10)
         refused = post(fake, "late")
         assert refused.status_code == 503
         assert 1 <= int(refused.headers["Retry-After"]) <= 60

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import requests
@@ -49,7 +48,8 @@ def test_port_answers_while_the_model_loads_and_post_is_refused():
             )
         )
         thread.start()
-        time.sleep(1)
+        job = f"{server.url}/jobs/a-long-run"
+        wait_for(lambda: "step" in requests.get(job, timeout=5).json(), 30, server)
         assert server.stop() == 0
         thread.join()
         assert answers[0].status_code == 200
