@@ -78,6 +78,7 @@ test-deps:
 	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx-light
 	command -v node >/dev/null || apt-get install -y --no-install-recommends nodejs
 	command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
+	command -v prlimit >/dev/null || apt-get install -y util-linux
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
