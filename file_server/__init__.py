@@ -29,6 +29,8 @@ def create_app(
     """Return the WSGI application; a wrong setting raises ``SettingsError``."""
     logs.configure()
     settings = settings or Settings.from_env(os.environ)
+    for sentence in Settings.unknown(os.environ):
+        logger.warning(sentence)
     if settings.bearer_token == DEFAULT_TOKEN:
         logger.warning(
             "BEARER_TOKEN is the default, %s, which everybody knows: "

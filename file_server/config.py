@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -172,6 +173,16 @@ class Settings(BaseModel):
     """Age at which a picture is removed; the variable is in hours, 0 keeps."""
     bind: Annotated[str, _env("FILES_BIND"), _bind] = "127.0.0.1:8010"
     """Address of image_file_server.py."""
+
+    @classmethod
+    def unknown(cls, environ: Mapping[str, str]) -> Iterator[str]:
+        """Yield a sentence for each variable that begins like ours and is none."""
+        known = [str(field.alias) for field in cls.model_fields.values()]
+        for name in environ:
+            if name.startswith("FILES_") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                yield f"{name} is set, but there is no such setting{meant}"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

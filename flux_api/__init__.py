@@ -5,6 +5,7 @@ This module puts the parts together; nothing but ``wsgi.py`` and tests imports i
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ import threading
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flux_api import logs
+from flux_api import logs, setting_values
 from flux_api.blueprints import jobs, original, service
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
@@ -31,6 +32,8 @@ from flux_api.queue.results import ResultStore
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 SPIN_COUNT = "20000"
 """How often a CPU thread that waits for the others looks again before it sleeps. With
 libgomp's own 300,000 it takes the core from those that it waits for on a busy machine;
@@ -48,6 +51,8 @@ def create_app(
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
     logs.configure(settings.log_level)
+    for sentence in setting_values.unknown(Settings, os.environ):
+        logger.warning(sentence)
     models = offered_models(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes

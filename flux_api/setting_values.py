@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -141,6 +142,16 @@ def read(model: type[Model], environ: Mapping[str, str]) -> Model:
     except ValidationError as error:
         schema = model.model_json_schema()["properties"]
         raise _complaint(environ, error.errors()[0], schema) from None
+
+
+def unknown(model: type[BaseModel], environ: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each variable that begins like one of ours and is none."""
+    known = [str(field.alias) for field in model.model_fields.values()]
+    for name in environ:
+        if name.startswith("FLUX_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            yield f"{name} is set, but there is no such setting{meant}"
 
 
 def _as_number(text: str, annotation: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.toml_file import load_models
 from flux_api.settings import Settings
-from tests.support.servers import QUIET, ROOT, SETTINGS, free_port
+from tests.support.servers import QUIET, ROOT, SETTINGS, free_port, run_api
 
 SOURCE = (ROOT / "flux_api" / "settings.py").read_text()
 NAMES = sorted(set(re.findall(r'"((?:FLUX_|FILE_|MODEL_)[A-Z_]+)"', SOURCE)))
@@ -245,3 +246,27 @@ def test_the_environment_is_read_in_one_place():
     # The factory hands the environment on, nothing else looks at it.
     assert "__init__.py" in found
     assert set(found) <= {"__init__.py", "__main__.py", "model_sets.py"}, found
+
+
+def test_a_variable_that_is_none_is_warned_of_with_the_nearest(fake_server_log):
+    assert fake_server_log("FLUX_MAX_QUEU") == (
+        "FLUX_MAX_QUEU is set, but there is no such setting; "
+        "did you mean FLUX_MAX_QUEUE?"
+    )
+    assert fake_server_log("FLUX_XYZZY") == (
+        "FLUX_XYZZY is set, but there is no such setting"
+    )
+
+
+@pytest.fixture
+def fake_server_log():
+    """The one warning of a server that is started with a variable."""
+
+    def start(name):
+        with run_api(app="tests.support.fake_app:app", **{name: "1"}) as server:
+            server.wait_ready()
+            lines = [json.loads(line) for line in server.output.splitlines()]
+        [line] = [line for line in lines if line["level"] == "warning"]
+        return line["message"]
+
+    return start

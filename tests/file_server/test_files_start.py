@@ -172,3 +172,18 @@ def test_boto3_is_loaded_only_when_s3_is_chosen():
     assert result.returncode == 1
     assert "STORAGE_URL" in result.stderr
     assert "requirements-s3.txt" in result.stderr
+
+
+def test_a_variable_that_is_none_is_warned_of_with_the_nearest(folder):
+    command = [str(BIN / "gunicorn"), "-b", "127.0.0.1:0", "file_server:create_app()"]
+    env = clean_env(BEARER_TOKEN="x", FILES_TTL_HOUR="1", **folder.settings)
+    server = launch(command, env)
+    try:
+        server.stored(picture())
+        [warning] = [line for line in server.log() if line["level"] == "warning"]
+    finally:
+        server.stop(signal.SIGKILL)
+    assert warning["message"] == (
+        "FILES_TTL_HOUR is set, but there is no such setting; "
+        "did you mean FILES_TTL_HOURS?"
+    )
