@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import transformers
 from safetensors import SafetensorError
 
 from flux_api.loading.placement import Placement
-from flux_api.loading.quantization import QUANTIZED, quantization_of
+from flux_api.loading.quantization import quantization_of
 from flux_api.loading.text_processor import TextProcessor
 from flux_api.models.hub import (
     CLASSIC_INDEX,
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # These need torchvision only to read videos and pictures; prompts are text.
 _PROCESSORS = ("PixtralProcessor", "AutoProcessor", "Qwen3VLProcessor")
+
+_MOST_LISTED = 3
 
 # What a damaged or foreign checkpoint raises on its way into a model.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -62,7 +65,12 @@ def load(
             f"{source} does not fit into the GPU's memory; "
             f"'python -m flux_api doctor' says what does"
         ) from None
-    except (ModelMissing, torch.AcceleratorError):
+    except ModelMissing as missing:
+        # Which of the set's checkpoints it is, unless that is said already.
+        if str(source) in missing.message:
+            raise
+        raise ModelMissing(f"{source}: {missing.message}") from missing
+    except torch.AcceleratorError:
         raise
     except _UNREADABLE as error:
         logger.error("loading %s failed", source, exc_info=error)
@@ -126,11 +134,10 @@ def _load_classic(
     given = {name: part for name, part in given.items() if name in taken}
     folder = fetch_base(source, given, report)
     _, index = read_index(Folder(folder), CLASSIC_INDEX, report)
-    for name in QUANTIZED:
+    for name, kind in _module_classes(index).items():
         # One after the other: a card need not hold them all before they move off it.
-        if name in index and name not in given and placement.quantizes(index[name][1]):
-            library = diffusers if index[name][0] == "diffusers" else transformers
-            kind = getattr(library, index[name][1])
+        # By themselves, too: a pipeline loads on where tensors are missing.
+        if name in taken and name not in given:
             given[name] = _load_part(kind, name, folder / name, dtypes, placement)
     own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
     if own_processor:
@@ -147,6 +154,18 @@ def _load_classic(
     return pipeline
 
 
+def _module_classes(index: Mapping[str, Any]) -> dict[str, type[torch.nn.Module]]:
+    """The classes of the components with weights, by name."""
+    found = {}
+    for name, entry in index.items():
+        if isinstance(entry, list) and entry[0] in ("diffusers", "transformers"):
+            library = diffusers if entry[0] == "diffusers" else transformers
+            kind = getattr(library, entry[1], None)
+            if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
+                found[name] = kind
+    return found
+
+
 def _load_part(
     kind: Any,
     name: str,
@@ -155,9 +174,12 @@ def _load_part(
     placement: Placement,
 ) -> Any:
     """The component ``name`` in ``folder``; off the device again where it will be moved
-    there when it is needed."""
-    part = kind.from_pretrained(
+    there when it is needed. ModelMissing names files and tensors that are missing."""
+    variant = _variant_of(folder, name)
+    part, loading = kind.from_pretrained(
         folder,
+        variant=variant,
+        output_loading_info=True,
         dtype=dtypes.get(name, dtypes["default"]),
         quantization_config=quantization_of(
             placement.load_quantization, name, kind, placement.dtype
@@ -165,7 +187,29 @@ def _load_part(
         use_safetensors=True,
         local_files_only=True,
     )
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelMissing(f"the {name} lacks {_listed(missing)}")
     return part.to("cpu") if placement.offloads else part
+
+
+def _variant_of(folder: Path, name: str) -> str | None:
+    """``fp16`` where only such files were saved; ModelMissing where files are not
+    there."""
+    files = [path.name for path in folder.glob("*.safetensors")]
+    if not files:
+        raise ModelMissing(f"there is no .safetensors file of the {name}")
+    for index in folder.glob("*.safetensors.index*.json"):
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        if missing := sorted(shards - set(files)):
+            raise ModelMissing(f"the {name} lacks {_listed(missing)}")
+    return "fp16" if all(".fp16" in file for file in files) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown = ", ".join(names[:_MOST_LISTED])
+    more = len(names) - _MOST_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _load_modular(

@@ -86,11 +86,6 @@ class Placement:
                 if _is_module(part) and type(part).__name__ not in SMALL:
                     quantize_on_cpu(parts[name], self.quantization)
 
-    def quantizes(self, class_name: str) -> bool:
-        """Whether a component of that class, of those that may be, is quantized by the
-        loaders."""
-        return self.load_quantization != "none" and class_name not in SMALL
-
     @property
     def load_quantization(self) -> Quantization:
         """What the loaders quantize to: they cannot on a CPU, see :meth:`finish`."""

@@ -1,0 +1,121 @@
+"""Checkpoints as people have them: incomplete, foreign, saved as a variant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flux_api.loading.model_sets import ModelSets
+from flux_api.loading.placement import Placement
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.hub import ModelMissing
+from flux_api.models.toml_file import load_models
+from tests.support.servers import run_api, wait_for
+from tests.support.tiny_checkpoints import build
+from tests.support.wire import generate
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A complete checkpoint."""
+    folder = tmp_path_factory.mktemp("whole") / "klein"
+    build("klein", folder)
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of it to spoil."""
+    return shutil.copytree(whole, tmp_path / "mine")
+
+
+def weights_of(folder, component):
+    """The one file of a component's weights."""
+    [file] = (folder / component).glob("*.safetensors")
+    return file
+
+
+def load(folder):
+    """The pipeline of a set over ``folder``."""
+    file = folder.parent / "m.toml"
+    file.write_text(f"[klein-4b]\nbase_model = '{folder}'\n")
+    models = load_models(file, MODEL_INFO)
+    sets = ModelSets(models, lambda *_: Placement(torch.device("cpu")))
+    return sets.use("klein-4b", print).load("generate", (), print).pipeline
+
+
+def drop_tensors(folder):
+    file = weights_of(folder, "transformer")
+    tensors = load_file(file)
+    gone = sorted(tensors)[0]
+    save_file({k: t for k, t in tensors.items() if k != gone}, file)
+    return f"mine: the transformer lacks {gone}"
+
+
+def rename_tensors(folder):
+    file = weights_of(folder, "text_encoder")
+    save_file({f"other.{k}": t for k, t in load_file(file).items()}, file)
+    return "mine: the text_encoder lacks "
+
+
+def drop_weights(folder):
+    weights_of(folder, "vae").unlink()
+    return "mine: there is no .safetensors file of the vae"
+
+
+def drop_component(folder):
+    shutil.rmtree(folder / "transformer")
+    return "mine: there is no .safetensors file of the transformer"
+
+
+def drop_shard(folder):
+    file = weights_of(folder, "transformer")
+    shards = [f"diffusion_pytorch_model-{n:05}-of-00002.safetensors" for n in (1, 2)]
+    names = sorted(load_file(file))
+    file.rename(file.with_name(shards[0]))
+    weight_map = {name: shards[number % 2] for number, name in enumerate(names)}
+    index = file.with_name("diffusion_pytorch_model.safetensors.index.json")
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return f"mine: the transformer lacks {shards[1]}"
+
+
+SPOILED = (drop_tensors, rename_tensors, drop_weights, drop_component, drop_shard)
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_what_is_missing_is_named(copy, spoil):
+    expected = spoil(copy)
+    with pytest.raises(ModelMissing) as caught:
+        load(copy)
+    assert caught.value.status == 503
+    assert caught.value.message.startswith(expected)
+    assert str(copy.parent) not in caught.value.message
+
+
+def test_a_checkpoint_saved_as_fp16_is_loaded(copy):
+    for component in ("transformer", "text_encoder", "vae"):
+        file = weights_of(copy, component)
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    assert load(copy).transformer.dtype == torch.float32
+
+
+def test_a_server_says_what_is_missing_and_goes_on_once_it_is_there(copy, whole):
+    spoiled = drop_weights(copy)
+    file = copy.parent / "m.toml"
+    file.write_text(f"[klein-4b]\nbase_model = '{copy}'\n")
+    settings = {"MODEL_INFO": file, "FLUX_MODELS": "tiny,klein-4b"}
+    with run_api(**settings) as server:
+        server.wait_ready()
+        answer = generate(server, model="klein-4b", steps=1)
+        assert answer.status_code == 503
+        assert spoiled in answer.json()["error"]["message"]
+        shutil.copy(weights_of(whole, "vae"), copy / "vae")
+        wait_for(
+            lambda: generate(server, model="klein-4b", steps=1).status_code == 200,
+            60,
+            server,
+        )
