@@ -1,0 +1,110 @@
+"""Documents in two languages say the same, and links and commands lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.support.servers import ROOT
+
+PAIRS = [
+    ("README.md", "README.ja.md"),
+    ("docs/models.md", "docs/ja/models.md"),
+    ("docs/jobs.md", "docs/ja/jobs.md"),
+]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+)
+# What the Japanese of this field says otherwise, and what it should say.
+NOT_SAID = {
+    "埋め込みモデル": "同梱モデル",
+    "届く": "アクセスできる",
+    "行列": "キュー",
+    "見守": "監視",
+    "私的": "プライベート",
+}
+
+
+def text(name):
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(name):
+    """The fenced blocks, without what is said beside the code."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text(name), re.M | re.S)
+    return [
+        (language, [re.sub(r"\s*#.*", "", line).strip() for line in body.splitlines()])
+        for language, body in found
+    ]
+
+
+@pytest.mark.parametrize(("english", "japanese"), PAIRS)
+def test_both_languages_have_the_same_headings_tables_and_commands(english, japanese):
+    def shape(name):
+        kept = (line for line in text(name).splitlines())
+        marks = (re.match(r"#+ |\| ?(?:`[^`]+`)?|```", line) for line in kept)
+        return [mark[0] for mark in marks if mark]
+
+    assert shape(japanese) == shape(english)
+    assert blocks(japanese) == blocks(english)
+
+
+@pytest.mark.parametrize("name", [japanese for _, japanese in PAIRS])
+def test_japanese_pages_say_which_links_are_english(name):
+    for label, target, after in re.findall(
+        r"\[([^\]]+)\]\(([^)#\s]+)[^)]*\)(（英語）)?", text(name)
+    ):
+        page = (ROOT / name).parent / target
+        english = target.endswith(".md") and "ja" not in re.split(r"[./]", target)
+        recipes = page.is_dir()
+        if (english or recipes) and label != "English":
+            assert after, f"{label}: {target}"
+        else:
+            assert not after or target.endswith("NOTICE"), f"{label}: {target}"
+
+
+@pytest.mark.parametrize("name", [japanese for _, japanese in PAIRS])
+def test_japanese_pages_use_the_words_of_the_field(name):
+    for word, better in NOT_SAID.items():
+        assert word not in text(name), f"{better} instead of {word}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(name)):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        page = (ROOT / name).parent / path if path else ROOT / name
+        assert page.exists(), target
+        if anchor and page.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)", page.read_text("utf-8"), re.M)
+            slugs = [
+                re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings
+            ]
+            assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_run_as_printed_from_a_fresh_clone(name):
+    """No bare ``python`` or ``pip``: what was installed is in .venv."""
+    for language, lines in blocks(name):
+        for line in lines if language in ("bash", "") else ():
+            command = re.sub(r"^(?:[A-Z_]+=\S+ +)+", "", line)
+            assert not re.match(r"(?:python3?|pip|gunicorn|pytest) ", command), line
+    for module in re.findall(
+        r"python -m (flux_api|benchmarks\.\w+|tests\.\w+)", text(name)
+    ):
+        found = ROOT / module.replace(".", "/")
+        assert found.with_suffix(".py").exists() or found.is_dir(), module
+
+
+def test_shell_blocks_are_shell():
+    for name in DOCUMENTS:
+        for language, lines in blocks(name):
+            if language == "bash":
+                script = "\n".join(lines)
+                subprocess.run(["bash", "-n", "-c", script], check=True)
