@@ -455,15 +455,6 @@ def test_faults_have_their_status_and_the_next_request_works(fake, word, status)
     assert post(fake, "fine").status_code == 200
 
 
-def test_deadline_ends_a_request_with_504(pool):
-    with run_api(app="tests.support.fake_app:app", FLUX_REQUEST_TIMEOUT=1) as fake:
-        fake.wait_ready()
-        answer = post(fake, "pause=0.1", num_inference_steps=200)
-        assert answer.status_code == 504
-        assert answer.headers["X-Should-Retry"] == "false"
-        wait_for(lambda: stats(fake)["running"] == 0, 5)
-
-
 def test_hang_is_noticed_told_and_survived(pool):
     with run_api(app="tests.support.fake_app:app", FLUX_STEP_TIMEOUT=1) as fake:
         fake.wait_ready()
