@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from PIL import Image
 
 import file_server.config
 import flux_api.settings
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.known_words import knows
 from tests.support.servers import ROOT, TOKEN
 
 README = (ROOT / "README.md").read_text()
@@ -162,3 +165,21 @@ def test_links_lead_somewhere():
     for text in (README, JAPANESE):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_readmes_say_what_tiny_knows():
+    words = json.loads((ROOT / "models" / "tiny" / "known_words.json").read_text())
+    things = str(len(words["en"]["things"]))
+    assert f"of the {things} that" in README
+    assert f"{things} 種類" in JAPANESE
+    for text in (README, JAPANESE):
+        assert text.index(f"{things} ") < text.index("curl http")
+    assert ("Japanese" in README.split("## With curl")[0]) == ("ja" in words)
+
+
+def test_the_examples_are_prompts_that_tiny_knows():
+    source = MODEL_INFO["tiny"].base_model
+    prompts = re.findall(r"""prompt=["']?([^"'\n]+)["']""", README + JAPANESE)
+    assert len(prompts) > 10
+    for prompt in prompts:
+        assert knows(source, prompt), prompt

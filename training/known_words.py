@@ -1,7 +1,7 @@
 """Write the words that a model was taught, for servers that warn about others.
 
-The file ships beside the weights: for each language the things that it draws, further
-words that mean something to it, and prompts to begin with.
+The file ships beside the weights: for each language the things that it draws, the
+single words of their names, those of changes and styles, and prompts to begin with.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +22,33 @@ from training.japanese_tokens import GLUE
 from training.pictures import BACKGROUNDS, PAINTS
 
 FILE = "known_words.json"
+SHORTEST = 3
+MOST_KINDS = 3
+# Words that stand in any prompt and name nothing.
+COMMON = set(
+    Path(__file__).with_name("words").joinpath("common.txt").read_text().split()
+)
 EXAMPLES = Path(__file__).with_name("words") / "examples.json"
 
 
-def english_words(concepts: list[dict[str, Any]]) -> set[str]:
-    """Return every word that English captions and orders may have."""
-    phrases = [*texts.SCENES, *texts.STYLED, *texts.PAINTED, *texts.FILLERS]
-    phrases += [*texts.POLITE, *texts.POLITE_WANT, *texts.ENDINGS, *texts.THINGS]
-    for group in (texts.ORDERS, texts.WISHES, texts.CAPTION_OPS, texts.STYLES):
-        phrases += [phrase for several in group.values() for phrase in several]
-    phrases += [*BACKGROUNDS, *PAINTS]
-    for concept in concepts:
-        phrases += [concept["name"], *concept["tags"]]
+def english_words(phrases: Iterable[str]) -> set[str]:
+    """Return the words of ``phrases``, without their places for other words."""
     bare = (re.sub(r"\{.*?\}", " ", phrase) for phrase in phrases)
-    return {word for phrase in bare for word in texts.clean(phrase).split()}
+    words = {word for phrase in bare for word in texts.clean(phrase).split()}
+    return {word for word in words if len(word) >= SHORTEST} - COMMON
+
+
+def english_changes() -> set[str]:
+    """Return the words that say which change or style is meant: those of one or two
+    kinds of order, not what all orders have in common."""
+    kinds: list[set[str]] = []
+    for group in (texts.ORDERS, texts.WISHES, texts.CAPTION_OPS, texts.STYLES):
+        kinds += [english_words(phrases) for phrases in group.values()]
+    counts = Counter(word for words in kinds for word in words)
+    told = {word for word, count in counts.items() if count <= MOST_KINDS}
+    said = (texts.FILLERS, texts.POLITE, texts.POLITE_WANT, texts.ENDINGS)
+    told -= english_words(chain(*said, texts.THINGS, texts.SCENES))
+    return told | english_words([*BACKGROUNDS, *PAINTS])
 
 
 def known_words(
@@ -40,12 +56,22 @@ def known_words(
 ) -> dict[str, Any]:
     """Return the content of the file for these languages."""
     concepts = [entry for entry in words.values() if entry["name"] in set(vocabulary)]
+    names = [text for entry in concepts for text in (entry["name"], *entry["tags"])]
     examples = json.loads(EXAMPLES.read_text())
-    glue = [line.partition("=")[0] for line in GLUE.read_text().splitlines()]
+    changes = english_changes()
+    glue = [line.split("=") for line in GLUE.read_text().splitlines()]
     japanese = dict.fromkeys(name for label in vocabulary for name in NAMES[label])
-    every = {
-        "en": {"things": vocabulary, "words": sorted(english_words(concepts))},
-        "ja": {"things": list(japanese), "words": glue},
+    every: dict[str, dict[str, list[str]]] = {
+        "en": {
+            "things": vocabulary,
+            "words": sorted(english_words(names)),
+            "changes": sorted(changes),
+        },
+        "ja": {
+            "things": list(japanese),
+            "words": [],
+            "changes": [ja for ja, en in glue if changes & english_words([en])],
+        },
     }
     return {key: every[key] | {"examples": examples[key]} for key in languages}
 

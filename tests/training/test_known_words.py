@@ -24,10 +24,12 @@ def test_things_words_and_examples_are_listed(tmp_path):
     content = json.loads(tmp_path.joinpath(FILE).read_text())
     english, japanese = content["en"], content["ja"]
     assert english["things"] == ["cat face"]
-    assert {"kitten", "cat", "draw", "blue", "3d", "monochrome"} <= {*english["words"]}
-    assert not {"nazar", "amulet", "evil"} & {*english["words"]}
+    assert {*english["words"]} == {"cat", "face", "pussy", "kitten"}
+    assert {"blue", "monochrome", "rotate"} <= {*english["changes"]}
+    assert not {"draw", "the", "please", "image"} & {*english["changes"]}
     assert {"猫", "ねこ"} <= {*japanese["things"]}
-    assert {"白黒", "を描いて"} <= {*japanese["words"]}
+    assert {"白黒", "青い"} <= {*japanese["changes"]}
+    assert "を描いて" not in japanese["changes"]
     assert english["examples"] and japanese["examples"]
 
 
