@@ -133,3 +133,11 @@ def test_the_server_and_its_file_server_never_import_each_other():
         for path in (ROOT / package).rglob("*.py"):
             found = imports(path, also_types=True)
             assert not [n for n in found if n.split(".")[0] == other], path
+
+
+def test_the_drawn_picture_is_of_this_table():
+    from scripts.draw_rooms import OUT, PLACES, draw
+
+    assert OUT.read_text("utf-8") == draw()
+    rooms = {path.name for path in (ROOT / "flux_api").iterdir() if path.is_dir()}
+    assert rooms - {"__pycache__"} <= set(PLACES)
