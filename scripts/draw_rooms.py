@@ -114,7 +114,8 @@ def _way(height: int) -> list[str]:
     step = (height - 2 * EDGE - 20) / len(WAY)
     x = WAY_X + 6
     parts = [
-        f'<path class="way" d="M{x} {EDGE + 10}V{height - EDGE}" marker-end="url(#tip)"/>'
+        f'<path class="way" d="M{x} {EDGE + 10}V{height - EDGE}" '
+        'marker-end="url(#tip)"/>'
     ]
     for number, (call, file, note) in enumerate(WAY):
         y = round(EDGE + 14 + number * step)

@@ -14,7 +14,7 @@ ROOMS = {
     "__init__": {
         *("blueprints", "http", "queue", "engine", "loading", "models", "net"),
         "images",
-        *("settings", "logs"),
+        *("settings", "setting_values", "logs"),
     },
     "__main__": {"commands", "models", "settings"},
     "blueprints": {"http", "queue", "models", "images"},
