@@ -65,6 +65,8 @@ def denoise(
 def decode(pipeline: Any, vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """The picture (3, height, width) in 0..1 of what :func:`denoise` returned."""
     image = vae.decode(latents, return_dict=False)[0]
+    # Clamping would make a white picture of what has overflowed.
+    image = image.masked_fill(~torch.isfinite(image), float("nan"))
     pictures: Any = pipeline.image_processor.postprocess(image, output_type="pt")
     picture: torch.Tensor = pictures[0]
     return picture

@@ -359,7 +359,8 @@ def test_nan_twice_is_an_error_and_never_a_black_picture(serial, faulty):
     assert (ended.error.status, ended.error.code) == (500, "generation_failed")
 
 
-def test_half_a_picture_that_is_no_number_is_no_picture(serial, monkeypatch):
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_half_a_picture_that_is_no_number_is_no_picture(serial, monkeypatch, number):
     manager, backend = serial
     expected = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
     vae = backend.sets.use(TINY, print).load("generate", (), print).pipeline.vae
@@ -369,7 +370,7 @@ def test_half_a_picture_that_is_no_number_is_no_picture(serial, monkeypatch):
         sample = real(*args, **kwargs)
         if spoilt:
             spoilt.pop()
-            sample[:, :, sample.shape[2] // 2 :] = float("nan")
+            sample[:, :, sample.shape[2] // 2 :] = float(number)
         return sample
 
     monkeypatch.setattr(vae.decoder, "forward", forward)
