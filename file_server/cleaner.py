@@ -22,6 +22,7 @@ class Cleaner:
     def __init__(self, storage: Storage, ttl: float) -> None:
         self._storage = storage
         self._ttl = ttl
+        # A tenth of the age: a file is gone at most that much too late.
         self._pause = min(LONGEST_PAUSE, max(0.2, ttl / 10))
         self._pid = 0
 

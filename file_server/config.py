@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .errors import SettingsError
 
+# Documented, so everybody knows it: the start warns.
 DEFAULT_TOKEN = "changeme-token"
 MB = 1024 * 1024
 
@@ -40,6 +41,7 @@ DEFAULT_STORAGE = Folder(Path(__file__).resolve().parents[1] / "var" / "images")
 def _mask(variable: str, text: str) -> str:
     if variable.endswith("_TOKEN"):
         return "'***'"
+    # In front of the @ there may be a password.
     return repr(re.sub(r"//[^/?#]*@", "//***@", text))
 
 

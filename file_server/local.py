@@ -51,6 +51,7 @@ class LocalStorage:
     def prepare(self) -> None:
         """Make the folder and remove what interrupted uploads left in it."""
         self.root.mkdir(parents=True, exist_ok=True)
+        # What an interrupted upload left costs room, but no upload waits for it.
         try:
             self._sweep()
         except OSError as error:
@@ -62,6 +63,8 @@ class LocalStorage:
         name = new_name(extension)
         part = self.root / f".{name}.part"
         with _translated():
+            # Before anything is written; the quota once more when no other upload can
+            # come between.
             self._require_free(size)
             self._require_quota(size)
             file = _create_locked(part)
@@ -91,6 +94,7 @@ class LocalStorage:
     def latest(self) -> Latest:
         """Return the newest upload; by the files' times when the mark is lost."""
         with _translated():
+            # A lost or damaged mark is no loss: the files have their times.
             with suppress(FileMissing, ValueError, KeyError, TypeError, OverflowError):
                 with _open_regular(self.root / LATEST) as stream:
                     mark = json.loads(stream.read(4096))
@@ -108,6 +112,7 @@ class LocalStorage:
         """Remove files older than ``before`` but never the latest; return how many."""
         limit = before.timestamp() * 1e9
         with _translated():
+            # Without the lock: most rounds find nothing to do.
             old = [name for name, status in self._files() if status.st_mtime_ns < limit]
             if not old:
                 return 0
@@ -127,6 +132,7 @@ class LocalStorage:
                     os.close(os.open(self.root, nameless | os.O_WRONLY, 0o600))
                     return
                 except OSError as error:
+                    # Some file systems have no nameless files.
                     if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
                         raise
             if not os.access(self.root, os.W_OK | os.X_OK):
@@ -144,10 +150,12 @@ class LocalStorage:
             try:
                 os.rename(mark, self.root / LATEST)
             except OSError:
+                # Else a picture would lie there whose name nobody was told.
                 target.unlink()
                 raise
         finally:
             mark.unlink(missing_ok=True)
+        # A rename is on the disk when its folder is.
         folder = os.open(self.root, os.O_RDONLY)
         try:
             os.fsync(folder)

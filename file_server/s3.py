@@ -79,6 +79,7 @@ class S3Storage:
         key = self.prefix + name
         with _translated():
             try:
+                # One call for the first bytes and the size of all.
                 answer = self._client.get_object(
                     Bucket=self.bucket, Key=key, Range=f"bytes=0-{HEAD_BYTES - 1}"
                 )
@@ -114,6 +115,7 @@ class S3Storage:
         with _translated():
             for name in gone:
                 self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+        # The next upload counts what is left.
         self._counted_at = -RECOUNT_SECONDS
         return len(gone)
 
@@ -223,6 +225,7 @@ class ObjectStream(io.RawIOBase):
 
 def _connect() -> Any:
     config = Config(
+        # Short: a caller waits meanwhile.
         connect_timeout=3,
         read_timeout=10,
         retries={"mode": "standard", "max_attempts": 3},

@@ -65,6 +65,7 @@ def upload() -> ResponseReturnValue:
     head = file.read(HEAD_BYTES)
     if not head:
         raise BadUpload("The uploaded file is empty.")
+    # The parser bounds the body, which is longer than the file in it.
     if file.seek(0, os.SEEK_END) > settings.max_upload:
         raise TooLarge
     extension = sniff(head)
@@ -176,7 +177,9 @@ def _deliver(file: StoredFile) -> Response:
     response.content_length = file.size
     response.content_type = file.media_type or "application/octet-stream"
     if file.media_type is None:
+        # Whatever lies there, no browser shows it as a page of ours.
         response.headers["Content-Disposition"] = "attachment"
+    # Pages of other origins show these pictures.
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.headers["Cache-Control"] = f"public, max-age={_max_age(file)}, immutable"
     response.set_etag(file.name.partition(".")[0])

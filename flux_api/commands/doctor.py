@@ -109,6 +109,7 @@ def _cards_for(footprint: Footprint) -> str:
 
 
 def _download(info: ModelInfo, weights: int) -> str:
+    # A folder of this machine is there or was refused at the start.
     remote = [source for source in info.sources if isinstance(source, Repository)]
     if not remote:
         return "nothing to download"

@@ -48,6 +48,7 @@ def fetch_set(info: ModelInfo, report: Report) -> None:
             _, index = read_index(source, MODULAR_INDEX, report)
             fetch_modular(source, set(index) - set(info.skip_blocks), report)
         else:
+            # The others take these from the set's own checkpoint.
             own = source == info.base_model
             fetch_base(source, () if own else info.shared_components, report)
     for prior in [source for source in info.sources if source not in info.bases]:

@@ -32,8 +32,11 @@ from flux_api.queue.tasks import BackendBroken, Callbacks, Picture
 logger = logging.getLogger(__name__)
 
 PATCH = 16
+# The large models pad every prompt to as many.
 _TEXT_TOKENS = 512
+# With those that take turns beside them 16 run at most, as gunicorn's threads allow.
 _MOST_SLOTS = 13
+# Less is what a desktop or a driver holds on any card.
 _FOREIGN_MEMORY = 0.1
 
 
@@ -121,6 +124,7 @@ class DiffusersBackend:
         """About how many tokens a forward of one picture has."""
         side = self._models[request.model].native_size
         width, height = (side, side) if side else (request.width, request.height)
+        # References are appended to the picture's own tokens.
         image = -(-width // PATCH) * -(-height // PATCH)
         text = 0 if side else _TEXT_TOKENS
         return image * (1 + len(request.images)) + text

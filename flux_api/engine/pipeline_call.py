@@ -63,6 +63,7 @@ class PipelineCall:
             "num_inference_steps": request.num_inference_steps,
             "width": width,
             "height": height,
+            # On the CPU a seed gives the same noise whatever the device is.
             "generator": torch.Generator("cpu").manual_seed(self._seed),
             "max_sequence_length": text_length(pipeline, defaults),
         }
@@ -78,6 +79,7 @@ class PipelineCall:
             kwargs["strength"] = request.strength
         kwargs |= self._picture_kwargs(pipeline, prior, kwargs)
         if prior is not None:
+            # Its embeddings are among the prior's.
             del kwargs["prompt"]
         return kwargs | dict(defaults.arguments)
 

@@ -45,10 +45,12 @@ class Adapters:
     def apply(self, loras: tuple[Lora, ...]) -> None:
         """Work with exactly ``loras`` from now on. InvalidRequest where a file cannot
         be used; nothing of it is then left behind, and none are applied."""
+        # Weight 0 is off, and no reason to load a file.
         loras = tuple(lora for lora in loras if lora.adapter_weight != 0)
         if loras == self._applied:
             return
         wanted = {lora.name for lora in loras}
+        # Until all is well nothing counts as applied.
         self._applied = ()
         self._forget(self._loaded() - wanted - set(self._own))
         try:

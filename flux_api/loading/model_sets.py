@@ -188,6 +188,7 @@ class ModelSets:
         most: int = 1,
         loras: LoraFolder | None = None,
     ) -> None:
+        # No code of a checkpoint is ever run.
         os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
         quiet_libraries()
         self._models, self._place, self._most = models, place, most
@@ -198,6 +199,7 @@ class ModelSets:
         """The set ``name``, for as long as no other is asked for: call it only while
         no picture of another set is on its way."""
         if name not in self._loaded:
+            # First: the memory may not hold both.
             while len(self._loaded) >= self._most:
                 evicted = next(iter(self._loaded))
                 report(f"unloading {evicted}")

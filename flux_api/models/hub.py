@@ -76,6 +76,7 @@ def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path
             f"{source} cannot be found: see {source.page}; a private or gated model "
             f"needs HF_TOKEN"
         ) from None
+    # What the Hub itself says would show a caller paths and request ids.
     except LocalEntryNotFoundError as error:
         logger.debug("not in the cache", exc_info=error)
         raise ModelMissing(

@@ -62,6 +62,7 @@ class SizeRules:
         width, height = size
         scale = min(1.0, self.maximum / max(width, height))
         scale = min(scale, math.sqrt(self.max_pixels / (width * height)))
+        # A thin picture is widened; by a bound, as one of a pixel would be endless.
         scale = max(scale, min(self.minimum / min(width, height), 1e4))
         fitted = [self._snap(width * scale), self._snap(height * scale)]
         # Rounding both sides up can pass the limit; a very long picture too.

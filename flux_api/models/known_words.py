@@ -38,6 +38,7 @@ def knows(source: Source, prompt: str) -> bool:
     if content is None or not prompt.strip():
         return True
     single, anywhere = _tables(source)
+    # English is cut at spaces; Japanese is searched.
     prompt = prompt.lower()
     return not single.isdisjoint(_WORD.findall(prompt)) or any(
         word in prompt for word in anywhere

@@ -88,6 +88,7 @@ Side = Annotated[int, Field(ge=16, le=8192)]
 class _Table(BaseModel):
     """A table of the file; what it does not set stays as it was."""
 
+    # Strict: TOML has types, and "8" for a number is a slip.
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -154,6 +155,7 @@ def load_models(
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSetting(f"MODEL_INFO={str(path)!r}: {error}") from None
+    # Paths are relative to the file, wherever the server was started.
     beside = path.resolve().parent
     for name, table in tables.items():
         try:
