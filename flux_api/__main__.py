@@ -28,8 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(examine(models, options.gpu))
         return 0
-    from flux_api.commands.fetch import fetch_sets
+    from flux_api.commands.fetch import fetch_sets, unlock_sets
 
+    if options.update:
+        unlock_sets(options.sets, models)
     return fetch_sets(options.sets, models)
 
 
@@ -50,6 +52,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "fetch", help="download model sets; continues where it was cut off"
     )
     fetch.add_argument("sets", nargs="+", metavar="SET")
+    fetch.add_argument(
+        "--update",
+        action="store_true",
+        help="take the newest commits instead of those downloaded before",
+    )
     return parser.parse_args(arguments)
 
 

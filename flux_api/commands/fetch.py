@@ -14,7 +14,9 @@ from flux_api.models.hub import (
     fetch_modular,
     read_index,
 )
+from flux_api.models.hub_lock import unlock_commit
 from flux_api.models.info import ModelInfo
+from flux_api.models.sources import Repository
 
 
 def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
@@ -39,6 +41,15 @@ def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
             _end_line()
             print(f"{name}: complete", flush=True)
     return status
+
+
+def unlock_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> None:
+    """Let the sets ``names`` move on to their revisions' newest commits."""
+    for info in (models[name] for name in names if name in models):
+        files = (file.source for file in info.lora_files.values())
+        for source in (*info.sources, *files):
+            if isinstance(source, Repository):
+                unlock_commit(source)
 
 
 def fetch_set(info: ModelInfo, report: Report) -> None:

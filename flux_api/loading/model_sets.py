@@ -22,6 +22,7 @@ from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
 from flux_api.models.hub import Report, fetch_file
+from flux_api.models.hub_lock import at_commit
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.sources import Source
@@ -150,7 +151,7 @@ class LoadedSet:
         if source not in self._bases:
             given = self._shared_parts(source, report)
             where = self._placement.device.type
-            report(f"loading {source} on {where}")
+            report(f"loading {at_commit(source)} on {where}")
             pipeline = components.load(
                 self._info, defaults, given, self._placement, report
             )

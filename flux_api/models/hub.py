@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from flux_api.errors import Unavailable
+from flux_api.models.hub_lock import lock_commit, locked_commit
 from flux_api.models.sources import (
     File,
     Folder,
@@ -61,7 +62,8 @@ def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path
     try:
         folder = snapshot_download(
             source.id,
-            revision=source.revision,
+            # A branch moves on; what was had once is loaded until an update is wanted.
+            revision=locked_commit(source) or source.revision,
             allow_patterns=list(patterns),
             ignore_patterns=_NEVER,
             tqdm_class=_progress(source, report),
@@ -88,6 +90,8 @@ def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelMissing(f"{source} could not be downloaded: {reason}") from error
+    # A snapshot's folder is named by its commit.
+    lock_commit(source, Path(folder).name)
     return Path(folder)
 
 
@@ -103,7 +107,8 @@ def present_folder(source: Source) -> Path | None:
     if isinstance(source, Folder):
         return source.path if source.path.is_dir() else None
     for name in (CLASSIC_INDEX, MODULAR_INDEX):
-        found = try_to_load_from_cache(source.id, name, revision=source.revision)
+        revision = locked_commit(source) or source.revision
+        found = try_to_load_from_cache(source.id, name, revision=revision)
         if isinstance(found, str):
             return Path(found).parent
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -154,6 +155,28 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     assert "fits with quantization none, offload model" in klein
     assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
     assert "Recommended here: FLUX_MODEL=klein-4b" in text
+
+
+def test_a_set_stays_at_the_commit_that_was_downloaded(tmp_path, settings, hub):
+    settings = settings | {"HF_HOME": tmp_path, "FLUX_MODEL": "served"}
+    lock = tmp_path / "hub" / "hub.lock.json"
+
+    def commits():
+        return {path.name for path in lock.parent.glob("models--*/snapshots/*")}
+
+    assert run("fetch", "served", **settings).returncode == 0
+    first = hub.sha
+    assert json.loads(lock.read_text()) == {"maker/served@main": first}
+    hub.sha = "f" * 40
+    assert run("fetch", "served", **settings).returncode == 0
+    assert commits() == {first}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        [model] = requests.get(f"{server.url}/v1/models", timeout=10).json()["data"][:1]
+        assert (model["id"], model["revision"]) == ("served", first)
+    assert run("fetch", "--update", "served", **settings).returncode == 0
+    assert json.loads(lock.read_text()) == {"maker/served@main": "f" * 40}
+    assert commits() == {first, "f" * 40}
+    hub.sha = first
 
 
 def test_doctor_judges_by_a_card_that_is_not_here():

@@ -21,6 +21,7 @@ class Hub:
         self.repositories, self.gated, self.cut = repositories, gated, cut
         self.served = []
         self.ranges = []
+        self.sha = SHA
 
 
 @contextlib.contextmanager
@@ -44,6 +45,7 @@ def run_hub(hub):
             if parts[:2] == ["api", "models"]:
                 self.describe("/".join(parts[2:4]), parts[4:])
             elif parts[2:3] == ["resolve"]:
+                self.commit = parts[3] if len(parts[3]) == len(SHA) else hub.sha
                 self.file("/".join(parts[:2]), "/".join(parts[4:]), body)
             else:
                 self.refuse(404, "EntryNotFound")
@@ -67,7 +69,9 @@ def run_hub(hub):
                 ]
                 self.json(files)
             else:
-                self.json({"id": name, "sha": SHA, "siblings": []})
+                asked = what[1] if what[:1] == ["revision"] else "main"
+                sha = asked if len(asked) == len(SHA) else hub.sha
+                self.json({"id": name, "sha": sha, "siblings": []})
 
         def file(self, name, path, body):
             if name in hub.gated:
@@ -80,7 +84,7 @@ def run_hub(hub):
                 start = int(asked.removeprefix("bytes=").partition("-")[0])
             self.send_response(206 if asked else 200)
             self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
-            self.send_header("X-Repo-Commit", SHA)
+            self.send_header("X-Repo-Commit", self.commit)
             self.send_header("Accept-Ranges", "bytes")
             if asked:
                 shown = f"bytes {start}-{len(data) - 1}/{len(data)}"

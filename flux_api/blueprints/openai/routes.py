@@ -18,7 +18,9 @@ from flux_api.http.clients import caller_of, submit, wait_for
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.sse import HEADERS, MEDIA_TYPE
+from flux_api.models.hub_lock import locked_commit
 from flux_api.models.lora_files import describe_lora
+from flux_api.models.sources import Repository
 from flux_api.queue.jobs import Job
 
 bp = Blueprint("openai", __name__)
@@ -78,12 +80,16 @@ def model(name: str) -> Response:
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {
+    source = get_context().models[name].base_model
+    model = {
         "id": name,
         "object": "model",
         "created": 0,
         "owned_by": "flux-imaging-api" if name == "tiny" else "black-forest-labs",
     }
+    if isinstance(source, Repository):
+        model["revision"] = locked_commit(source) or source.revision
+    return model
 
 
 def _answer(operation: Operation, deployment: str | None = None) -> Response:
