@@ -34,6 +34,7 @@ _SENTENCES = {
     416: "The file has no such range of bytes.",
     500: "The server failed to answer this request.",
 }
+# Uploads are strangers' bytes: no browser may run them as a page.
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",

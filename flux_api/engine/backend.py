@@ -135,6 +135,7 @@ class DiffusersBackend:
         try:
             return self._draw(picture, callbacks)
         except torch.OutOfMemoryError:
+            # Also a RuntimeError, but the device still works.
             raise
         except RuntimeError as error:
             if isinstance(error, torch.AcceleratorError) or is_lost(self._device):

@@ -29,9 +29,8 @@ def is_lost(device: torch.device) -> bool:
 
 
 class Pace:
-    """Keeps the host at most one step ahead of an accelerator, which works off what it
-    is told later: only then do steps that are counted lie behind, and a stop means one.
-    """
+    """Keeps the host at most one step ahead of the accelerator's queue, so that a step
+    that is reported is done, and a cancellation takes effect within one."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -16,8 +16,8 @@ from flux_api.settings import Offload, Quantization, Settings
 
 # For the driver's context and for what the allocator cannot use.
 RESERVE = GIB
-# From the best picture to the least memory: whole weights moved about before packed
-# ones that stay, and packing before streaming layer by layer.
+# From the best picture to the least memory: model offload before quantization, and
+# quantization before group offload.
 PREFERENCE: tuple[tuple[Quantization, Offload], ...] = (
     ("none", "none"),
     ("none", "model"),

@@ -71,7 +71,8 @@ class Placement:
             hook.offload()
 
     def _once(self, pipeline: Any, offload: Any) -> None:
-        """These ways hook the parts for good: once for all pipelines over them."""
+        """Run ``offload`` once for each component, not for each pipeline over it: its
+        hooks are permanent."""
         parts = [p for p in pipeline.components.values() if _is_module(p)]
         if not any(getattr(part, _MARK, False) for part in parts):
             offload(pipeline, self.device)

@@ -14,8 +14,9 @@ from flux_api.settings import Quantization
 # The large components. CLIP and the VAE are small, and a VAE shows rounding.
 QUANTIZED = ("transformer", "text_encoder", "text_encoder_2", "prompt_upsampler")
 SMALL = ("CLIPTextModel",)
-# The way in and out of a transformer is small and decides colours; FLUX 3 takes its
-# data type from there. Embeddings share the weights of a text encoder's head.
+# Input and output projections stay whole: they are small, and quantizing them shifts
+# colours; FLUX 3 takes its data type from there. Embeddings share the weights of a text
+# encoder's head.
 _KEPT = ("x_embedder", "x_embedders", "context_embedder", "proj_out", "lm_head")
 
 

@@ -1,4 +1,4 @@
-"""Finished pictures to the file server, or a word that it could not be done."""
+"""Uploads finished pictures to the file server; None where it could not be done."""
 
 from __future__ import annotations
 
