@@ -14,7 +14,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("requirements-dev.txt", "requirements-fp8.txt")
+FILES = (
+    "requirements-dev.txt",
+    "requirements-fp8.txt",
+    "requirements-heif.txt",
+)
 
 
 def resolve(python: str, *wanted: str) -> bool:

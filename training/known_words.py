@@ -17,6 +17,7 @@ from typing import Any
 
 from training import texts
 from training.data import CONCEPTS, read_vocabulary
+from training.export import write_sums
 from training.japanese import NAMES
 from training.japanese_tokens import GLUE
 from training.pictures import BACKGROUNDS, PAINTS
@@ -95,6 +96,7 @@ def main() -> None:
     vocabulary = read_vocabulary(options.concepts)
     content = known_words(words, vocabulary, options.languages.split(","))
     write_known_words(options.model, content)
+    write_sums(options.model)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from flux_api.blueprints.openai import inputs
 from flux_api.errors import ImageFetchFailed
 from flux_api.http.bodies import Body
 from flux_api.models.catalog import MODEL_INFO
-from tests.support.hostile_images import zeros_png
 from tests.support.pictures import make_png
 from tests.support.wire import EDITS, FORM, data_url, make_mask, post, seen
 
@@ -70,18 +69,6 @@ def test_sixteen_references_and_no_more(fake_multi, png):
     answer = post(fake_multi, EDITS, data=FORM, files=files)
     assert answer.status_code == 400
     assert "at most 16" in answer.json()["error"]["message"]
-
-
-def test_references_have_a_largest_sum_of_pixels(fake_multi):
-    """80 million are taken, one more is not."""
-    large = zeros_png(8000, 5000, 1, 0, 1)
-    files = [("image[]", ("a.png", data)) for data in (large, large, zeros_png(1, 1))]
-    assert post(fake_multi, EDITS, data=FORM, files=files[:2]).status_code == 200
-    answer = post(fake_multi, EDITS, data=FORM, files=files)
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert (error["param"], error["code"]) == ("image", "invalid_image_file")
-    assert "too large together" in error["message"]
 
 
 @pytest.mark.parametrize(("seconds", "fetched"), [(15.0, 3), (15.1, 2), (31.0, 1)])

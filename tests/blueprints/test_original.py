@@ -242,4 +242,4 @@ def test_steps_and_a_json_list_of_loras_are_read(fake):
     for loras in ([{"name": "nobody"}], ["nobody", "no-one"]):
         answer = requests.post(url, json=body | {"loras": loras}, timeout=20)
         assert answer.status_code == 400
-        assert answer.json()["error"] == "There is no LoRA named 'nobody'."
+        assert answer.json()["error"].startswith("There is no LoRA named 'nobody'.")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
+from flux_api.errors import ImageFetchFailed, InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.context import Context
 from flux_api.images.data_urls import decode_base64, decode_data_url
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from flux_api.models.info import ModelInfo
 
 MAX_IMAGES = 16
-MAX_SUM_PIXELS = 80_000_000
 FETCH_SECONDS = 30.0
 
 _IMAGE_FIELD = re.compile(r"images?(\[[0-9]{0,3}\])?")
@@ -43,9 +42,6 @@ def decode_images(context: Context, body: Body, model: ModelInfo) -> tuple[Image
     images: list[Image] = []
     for data in found:
         images.append(context.decoder.image(data, param="image"))
-        if sum(image.width * image.height for image in images) > MAX_SUM_PIXELS:
-            message = "The input images are too large together: send smaller ones."
-            raise InvalidImage(message, param="image")
     return tuple(images)
 
 
