@@ -89,7 +89,12 @@ def post_worker_init(worker):
     """Begin to load the model, now that the worker has forked; drain at TERM."""
     replaced = []
     signal.signal(signal.SIGUSR2, lambda signum, frame: replaced.append(True))
-    here = getattr(worker.wsgi, "extensions", {}).get("flux_api")
+    extensions = getattr(worker.wsgi, "extensions", {})
+    if "file_server" in extensions:
+        from file_server import warn_if_open
+
+        warn_if_open(worker.wsgi, [listener.sock for listener in worker.sockets])
+    here = extensions.get("flux_api")
     if here is None:
         return
     if worker.cfg.workers > 1:

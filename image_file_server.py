@@ -8,7 +8,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from file_server import Settings, SettingsError, create_app
+from file_server import Settings, SettingsError, create_app, warn_if_open
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -20,7 +20,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         """Set what differs from gunicorn's defaults."""
-        options = {
+        options: dict[str, Any] = {
             "bind": self.settings.bind,
             "worker_class": "gthread",
             "workers": 1,
@@ -39,6 +39,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         if os.path.isdir("/dev/shm"):
             # The heartbeat must not wait for the disk that the images are on.
             options["worker_tmp_dir"] = "/dev/shm"
+        options["post_worker_init"] = lambda worker: warn_if_open(
+            worker.wsgi, [listener.sock for listener in worker.sockets]
+        )
         for name, value in options.items():
             self.cfg.set(name, value)
 

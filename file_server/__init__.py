@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
+from ipaddress import ip_address
+from socket import socket
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -15,7 +18,7 @@ from .errors import SettingsError
 from .local import LocalStorage
 from .storage import Storage
 
-__all__ = ["Settings", "SettingsError", "create_app", "open_storage"]
+__all__ = ["Settings", "SettingsError", "create_app", "open_storage", "warn_if_open"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,21 @@ def create_app(
         cleaner.ensure_running()
         app.before_request(cleaner.ensure_running)
     return app
+
+
+def warn_if_open(app: Flask, sockets: Iterable[socket]) -> None:
+    """Say so when others can reach these sockets and store whatever they like."""
+    context: views.Context = app.extensions["file_server"]
+    if context.settings.upload_token:
+        return
+    for listener in sockets:
+        host = listener.getsockname()[0]
+        if not ip_address(host.partition("%")[0]).is_loopback:
+            logger.warning(
+                "anybody who reaches this port can store pictures: set UPLOAD_TOKEN or "
+                "bind to 127.0.0.1"
+            )
+            return
 
 
 def open_storage(settings: Settings) -> Storage:

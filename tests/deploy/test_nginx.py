@@ -119,10 +119,23 @@ def test_forged_forwarding_headers_do_nothing(nginx, fake):
         timeout=10,
     )
     assert "evil" not in latest.text
-    assert latest.json()["url"].startswith("http://")
+    url = latest.json()["url"]
+    assert url.startswith(f"{nginx.url}/i/")
+    assert requests.get(url, timeout=10).ok
 
 
 def test_too_large_body_is_refused_in_json(nginx):
     answer = requests.post(f"{nginx.url}/process", data=b"x" * (66 << 20), timeout=60)
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "payload_too_large"
+
+
+def test_nobody_uploads_through_nginx(nginx):
+    answer = requests.post(f"{nginx.url}/upload", files={"file": b"x"}, timeout=10)
+    assert answer.status_code == 404
+
+
+def test_what_nginx_itself_refuses_is_json(nginx):
+    answer = requests.get(f"{nginx.url}/?{'x' * 20_000}", timeout=10)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_request"

@@ -187,3 +187,25 @@ def test_a_variable_that_is_none_is_warned_of_with_the_nearest(folder):
         "FILES_TTL_HOUR is set, but there is no such setting; "
         "did you mean FILES_TTL_HOURS?"
     )
+
+
+@pytest.mark.parametrize("start", ["script", "gunicorn"])
+@pytest.mark.parametrize(
+    ("bind", "token"), [("0.0.0.0", ""), ("0.0.0.0", "t"), ("", "")]
+)
+def test_who_can_be_reached_and_takes_any_upload_is_warned(folder, start, bind, token):
+    address = f"{bind or '127.0.0.1'}:0"
+    env = clean_env(BEARER_TOKEN="x", UPLOAD_TOKEN=token, FILES_BIND=address)
+    command = [sys.executable, SCRIPT]
+    if start == "gunicorn":
+        application = "file_server:create_app()"
+        command = [BIN / "gunicorn", "-c", ROOT / "gunicorn.conf.py", "-b", address]
+        command = [*map(str, command), application]
+    server = launch(command, env | folder.settings)
+    try:
+        assert server.get("/healthz").ok
+        warnings = [line for line in server.log() if line["level"] == "warning"]
+    finally:
+        server.stop(signal.SIGKILL)
+    told = ["UPLOAD_TOKEN" in line["message"] for line in warnings]
+    assert told == ([True] if bind and not token else [])
