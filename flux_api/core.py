@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Mode = Literal["generate", "edit", "variation"]
 
 SEED_MODULUS = 2**64
-MIN_SEED, MAX_SEED = -(2**63), 2**64 - 1
+MAX_SEED = SEED_MODULUS - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class ImageRequest:
     ``width`` and ``height`` are pixels of the picture to deliver, ``images`` are RGB,
     ``mask_image`` is "L" with 255 where to repaint. ``guidance_scale`` is None where
     guidance plays no part. ``seed`` is that of the first of
-    ``num_images_per_prompt`` pictures.
+    ``num_images_per_prompt`` pictures. ``warnings`` are sentences for the caller on
+    what was read otherwise than it was sent.
     """
 
     mode: Mode
@@ -52,6 +53,7 @@ class ImageRequest:
     seed: int
     loras: tuple[Lora, ...] = ()
     partial_images: int = 0
+    warnings: tuple[str, ...] = ()
 
     def seed_of(self, index: int) -> int:
         """The seed (0..2^64-1) of picture ``index``: seed + index, modulo 2^64."""

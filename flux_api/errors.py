@@ -14,6 +14,7 @@
     ├── ResultExpired              410
     ├── KeyReused                  422
     ├── PayloadTooLarge            413
+    ├── UnsupportedMedia           415
     ├── QueueFull                  429
     ├── PipelineFailed             500
     ├── Unavailable                503
@@ -164,6 +165,13 @@ class PayloadTooLarge(FluxError):
     status = 413
     type = "invalid_request_error"
     code = "payload_too_large"
+
+
+class UnsupportedMedia(InvalidRequest):
+    """A body that is neither a form nor JSON, or packed in a way that is not read."""
+
+    status = 415
+    code = "unsupported_media_type"
 
 
 class QueueFull(FluxError):

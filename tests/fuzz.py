@@ -106,7 +106,7 @@ def fuzz_decoder(source):
 def fuzz_mask(source):
     data = damage(source, source.choice(SEEDS))
     try:
-        mask = DECODER.mask(data, size=(40, 24))
+        mask, _ = DECODER.mask(data, size=(40, 24))
     except InvalidImage:
         return
     assert (mask.mode, mask.size) == ("L", (40, 24))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
@@ -11,47 +11,43 @@ from pydantic import Field
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import caller_of, chosen_job_id, submit, wait_for
-from flux_api.http.completion import Inputs, choose_mode, complete_request
+from flux_api.http.completion import choose_mode, complete_request
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import deliver, read_new_body
-from flux_api.http.parameters import Integer, Parameters, Text
+from flux_api.http.inputs import read_inputs
+from flux_api.http.parameters import Parameters, Text
 from flux_api.http.pictures import (
     encode_pictures,
     to_base64,
     to_file,
     upload_pictures,
 )
-from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 bp = Blueprint("original", __name__)
 
-_ANY_SIDE = 10**9
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "n": ("1", "1.0"),
+    "stream": ("false", "0"),
+    "response_format": (),
+    "output_format": ("png",),
+    "output_compression": ("100", "100.0"),
+    "quality": ("auto", "medium", "standard"),
+    "background": ("auto", "opaque"),
+}
+"""OpenAI's words that this API cannot honour, unless they change nothing."""
 
 
 class ProcessParameters(Parameters):
     """What the original API takes, beside what every API takes."""
 
-    # Whatever is an integer: the model's own grid says what is legal.
-    width: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
-    """Pixels."""
-    height: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
-    """Pixels."""
     input_file: Annotated[str | None, Text] = None
-    """A picture: a file part, Base64 or a data URL."""
+    """A picture: a file part, Base64, a data URL or an http(s) URL."""
     input_image_url: Annotated[str | None, Text] = None
     """An http(s) or data URL of a picture."""
     bearer_token: Annotated[str | None, Field(max_length=4096), Text] = None
     """Sent to the host of input_image_url."""
-
-    @property
-    def size(self) -> tuple[int | None, int | None]:
-        """(width, height) in pixels, None where the caller left them open."""
-        return self.width, self.height
 
 
 @bp.post("/process")
@@ -85,41 +81,29 @@ def _make(context: Context) -> tuple[Job, list[FinishedPicture]]:
     body = read_new_body()
     began = time.monotonic()
     context.manager.check_open(caller_of(request))
-    parameters = ProcessParameters.read(body.values | chosen_job_id(request))
+    parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
-    images = _load_image(context, body, parameters)
+    model = context.models[name]
+    token = parameters.bearer_token
+    inputs = read_inputs(context, body, model, most=1, bearer_token=token)
+    mode = choose_mode(parameters.prompt, inputs.images)
+    names = context.loras.names
     image_request = complete_request(
-        name,
-        context.models[name],
-        choose_mode(parameters.prompt, images),
-        parameters,
-        Inputs(images),
-        lora_names=context.loras.names,
+        name, model, mode, parameters, inputs, lora_names=names
     )
     job = submit(context, request, image_request, parameters.job_id)
     results = wait_for(context, request, job, began=began)
     return job, encode_pictures(job, results)
 
 
-def _load_image(
-    context: Context, body: Body, parameters: ProcessParameters
-) -> tuple[Image, ...]:
-    """The picture of ``input_file``, else that of ``input_image_url``, else none."""
-    files = list(body.files("input_file"))
-    if len(files) > 1:
-        message = "'input_file' was given more than once."
-        raise InvalidRequest(message, param="input_file")
-    if files:
-        return (context.decoder.image(files[0], param="input_file"),)
-    if text := parameters.input_file:
-        decode = decode_data_url if text.startswith("data:") else decode_base64
-        data = decode(text, param="input_file")
-        return (context.decoder.image(data, param="input_file"),)
-    if parameters.input_image_url is None:
-        return ()
-    data = context.fetcher.fetch(
-        parameters.input_image_url.strip(),
-        bearer_token=parameters.bearer_token,
-        param="input_image_url",
-    )
-    return (context.decoder.image(data, param="input_image_url"),)
+def _read_parameters(body: Body) -> ProcessParameters:
+    for name, harmless in _ELSEWHERE.items():
+        value = body.values.get(name)
+        if value not in (None, "") and str(value).strip().lower() not in harmless:
+            raise InvalidRequest(
+                f"'{name}' with this value is not supported here: use "
+                "/v1/images/generations, or /v1/images/edits with a picture.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    return ProcessParameters.read(body.values | chosen_job_id(request))

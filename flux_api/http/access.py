@@ -19,11 +19,12 @@ CALLER = "flux_api.caller"
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
-    r"|x-job-id|x-request-id|x-client-request-id|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
+    r"|user-agent|x-job-id|x-request-id|x-client-request-id|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )
 _EXPOSED_HEADERS = (
     "X-Request-Id, Retry-After, X-Should-Retry, OpenAI-Processing-Ms, X-Job-Id, "
     "X-Flux-Seed, X-Flux-Mode, X-Flux-Width, X-Flux-Height, X-Flux-Steps, "
+    "X-Flux-Native-Width, X-Flux-Native-Height, X-Flux-Warning, "
     "X-Flux-Guidance-Scale, X-Flux-Model, X-Flux-Loras, X-Flux-Delivery, "
     "X-Flux-Queue-Seconds, X-Flux-Run-Seconds, Idempotent-Replayed"
 )

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
+from urllib.parse import parse_qsl
 
 from flask import Request
-from werkzeug.datastructures import ImmutableMultiDict
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.sansio.multipart import (
+    Data,
+    Epilogue,
+    Field,
+    File,
+    MultipartDecoder,
+    NeedData,
+)
 
-from flux_api.errors import InvalidRequest
+from flux_api.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from flux_api.http.body_stream import CountedInput, drain
+from flux_api.images.decoder import is_picture
 
-FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+_CHUNK = 65_536
 _DEEPEST_JSON = 32
 # Brackets and commas; a long text has some, small values by the million block everyone.
 _LARGEST_JSON = 100_000
+_NUMBERS = "A picture is sent as a file or as Base64, not as a list of numbers."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +41,8 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """``values`` by name (a form's are text, the first of each name), ``uploads`` in
-    the order of arrival."""
+    """``values`` by name (a form's are text, a list of those that came under one
+    name), ``uploads`` in the order of arrival."""
 
     values: dict[str, Any]
     uploads: list[Upload]
@@ -42,71 +53,129 @@ class Body:
         arrival."""
         return [*((u.name, u.data) for u in self.uploads), *self.values.items()]
 
-    def files(self, *names: str) -> Iterator[bytes]:
-        """The bytes of the uploads called ``names``."""
-        return (upload.data for upload in self.uploads if upload.name in names)
-
 
 def read_body(request: Request) -> Body:
-    """The body of a form post or a JSON post. InvalidRequest when it is cut off or
-    malformed, UnsupportedMediaType when it is neither."""
-    media_type = request.mimetype
-    if media_type in FORM_TYPES:
-        return _read_form(request)
-    if media_type == "application/json" or media_type.endswith("+json"):
-        return Body(_read_json(request), [])
-    if not media_type and not request.get_data():
-        return Body({}, [])
-    raise UnsupportedMediaType("Send a form or JSON.")
-
-
-class _InOrder(ImmutableMultiDict[str, Any]):
-    """A form's parts that also remembers the order between different names."""
-
-    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
-        self.arrived = list(pairs)
-        super().__init__(self.arrived)
-
-
-def _read_form(request: Request) -> Body:
-    if request.mimetype != "multipart/form-data":
-        # Werkzeug counts the parts of multipart forms only.
-        most = request.max_form_parts or 0
-        if request.get_data().count(b"&") >= most:
-            raise InvalidRequest(f"The form has more than {most} fields.")
-    request.parameter_storage_class = _InOrder
-    # Reading `files` parses the whole form.
-    files: ImmutableMultiDict[str, Any] = request.files
-    pairs = files.arrived if isinstance(files, _InOrder) else files.items(multi=True)
-    uploads = [
-        Upload(name, storage.read())
-        for name, storage in pairs
-        # A browser's form sends an empty part for a file that was not chosen.
-        if storage.filename
-    ]
+    """The body of a form post or a JSON post, packed with gzip or not. InvalidRequest
+    when it is cut off or malformed, UnsupportedMedia when it is neither."""
+    stream = _unpacked(request)
+    if request.mimetype == "multipart/form-data":
+        return _read_multipart(request, stream)
+    data = stream.read()
     _check_complete(request)
-    values: dict[str, Any] = {}
-    for name, texts in request.form.lists():
-        values[name] = texts[0] if len(texts) == 1 else texts
-    if None in values or any(upload.name is None for upload in uploads):
-        raise InvalidRequest("A part of the form has no name.")
-    if not values and not uploads and request.mimetype == "multipart/form-data":
+    # What `curl -d` sends without a header of its own, or from hand-written clients.
+    is_json = data.lstrip()[:1] == b"{"
+    if is_json or request.mimetype.rpartition("+")[2] in ("application/json", "json"):
+        return Body(_read_json(data), [])
+    if request.mimetype == "application/x-www-form-urlencoded":
+        return _body_of(_read_fields(data, request.max_form_parts or 0), [])
+    if not request.mimetype and not data:
+        return Body({}, [])
+    raise UnsupportedMedia(
+        "Send a form, or JSON with the header 'Content-Type: application/json'."
+    )
+
+
+def _unpacked(request: Request) -> IO[bytes]:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return request.stream
+    if encoding not in ("gzip", "x-gzip"):
+        raise UnsupportedMedia(
+            f"The Content-Encoding '{encoding[:40]}' is not read: send the body with "
+            "gzip or as it is."
+        )
+    most = request.max_content_length or 0
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        data = unpacker.decompress(request.get_data(cache=False), most + 1)
+    except zlib.error:
+        raise InvalidRequest("The body is not valid gzip.") from None
+    if len(data) > most:
+        raise PayloadTooLarge(f"The unpacked body is larger than {most // 2**20} MiB.")
+    if not unpacker.eof:
+        raise InvalidRequest("The request body was cut off.")
+    return io.BytesIO(data)
+
+
+def _read_multipart(request: Request, stream: IO[bytes]) -> Body:
+    fields: list[tuple[str, str]] = []
+    uploads: list[Upload] = []
+    try:
+        for part, data in _split(request, stream):
+            if part.name is None:
+                raise InvalidRequest("A part of the form has no name.")
+            if isinstance(part, Field) and (text := _text_of(part, data)) is not None:
+                fields.append((part.name, text))
+            # A browser's form sends an empty part for a file that was not chosen.
+            elif isinstance(part, Field) or part.filename or data:
+                uploads.append(Upload(part.name, data))
+    except ValueError:
+        fields, uploads = [], []
+    _check_complete(request)
+    if not fields and not uploads:
         raise InvalidRequest("The form is empty or was cut off.")
+    return _body_of(fields, uploads)
+
+
+def _split(request: Request, stream: IO[bytes]) -> Iterator[tuple[Field | File, bytes]]:
+    """The parts of a multipart form; ValueError where it is malformed. Werkzeug's own
+    reader guesses at text that is not UTF-8 and loses the parts' order."""
+    boundary = request.mimetype_params.get("boundary", "").encode("ascii")
+    if not boundary:
+        raise ValueError("no boundary")
+    decoder = MultipartDecoder(boundary, max_parts=request.max_form_parts)
+    data: list[bytes] = []
+    while not isinstance(event := decoder.next_event(), Epilogue):
+        if isinstance(event, NeedData):
+            decoder.receive_data(stream.read(_CHUNK) or None)
+        elif isinstance(event, Field | File):
+            part, data = event, []
+        elif isinstance(event, Data):
+            data.append(event.data)
+            if not event.more_data:
+                yield part, b"".join(data)
+
+
+def _text_of(part: Field, data: bytes) -> str | None:
+    """A part without a file name as text; None where its bytes are a picture, which
+    some clients send so."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        if is_picture(data):
+            return None
+    name = part.name[:64]
+    raise InvalidRequest(f"Invalid '{name}': the text is not UTF-8.", param=name)
+
+
+def _read_fields(data: bytes, most: int) -> list[tuple[str, str]]:
+    if data.count(b"&") >= most:
+        raise InvalidRequest(f"The form has more than {most} fields. {_NUMBERS}")
+    try:
+        return parse_qsl(data.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequest("The form's text is not UTF-8.") from None
+
+
+def _body_of(fields: list[tuple[str, str]], uploads: list[Upload]) -> Body:
+    values: dict[str, Any] = {}
+    for name, text in fields:
+        values.setdefault(name, []).append(text)
+    for name, texts in values.items():
+        values[name] = texts[0] if len(texts) == 1 else texts
     return Body(values, uploads)
 
 
-def _read_json(request: Request) -> dict[str, Any]:
-    data = request.get_data(cache=False)
-    _check_complete(request)
+def _read_json(data: bytes) -> dict[str, Any]:
     if sum(map(data.count, (b"[", b"{", b","))) > _LARGEST_JSON:
-        raise InvalidRequest("The JSON has too many values.")
+        raise InvalidRequest(f"The JSON has too many values. {_NUMBERS}")
     try:
         value = json.loads(data, parse_constant=_refuse_constant)
         if _depth(value) > _DEEPEST_JSON:
             raise RecursionError
     except RecursionError:
         raise InvalidRequest("The JSON is nested too deeply.") from None
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:
         raise InvalidRequest("The body is not valid JSON.") from None
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -68,30 +67,10 @@ class CountedInput:
 
     def read(self, size: int = -1) -> bytes:
         """As the stream's own, but at most 64 KiB unless all is asked for."""
-        most = min(size, _LARGEST_READ) if size >= 0 else size
-        return self._take(self._stream.read, most)
-
-    def readline(self, size: int = -1) -> bytes:
-        """As the stream's own."""
-        return self._take(self._stream.readline, size)
-
-    def readlines(self, hint: int = -1) -> list[bytes]:
-        """As the stream's own."""
-        return list(self)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def stop_watching(self) -> None:
-        """The client may take its time from now on."""
-        self._connection = None
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _take(self, read: Callable[[int], bytes], size: int) -> bytes:
-        self._watch()
+        if self._timer is None and self._connection is not None:
+            self._look_again_after(self.count)
         try:
-            data = read(size)
+            data = self._stream.read(min(size, _LARGEST_READ))
         except (OSError, ValueError):
             raise
         except Exception as error:  # gunicorn's word for chunks that are none
@@ -103,9 +82,11 @@ class CountedInput:
             self.stop_watching()
         return data
 
-    def _watch(self) -> None:
-        if self._timer is None and self._connection is not None:
-            self._look_again_after(self.count)
+    def stop_watching(self) -> None:
+        """The client may take its time from now on."""
+        self._connection = None
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look_again_after(self, count: int) -> None:
         self._timer = threading.Timer(self._seconds, self._look, [count])

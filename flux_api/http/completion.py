@@ -8,7 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flux_api.core import SEED_MODULUS, ImageRequest, Mode
+from flux_api.core import ImageRequest, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, merge_loras
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
     """The decoded pictures of a request: ``images`` are RGB, ``mask_image`` is "L"
-    with 255 where to repaint the first of them."""
+    with 255 where to repaint the first of them. ``warnings`` are for the caller."""
 
     images: tuple[Image, ...] = ()
     mask_image: Image | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
@@ -60,7 +61,10 @@ def complete_request(
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
     )
-    seed = parameters.seed
+    seed, count = parameters.seed, parameters.num_images
+    if seed is None:
+        # Each picture's below 2^32: what JavaScript can send back.
+        seed = secrets.randbelow(2**32 + 1 - count)
     known = model.lora_files.keys() | lora_names
     return ImageRequest(
         mode=mode,
@@ -74,8 +78,9 @@ def complete_request(
         num_inference_steps=max(1, min(steps, MAX_STEPS)),
         guidance_scale=task.choose_guidance(parameters.guidance_scale),
         strength=task.strength,
-        num_images_per_prompt=parameters.num_images,
-        seed=secrets.randbits(32) if seed is None else seed % SEED_MODULUS,
+        num_images_per_prompt=count,
+        seed=seed,
         loras=merge_loras(task.loras, parameters.loras, known),
         partial_images=parameters.partial_images,
+        warnings=inputs.warnings,
     )

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from flask import current_app
 
+from flux_api.errors import ModelNotFound
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
+from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder
 from flux_api.net.fetch import Fetcher
@@ -37,7 +39,11 @@ class Context:
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are
-        taken at their word."""
+        taken at their word, and for a set that is known but not offered: another
+        model's picture is not what was meant."""
+        if name in MODEL_INFO and name not in self.models:
+            message = f"This server does not offer {name}: add it to FLUX_MODELS."
+            raise ModelNotFound(message, param="model")
         strict = self.settings.strict_models
         return find_model(self.models, self.settings.model, name, strict=strict)
 

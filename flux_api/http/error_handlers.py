@@ -135,7 +135,6 @@ _HTTP_ERRORS = {
     400: ("The request is malformed.", "invalid_request"),
     404: ("There is nothing at this address.", "not_found"),
     405: ("This address does not take that method.", "method_not_allowed"),
-    415: ("Send a form or JSON.", "unsupported_media_type"),
 }
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     AliasChoices,
@@ -21,10 +21,11 @@ from pydantic import (
     PlainValidator,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from flux_api.core import MAX_SEED, MIN_SEED, Lora
+from flux_api.core import MAX_SEED, Lora
 from flux_api.errors import InvalidRequest
 
 MAX_PROMPT_CHARACTERS = 32_000
@@ -36,6 +37,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _LONGEST_LORA_NAME = 1024
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _QUOTED = re.compile(r"'([^']*)'")
+_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
+_ANY_SIDE = 10**9
 _LONGEST_WORD = 64
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 _LISTS = frozenset({"loras"})
@@ -64,6 +67,13 @@ def _read_integer(value: object) -> int:
     raise refuse("invalid_type", "expected an integer")
 
 
+def _read_seed(value: object) -> int | None:
+    """An int; None for a negative one, which every tool of this field takes as
+    random."""
+    seed = _read_integer(value)
+    return seed if seed >= 0 else None
+
+
 def _read_number(value: object) -> float:
     """A float out of JSON or form text; NaN, which no bound allows, for anything
     else."""
@@ -90,6 +100,22 @@ def read_word(value: object) -> str | None:
     if text is not None and len(text) > _LONGEST_WORD:
         raise _too_long(_LONGEST_WORD, text)
     return text
+
+
+class Size(NamedTuple):
+    """In pixels."""
+
+    width: int
+    height: int
+
+
+def _read_size(value: object) -> Size | None:
+    text = (read_word(value) or "auto").strip()
+    if text.lower() == "auto":
+        return None
+    if match := _SIZE.fullmatch(text):
+        return Size(int(match[1]), int(match[2]))
+    raise refuse_value(f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'.")
 
 
 def _read_boolean(value: object) -> bool:
@@ -203,8 +229,22 @@ class Parameters(Fields):
         str | None, Field(max_length=MAX_PROMPT_CHARACTERS), Text
     ] = None
     """What to avoid; only where the model takes one."""
-    seed: Annotated[int | None, Field(ge=MIN_SEED, le=MAX_SEED), Integer] = None
-    """Random when left out; picture i of a request uses seed + i."""
+    seed: Annotated[
+        int | None, Field(ge=0, le=MAX_SEED), BeforeValidator(_read_seed)
+    ] = None
+    """Random when left out or negative; picture i of a request uses seed + i."""
+    # Whatever is an integer: the model's own grid says what is legal.
+    width: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
+    """Pixels."""
+    height: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
+    """Pixels."""
+    wanted_size: Annotated[
+        Size | None,
+        Field(validation_alias="size"),
+        BeforeValidator(_read_size),
+        WithJsonSchema({"type": "string", "pattern": f"^(auto|{_SIZE.pattern})$"}),
+    ] = None
+    """WIDTHxHEIGHT in pixels, or auto."""
     num_inference_steps: Annotated[
         int | None,
         Field(
@@ -226,15 +266,23 @@ class Parameters(Fields):
     job_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")] = None
     """The job's id, chosen by the caller."""
 
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        for side, own in zip(self.wanted_size or (), ("width", "height"), strict=False):
+            if getattr(self, own) not in (None, side):
+                message = f"'size' and '{own}' say different things: send one of them."
+                raise InvalidRequest(message, param=own)
+        return self
+
     @property
     def size(self) -> tuple[int | None, int | None]:
         """(width, height) in pixels, None where the caller left them open."""
-        return None, None
+        return self.wanted_size or (self.width, self.height)
 
     @property
     def size_param(self) -> str | None:
-        """What this API calls a size, None for ``width`` and ``height``."""
-        return None
+        """What the caller calls a size, None for ``width`` and ``height``."""
+        return "size" if self.wanted_size else None
 
     @property
     def num_images(self) -> int:

@@ -30,6 +30,7 @@ _FACT_HEADERS = {
     "X-Flux-Steps": "num_inference_steps",
     "X-Flux-Guidance-Scale": "guidance_scale",
     "X-Flux-Model": "model",
+    "X-Flux-Warning": "warning",
 }
 
 
@@ -45,6 +46,8 @@ def describe(image_request: ImageRequest, result: ImageResult) -> dict[str, Any]
         "model": image_request.model,
         "loras": [dataclasses.asdict(lora) for lora in image_request.loras],
     }
+    if image_request.warnings:
+        facts["warning"] = " ".join(image_request.warnings)
     if result.native_size is not None:
         facts["native_width"], facts["native_height"] = result.native_size
     return facts

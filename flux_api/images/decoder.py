@@ -41,6 +41,9 @@ _WALL_SECONDS = 30.0
 _ROOM_SECONDS = 5.0
 _PIPE_BYTES = 1 << 20
 _CHANNELS = {GREY: 1, ALPHA: 1, RGB: 3}
+# How far a mask's shape may be from its picture's: rounding of a small preview.
+_MASK_SHAPE = 0.02
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II", b"MM")
 _FAILED = "cannot be decoded: it is damaged, or costs more than a picture may"
 
 
@@ -63,25 +66,32 @@ class Decoder:
 
     def mask(
         self, data: bytes, *, size: tuple[int, int], param: str = "mask"
-    ) -> Image.Image:
-        """The area to repaint in mode L: white where the mask's alpha is 0, black where
-        it is 255, the grey between for a soft edge."""
-        kind, alpha = self._decode(data, MASK, param)
-        if kind != ALPHA:
-            raise InvalidImage(
-                f"{param} has no alpha channel; its transparent area marks what to "
-                "repaint",
-                param=param,
-                code="invalid_mask_image_format",
+    ) -> tuple[Image.Image, list[str]]:
+        """The area to repaint in mode L, of ``size``: white where the mask's alpha is
+        0, black where it is 255, the grey between for a soft edge; a mask without alpha
+        is white there itself. And sentences on what was done to it."""
+        kind, mask = self._decode(data, MASK, param)
+        notes = []
+        if kind == ALPHA:
+            mask = mask.point(range(255, -1, -1))
+        else:
+            notes.append(
+                f"The {param} has no alpha channel: its white area is repainted."
             )
-        if alpha.size != size:
-            raise InvalidImage(
-                f"{param} is {alpha.width}x{alpha.height} but the image is "
-                f"{size[0]}x{size[1]}; they must have the same size",
-                param=param,
-                code="invalid_mask_image_format",
-            )
-        return alpha.point(range(255, -1, -1))
+            # JPEG's black is not quite black, and would be repainted a little.
+            mask = mask.point([0] * 16 + [*range(16, 240)] + [255] * 16)
+        if mask.size != size:
+            own, wanted = "{}x{}".format(*mask.size), "{}x{}".format(*size)
+            if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > _MASK_SHAPE:
+                raise InvalidImage(
+                    f"{param} is {own} but the image is {wanted}; they must have the "
+                    "same shape",
+                    param=param,
+                    code="invalid_mask_image_format",
+                )
+            notes.append(f"The {param} was scaled from {own} to {wanted}.")
+            mask = mask.resize(size, Image.Resampling.BILINEAR)
+        return mask, notes
 
     def _decode(self, data: bytes, wanted: int, param: str) -> tuple[int, Image.Image]:
         most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
@@ -128,6 +138,11 @@ class Decoder:
                 child.kill()
                 child = None
             self._idle.put(child)
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether ``data`` begins like a picture's file."""
+    return data.startswith(_SIGNATURES) or data[4:8] == b"ftyp"
 
 
 def _end(idle: queue.LifoQueue[_Child | None]) -> None:

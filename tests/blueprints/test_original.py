@@ -118,12 +118,14 @@ def test_raw_says_its_facts_in_headers(api):
 
 @pytest.mark.parametrize(
     ("seed", "used"),
-    [(0, 0), (-1, 2**64 - 1), (2**64 - 1, 2**64 - 1), (-(2**63), 2**63), ("", None)],
+    [(0, 0), (-1, None), (2**64 - 1, 2**64 - 1), (-(2**63), None), ("", None)],
 )
 def test_every_legal_seed_is_taken(api, seed, used):
     answer = process(api, prompt="a cat", seed=seed, num_inference_steps=1)
     assert answer.status_code == 200
-    assert used is None or answer.json()["seed"] == used
+    told = answer.json()["seed"]
+    # What the server chooses can be sent back by JavaScript.
+    assert told < 2**32 if used is None else told == used
 
 
 def test_urlencoded_and_json_bodies_are_taken(api, png):

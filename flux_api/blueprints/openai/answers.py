@@ -53,6 +53,8 @@ def render_response(
         "model": image_request.model,
         "usage": usage_of(image_request),
     }
+    if image_request.warnings:
+        answer["warning"] = pictures[0].facts["warning"]
     if image_request.loras:
         answer["loras"] = [asdict(lora) for lora in image_request.loras]
     if parameters.safety_identifier is not None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from flux_api.errors import InvalidRequest
-from flux_api.http.bodies import Body
 from flux_api.http.parameters import (
     Boolean,
     Integer,
@@ -18,8 +16,6 @@ from flux_api.http.parameters import (
     read_word,
     refuse_value,
 )
-
-Operation = Literal["generation", "edit", "variation"]
 
 QUALITY = {
     "low": (0.5, "low"),
@@ -35,31 +31,14 @@ QUALITY = {
 some clients know no other words than low, medium and high."""
 
 REFUSED = {
-    "markup": "use a mask, or say in the prompt what to change",
-    "complexity": "choose 'quality' or 'num_inference_steps'",
-    "svg": "pictures are png, jpeg or webp",
-    "frame_count": "pictures do not move",
-    "frame_duration_ms": "pictures do not move",
+    "markup": "Flux models; use a mask, or say in the prompt what to change",
+    "complexity": "Flux models; choose 'quality' or 'num_inference_steps'",
+    "svg": "Flux models; pictures are png, jpeg or webp",
+    "frame_count": "Flux models; pictures do not move",
+    "frame_duration_ms": "Flux models; pictures do not move",
+    "bearer_token": "this API; only /process sends it to the host of a picture's URL",
 }
-"""Parameters of OpenAI's API that no Flux model can honour, each with the reason."""
-
-_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
-
-
-class Size(NamedTuple):
-    """In pixels."""
-
-    width: int
-    height: int
-
-
-def _read_size(value: object) -> Size | None:
-    text = (read_word(value) or "auto").strip()
-    if text.lower() == "auto":
-        return None
-    if match := _SIZE.fullmatch(text):
-        return Size(int(match[1]), int(match[2]))
-    raise refuse_value(f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'.")
+"""Parameters that cannot be honoured, each with by whom, and what to do."""
 
 
 def _read_background(value: object) -> str | None:
@@ -77,13 +56,6 @@ class ImagesParameters(Parameters):
 
     n: Annotated[int, Field(ge=1, le=10), Integer] = 1
     """How many pictures."""
-    wanted_size: Annotated[
-        Size | None,
-        Field(validation_alias="size"),
-        BeforeValidator(_read_size),
-        WithJsonSchema({"type": "string", "pattern": f"^(auto|{_SIZE.pattern})$"}),
-    ] = None
-    """WIDTHxHEIGHT in pixels, or auto."""
     quality: Annotated[
         Literal["low", "medium", "auto", "standard", "high", "hd", "xhigh", "max"]
         | None,
@@ -132,16 +104,6 @@ class ImagesParameters(Parameters):
         return self
 
     @property
-    def size(self) -> tuple[int | None, int | None]:
-        """(width, height) in pixels, None where it is left to the server."""
-        return self.wanted_size or (None, None)
-
-    @property
-    def size_param(self) -> str:
-        """What OpenAI calls a size."""
-        return "size"
-
-    @property
     def num_images(self) -> int:
         """How many pictures to make."""
         return self.n
@@ -160,29 +122,3 @@ class ImagesParameters(Parameters):
     def file_format(self) -> Literal["png", "jpeg", "webp"]:
         """The pictures' file format."""
         return self.output_format or "png"
-
-
-def check_operation(parameters: ImagesParameters, operation: Operation) -> None:
-    """InvalidRequest where ``operation`` lacks a parameter or cannot have one."""
-    if operation == "variation":
-        if parameters.stream:
-            raise InvalidRequest("Variations cannot be streamed.", param="stream")
-    elif parameters.prompt is None:
-        raise InvalidRequest(
-            "Missing required parameter: 'prompt'.",
-            param="prompt",
-            code="missing_required_parameter",
-        )
-
-
-def refuse_unsupported(body: Body) -> None:
-    """InvalidRequest that names a parameter of OpenAI's which no Flux model honours."""
-    for name, value in body.parts:
-        known = name.partition("[")[0]
-        if known in REFUSED and value not in (None, "", {}):
-            raise InvalidRequest(
-                f"Unsupported parameter: '{known}' is not supported by Flux models; "
-                f"{REFUSED[known]}.",
-                param=known,
-                code="unsupported_parameter",
-            )

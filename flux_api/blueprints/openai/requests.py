@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flask import Request
 
-from flux_api.blueprints.openai.inputs import decode_images, decode_one_mask
-from flux_api.blueprints.openai.parameters import (
-    ImagesParameters,
-    Operation,
-    check_operation,
-    refuse_unsupported,
-)
+from flux_api.blueprints.openai.parameters import REFUSED, ImagesParameters
 from flux_api.core import ImageRequest
+from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id
-from flux_api.http.completion import Inputs, choose_mode, complete_request
+from flux_api.http.completion import choose_mode, complete_request
 from flux_api.http.context import Context
+from flux_api.http.inputs import read_inputs
+
+Operation = Literal["generation", "edit", "variation"]
 
 
 def read_parameters(
@@ -23,12 +23,23 @@ def read_parameters(
 ) -> ImagesParameters:
     """The parameters of one of the three operations; ``deployment`` is the model's
     name where the path says it. InvalidRequest names what is wrong."""
-    refuse_unsupported(body)
+    for name, value in body.parts:
+        known = name.partition("[")[0]
+        if known in REFUSED and value not in (None, "", {}):
+            raise InvalidRequest(
+                f"Unsupported parameter: '{known}' is not supported by "
+                f"{REFUSED[known]}.",
+                param=known,
+                code="unsupported_parameter",
+            )
     values = body.values | chosen_job_id(request)
     if deployment and not values.get("model"):
         values = values | {"model": deployment}
     parameters = ImagesParameters.read(values)
-    check_operation(parameters, operation)
+    if operation == "variation" and parameters.stream:
+        raise InvalidRequest("Variations cannot be streamed.", param="stream")
+    if operation != "variation" and parameters.prompt is None:
+        raise _missing("prompt")
     return parameters
 
 
@@ -39,19 +50,19 @@ def parse_request(
     InvalidRequest and its kin name what is wrong."""
     name = context.find_model(parameters.model)
     model = context.models[name]
-    inputs = Inputs()
-    if operation != "generation":
-        images = decode_images(context, body, model)
-        masked = operation == "edit"
-        mask = decode_one_mask(context, body, images[0]) if masked else None
-        inputs = Inputs(images, mask)
+    inputs = read_inputs(context, body, model)
+    if operation != "generation" and not inputs.images:
+        raise _missing("image")
+    if operation == "variation" and inputs.mask_image is not None:
+        message = "A variation takes no mask: send it to /v1/images/edits."
+        raise InvalidRequest(message, param="mask")
     # In a variation the prompt is an extension: it guides, and makes no edit of it.
     prompt = None if operation == "variation" else parameters.prompt
-    return complete_request(
-        name,
-        model,
-        choose_mode(prompt, inputs.images),
-        parameters,
-        inputs,
-        lora_names=context.loras.names,
-    )
+    mode = choose_mode(prompt, inputs.images)
+    names = context.loras.names
+    return complete_request(name, model, mode, parameters, inputs, lora_names=names)
+
+
+def _missing(param: str) -> InvalidRequest:
+    message = f"Missing required parameter: '{param}'."
+    return InvalidRequest(message, param=param, code="missing_required_parameter")

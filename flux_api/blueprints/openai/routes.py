@@ -9,30 +9,26 @@ from typing import Any
 from flask import Blueprint, Flask, Response, jsonify, request
 
 from flux_api.blueprints.openai.answers import render_response
-from flux_api.blueprints.openai.parameters import ImagesParameters, Operation
-from flux_api.blueprints.openai.requests import parse_request, read_parameters
-from flux_api.blueprints.openai.stream import Kind, stream_events
-from flux_api.errors import ModelNotFound
+from flux_api.blueprints.openai.requests import (
+    Operation,
+    parse_request,
+    read_parameters,
+)
+from flux_api.blueprints.openai.stream import stream_events
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import caller_of, submit, wait_for
-from flux_api.http.context import Context, get_context
+from flux_api.http.context import get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.sse import HEADERS, MEDIA_TYPE
 from flux_api.models.hub_lock import locked_commit
 from flux_api.models.lora_files import describe_lora
 from flux_api.models.sources import Repository
-from flux_api.queue.jobs import Job
 
 bp = Blueprint("openai", __name__)
 azure = Blueprint("azure", __name__, url_prefix="/openai")
 
 PREFIXES = {"openai": "/v1", "openai_bare": "", "azure_v1": "/openai/v1"}
 """Clients differ in what they take for the base URL."""
-
-_STREAMS: dict[Operation, Kind] = {
-    "generation": "image_generation",
-    "edit": "image_edit",
-}
 
 
 def register(app: Flask) -> None:
@@ -72,24 +68,18 @@ def models() -> Response:
 @bp.get("/models/<path:name>")
 @azure.get("/models/<path:name>")
 def model(name: str) -> Response:
-    """One set; ModelNotFound when it is not offered."""
-    if name not in get_context().models:
-        message = f"The model {name[:64]!r} does not exist."
-        raise ModelNotFound(message, param="model")
-    return jsonify(_model(name))
+    """The set that POST takes for this name, as its ``root``; ModelNotFound where
+    there is none."""
+    return jsonify(_model(get_context().find_model(name)) | {"id": name})
 
 
 def _model(name: str) -> dict[str, Any]:
     source = get_context().models[name].base_model
-    model = {
-        "id": name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "flux-imaging-api" if name == "tiny" else "black-forest-labs",
-    }
+    owner = "flux-imaging-api" if name == "tiny" else "black-forest-labs"
+    about = {"id": name, "object": "model", "created": 0, "owned_by": owner}
     if isinstance(source, Repository):
-        model["revision"] = locked_commit(source) or source.revision
-    return model
+        about["revision"] = locked_commit(source) or source.revision
+    return about | {"root": name}
 
 
 def _answer(operation: Operation, deployment: str | None = None) -> Response:
@@ -101,17 +91,11 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     image_request = parse_request(context, body, operation, parameters)
     job = submit(context, request, image_request, parameters.job_id)
     if parameters.stream:
-        return _stream(context, job, parameters, _STREAMS[operation])
+        connection = connection_of(request.environ)
+        events = stream_events(context, connection, job, parameters, operation)
+        return Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
     results = wait_for(context, request, job, began=began)
     return render_response(context, job, parameters, results, began=began)
-
-
-def _stream(
-    context: Context, job: Job, parameters: ImagesParameters, kind: Kind
-) -> Response:
-    connection = connection_of(request.environ)
-    events = stream_events(context, connection, job, parameters, kind)
-    return Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
 
 
 @bp.get("/loras")

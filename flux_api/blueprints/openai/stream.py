@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from flux_api.blueprints.openai.answers import size_of, usage_of
 from flux_api.blueprints.openai.parameters import ImagesParameters
@@ -27,8 +27,6 @@ from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
-Kind = Literal["image_generation", "image_edit"]
-
 # A preview is looked at for a moment: some decoders take quadratic time over it.
 _LARGEST_PREVIEW = (512, 512)
 _PREVIEW_QUALITY = 75
@@ -39,9 +37,10 @@ def stream_events(
     connection: socket.socket | None,
     job: Job,
     parameters: ImagesParameters,
-    kind: Kind,
+    kind: str,
 ) -> Iterator[bytes]:
-    """The stream's blocks as they happen; it ends early when the client has left."""
+    """The stream's blocks as they happen, of ``kind`` generation or edit; it ends early
+    when the client has left."""
     yield frame_comment(f"job {job.id}")
     for event in follow(job, connection):
         if event is None:
@@ -56,7 +55,7 @@ def stream_events(
 
 
 def _render_event(
-    event: Event, job: Job, parameters: ImagesParameters, kind: Kind
+    event: Event, job: Job, parameters: ImagesParameters, kind: str
 ) -> bytes:
     """One event of a job on the wire; what OpenAI has no event for is a comment."""
     if isinstance(event, Queued):
@@ -73,29 +72,31 @@ def _render_event(
 
 
 def _render_partial(
-    event: PartialImage, job: Job, parameters: ImagesParameters, kind: Kind
+    event: PartialImage, job: Job, parameters: ImagesParameters, kind: str
 ) -> bytes:
     preview = event.image.copy()
     preview.thumbnail(_LARGEST_PREVIEW)
     quality = min(parameters.output_compression, _PREVIEW_QUALITY)
     encoded = encode_image(preview, parameters.file_format, quality)
-    name = f"{kind}.partial_image"
+    name = f"image_{kind}.partial_image"
     data = {"type": name, "b64_json": to_base64(encoded.data)} | _about(job, parameters)
     return frame_event(name, data | {"partial_image_index": event.number})
 
 
 def _render_completed(
-    picture: FinishedPicture, job: Job, parameters: ImagesParameters, kind: Kind
+    picture: FinishedPicture, job: Job, parameters: ImagesParameters, kind: str
 ) -> bytes:
     usage = usage_of(job.request)
     usage.pop("output_tokens_details")
-    name = f"{kind}.completed"
+    name = f"image_{kind}.completed"
     data: dict[str, Any] = {"type": name, "b64_json": to_base64(picture.data)}
     data |= _about(job, parameters)
     data |= {"usage": usage, "seed": picture.facts["seed"]}
     # A stream's headers go out before its times are known.
     data["queue_seconds"] = round(job.queue_seconds, 3)
     data["run_seconds"] = round(job.run_seconds, 3)
+    if "warning" in picture.facts:
+        data["warning"] = picture.facts["warning"]
     if parameters.safety_identifier is not None:
         data["safety_identifier"] = parameters.safety_identifier
     return frame_event(name, data)

@@ -1,0 +1,174 @@
+"""Input pictures of a request: file parts, data URLs, Base64, URLs."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
+from flux_api.http.bodies import Body
+from flux_api.http.completion import Inputs
+from flux_api.http.context import Context
+from flux_api.images.data_urls import decode_base64, decode_data_url
+from flux_api.images.decoder import is_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from flux_api.models.info import ModelInfo
+
+MAX_IMAGES = 16
+FETCH_SECONDS = 30.0
+
+_FIELD = re.compile(
+    r"(?:(?P<image>image|input_file)s?|(?P<url>input_image_url)|(?P<mask>mask)(?:_image)?)"
+    r"(?:\[[^\]]{0,40}\])*"
+)
+_WRAPPINGS = ("image_url", "url", "b64_json", "base64")
+_DEEPEST_WRAPPING = 3
+_REMOTE = re.compile(r"\s*https?:", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[0-9]{1,3}\s*")
+
+Reference = tuple[str, Any]
+"""The parameter's name, and what stands there: bytes, text, or an object of JSON."""
+
+
+def read_inputs(
+    context: Context,
+    body: Body,
+    model: ModelInfo,
+    *,
+    most: int = MAX_IMAGES,
+    bearer_token: str | None = None,
+) -> Inputs:
+    """The pictures of ``body`` by each name that any API has for them, in the order of
+    arrival; more than ``model`` ever takes are not even decoded. ``bearer_token`` goes
+    to the hosts of URLs. InvalidRequest, InvalidImage or ImageFetchFailed name what is
+    wrong."""
+    warnings: list[str] = []
+    given = _gather(body, warnings)
+    found, masks = given["image"] or given["url"], given["mask"]
+    _check_count(found, most)
+    _check_count(masks, 1)
+    if masks and not found:
+        raise InvalidRequest("A mask needs the picture that it is for.", param="mask")
+    until = time.monotonic() + FETCH_SECONDS
+    if found:
+        widest = max(model.tasks.values(), key=lambda task: task.max_images)
+        widest.check(len(found), None)
+    images: list[Image] = []
+    for param, reference in found:
+        data = _read(context, param, reference, until, bearer_token)
+        images.append(context.decoder.image(data, param=param))
+    mask = None
+    for param, reference in masks:
+        data = _read(context, param, reference, until, bearer_token)
+        mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
+        warnings += notes
+    return Inputs(tuple(images), mask, tuple(warnings))
+
+
+def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
+    """What stands in the fields of pictures, by kind of field."""
+    given: dict[str, list[Reference]] = {"image": [], "url": [], "mask": []}
+    files = {upload.name for upload in body.uploads}
+    for name, value in body.parts:
+        match = _FIELD.fullmatch(name)
+        if match is None:
+            if name in files:
+                raise _unknown_file(name)
+            continue
+        kind = match.lastgroup or ""
+        for item in value if isinstance(value, list) else [value]:
+            if item in (None, "", {}):
+                continue
+            # Some proxies send an object's name along with the file that it is.
+            if name in files and isinstance(item, str) and not _is_picture(item):
+                warnings.append(
+                    f"The text '{match[kind]}' beside the file was passed over."
+                )
+            else:
+                given[kind].append((match[kind], item))
+    return given
+
+
+def _unknown_file(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"A file is not expected as '{name[:64]}': send a picture as 'image', what to "
+        "repaint as 'mask', and anything else as text.",
+        param=name[:64],
+    )
+
+
+def _is_picture(text: str) -> bool:
+    if _REMOTE.match(text):
+        return True
+    try:
+        return is_picture(_decode_text(text, ""))
+    except InvalidImage:
+        return False
+
+
+def _check_count(given: list[Reference], most: int) -> None:
+    for param, reference in given:
+        if _is_number(reference):
+            message = (
+                f"Invalid '{param}': a list of numbers. Send the picture as a file, or "
+                "as Base64."
+            )
+            raise InvalidRequest(message, param=param, code="invalid_type")
+    if len(given) > most:
+        param = given[0][0]
+        message = (
+            f"Invalid '{param}': at most {most} may be sent, but got {len(given)}."
+        )
+        raise InvalidRequest(message, param=param, code="array_above_max_length")
+
+
+def _is_number(reference: Any) -> bool:
+    """What a JavaScript Buffer or Uint8Array becomes in a form or in JSON."""
+    if isinstance(reference, dict):
+        return reference.get("type") == "Buffer" or all(map(_is_number, reference))
+    if isinstance(reference, list):
+        return bool(reference) and _is_number(reference[0])
+    if isinstance(reference, str):
+        return bool(_NUMBER.fullmatch(reference))
+    return isinstance(reference, int) and not isinstance(reference, bool)
+
+
+def _read(
+    context: Context, param: str, reference: Any, until: float, token: str | None
+) -> bytes:
+    if isinstance(reference, bytes):
+        return reference
+    text = _unwrap(reference, param)
+    if param != "input_image_url" and not _REMOTE.match(text):
+        return _decode_text(text, param)
+    if time.monotonic() > until:
+        raise ImageFetchFailed(f"cannot fetch {param} in time", param=param)
+    return context.fetcher.fetch(text, bearer_token=token, param=param)
+
+
+def _decode_text(text: str, param: str) -> bytes:
+    if text.lstrip()[:5].lower() == "data:":
+        return decode_data_url(text.strip(), param=param)
+    return decode_base64(text, param=param)
+
+
+def _unwrap(reference: Any, param: str) -> str:
+    """The text in ``{"image_url": ...}``, ``{"image_url": {"url": ...}}``,
+    ``{"url": ...}``, ``{"b64_json": ...}``, ``{"base64": ...}`` or as it stands."""
+    for _ in range(_DEEPEST_WRAPPING):
+        if isinstance(reference, str):
+            return reference
+        if not isinstance(reference, dict):
+            break
+        if reference.get("file_id") is not None:
+            message = "'file_id' is not supported: send a data URL or a form file."
+            raise InvalidRequest(message, param="images" if param == "image" else param)
+        reference = next(
+            (reference[k] for k in _WRAPPINGS if reference.get(k) is not None), None
+        )
+    message = f"Invalid '{param}': expected a file, a URL or Base64."
+    raise InvalidRequest(message, param=param, code="invalid_type")

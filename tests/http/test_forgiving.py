@@ -1,0 +1,205 @@
+"""What people really send: read where it is safe, refused with what to do elsewhere."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.support.pictures import make_png
+from tests.support.wire import EDITS, data_url, make_mask, post, seen
+
+GENERATIONS = "/v1/images/generations"
+PROMPT = {"prompt": "a cat", "steps": 1}
+
+
+def grey(size, kind="PNG"):
+    """A mask without alpha: the left half white."""
+    image = Image.new("L", size)
+    image.paste(255, (0, 0, size[0] // 2, size[1]))
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def message_of(answer):
+    """The error's sentence in either dialect."""
+    error = answer.json()["error"]
+    return error if isinstance(error, str) else error["message"]
+
+
+@pytest.mark.parametrize("name", ["image", "images", "image[]", "input_file"])
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_picture_is_an_edit_by_every_name(fake, png, path, name):
+    answer = post(fake, path, data=PROMPT, files={name: ("a.png", png)})
+    assert answer.status_code == 200, answer.text
+    assert seen(fake)["mode"] == "edit"
+    assert seen(fake)["images"] == [[96, 64]]
+
+
+def test_the_original_api_takes_masks_and_sizes(fake, png):
+    files = {"image": png, "mask": make_mask((96, 64), (0, 0, 9, 9))}
+    assert post(fake, "/process", data=PROMPT, files=files).status_code == 200
+    assert seen(fake)["mask"] == [0, 255]
+    assert post(fake, "/process", data=PROMPT | {"size": "128x64"}).status_code == 200
+    assert seen(fake)["size"] == [128, 64]
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_width_and_height_and_size_agree_or_are_refused(fake, path):
+    both = PROMPT | {"width": 128, "height": 64}
+    assert post(fake, path, json=both).status_code == 200
+    assert seen(fake)["size"] == [128, 64]
+    assert post(fake, path, json=both | {"size": "128x64"}).status_code == 200
+    answer = post(fake, path, json=both | {"size": "64x64"})
+    assert answer.status_code == 400
+    assert "'width'" in message_of(answer)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"n": 2}, {"stream": True}, {"output_format": "webp"}, {"response_format": "url"}],
+    ids=str,
+)
+def test_the_original_api_names_the_route_for_what_it_cannot(fake, values):
+    for path in ("/process", "/process/raw"):
+        answer = post(fake, path, json=PROMPT | values)
+        assert answer.status_code == 400
+        assert "/v1/images/generations" in message_of(answer)
+    harmless = PROMPT | {"n": 1, "stream": False, "output_format": "png"}
+    assert post(fake, "/process", json=harmless).status_code == 200
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, EDITS, "/process"])
+def test_a_file_under_another_name_is_refused(fake, png, path):
+    answer = post(fake, path, data=PROMPT, files={"photo": ("a.png", png)})
+    assert answer.status_code == 400
+    assert "'photo'" in message_of(answer)
+    assert "'image'" in message_of(answer)
+
+
+def test_a_set_that_is_not_offered_is_404(fake):
+    for path in (GENERATIONS, "/process"):
+        answer = post(fake, path, json=PROMPT | {"model": "klein-4b"})
+        assert answer.status_code == 404
+        assert "FLUX_MODELS" in message_of(answer)
+    assert post(fake, GENERATIONS, json=PROMPT | {"model": "any"}).status_code == 200
+
+
+def test_a_models_other_names_are_answered(fake):
+    found = requests.get(f"{fake.url}/v1/models/gpt-image-1", timeout=10).json()
+    assert (found["id"], found["root"]) == ("gpt-image-1", "tiny")
+
+
+@pytest.mark.parametrize("header", [None, "application/x-www-form-urlencoded"])
+def test_json_without_its_header_is_read(fake, header):
+    headers = {"Content-Type": header} if header else {}
+    body = json.dumps(PROMPT | {"size": "128x64"}).encode()
+    answer = requests.post(fake.url + GENERATIONS, body, headers=headers, timeout=20)
+    assert answer.status_code == 200
+    assert seen(fake)["size"] == [128, 64]
+
+
+def test_other_bodies_are_told_the_header(fake):
+    answer = requests.post(fake.url + GENERATIONS, b"a cat", timeout=20)
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in message_of(answer)
+
+
+def test_a_packed_body_is_read_and_bounded(fake):
+    kind = {"Content-Type": "application/json"}
+    url, body = fake.url + GENERATIONS, json.dumps(PROMPT).encode()
+
+    def send(data, encoding):
+        headers = kind | {"Content-Encoding": encoding}
+        return requests.post(url, data, headers=headers, timeout=20)
+
+    assert send(gzip.compress(body), "gzip").status_code == 200
+    assert send(gzip.compress(body)[:-9], "gzip").status_code == 400
+    assert send(body, "gzip").status_code == 400
+    assert send(gzip.compress(bytes(100 * 2**20)), "gzip").status_code == 413
+    answer = send(body, "br")
+    assert answer.status_code == 415
+    assert "'br'" in message_of(answer)
+
+
+def test_a_picture_without_a_file_name_is_a_file(fake, png):
+    head = b'--X\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    body = head % (b"image", png) + head % (b"prompt", b"BMW, a red one") + b"--X--"
+    kind = {"Content-Type": "multipart/form-data; boundary=X"}
+    answer = requests.post(fake.url + EDITS, body, headers=kind, timeout=20)
+    assert answer.status_code == 200, answer.text
+    assert seen(fake)["prompt"] == "BMW, a red one"
+
+
+def test_text_beside_a_file_is_passed_over_and_said(fake, png):
+    files = [("image", ("a.png", png)), ("image", (None, "[object File]"))]
+    answer = post(fake, EDITS, data=PROMPT, files=files)
+    assert answer.status_code == 200, answer.text
+    assert "'image'" in answer.json()["warning"]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        list(range(40)),
+        {"type": "Buffer", "data": [1, 2]},
+        {"0": 137, "1": 80},
+        ["137"] * 30,
+    ],
+    ids=["list", "buffer", "array", "form"],
+)
+def test_numbers_of_a_picture_are_explained(fake, picture):
+    answer = post(fake, EDITS, json=PROMPT | {"image": picture})
+    assert answer.status_code == 400
+    assert "numbers" in message_of(answer)
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data; boundary=X", "application/x-www-form-urlencoded"]
+)
+def test_form_text_that_is_no_utf_8_is_400(fake, kind):
+    body = b"prompt=%E9t%E9"
+    if "X" in kind:
+        body = b'--X\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xe9\r\n'
+        body += b"--X--"
+    headers = {"Content-Type": kind}
+    answer = requests.post(f"{fake.url}/process", body, headers=headers, timeout=20)
+    assert answer.status_code == 400
+    assert "UTF-8" in message_of(answer)
+
+
+@pytest.mark.parametrize("name", ["mask", "mask_image"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_mask_without_alpha_is_black_and_white(fake, png, kind, name):
+    files = {"image": ("a.png", png), name: ("m", grey((96, 64), kind))}
+    answer = post(fake, EDITS, data=PROMPT, files=files)
+    assert answer.status_code == 200, answer.text
+    assert seen(fake)["mask"] == [0, 255]
+    assert "no alpha" in answer.json()["warning"]
+
+
+def test_a_mask_of_another_size_is_scaled_where_the_shape_is_the_same(fake, png):
+    files = {"image": png, "mask": make_mask((48, 32), (0, 0, 9, 9))}
+    answer = post(fake, EDITS, data=PROMPT, files=files)
+    assert answer.status_code == 200, answer.text
+    assert "48x32 to 96x64" in answer.json()["warning"]
+    files["mask"] = make_mask((64, 64), (0, 0, 9, 9))
+    assert post(fake, EDITS, data=PROMPT, files=files).status_code == 400
+    raw = post(
+        fake, "/process/raw", data=PROMPT, files={**files, "mask": grey((48, 32))}
+    )
+    assert "48x32 to 96x64" in raw.headers["X-Flux-Warning"]
+
+
+def test_a_mask_alone_or_in_a_variation_is_refused(fake, png):
+    mask = data_url(make_mask((96, 64), (0, 0, 9, 9)))
+    assert post(fake, GENERATIONS, json=PROMPT | {"mask": mask}).status_code == 400
+    values = {"image": data_url(make_png()), "mask": mask}
+    answer = post(fake, "/v1/images/variations", json=values)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "mask"
