@@ -77,7 +77,7 @@ FACTS = {
             "test_an_absurd_length_is_413",
         ],
     ),
-    "2-disk": ("A full disk while a body comes in is 507.", ["2-disk-file"]),
+    "2-disk": ("A full disk is nothing to a body that comes in.", ["2-disk-file"]),
     "2-errors": (
         "Every error is JSON in the dialect of its API.",
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,7 @@ from flux_api.blueprints.openai.requests import (
     read_parameters,
 )
 from flux_api.blueprints.openai.stream import stream_events
+from flux_api.errors import ModelNotFound
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import caller_of, submit, wait_for
 from flux_api.http.context import get_context
@@ -29,6 +31,8 @@ azure = Blueprint("azure", __name__, url_prefix="/openai")
 
 PREFIXES = {"openai": "/v1", "openai_bare": "", "azure_v1": "/openai/v1"}
 """Clients differ in what they take for the base URL."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def register(app: Flask) -> None:
@@ -70,6 +74,9 @@ def models() -> Response:
 def model(name: str) -> Response:
     """The set that POST takes for this name, as its ``root``; ModelNotFound where
     there is none."""
+    if not _NAME.fullmatch(name):
+        message = f"The model {name[:64]!r} does not exist."
+        raise ModelNotFound(message, param="model")
     return jsonify(_model(get_context().find_model(name)) | {"id": name})
 
 
