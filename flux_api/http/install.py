@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from flask import Flask
 
 from flux_api.http import (
@@ -35,6 +38,20 @@ def install(app: Flask) -> None:
     app.teardown_request(error_handlers.let_go)
     app.teardown_request(idempotency.let_go)
     error_handlers.register(app)
+    tidy_paths(app)
+
+
+def tidy_paths(app: Flask) -> None:
+    """Answer ``//v1/models/`` like ``/v1/models``, without a redirect: clients join
+    base URLs that end in a slash."""
+    answer = app.wsgi_app
+
+    def tidied(environ: dict[str, Any], start_response: Any) -> Any:
+        path = environ.get("PATH_INFO", "")
+        environ["PATH_INFO"] = re.sub("/{2,}", "/", f"/{path}").rstrip("/") or "/"
+        return answer(environ, start_response)
+
+    app.wsgi_app = tidied  # type: ignore[method-assign]
 
 
 def start_loading() -> None:

@@ -203,3 +203,11 @@ def test_a_mask_alone_or_in_a_variation_is_refused(fake, png):
     answer = post(fake, "/v1/images/variations", json=values)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "mask"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/", "/v1//models", "//v1/models", "/health/"]
+)
+def test_slashes_too_many_change_nothing(fake, path):
+    answer = requests.get(fake.url + path, timeout=10, allow_redirects=False)
+    assert answer.status_code == 200
