@@ -79,18 +79,21 @@ class SizeRules:
         """(width, height) in pixels, what was not ``asked`` for by ``default``.
         InvalidRequest tells the grid; ``param`` is what the caller calls a size, None
         where width and height are parameters of their own."""
+        width = default[0] if asked[0] is None else asked[0]
+        height = default[1] if asked[1] is None else asked[1]
+        near = "{}x{}".format(*self.fit((max(1, width), max(1, height))))
         for side, own in zip(asked, ("width", "height"), strict=True):
             if side is not None and not self.allows(side):
                 both = "x".join("?" if one is None else str(one) for one in asked)
-                raise self._illegal(param or own, both if param else str(side))
-        width = default[0] if asked[0] is None else asked[0]
-        height = default[1] if asked[1] is None else asked[1]
+                raise self._illegal(param or own, both if param else str(side), near)
         if width * height > self.max_pixels:
-            raise self._illegal(param or "width", f"{width}x{height}")
+            raise self._illegal(param or "width", f"{width}x{height}", near)
         return width, height
 
-    def _illegal(self, param: str, got: str) -> InvalidRequest:
-        message = f"Invalid {param} '{got}'. Width and height must be {self}."
+    def _illegal(self, param: str, got: str, near: str) -> InvalidRequest:
+        message = (
+            f"Invalid {param} '{got}'. Width and height must be {self}; try {near}."
+        )
         return InvalidRequest(message, param=param)
 
     def _snap(self, side: float) -> int:

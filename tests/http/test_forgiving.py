@@ -211,3 +211,13 @@ def test_a_mask_alone_or_in_a_variation_is_refused(fake, png):
 def test_slashes_too_many_change_nothing(fake, path):
     answer = requests.get(fake.url + path, timeout=10, allow_redirects=False)
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "size", [{"size": "1920x1080"}, {"width": 1920, "height": 1080}], ids=str
+)
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_size_off_the_grid_names_the_nearest(fake, path, size):
+    answer = post(fake, path, json=PROMPT | size)
+    assert answer.status_code == 400
+    assert "try 1920x1088" in message_of(answer)
