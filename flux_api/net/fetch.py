@@ -104,7 +104,11 @@ class Fetcher:
                 return self._follow(first, bearer_token, deadline)
         except _FAILURES as error:
             logger.warning("fetch of %s failed: %s", first, _describe(error))
-            raise ImageFetchFailed(f"cannot fetch {param}", param=param) from None
+            message = (
+                f"cannot fetch {param}. Addresses of private networks need "
+                "FLUX_ALLOW_PRIVATE_NETS."
+            )
+            raise ImageFetchFailed(message, param=param) from None
 
     def _decode(self, url: str, param: str) -> bytes:
         data = decode_data_url(url, param=param)

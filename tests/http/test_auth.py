@@ -160,7 +160,7 @@ def test_jobs_belong_to_the_key_that_made_them(keyed):
 
 
 def test_preflight_is_answered_without_a_key(keyed):
-    asked = "authorization,content-type,openai-beta,x-stainless-os,x-evil,cookie"
+    asked = "authorization,content-type,user-agent,x-stainless-os,x-evil,cookie"
     answer = call(
         keyed,
         "/v1/images/generations",
@@ -173,7 +173,7 @@ def test_preflight_is_answered_without_a_key(keyed):
     headers = answer.headers
     assert headers["Access-Control-Allow-Origin"] == PAGE
     assert headers["Access-Control-Allow-Headers"] == (
-        "authorization, content-type, openai-beta, x-stainless-os"
+        "authorization, content-type, user-agent, x-stainless-os"
     )
     assert "POST" in headers["Access-Control-Allow-Methods"]
     assert "Access-Control-Allow-Credentials" not in headers

@@ -95,7 +95,10 @@ def assert_refused(fetcher, url, **options):
 
 
 def assert_public(error):
-    assert error.message == "cannot fetch input_image_url"
+    assert error.message == (
+        "cannot fetch input_image_url. Addresses of private networks need "
+        "FLUX_ALLOW_PRIVATE_NETS."
+    )
     assert error.param == "input_image_url"
     assert error.code == "image_fetch_failed"
     assert error.status == 400
@@ -554,7 +557,7 @@ def test_logs_hold_neither_token_nor_query(caplog):
 
 
 def test_failures_name_the_parameter_asked_for():
-    with pytest.raises(ImageFetchFailed, match="^cannot fetch image$") as caught:
+    with pytest.raises(ImageFetchFailed, match="^cannot fetch image[.] Addr") as caught:
         Fetcher(FetchPolicy()).fetch("http://127.0.0.1/", param="image")
     assert caught.value.param == "image"
 

@@ -36,7 +36,7 @@ def assert_refused(answer, path, seen):
     assert answer.status_code == 400
     error = answer.json()["error"]
     if path == "/process":
-        assert error == "cannot fetch input_image_url"
+        assert error.startswith("cannot fetch input_image_url. Addresses of private")
     else:
         assert error["message"].startswith("cannot fetch image")
         assert error["code"] == "image_fetch_failed"
