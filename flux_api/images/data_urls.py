@@ -7,11 +7,7 @@ import re
 
 from flux_api.errors import InvalidImage
 
-_HEADER = re.compile(
-    r"data:(?:image/[a-z0-9.+-]+|application/octet-stream)"
-    r"(?:;[a-z0-9_-]+=[a-z0-9_.-]*)*;base64",
-    re.IGNORECASE,
-)
+_HEADER = re.compile(r"data:[^,]*;\s*base64\s*", re.IGNORECASE)
 _HEADER_LIMIT = 200
 # Base64 in the wild: wrapped lines, the URL-safe alphabet, no padding, "%3D" for "=".
 _SPELLINGS = str.maketrans("-_", "+/", " \t\r\n")

@@ -221,3 +221,13 @@ def test_a_size_off_the_grid_names_the_nearest(fake, path, size):
     answer = post(fake, path, json=PROMPT | size)
     assert answer.status_code == 400
     assert "try 1920x1088" in message_of(answer)
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["image/png;name=a.png", 'x/y;filename="a b.png"', "binary/octet-stream", ""],
+)
+def test_data_urls_are_judged_by_their_bytes(fake, png, head):
+    url = data_url(png).replace("image/png", head, 1)
+    answer = post(fake, EDITS, json=PROMPT | {"image": url})
+    assert answer.status_code == 200, answer.text

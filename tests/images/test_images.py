@@ -629,7 +629,6 @@ def test_bare_base64_decodes():
         pytest.param("data:image/png;base64,", id="no-data"),
         pytest.param("data:image/png;base64,====", id="padding-only"),
         pytest.param("data:image/png,%89PNG", id="not-base64"),
-        pytest.param("data:text/html;base64,PGI+", id="text"),
         pytest.param(f"data:image/png;base64,{PIXEL_64}!", id="alphabet"),
         pytest.param("data:image/png;base64,QUJ=DA==", id="padding-inside"),
         pytest.param("data:image/png;base64,QUJDR", id="length"),
