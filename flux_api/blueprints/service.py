@@ -9,6 +9,27 @@ from flux_api.http.context import get_context
 bp = Blueprint("service", __name__)
 
 
+@bp.get("/")
+def index() -> Response:
+    """What this server is, and where to go on."""
+    context = get_context()
+    return jsonify(
+        name="Flux Imaging API",
+        models=list(context.models),
+        ready=context.manager.not_ready is None,
+        not_ready=context.manager.not_ready,
+        routes={
+            "POST /process": "a form or JSON with prompt, input_file or both",
+            "POST /process/raw": "the same; the bytes of the picture come back",
+            "/v1": "the base URL for OpenAI's SDKs and apps that speak its Images API",
+            "GET /v1/models": "the models that can be asked for",
+            "GET /v1/loras": "the LoRAs that can be asked for",
+            "GET /jobs/<id>": "a request on its way",
+            "GET /readyz": "whether requests are taken, and if not, why",
+        },
+    )
+
+
 @bp.get("/healthz")
 @bp.get("/health")
 @bp.get("/v1/health")

@@ -12,6 +12,7 @@ from flux_api.core import ImageRequest, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, merge_loras
+from flux_api.models.known_words import knows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,5 +83,15 @@ def complete_request(
         seed=seed,
         loras=merge_loras(task.loras, parameters.loras, known),
         partial_images=parameters.partial_images,
-        warnings=inputs.warnings,
+        warnings=(*inputs.warnings, *_unknown_words(name, model, parameters.prompt)),
     )
+
+
+def _unknown_words(name: str, model: ModelInfo, prompt: str | None) -> list[str]:
+    """A warning where a small model knows no word of ``prompt``."""
+    if knows(model.base_model, prompt or ""):
+        return []
+    return [
+        f"The model {name!r} knows no word of this prompt; GET /v1/models/{name} lists "
+        "what it draws."
+    ]

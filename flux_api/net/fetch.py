@@ -99,6 +99,7 @@ class Fetcher:
             first = parse_url(url)
         except UrlError as error:
             raise InvalidRequest(f"{param} {error}", param=param) from error
+        self._check_literal(first, param)
         try:
             with self._place(), Deadline(self._policy.total_seconds) as deadline:
                 return self._follow(first, bearer_token, deadline)
@@ -109,6 +110,22 @@ class Fetcher:
                 "FLUX_ALLOW_PRIVATE_NETS."
             )
             raise ImageFetchFailed(message, param=param) from None
+
+    def _check_literal(self, url: Url, param: str) -> None:
+        """Who writes a private address out knows it already, and may be told; what a
+        name resolves to stays ours."""
+        try:
+            address = ipaddress.ip_address(url.host)
+        except ValueError:
+            return
+        if self._policy.allow_private or self._is_own_file(url):
+            return
+        if not is_reachable(address, self._policy.allowed_networks):
+            message = (
+                f"cannot fetch {param}: {address} is no public address. Addresses of "
+                "private networks need FLUX_ALLOW_PRIVATE_NETS."
+            )
+            raise ImageFetchFailed(message, param=param)
 
     def _decode(self, url: str, param: str) -> bytes:
         data = decode_data_url(url, param=param)

@@ -83,13 +83,14 @@ def fetch(text, key):
     return image.size, real
 
 
-def test_the_vercel_ai_sdk_itself(servers, png, tmp_path):
+@pytest.mark.parametrize("which", ["plain", "storing"])
+def test_the_vercel_ai_sdk_itself(servers, png, tmp_path, which):
     node_client.install()
     image, mask = tmp_path / "in.png", tmp_path / "mask.png"
     image.write_bytes(png)
     mask.write_bytes(make_mask((96, 64), (0, 0, 20, 20)))
     done = subprocess.run(
-        ["node", "vercel.mjs", f"{servers['plain'].url}/v1", KEY, image, mask],
+        ["node", "vercel.mjs", f"{servers[which].url}/v1", KEY, image, mask],
         cwd=node_client.FOLDER,
         capture_output=True,
         timeout=60,

@@ -11,6 +11,7 @@ import requests
 from PIL import Image
 
 from tests.support.pictures import make_png
+from tests.support.servers import run_api
 from tests.support.wire import EDITS, data_url, make_mask, post, seen
 
 GENERATIONS = "/v1/images/generations"
@@ -231,3 +232,65 @@ def test_data_urls_are_judged_by_their_bytes(fake, png, head):
     url = data_url(png).replace("image/png", head, 1)
     answer = post(fake, EDITS, json=PROMPT | {"image": url})
     assert answer.status_code == 200, answer.text
+
+
+def test_the_first_address_says_where_to_go_on(fake):
+    body = requests.get(fake.url, timeout=10).json()
+    assert body["models"][0] == "tiny"
+    assert body["ready"] is True
+    for route in body["routes"]:
+        method, _, path = route.rpartition(" ")
+        answer = requests.options(fake.url + path.replace("<id>", "x"), timeout=10)
+        assert not method or method in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("prompt", ["a red heart", "make it monochrome", "A CAT!"])
+def test_a_prompt_with_a_known_word_carries_no_warning(fake, prompt):
+    form = {"prompt": prompt, "width": 64, "height": 64}
+    answer = requests.post(f"{fake.url}/process", data=form, timeout=20)
+    assert "warning" not in answer.json()
+    assert "X-Flux-Warning" not in answer.headers
+
+
+def test_a_prompt_without_a_known_word_carries_a_warning(fake):
+    prompt = "quantum entanglement"
+    form = {"prompt": prompt, "width": 64, "height": 64}
+    warning = (
+        "The model 'tiny' knows no word of this prompt; GET /v1/models/tiny lists what "
+        "it draws."
+    )
+    answer = requests.post(f"{fake.url}/process", data=form, timeout=20)
+    assert answer.json()["warning"] == warning
+    raw = requests.post(f"{fake.url}/process/raw", data=form, timeout=20)
+    assert raw.headers["X-Flux-Warning"] == warning
+    values = {"prompt": prompt, "size": "64x64"}
+    url = f"{fake.url}/v1/images/generations"
+    assert requests.post(url, json=values, timeout=20).json()["warning"] == warning
+    listed = requests.get(f"{fake.url}/v1/models/tiny", timeout=10).json()
+    assert "cat face" in listed["known_words"]["en"]["things"]
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "127.0.0.1:9", "[::1]", "169.254.169.254"]
+)
+def test_a_private_address_that_is_written_out_is_told(fake, host):
+    form = {"input_image_url": f"http://{host}/x.png"}
+    answer = requests.post(f"{fake.url}/process", data=form, timeout=20)
+    assert answer.status_code == 400
+    literal = host.partition(":9")[0].strip("[]")
+    assert f"{literal} is no public address" in answer.json()["error"]
+
+
+def test_web_pages_may_read_every_header_of_a_picture():
+    with run_api(app="tests.support.fake_app:app", FLUX_CORS_ORIGINS="*") as server:
+        server.wait_ready()
+        answer = requests.post(
+            f"{server.url}/process/raw",
+            data={"prompt": "quantum entanglement", "width": 64, "height": 64},
+            headers={"Origin": "https://page.example"},
+            timeout=20,
+        )
+    exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+    ours = [name for name in answer.headers if name.startswith("X-Flux-")]
+    assert len(ours) >= 8
+    assert set(ours) <= set(exposed)

@@ -36,7 +36,8 @@ def assert_refused(answer, path, seen):
     assert answer.status_code == 400
     error = answer.json()["error"]
     if path == "/process":
-        assert error.startswith("cannot fetch input_image_url. Addresses of private")
+        assert error.startswith("cannot fetch input_image_url")
+        assert error.endswith("private networks need FLUX_ALLOW_PRIVATE_NETS.")
     else:
         assert error["message"].startswith("cannot fetch image")
         assert error["code"] == "image_fetch_failed"

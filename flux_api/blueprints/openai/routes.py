@@ -23,6 +23,7 @@ from flux_api.http.context import get_context
 from flux_api.http.idempotency import read_new_body
 from flux_api.http.sse import HEADERS, MEDIA_TYPE
 from flux_api.models.hub_lock import locked_commit
+from flux_api.models.known_words import known_words
 from flux_api.models.lora_files import describe_lora
 from flux_api.models.sources import Repository
 
@@ -72,12 +73,17 @@ def models() -> Response:
 @bp.get("/models/<path:name>")
 @azure.get("/models/<path:name>")
 def model(name: str) -> Response:
-    """The set that POST takes for this name, as its ``root``; ModelNotFound where
-    there is none."""
+    """The set that POST takes for this name, as its ``root``, with the words that a
+    small model knows; ModelNotFound where there is none."""
     if not _NAME.fullmatch(name):
         message = f"The model {name[:64]!r} does not exist."
         raise ModelNotFound(message, param="model")
-    return jsonify(_model(get_context().find_model(name)) | {"id": name})
+    context = get_context()
+    root = context.find_model(name)
+    about = _model(root) | {"id": name}
+    if words := known_words(context.models[root].base_model):
+        about["known_words"] = words
+    return jsonify(about)
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -20,12 +20,13 @@ const calls = {
     prompt,
     n: 2,
     size,
-    providerOptions: { flux: { seed: 7, steps: 4 } },
+    providerOptions: { flux: { seed: 7, steps: 4, response_format: "b64_json" } },
   },
   "openai-compatible, edit": {
     model: flux.imageModel("tiny"),
     prompt: { text: prompt, images: [image], mask },
     size,
+    providerOptions: { flux: { response_format: "b64_json" } },
   },
   openai: { model: openai.image("tiny"), prompt, n: 2, size },
   "openai, edit": {
