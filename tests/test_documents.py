@@ -33,8 +33,9 @@ def text(name):
 
 
 def blocks(name):
-    """The fenced blocks, without what is said beside the code."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", text(name), re.M | re.S)
+    """The fenced blocks, without what is said beside the code, nor in prompts."""
+    shown = re.sub(r"""(?<=prompt=)([^"'\n]*|"[^"\n]*")(?=["',)])""", "", text(name))
+    found = re.findall(r"^```(\w*)\n(.*?)^```", shown, re.M | re.S)
     return [
         (language, [re.sub(r"\s*#.*", "", line).strip() for line in body.splitlines()])
         for language, body in found
