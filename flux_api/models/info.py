@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from flux_api.core import Lora, Mode
 from flux_api.errors import InvalidRequest, ModelNotFound
+from flux_api.models.lora_files import normal_name
 from flux_api.models.sources import File, Source
 
 TaskName = Literal["generate", "edit", "variation", "inpaint"]
@@ -233,6 +234,7 @@ def merge_loras(
     """The set's ``applied`` LoRAs with those ``asked`` for: the same name takes the
     caller's weight, the others follow. InvalidRequest where a name is not in
     ``known``."""
+    asked = tuple(replace(lora, name=normal_name(lora.name)) for lora in asked)
     for lora in asked:
         if lora.name not in known:
             listed = ", ".join(sorted(known)[:_MOST_LISTED]) or "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ MAX_BYTES = 4 * 2**30
 # What other tools write LoRAs as, and what is never opened: pickles above all.
 _OTHER_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".gguf")
 _DOWN = ("lora_A.weight", "lora_down.weight", "lora.down.weight")
-_MOST_WORDS = 5
+_MOST_WORDS, _LONGEST_WORDS = 5, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class LoraFacts:
 class LoraFolder:
     """The ``.safetensors`` files below FLUX_LORA_DIR (None: no such folder), looked up
     anew each time, so that files can be added while the server runs. A file's name is
-    its path below the folder without the ending: ``styles/ink``."""
+    its path below the folder without the ending, in Unicode's composed form:
+    ``styles/ink``."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -64,6 +66,8 @@ class LoraFolder:
                 self._skip(path, "it is no file, or a link to nothing")
             elif not name.isprintable():
                 self._skip(path, "its name has characters that cannot be written")
+            elif path.name.startswith("."):
+                self._skip(path, "it is hidden")
             elif name in found:
                 self._skip(path, f"{found[name].name} has the same name")
             else:
@@ -84,9 +88,9 @@ class LoraFolder:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = Path(root).relative_to(self._folder)
             for name in sorted(names):
-                if not name.startswith("."):
-                    path = Path(root, name)
-                    yield path, (below / path.stem).as_posix()
+                path = Path(root, name)
+                # A Mac writes "が" in two characters, and keyboards send one.
+                yield path, normal_name((below / path.stem).as_posix())
 
     def _skip(self, path: Path, why: str) -> None:
         """Say it once."""
@@ -95,32 +99,40 @@ class LoraFolder:
             logger.warning("LoRA file %r is skipped: %s", path.name, why)
 
 
+def normal_name(name: str) -> str:
+    """``name`` in the form that LoRAs are known by."""
+    return unicodedata.normalize("NFC", name)
+
+
 def describe_lora(path: Path) -> LoraFacts:
     """What the header of the file says: nothing where it is not readable."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             downs = [key for key in file.keys() if key.endswith(_DOWN)]  # noqa: SIM118
-            rank = file.get_slice(downs[0]).get_shape()[0] if downs else None
+            shapes = [file.get_slice(key).get_shape() for key in downs]
     except (OSError, SafetensorError):
         return LoraFacts(None, None, ())
     family = metadata.get("modelspec.architecture") or metadata.get(
         "ss_base_model_version"
     )
+    rank = next((shape[0] for shape in shapes if shape), None)
     return LoraFacts(family, rank, tuple(_trigger_words(metadata)))
 
 
 def _trigger_words(metadata: Mapping[str, str]) -> list[str]:
     """As their makers wrote them, else the most frequent tags of the training."""
     if phrase := metadata.get("modelspec.trigger_phrase"):
-        return [word.strip() for word in phrase.split(",") if word.strip()]
+        words = phrase[:_LONGEST_WORDS].split(",")
+        return [word.strip() for word in words if word.strip()]
     counts: dict[str, int] = {}
     try:
         folders: dict[str, Any] = json.loads(metadata.get("ss_tag_frequency", "{}"))
         for tags in folders.values():
             for tag, count in tags.items():
                 counts[tag.strip()] = counts.get(tag.strip(), 0) + int(count)
-    except (ValueError, TypeError, AttributeError):
+    # Anybody's file: counts without end, lists in lists.
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return []
     return sorted(counts, key=lambda tag: -counts[tag])[:_MOST_WORDS]
 

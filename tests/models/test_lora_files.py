@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from flux_api.core import Lora
 from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import Parameters
 from flux_api.models.info import merge_loras
-from flux_api.models.lora_files import LoraFolder
+from flux_api.models.lora_files import LoraFolder, describe_lora
 from tests.support.servers import run_api
 
 NAMES = [
@@ -70,12 +71,14 @@ def test_links_are_followed_and_loops_end(tmp_path):
 def test_what_is_skipped_is_logged_once_with_the_reason(tmp_path, caplog):
     write(tmp_path / "a.safetensors")
     write(tmp_path / "a.SAFETENSORS")
+    (tmp_path / "._a.safetensors").touch()
     (tmp_path / "old.ckpt").touch()
     (tmp_path / "readme.txt").touch()
     folder = LoraFolder(tmp_path)
     with caplog.at_level(logging.WARNING, "flux_api"):
         assert folder.names == folder.names == {"a"}
     assert sorted(record.getMessage() for record in caplog.records) == [
+        "LoRA file '._a.safetensors' is skipped: it is hidden",
         "LoRA file 'a.safetensors' is skipped: a.SAFETENSORS has the same name",
         "LoRA file 'old.ckpt' is skipped: it is no .safetensors file",
     ]
@@ -105,6 +108,45 @@ def test_every_name_can_be_asked_for(text, found):
 def test_an_unknown_name_lists_those_that_there_are():
     with pytest.raises(InvalidRequest, match=r"GET /v1/loras lists them: a, b\."):
         merge_loras((), (Lora("c"),), {"b", "a"})
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_name_is_the_same_however_its_characters_are_put_together(
+    tmp_path, written, asked
+):
+    write(tmp_path / f"{unicodedata.normalize(written, 'がぞう')}.safetensors")
+    folder = LoraFolder(tmp_path)
+    lora = Lora(unicodedata.normalize(asked, "がぞう"))
+    (found,) = merge_loras((), (lora,), folder.names)
+    assert folder.find(found.name).is_file()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ss_tag_frequency": '{"a": {"ink": 1e999}}'},
+        {"ss_tag_frequency": "[" * 100_000},
+        {"ss_tag_frequency": '{"a": [1]}'},
+        {"ss_tag_frequency": "null"},
+    ],
+)
+def test_metadata_that_nobody_can_read_is_passed_over(tmp_path, metadata):
+    write(tmp_path / "a.safetensors", metadata)
+    facts = describe_lora(tmp_path / "a.safetensors")
+    assert facts.rank == 4
+    assert not facts.trigger_words
+
+
+def test_a_layer_of_no_size_has_no_rank(tmp_path):
+    save_file({"a.lora_A.weight": np.zeros((), np.float32)}, tmp_path / "a.safetensors")
+    assert describe_lora(tmp_path / "a.safetensors").rank is None
+
+
+def test_the_list_of_trigger_words_has_an_end(tmp_path):
+    words = {"modelspec.trigger_phrase": "word, " * 100_000}
+    write(tmp_path / "a.safetensors", words)
+    assert len(describe_lora(tmp_path / "a.safetensors").trigger_words) < 1000
 
 
 def test_the_list_tells_family_rank_and_trigger_words(tmp_path):
