@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from flux_api.models.info import ModelInfo, SizeRules, TaskDefaults
+from flux_api.models.info import ModelInfo, SizeRules
 from flux_api.models.sources import File, Folder
 
 INDEXES = ("model_index.json", "modular_model_index.json")
 # The longest that fits counts: pipelines of a family take each other's checkpoints.
 _FAMILIES = ("Flux3", "Flux2Klein", "Flux2", "FluxFill", "FluxPriorRedux", "Flux")
+_PRIOR = "FluxPriorReduxPipeline"
 
 
 def check_model(info: ModelInfo) -> Iterator[str]:
@@ -23,7 +24,10 @@ def check_model(info: ModelInfo) -> Iterator[str]:
         source = info.base_of(defaults)
         key = f".tasks.{task}.base_model" if defaults.base_model else ".base_model"
         if isinstance(source, Folder):
-            yield from _check_family(key, source.path, defaults)
+            yield from _check_family(key, source.path, defaults.pipeline)
+        if isinstance(defaults.prior, Folder):
+            key = f".tasks.{task}.prior"
+            yield from _check_family(key, defaults.prior.path, _PRIOR)
 
 
 def _check_sizes(sizes: SizeRules) -> Iterator[str]:
@@ -43,21 +47,22 @@ def _check_file(key: str, file: File) -> Iterator[str]:
         yield f"{key}.weight_name: there is no {file.name!r} in {where!r}"
 
 
-def _check_family(key: str, folder: Path, defaults: TaskDefaults) -> Iterator[str]:
+def _check_family(key: str, folder: Path, pipeline: str) -> Iterator[str]:
     indexes = [folder / name for name in INDEXES if (folder / name).is_file()]
     if not indexes:
         yield f"{key}: there is no {INDEXES[0]} in {str(folder)!r}"
         return
     try:
         index = json.loads(indexes[0].read_text(encoding="utf-8"))
-        saved = index.get("_class_name", defaults.pipeline)
-    except (OSError, ValueError, AttributeError):
+        saved = index.get("_class_name", pipeline)
+        other = _family(saved) != _family(pipeline)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         yield f"{key}: {indexes[0].name} in {str(folder)!r} is not readable"
         return
-    if _family(saved) != _family(defaults.pipeline):
+    if other:
         yield (
             f"{key}: {str(folder)!r} holds a {saved}, which is of another family than "
-            f"{defaults.pipeline}"
+            f"{pipeline}"
         )
 
 

@@ -62,6 +62,18 @@ def is_repository_id(text: str) -> bool:
     return _REPOSITORY.fullmatch(text) is not None
 
 
+def _parse_path(text: str, beside: Path) -> Folder | File | None:
+    """None where ``text`` is no path."""
+    path = beside / Path(text).expanduser()
+    if path.is_dir():
+        return Folder(path)
+    if path.is_file():
+        return File(Folder(path.parent), path.name)
+    if text.startswith(("/", "./", "../", "~")):
+        raise ValueError(f"there is no {str(path)!r}")
+    return None
+
+
 def parse_source(text: str, beside: Path) -> Source | File:
     """What an operator wrote. What begins with ``/``, ``./``, ``../`` or ``~`` is a
     path, else what exists in the folder ``beside`` is one, else ``owner/name``, with
@@ -71,13 +83,12 @@ def parse_source(text: str, beside: Path) -> Source | File:
     if page := _PAGE.fullmatch(text):
         repository = Repository(page[1], page[2] or "main")
         return File(repository, page[3]) if page[3] else repository
-    path = beside / Path(text).expanduser()
-    if text.startswith(("/", "./", "../", "~")) or path.exists():
-        if path.is_dir():
-            return Folder(path)
-        if path.is_file():
-            return File(Folder(path.parent), path.name)
-        raise ValueError(f"there is no {str(path)!r}")
+    try:
+        if path := _parse_path(text, beside):
+            return path
+    # Names that are too long; a "~" whose home is not known.
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"expected a folder, or a Hub id ({error})") from None
     if found := _REPOSITORY.fullmatch(text):
         return Repository(found[1], found[2] or "main")
     if found := _FILE.fullmatch(text):

@@ -153,7 +153,8 @@ def load_models(
         return models
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    # Tables in tables without end are a RecursionError.
+    except (OSError, ValueError, RecursionError) as error:
         raise BadSetting(f"MODEL_INFO={str(path)!r}: {error}") from None
     # Paths are relative to the file, wherever the server was started.
     beside = path.resolve().parent
@@ -186,9 +187,9 @@ def _model(
         tasks[task] = _task(task, tasks.get(task), task_table, beside)
     changes = _over(start, changes, beside)
     if start is not None:
-        if _is_another(start, changes.get("base_model", start.base_model)):
-            changes.setdefault("licence", NOT_STATED)
         made = dataclasses.replace(start, tasks=tasks, **changes)
+        if "licence" not in changes and _has_others(made, start):
+            made = dataclasses.replace(made, licence=NOT_STATED)
     elif "base_model" not in changes:
         raise ValueError(".base_model: missing")
     elif not tasks:
@@ -200,11 +201,16 @@ def _model(
     return made
 
 
-def _is_another(start: ModelInfo, base_model: Source) -> bool:
-    """Whether it is not the model of ``start``, nor a local copy by that name."""
-    name = str(start.base_model).rpartition("/")[2]
-    copied = isinstance(base_model, Folder) and base_model.path.name == name
-    return base_model != start.base_model and not copied
+def _has_others(made: ModelInfo, start: ModelInfo) -> bool:
+    """Whether one of its checkpoints is not of ``start``, nor a local copy by that
+    name: the licence of ``start`` says nothing of it."""
+    known = {start.base_model, *start.sources}
+    names = {str(source).rpartition("/")[2] for source in known}
+    return any(
+        source not in known
+        and not (isinstance(source, Folder) and source.path.name in names)
+        for source in (made.base_model, *made.sources)
+    )
 
 
 def _source(key: str, text: str, beside: Path) -> Source:

@@ -197,12 +197,16 @@ def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):
 def test_no_model_is_called_free_that_may_not_be(tmp_path):
     (tmp_path / "m.toml").write_text(
         "[mine]\nlike = 'klein-4b'\nbase_model = 'black-forest-labs/FLUX.2-klein-9B'\n"
+        "[part]\nlike = 'schnell'\n"
+        "tasks.edit.base_model = 'black-forest-labs/FLUX.1-dev'\n"
         "[klein-4b]\nbase_model = 'me/other'\n"
     )
     text = run("doctor", MODEL_INFO=tmp_path / "m.toml").stdout
-    for name in ("mine", "klein-4b"):
-        about = text.partition(f"\n  {name}: ")[2].partition("\n  klein-9b:")[0]
-        assert about and "Apache" not in about.partition("\n  schnell:")[0]
+    assert "\n  klein-4b: not downloaded" in text
+    for name in ("mine", "part"):
+        about = text.partition(f"\n  {name}: ")[2]
+        licence = about.partition("    licence ")[2].partition("\n")[0]
+        assert licence == "not stated, see the model's page"
 
 
 def test_a_bar_shows_the_share():

@@ -278,6 +278,13 @@ def test_the_file_adds_sets(tmp_path):
         ("x = 1", "x: expected a table"),
         ("klein-4b.base_model = '/nowhere'", "klein-4b.base_model: there is no"),
         ("klein-4b.base_model = './nowhere'", "klein-4b.base_model: there is no"),
+        ("klein-4b.base_model = '~nobody-here/a'", "base_model: expected a folder, or"),
+        (f"klein-4b.base_model = '{'a' * 5000}'", "base_model: expected a folder, or"),
+        (f"klein-4b.base_model = '/{'a' * 5000}'", "base_model: expected a folder, or"),
+        (f"x = {'[' * 5000}", "MODEL_INFO="),
+        ("flux1.tasks.variation.prior = 'flux1'", "flux1.tasks.variation.prior: "),
+        ("klein-4b.base_model = 'number'", "base_model: model_index.json in"),
+        ("klein-4b.base_model = 'deep'", "base_model: model_index.json in"),
         ("klein-4b.base_model = 'a b'", "klein-4b.base_model: expected a folder, or"),
         ("klein-4b.base_model = 'empty'", "there is no model_index.json in"),
         ("klein-4b.base_model = 'flux1'", "which is of another family than"),
@@ -309,6 +316,9 @@ def test_the_file_adds_sets(tmp_path):
 def test_the_file_is_refused_with_the_key_that_is_wrong(tmp_path, text, key):
     write_checkpoint(tmp_path / "klein")
     write_checkpoint(tmp_path / "flux1", "FluxPipeline")
+    write_checkpoint(tmp_path / "number", 5)
+    write_checkpoint(tmp_path / "deep")
+    (tmp_path / "deep" / "model_index.json").write_text("[" * 100_000)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadSetting) as caught:
         read(tmp_path, text)
