@@ -11,6 +11,9 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.toml_file import load_models
 from flux_api.settings import Settings
 
+# In GB; far above any card that there is.
+_LARGEST_CARD = 10_000
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
@@ -44,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     doctor.add_argument(
         "--gpu",
-        type=float,
+        type=_gigabytes,
         metavar="GB",
         help="judge by a card with this much memory instead of this machine's",
     )
@@ -58,6 +61,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="take the newest commits instead of those downloaded before",
     )
     return parser.parse_args(arguments)
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size <= _LARGEST_CARD:
+        raise argparse.ArgumentTypeError(f"expected a number of GB, got {text!r}")
+    return size
 
 
 if __name__ == "__main__":

@@ -187,6 +187,13 @@ def test_doctor_judges_by_a_card_that_is_not_here():
     assert "does not fit" not in klein
 
 
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "1e300", "16GB"])
+def test_a_card_of_no_size_is_refused(size):
+    refused = run("doctor", f"--gpu={size}")
+    assert refused.returncode == 2
+    assert f"expected a number of GB, got '{size}'" in refused.stderr
+
+
 def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):
     both = run("fetch", "lost", "served", **settings)
     assert both.returncode == 1
