@@ -11,6 +11,7 @@ from typing import IO, Any, NoReturn
 from urllib.parse import parse_qsl
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import (
     Data,
     Epilogue,
@@ -62,6 +63,8 @@ def read_body(request: Request) -> Body:
         return _read_multipart(request, stream)
     data = stream.read()
     _check_complete(request)
+    if request.environ.get("wsgi.input_terminated") and _goes_on(request):
+        raise RequestEntityTooLarge
     # What `curl -d` sends without a header of its own, or from hand-written clients.
     is_json = data.lstrip()[:1] == b"{"
     if is_json or request.mimetype.rpartition("+")[2] in ("application/json", "json"):
@@ -73,6 +76,11 @@ def read_body(request: Request) -> Body:
     raise UnsupportedMedia(
         "Send a form, or JSON with the header 'Content-Type: application/json'."
     )
+
+
+def _goes_on(request: Request) -> bool:
+    """Whether more came than may: a chunked body ends at the limit without a word."""
+    return bool(request.environ["wsgi.input"].read(1))
 
 
 def _unpacked(request: Request) -> IO[bytes]:

@@ -12,8 +12,8 @@ import pytest
 import requests
 from PIL import Image
 
-from flux_api.blueprints.openai import inputs
 from flux_api.errors import ImageFetchFailed
+from flux_api.http import inputs
 from flux_api.http.bodies import Body
 from flux_api.models.catalog import MODEL_INFO
 from tests.support.pictures import make_png
@@ -80,17 +80,16 @@ def test_the_fetches_of_a_request_have_thirty_seconds_to_begin(
     clock = SimpleNamespace(monotonic=lambda: now.seconds)
     monkeypatch.setattr(inputs, "time", clock)
 
-    def fetch(url, *, param):
+    def fetch(url, *, bearer_token, param):
         now.seconds += seconds
         asked.append(url)
         return png
 
-    context = SimpleNamespace(fetcher=SimpleNamespace(fetch=fetch))
+    decoder = SimpleNamespace(image=lambda data, param: data)
+    context = SimpleNamespace(fetcher=SimpleNamespace(fetch=fetch), decoder=decoder)
     urls = [f"http://pictures.test/{number}.png" for number in range(4)]
     with pytest.raises(ImageFetchFailed, match="cannot fetch image in time"):
-        inputs.decode_images(
-            context, Body({"images": urls}, []), MODEL_INFO["klein-4b"]
-        )
+        inputs.read_inputs(context, Body({"images": urls}, []), MODEL_INFO["klein-4b"])
     assert asked == urls[:fetched]
 
 

@@ -80,7 +80,9 @@ def test_other_statuses_have_their_classes(fake):
     with pytest.raises(openai.APIStatusError, match="does not take that method"):
         raw("/models", body={})
     headers = {"Content-Type": "text/plain"}
-    with pytest.raises(openai.APIStatusError, match="Send a form or JSON"):
+    with pytest.raises(
+        openai.APIStatusError, match="Send a form, or JSON with the header"
+    ):
         raw("/images/generations", content=b"x", options={"headers": headers})
     held = begin(fake, {"prompt": "x hold", "job_id": "sdk-job-1"})
     wait_until(lambda: stats(fake)["running"] == 1)

@@ -293,8 +293,11 @@ UNREAD = {
     "no-such-route": ("/nothing", FORM, 404),
     "no-such-method": ("/v1/models", FORM, 405),
     "no-such-job": ("/jobs/never-heard-of/result", FORM, 405),
-    "other-type": (PROCESS, "text/plain", 415),
-    "other-type-openai": (OPENAI, "text/plain", 415),
+    # What has no known type may be JSON all the same, so it is read, and too large.
+    "other-type": (PROCESS, "text/plain", 413),
+    "other-type-openai": (OPENAI, "text/plain", 413),
+    "too-large-form": (PROCESS, FORM, 413),
+    "too-large-json": (OPENAI, "application/json", 413),
     "too-large": (PROCESS, MULTI, 413),
     "too-large-openai": (OPENAI, MULTI, 413),
 }
