@@ -98,6 +98,9 @@ def _finish(work: Path, start: Path, plan: Plan) -> None:
     out = str(work / "export")
     state = ["--state", str(work / "flow.pt"), "--vae", str(work / "vae")]
     _python("training.export", "--init", str(start), *state, "--out", out)
+    quiet = ["--styles", plan.styles, "--latents", str(work / "latents.pt")]
+    shared = ["--data", str(work / "data"), *_vocabulary(plan)]
+    _python("training.unseen", *shared, *quiet, "--model", out)
     known = ["--data", str(work / "data"), *_vocabulary(plan)]
     _python("training.known_words", *known, "--model", out)
     judged = ["--model", out, "--data", str(work / "data"), "--styles", plan.styles]

@@ -24,6 +24,11 @@ def export_pipeline(
     parameters = [p for part in trained_parts(pipeline) for p in part.parameters()]
     with torch.no_grad():
         torch._foreach_copy_(parameters, average)
+    export_weights(pipeline, target)
+
+
+def export_weights(pipeline: FluxKontextPipeline, target: Path) -> None:
+    """Write the pipeline in bfloat16, as it is shipped."""
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(target, max_shard_size=SHARD)
     for config in target.rglob("*.json"):

@@ -290,7 +290,7 @@ def test_the_one_command_runs_all_stages(folder, start, tmp_path, monkeypatch, i
     plan = everything.Plan(",".join(LOOKS), None, 1, 2, 2, "least")
     options = Namespace(init=init, budget=1, size=64, work=tmp_path)
     everything.run_all(options, plan)
-    stages = ("vae", "flow", "export", "known_words", "evaluate", "grids")
+    stages = ("vae", "flow", "export", "unseen", "known_words", "evaluate", "grids")
     assert ran == [f"training.{stage}" for stage in stages]
 
 
