@@ -12,6 +12,7 @@ import requests
 
 from file_server.config import Bucket, Folder, Settings, SettingsError
 from tests.file_server.serving import BIN, ROOT, clean_env, fact, launch, picture
+from tests.support.servers import wait_for
 
 SCRIPT = str(ROOT / "image_file_server.py")
 
@@ -203,7 +204,9 @@ def test_who_can_be_reached_and_takes_any_upload_is_warned(folder, start, bind, 
         command = [*map(str, command), application]
     server = launch(command, env | folder.settings)
     try:
+        # The worker warns before it serves, and logs a request after it has answered.
         assert server.get("/healthz").ok
+        wait_for(lambda: any(line["message"] == "request" for line in server.log()), 20)
         warnings = [line for line in server.log() if line["level"] == "warning"]
     finally:
         server.stop(signal.SIGKILL)
