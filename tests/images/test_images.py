@@ -784,3 +784,12 @@ def test_4_pictures_that_are_something_else_as_well_are_read(name):
     encoded = encode_image(image).data
     assert b"script" not in encoded.lower()
     assert b"PDF" not in encoded
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("side", [16, 90, 200])
+def test_4_every_avif_of_a_busy_picture_is_read(side, quality):
+    """Its frames take more than one byte to say how long they are."""
+    noise = numpy.random.default_rng(side).integers(0, 256, (side, side, 3), "uint8")
+    data = save(Image.fromarray(noise), "AVIF", quality=quality)
+    assert decode_image(data).size == (side, side)
