@@ -34,7 +34,7 @@ from flux_api.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SPIN_COUNT = "20000"
+SPIN_COUNT = "1000"
 """How often a CPU thread that waits for the others looks again before it sleeps. With
 libgomp's own 300,000 it takes the core from those that it waits for on a busy machine;
 with none it sleeps at every wait, which an idle machine pays for."""
