@@ -2,7 +2,8 @@
 
 It is a process of its own, without secrets, network or files as far as the kernel lets
 an ordinary user have that, with bounds of memory and time: whatever a codec does with a
-hostile file, the server and its weights are not there. Needs nothing but Pillow.
+hostile file, the server and its weights are not there. Needs nothing but Pillow, and is
+one file because it runs without the package around it.
 
 Both ways, over its standard input and output: three little-endian numbers, then bytes.
 In: what is wanted (``IMAGE`` or ``MASK``), the most pixels to give back, the length of
