@@ -16,7 +16,7 @@ CODE = {op: index for index, op in enumerate(OPS)}
 # How often each kind of edit is shown. Filters are learnt within minutes, and a style
 # transfer hardly ever: it gets most of the room, but what is not shown is forgotten.
 EDITS = {
-    "mono": 11,
+    "mono": 16,
     "mirror": 8,
     "rot180": 5,
     "rot90": 5,
@@ -24,7 +24,7 @@ EDITS = {
     "invert": 4,
     "bg": 18,
     "white": 3,
-    "style": 29,
+    "style": 24,
     "paint": 6,
     "replace": 8,
     "keep": 2,

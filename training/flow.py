@@ -23,7 +23,7 @@ from training.latents import encode_all
 from training.model import encode_prompts, load_pipeline, trained_parts
 from training.state import Average, load_state, save_state
 
-EDIT_SHARE = 0.15
+EDIT_SHARE = 0.2
 AVERAGE_EVERY = 4
 
 

@@ -81,27 +81,49 @@ class JapaneseWriter:
             return pick(_WORDINGS["before"]) + what
         if share < 0.55:
             return what + pick(_WORDINGS["after"])
-        if share < 0.75:
-            noise = "".join(self.random.choices(KANA, k=self.random.randint(2, 4)))
-        else:
-            count = self.random.randint(1, 2)
-            noise = "".join(chr(self.random.randrange(*KANJI)) for _ in range(count))
+        noise = self._noise()
         if share < 0.9:
             return noise + pick(("", "の", "の", "な")) + what
         return what + pick(("の", "、", "を")) + noise
 
+    def _noise(self) -> str:
+        """Return a few kana, or one or two kanji, that mean nothing."""
+        if self.random.random() < 0.5:
+            return "".join(self.random.choices(KANA, k=self.random.randint(2, 4)))
+        count = self.random.randint(1, 2)
+        return "".join(chr(self.random.randrange(*KANJI)) for _ in range(count))
+
     def _instruction(self, kind: str, words: dict[str, str]) -> str:
-        pick = self.random.choice
+        pick, chance = self.random.choice, self.random.random
         filled = dict(COLOURS.get(words.get("c", ""), {}))
         filled["t"] = pick(_WORDINGS["things"])
         if "s" in words:
             filled["s"] = pick(_WORDINGS["styles"].get(words["s"], [words["s"]]))
         if "n" in words:
             filled["n"] = self.name(words["n"])
-        if self.random.random() < 0.2:
+        if chance() < 0.15:
             return tidy(pick(_WORDINGS["short"][kind]).format(**filled))
         order = pick(_WORDINGS["orders"][kind]).format(**filled)
-        return tidy(order + pick(_WORDINGS["endings"]))
+        if chance() < 0.25:
+            order = self._emphasised(order)
+        if chance() < 0.25:
+            order = (
+                pick(_WORDINGS["openings"]) if chance() < 0.6 else self._noise()
+            ) + order
+        return tidy(
+            order + (pick(_WORDINGS["endings"]) if chance() < 0.9 else self._noise())
+        )
+
+    def _emphasised(self, order: str) -> str:
+        """Return an order with a word behind one of its particles.
+
+        How much is meant, or any sound: what is asked for stands around it.
+        """
+        word = self._noise()
+        if self.random.random() < 0.6:
+            word = self.random.choice(_WORDINGS["amounts"])
+        place = self.random.choice(("を", "に", "は"))
+        return order.replace(place, place + word, 1)
 
 
 def _uncoloured(name: str) -> str:

@@ -9,7 +9,7 @@ from training.japanese import COLOURS, JapaneseWriter
 from training.texts import Writer, fixed_prompts
 
 JAPANESE_CAPTIONS = 0.45
-JAPANESE_EDITS = 0.4
+JAPANESE_EDITS = 0.5
 
 
 class Writers:
