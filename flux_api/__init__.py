@@ -20,7 +20,7 @@ from flux_api.errors import BadSetting
 from flux_api.http.context import Context
 from flux_api.http.install import install
 from flux_api.http.kept_answers import KeptAnswers
-from flux_api.images.decoder import Decoder
+from flux_api.images.decoder import CHILDREN, Decoder
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo
 from flux_api.models.lora_files import LoraFolder
@@ -29,6 +29,7 @@ from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.results import ResultStore
+from flux_api.queue.shares import Shares
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
@@ -68,6 +69,9 @@ def create_app(
         loras=LoraFolder(settings.lora_dir),
         fetcher=Fetcher(fetch_policy(settings)),
         decoder=Decoder(settings.decoded_mb << 20),
+        # One child is always left for others, whatever a caller's pictures cost.
+        decodes=Shares(CHILDREN, CHILDREN - 1, seconds=30, purpose="are decoded"),
+        fetches=Shares(16, 4, seconds=5, purpose="are fetched"),
         file_server=file_server(settings),
         watchers=threading.BoundedSemaphore(settings.max_watchers),
         results=results,

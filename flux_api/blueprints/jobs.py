@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from flux_api.core import (
     Queued,
     Started,
 )
-from flux_api.errors import QueueFull
+from flux_api.errors import JobNotFound, QueueFull
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow, owner_of
 from flux_api.http.context import get_context
@@ -32,6 +33,8 @@ from flux_api.queue.results import ResultStore
 bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 
 ARRIVAL_SECONDS = 2.0
+# gunicorn has threads to spare for these, see gunicorn.conf.py.
+_arrivals = threading.BoundedSemaphore(4)
 
 
 class ResultParameters(Fields):
@@ -60,13 +63,11 @@ def events(job_id: str) -> Response:
     """The job's events, past and to come, as ``text/event-stream``. A job that is not
     there yet is waited for a moment: its POST may be on its way."""
     context = get_context()
+    job = _find_coming(job_id)
     if not context.watchers.acquire(blocking=False):
         message = "Too many connections watch jobs."
         raise QueueFull(message, retry_after=5, code="too_many_watchers")
     try:
-        job = context.manager.find(
-            job_id, owner=owner_of(request), seconds=ARRIVAL_SECONDS
-        )
         connection = connection_of(request.environ)
         events = _stream(context.results, job, connection)
         response = Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
@@ -91,20 +92,23 @@ def result(job_id: str) -> Response:
 
 def describe(job: Job) -> dict[str, Any]:
     """The job as JSON."""
-    image_request = job.request
     story: dict[str, Any] = {
         "id": job.id,
         "state": job.state,
         "created_at": int(job.created_at),
-        "mode": image_request.mode,
-        "model": image_request.model,
-        "width": image_request.width,
-        "height": image_request.height,
-        "seed": image_request.seed_of(0),
-        "images": image_request.num_images_per_prompt,
-        "queue_seconds": round(job.queue_seconds, 3),
-        "run_seconds": round(job.run_seconds, 3),
     }
+    if job.is_complete:
+        image_request = job.request
+        story |= {
+            "mode": image_request.mode,
+            "model": image_request.model,
+            "width": image_request.width,
+            "height": image_request.height,
+            "seed": image_request.seed_of(0),
+            "images": image_request.num_images_per_prompt,
+        }
+    story["queue_seconds"] = round(job.queue_seconds, 3)
+    story["run_seconds"] = round(job.run_seconds, 3)
     queued, progress = job.last(Queued), job.last(Progress)
     if job.state == "queued" and isinstance(queued, Queued):
         story["position"] = queued.position
@@ -119,8 +123,22 @@ def describe(job: Job) -> dict[str, Any]:
     return story
 
 
-def _find(job_id: str) -> Job:
-    return get_context().manager.find(job_id, owner=owner_of(request))
+def _find(job_id: str, seconds: float = 0.0) -> Job:
+    return get_context().manager.find(job_id, owner=owner_of(request), seconds=seconds)
+
+
+def _find_coming(job_id: str) -> Job:
+    """As :func:`_find`, after a moment where need be. Few wait at a time, and they take
+    no watcher's place: ids that never come cost nobody else anything."""
+    try:
+        return _find(job_id)
+    except JobNotFound:
+        if not _arrivals.acquire(blocking=False):
+            raise
+    try:
+        return _find(job_id, ARRIVAL_SECONDS)
+    finally:
+        _arrivals.release()
 
 
 def _stream(

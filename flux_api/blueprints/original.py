@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
-from flux_api.http.clients import caller_of, chosen_job_id, submit, wait_for
+from flux_api.http.clients import chosen_job_id, open_job, wait_for
 from flux_api.http.completion import choose_mode, complete_request
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import deliver, read_new_body
@@ -80,19 +80,19 @@ def process_raw() -> Response:
 def _make(context: Context) -> tuple[Job, list[FinishedPicture]]:
     body = read_new_body()
     began = time.monotonic()
-    context.manager.check_open(caller_of(request))
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
     model = context.models[name]
     token = parameters.bearer_token
-    inputs = read_inputs(context, body, model, most=1, bearer_token=token)
-    mode = choose_mode(parameters.prompt, inputs.images)
-    names = context.loras.names
-    image_request = complete_request(
-        name, model, mode, parameters, inputs, lora_names=names
-    )
-    job = submit(context, request, image_request, parameters.job_id)
-    results = wait_for(context, request, job, began=began)
+    with open_job(context, request, parameters.job_id) as job:
+        inputs = read_inputs(context, job, body, model, most=1, bearer_token=token)
+        mode = choose_mode(parameters.prompt, inputs.images)
+        names = context.loras.names
+        image_request = complete_request(
+            name, model, mode, parameters, inputs, lora_names=names
+        )
+        context.manager.submit(job, image_request)
+    results = wait_for(context, job, began=began)
     return job, encode_pictures(job, results)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from ipaddress import IPv6Network, ip_address
 
-from flask import Request, Response, g
+from flask import Request, Response, g, request
 
-from flux_api.core import Completed, Event, ImageRequest, ImageResult
-from flux_api.errors import DeadlineExceeded
+from flux_api.core import Completed, Event, ImageResult
+from flux_api.errors import DeadlineExceeded, FluxError
 from flux_api.http.access import CALLER
 from flux_api.http.body_stream import connection_of
 from flux_api.http.context import Context, get_context
@@ -26,7 +28,19 @@ _HANGUP: int = getattr(select, "POLLRDHUP", 0)
 def caller_of(request: Request) -> str:
     """Whose turn it is in the queue: the request's key, where keys are needed, else the
     client's address after the trusted hops."""
-    return owner_of(request) or request.remote_addr or ""
+    return owner_of(request) or _network_of(request.remote_addr or "")
+
+
+def _network_of(address: str) -> str:
+    """``address``, or its /64 network: one IPv6 client has as many addresses as it
+    likes there."""
+    try:
+        known = ip_address(address)
+    except ValueError:
+        return address
+    if known.version == 4:
+        return address
+    return str(known.ipv4_mapped or IPv6Network((known, 64), strict=False))
 
 
 def owner_of(request: Request) -> str | None:
@@ -42,54 +56,66 @@ def chosen_job_id(request: Request) -> dict[str, str]:
     return {"job_id": chosen} if chosen else {}
 
 
-def submit(
-    context: Context,
-    request: Request,
-    image_request: ImageRequest,
-    job_id: str | None,
-) -> Job:
-    """The job of ``image_request`` for the client of ``request``; it stops at the next
-    step once that client has left."""
-    job = context.manager.submit(
-        image_request,
+def client_of(request: Request) -> Callable[[], bool]:
+    """Whether the client of ``request`` is still there: one function a request, by
+    which a job knows the client again."""
+    if "is_here" not in g:
+        g.is_here = partial(is_here, connection_of(request.environ))
+    found: Callable[[], bool] = g.is_here
+    return found
+
+
+@contextmanager
+def open_job(context: Context, request: Request, job_id: str | None) -> Iterator[Job]:
+    """A job for the client of ``request`` that holds a place in the queue while the
+    block reads the rest of the request, fails with the block, and stops once that
+    client has left."""
+    job = context.manager.open(
         caller=caller_of(request),
         owner=owner_of(request),
         job_id=job_id,
-        is_wanted=partial(is_here, connection_of(request.environ)),
+        is_wanted=client_of(request),
     )
     g.job = job
-    return job
+    if entry := g.get("idempotency"):
+        entry.job = job  # Requests with the same key wait for it.
+    try:
+        yield job
+    except FluxError as error:
+        context.manager.cancel(job, error)
+        raise
 
 
 def tell_of_job(response: Response) -> Response:
     """Let every answer tell of its job, the failures too, and end with it."""
     if job := g.get("job"):
         response.headers.update(_job_headers(job))
-        response.call_on_close(partial(_end, get_context(), job))
+        end = partial(_end, get_context(), job, client_of(request))
+        response.call_on_close(end)
     return response
 
 
-def _end(context: Context, job: Job) -> None:
-    """When the answer is out or its client gone: nobody waits for ``job`` any more, and
+def _end(context: Context, job: Job, client: Callable[[], bool]) -> None:
+    """When the answer is out or its client gone. Once nobody waits for ``job`` any more
     it keeps its story, not its pictures."""
+    if not job.leave(client):
+        return
     if job.outcome is None:
         context.manager.cancel(job)
     job.release()
 
 
-def wait_for(
-    context: Context, request: Request, job: Job, *, began: float
-) -> tuple[ImageResult, ...]:
-    """The job's pictures, or its error raised; it is cancelled when the client leaves
-    and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the request
-    was there, at ``began`` in monotonic seconds."""
+def wait_for(context: Context, job: Job, *, began: float) -> tuple[ImageResult, ...]:
+    """The job's pictures, or its error raised; it is cancelled when every client has
+    left and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the
+    request was there, at ``began`` in monotonic seconds."""
     until = began + context.settings.request_timeout
-    for _ in _watch(job, connection_of(request.environ)):
+    for event in job.events(POLL_SECONDS):
         if time.monotonic() > until:
             late = DeadlineExceeded("The request took too long.")
             context.manager.cancel(job, late)
-    if job.outcome is None:
-        context.manager.cancel(job)
+        elif event is None and not job.is_wanted:
+            context.manager.cancel(job)
     outcome = job.outcome
     if isinstance(outcome, Completed):
         return outcome.results
@@ -124,27 +150,19 @@ def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]
     """The job's events for a client that reads them as they come, and None whenever a
     sign of life is due; it ends with the job, or when the client has left."""
     said = time.monotonic()
-    for event in _watch(job, connection):
+    for event in job.events(POLL_SECONDS):
+        if event is None and not is_here(connection):
+            return
         if event is not None or time.monotonic() - said >= KEEP_ALIVE_SECONDS:
             yield event
             said = time.monotonic()
 
 
-def _watch(job: Job, connection: socket.socket | None) -> Iterator[Event | None]:
-    """The job's events, and None a few times a second; it ends with the job, or when
-    the client has left."""
-    for event in job.events(POLL_SECONDS):
-        if event is None and not is_here(connection):
-            return
-        yield event
-
-
 def _job_headers(job: Job) -> dict[str, str]:
-    headers = {
-        "X-Job-Id": job.id,
-        "X-Flux-Model": job.request.model,
-        "X-Flux-Seed": str(job.request.seed_of(0)),
-    }
+    headers = {"X-Job-Id": job.id}
+    if job.is_complete:
+        headers["X-Flux-Model"] = job.request.model
+        headers["X-Flux-Seed"] = str(job.request.seed_of(0))
     # A stream's headers are sent before its times are known.
     if job.outcome is not None:
         headers["X-Flux-Queue-Seconds"] = f"{job.queue_seconds:.3f}"

@@ -17,13 +17,15 @@ from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.results import ResultStore
+from flux_api.queue.shares import Shares
 from flux_api.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a view works with; ``models`` are the sets on offer, ``loras`` the LoRAs
-    that requests may name beside a set's own; each of ``watchers`` is a connection that
+    that requests may name beside a set's own; ``decodes`` and ``fetches`` are who may
+    decode and fetch at the moment; each of ``watchers`` is a connection that
     watches a job, and holds a thread."""
 
     settings: Settings
@@ -32,6 +34,8 @@ class Context:
     loras: LoraFolder
     fetcher: Fetcher
     decoder: Decoder
+    decodes: Shares
+    fetches: Shares
     file_server: FileServer | None
     watchers: threading.BoundedSemaphore
     results: ResultStore

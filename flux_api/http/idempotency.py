@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
+import time
+from collections.abc import Callable
+from typing import NoReturn
 
 from flask import Response, abort, g, request
 
-from flux_api.errors import InvalidRequest
+from flux_api.core import Failed
+from flux_api.errors import Cancelled, InvalidRequest, KeyInUse, ResultExpired
 from flux_api.http.bodies import Body, read_body
-from flux_api.http.clients import caller_of
+from flux_api.http.clients import POLL_SECONDS, caller_of, client_of
 from flux_api.http.context import Context, get_context
-from flux_api.http.kept_answers import KEPT_SECONDS, Render
+from flux_api.http.kept_answers import KEPT_SECONDS, Entry
+from flux_api.queue import job_table
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -21,7 +27,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 def read_new_body() -> Body:
     """The body of this request. Where the same came before with its key, the request
-    ends here, with the answer from then."""
+    ends here, with the answer to that one."""
     body = read_body(request)
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -31,29 +37,81 @@ def read_new_body() -> Body:
             "Invalid Idempotency-Key: expected 1 to 255 visible ASCII characters.",
             param="idempotency_key",
         )
-    name = caller_of(request), key
-    kept = get_context().kept_answers
-    if found := kept.begin(name, fingerprint_of(request.path, body)):
-        g.job, render, pictures = found
-        g.replayed = True
-        response = render(pictures)
-        response.headers["Idempotent-Replayed"] = "true"
-        abort(response)
-    g.idempotency = name
-    return body
+    context, name = get_context(), (caller_of(request), key)
+    fingerprint = fingerprint_of(request.path, body)
+    until = time.monotonic() + context.settings.request_timeout
+    while True:
+        entry, is_new = context.kept_answers.begin(name, fingerprint)
+        if is_new:
+            g.idempotency = entry
+            return body
+        if entry.render is not None:
+            _replay(entry, entry.render)
+        _wait_for(context, entry, until)
+
+
+def _replay(entry: Entry, render: Callable[[], Response]) -> NoReturn:
+    g.job, g.replayed = entry.job, True
+    g.job.join(client_of(request))
+    response = render()
+    response.headers["Idempotent-Replayed"] = "true"
+    abort(response)
+
+
+def _wait_for(context: Context, entry: Entry, until: float) -> None:
+    """Wait until the first request has an answer, or came to none; its error is raised.
+    Its job runs on for this request's client, should its own leave."""
+    is_here = client_of(request)
+    with context.manager.hold_place(caller_of(request)):
+        while not entry.settled.wait(POLL_SECONDS):
+            if entry.job is not None:
+                entry.job.join(is_here)
+            late = time.monotonic() > until
+            if late or not is_here():
+                if entry.job is not None:
+                    entry.job.leave(is_here)
+                raise _still_runs() if late else Cancelled("The client has left.")
+    outcome = entry.job.outcome if entry.job is not None else None
+    if isinstance(outcome, Failed) and not isinstance(outcome.error, Cancelled):
+        raise copy.copy(outcome.error)
+
+
+def _still_runs() -> KeyInUse:
+    message = "The first request with this Idempotency-Key still runs."
+    return KeyInUse(message, param="idempotency_key", retry_after=2)
+
+
+def keep_stream(context: Context, render: Callable[[], Response]) -> Response:
+    """What ``render`` makes, now and again where the request has a key."""
+    if entry := g.pop("idempotency", None):
+        context.kept_answers.keep(entry, render)
+    return render()
 
 
 def deliver(
-    context: Context, job: Job, pictures: list[FinishedPicture], render: Render
+    context: Context,
+    job: Job,
+    pictures: list[FinishedPicture],
+    render: Callable[[list[FinishedPicture]], Response],
 ) -> Response:
     """What ``render`` makes of ``pictures``, which are kept: for
     ``GET /jobs/<id>/result``, and to be rendered again where the request has a key."""
-    if name := g.pop("idempotency", None):
-        context.results.keep(job, pictures, seconds=KEPT_SECONDS)
-        context.kept_answers.keep(name, job, render)
-    else:
-        context.results.keep(job, pictures)
+    context.results.keep(job, pictures, seconds=kept_seconds())
+
+    def render_again() -> Response:
+        kept = context.results.pictures(job)
+        if kept is None:
+            raise ResultExpired("This picture is no longer kept.")
+        return render(kept)
+
+    if entry := g.pop("idempotency", None):
+        context.kept_answers.keep(entry, render_again)
     return render(pictures)
+
+
+def kept_seconds() -> float:
+    """How long this request's pictures are kept."""
+    return KEPT_SECONDS if "idempotency" in g else job_table.KEPT_SECONDS
 
 
 def fingerprint_of(path: str, body: Body) -> bytes:
@@ -67,5 +125,5 @@ def fingerprint_of(path: str, body: Body) -> bytes:
 
 def let_go(_error: BaseException | None) -> None:
     """A key whose request came to no answer that is kept."""
-    if name := g.pop("idempotency", None):
-        get_context().kept_answers.forget(name)
+    if entry := g.pop("idempotency", None):
+        get_context().kept_answers.forget(entry)

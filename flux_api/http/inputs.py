@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from flux_api.models.info import ModelInfo
+    from flux_api.queue.jobs import Job
 
 MAX_IMAGES = 16
 FETCH_SECONDS = 30.0
@@ -36,6 +38,7 @@ Reference = tuple[str, Any]
 
 def read_inputs(
     context: Context,
+    job: Job,
     body: Body,
     model: ModelInfo,
     *,
@@ -45,7 +48,7 @@ def read_inputs(
     """The pictures of ``body`` by each name that any API has for them, in the order of
     arrival; more than ``model`` ever takes are not even decoded. ``bearer_token`` goes
     to the hosts of URLs. InvalidRequest, InvalidImage or ImageFetchFailed name what is
-    wrong."""
+    wrong; Cancelled when nobody waits for ``job`` any more."""
     warnings: list[str] = []
     given = _gather(body, warnings)
     found, masks = given["image"] or given["url"], given["mask"]
@@ -57,14 +60,18 @@ def read_inputs(
     if found:
         widest = max(model.tasks.values(), key=lambda task: task.max_images)
         widest.check(len(found), None)
+    fetch = _Fetch(context, job, until, bearer_token)
+    is_wanted = fetch.is_wanted
     images: list[Image] = []
     for param, reference in found:
-        data = _read(context, param, reference, until, bearer_token)
-        images.append(context.decoder.image(data, param=param))
+        data = _read(fetch, param, reference)
+        with context.decodes.hold(job.caller, is_wanted):
+            images.append(context.decoder.image(data, param=param))
     mask = None
     for param, reference in masks:
-        data = _read(context, param, reference, until, bearer_token)
-        mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
+        data = _read(fetch, param, reference)
+        with context.decodes.hold(job.caller, is_wanted):
+            mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
         warnings += notes
     return Inputs(tuple(images), mask, tuple(warnings))
 
@@ -137,17 +144,39 @@ def _is_number(reference: Any) -> bool:
     return isinstance(reference, int) and not isinstance(reference, bool)
 
 
-def _read(
-    context: Context, param: str, reference: Any, until: float, token: str | None
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """Fetches the pictures of one request until a monotonic time."""
+
+    context: Context
+    job: Job
+    until: float
+    token: str | None
+
+    def __call__(self, url: str, param: str) -> bytes:
+        if time.monotonic() > self.until:
+            raise ImageFetchFailed(f"cannot fetch {param} in time", param=param)
+        with self.context.fetches.hold(self.job.caller, self.is_wanted):
+            try:
+                return self.context.fetcher.fetch(
+                    url, bearer_token=self.token, param=param, is_wanted=self.is_wanted
+                )
+            except ImageFetchFailed:
+                self.job.check()
+                raise
+
+    def is_wanted(self) -> bool:
+        return self.job.is_wanted
+
+
+def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
+    fetch.job.check()
     if isinstance(reference, bytes):
         return reference
     text = _unwrap(reference, param)
     if param != "input_image_url" and not _REMOTE.match(text):
         return _decode_text(text, param)
-    if time.monotonic() > until:
-        raise ImageFetchFailed(f"cannot fetch {param} in time", param=param)
-    return context.fetcher.fetch(text, bearer_token=token, param=param)
+    return fetch(text, param)
 
 
 def _decode_text(text: str, param: str) -> bytes:

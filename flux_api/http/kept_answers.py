@@ -1,4 +1,4 @@
-"""What ``Idempotency-Key`` remembers: which job answered a key's request, and how."""
+"""What ``Idempotency-Key`` remembers: which job answers a key's request, and how."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Response
 
-from flux_api.errors import KeyInUse, KeyReused
+from flux_api.core import Completed
+from flux_api.errors import KeyReused
 from flux_api.queue.jobs import Job
-from flux_api.queue.results import FinishedPicture, ResultStore
+from flux_api.queue.results import ResultStore
 
 KEPT_SECONDS = 24 * 3600.0
 KEPT_KEYS = 1000
 
-Render = Callable[[list[FinishedPicture]], Response]
-"""Makes a job's answer of its pictures, the same each time."""
 Name = tuple[str, str]
 """Whose key it is, and the key."""
-Replay = tuple[Job, Render, list[FinishedPicture]]
 
 
-@dataclass(slots=True)
-class _Entry:
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One key: its first request's ``job``, as soon as there is one, and ``render``,
+    which makes the answer, the same each time."""
+
+    name: Name
     fingerprint: bytes
     until: float
-    answer: tuple[Job, Render] | None = None
+    job: Job | None = None
+    render: Callable[[], Response] | None = None
+    settled: threading.Event = field(default_factory=threading.Event)
+    """Set when the first request has an answer, or came to none."""
 
 
 class KeptAnswers:
@@ -41,38 +46,44 @@ class KeptAnswers:
         self._results = results
         self._clock = clock
         self._lock = threading.Lock()
-        self._entries: OrderedDict[Name, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Name, Entry] = OrderedDict()
 
-    def begin(self, name: Name, fingerprint: bytes) -> Replay | None:
-        """The answer to replay. None makes the key the caller's until :meth:`keep` or
-        :meth:`forget`; KeyInUse while it is, KeyReused for another request's key."""
+    def begin(self, name: Name, fingerprint: bytes) -> tuple[Entry, bool]:
+        """The key's entry, and whether it is new, and so the caller's to :meth:`keep`
+        or to :meth:`forget`. KeyReused where the key was another request's."""
         with self._lock:
             self._drop_old()
             entry = self._entries.get(name)
-            if entry is None:
-                self._entries[name] = _Entry(fingerprint, self._clock() + KEPT_SECONDS)
-                return None
-            if entry.fingerprint != fingerprint:
+            if entry is not None and entry.fingerprint != fingerprint:
                 message = "This Idempotency-Key came with another request before."
                 raise KeyReused(message, param="idempotency_key")
-            if entry.answer is None:
-                message = "The first request with this Idempotency-Key still runs."
-                raise KeyInUse(message, param="idempotency_key", retry_after=2)
-            pictures = self._results.pictures(entry.answer[0])
-            if pictures is None:
-                entry.answer = None
-                return None
-            return *entry.answer, pictures
+            if entry is not None and not self._is_gone(entry):
+                return entry, False
+            entry = Entry(name, fingerprint, self._clock() + KEPT_SECONDS)
+            self._entries[name] = entry
+            self._entries.move_to_end(name)
+            return entry, True
 
-    def keep(self, name: Name, job: Job, render: Render) -> None:
-        """Replay what ``render`` makes of the pictures of ``job`` from now on."""
-        with self._lock:
-            self._entries[name].answer = job, render
+    def keep(self, entry: Entry, render: Callable[[], Response]) -> None:
+        """Answer with what ``render`` makes from now on."""
+        entry.render = render
+        entry.settled.set()
 
-    def forget(self, name: Name) -> None:
+    def forget(self, entry: Entry) -> None:
         """The next request with this key is a new one."""
         with self._lock:
-            self._entries.pop(name, None)
+            if self._entries.get(entry.name) is entry:
+                del self._entries[entry.name]
+        entry.settled.set()
+
+    def _is_gone(self, entry: Entry) -> bool:
+        """Whether there was an answer that cannot be made again."""
+        if entry.render is None or entry.job is None or entry.job.outcome is None:
+            return False
+        if not isinstance(entry.job.outcome, Completed):
+            return True
+        delivered = entry.job.wait_delivery(0)
+        return delivered and self._results.pictures(entry.job) is None
 
     def _drop_old(self) -> None:
         """What is too old, and the oldest of what is too much; never what runs."""
@@ -80,5 +91,5 @@ class KeptAnswers:
         for name, entry in list(self._entries.items()):
             if len(self._entries) <= KEPT_KEYS and entry.until > now:
                 return
-            if entry.answer is not None:
+            if entry.render is not None:
                 del self._entries[name]

@@ -75,9 +75,11 @@ def _about_request() -> dict[str, Any]:
 
 def _about_job(job: Job, *, prompts: bool) -> dict[str, Any]:
     """What was to be made; the prompt in full only where ``prompts``."""
+    facts: dict[str, Any] = {"job_id": job.id}
+    if not job.is_complete:
+        return facts
     image_request = job.request
-    facts: dict[str, Any] = {
-        "job_id": job.id,
+    facts |= {
         "mode": image_request.mode,
         "model": image_request.model,
         "size": f"{image_request.width}x{image_request.height}",

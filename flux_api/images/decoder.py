@@ -117,11 +117,7 @@ class Decoder:
 
     @contextlib.contextmanager
     def _child(self) -> Iterator[_Child]:
-        try:
-            child = self._idle.get(timeout=_WALL_SECONDS)
-        except queue.Empty:
-            message = "Too many pictures are being decoded at the moment."
-            raise Unavailable(message, retry_after=5) from None
+        child = self._idle.get()
         try:
             if child is not None and not child.alive:
                 child.kill()

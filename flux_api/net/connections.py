@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -16,38 +16,49 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 READ_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0
 _DIALS = 4
+_LOOK_SECONDS = 0.1
 
 
 class Deadline:
-    """A time limit over many reads: when it passes, the connection is shut.
+    """A time limit over many reads: when it passes, or nobody wants the answer any
+    more, the connection is shut.
 
     A socket's own timeout counts anew for each read, so a server that sends a byte
     now and then would hold a thread for ever.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(
+        self, seconds: float, is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         self._end = time.monotonic() + seconds
+        self._is_wanted = is_wanted
         self._lock = threading.Lock()
         self._watched: list[socket.socket] = []
-        self._timer = threading.Timer(seconds, self._shut)
-        self._timer.daemon = True
+        self._left = threading.Event()
 
     def __enter__(self) -> Deadline:
-        self._timer.start()
+        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._timer.cancel()
+        self._left.set()
         with self._lock:
             while self._watched:
                 self._watched.pop().close()
 
     def remaining(self) -> float:
-        """Seconds left; raises TimeoutError when there are none."""
+        """Seconds left; raises TimeoutError when there are none, or when nobody waits
+        for the end."""
         left = self._end - time.monotonic()
-        if left <= 0:
+        if left <= 0 or not self._is_wanted():
             raise TimeoutError("out of time")
         return left
+
+    def _watch(self) -> None:
+        while not self._left.wait(_LOOK_SECONDS):
+            if time.monotonic() > self._end or not self._is_wanted():
+                self._shut()
+                return
 
     def watch(self, sock: socket.socket) -> None:
         """Shut this connection when the time is over.

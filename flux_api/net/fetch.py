@@ -14,8 +14,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
@@ -32,8 +32,8 @@ from flux_api.net.urls import Url, UrlError, parse_url
 logger = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 3
-CONCURRENT_FETCHES = 8
 _CHUNK = 65536
+_LOOK_SECONDS = 0.25
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 _FILE_PATH = re.compile(r"/(?:i/[A-Za-z0-9_-][A-Za-z0-9._-]*|latest/raw)\Z")
@@ -77,7 +77,6 @@ class Fetcher:
         self._resolve = resolve
         self._tls = tls or make_tls_context()
         self._own = [parse_url(base) for base in policy.own_origins]
-        self._places = threading.BoundedSemaphore(CONCURRENT_FETCHES)
 
     def fetch(
         self,
@@ -85,8 +84,10 @@ class Fetcher:
         *,
         bearer_token: str | None = None,
         param: str = "input_image_url",
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> bytes:
-        """The bytes behind an http, https or data URL."""
+        """The bytes behind an http, https or data URL; the fetch is given up when they
+        are no longer wanted."""
         url = url.strip()
         if url[:5].lower() == "data:":
             return self._decode(url, param)
@@ -101,7 +102,7 @@ class Fetcher:
             raise InvalidRequest(f"{param} {error}", param=param) from error
         self._check_literal(first, param)
         try:
-            with self._place(), Deadline(self._policy.total_seconds) as deadline:
+            with Deadline(self._policy.total_seconds, is_wanted) as deadline:
                 return self._follow(first, bearer_token, deadline)
         except _FAILURES as error:
             logger.warning("fetch of %s failed: %s", first, _describe(error))
@@ -132,15 +133,6 @@ class Fetcher:
         if len(data) > self._policy.max_bytes:
             raise InvalidRequest(f"{param} is too large", param=param)
         return data
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._places.acquire(timeout=self._policy.total_seconds):
-            raise _Refused("too many fetches at once")
-        try:
-            yield
-        finally:
-            self._places.release()
 
     def _follow(self, url: Url, token: str | None, deadline: Deadline) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
@@ -206,10 +198,10 @@ class Fetcher:
                 answers.put(error)
 
         threading.Thread(target=look_up, name="resolve", daemon=True).start()
-        try:
-            answer = answers.get(timeout=deadline.remaining())
-        except queue.Empty:
-            raise _Refused("the name takes too long to resolve") from None
+        answer = None
+        while answer is None:
+            with suppress(queue.Empty):
+                answer = answers.get(timeout=min(_LOOK_SECONDS, deadline.remaining()))
         if isinstance(answer, Exception):
             raise _Refused(f"cannot resolve: {answer}")
         addresses = [ipaddress.ip_address(entry[4][0]) for entry in answer]

@@ -20,12 +20,9 @@ class JobTable:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def add(self, job: Job) -> None:
-        """Enter ``job``; JobConflict while another with its id is alive, or is kept
-        and somebody else's."""
+        """Enter ``job``; JobConflict while another with its id is alive."""
         earlier = self._jobs.get(job.id)
-        if earlier is not None and (
-            earlier.outcome is None or earlier.owner != job.owner
-        ):
+        if earlier is not None and earlier.outcome is None:
             raise JobConflict("This job id is in use.", param="job_id")
         self._jobs[job.id] = job
         # In place of an ended one of that id it would keep the place of the old.

@@ -27,23 +27,24 @@ class Job:
     """One request of n pictures. Events are appended by the manager's threads and read
     by any number of others; the first Completed or Failed ends it. ``caller`` is whose
     turns it takes, ``owner`` who alone may see it (None: everybody). ``is_wanted``
-    says whether somebody still waits for it; it is asked before every step, by the
-    thread that would compute it."""
+    says whether a client still waits for it (None: it is wanted in any case); it is
+    asked before every step, by the thread that would compute it. ``request`` is None
+    while its pictures are still being read."""
 
     def __init__(
         self,
-        request: ImageRequest,
+        request: ImageRequest | None = None,
         *,
         id: str,
         caller: str,
         owner: str | None = None,
         is_wanted: Callable[[], bool] | None = None,
     ) -> None:
-        self.request = request
+        self._request = request
         self.id = id
         self.caller = caller
         self.owner = owner
-        self._is_wanted = is_wanted
+        self._clients = [is_wanted or _always]
         self.created_at = time.time()
         self._created = time.monotonic()
         self._started: float | None = None
@@ -53,6 +54,21 @@ class Job:
         self._changed = threading.Condition()
         self._results: dict[int, ImageResult] = {}
         self._delivered = threading.Event()
+
+    @property
+    def request(self) -> ImageRequest:
+        """What is to be made; only once it :attr:`is_complete`."""
+        assert self._request is not None
+        return self._request
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its request has been read to the end."""
+        return self._request is not None
+
+    def complete(self, request: ImageRequest) -> None:
+        """Say what is to be made."""
+        self._request = request
 
     @property
     def outcome(self) -> Completed | Failed | None:
@@ -130,10 +146,22 @@ class Job:
     @property
     def is_wanted(self) -> bool:
         """Whether it lives and somebody waits for it."""
-        if self.outcome is not None:
-            return False
-        is_wanted = self._is_wanted
-        return is_wanted is None or is_wanted()
+        with self._changed:
+            clients = () if self._outcome() is not None else tuple(self._clients)
+        return any(is_wanted() for is_wanted in clients)
+
+    def join(self, is_wanted: Callable[[], bool]) -> None:
+        """Let one more client wait for it, unless it does already."""
+        with self._changed:
+            if is_wanted not in self._clients:
+                self._clients.append(is_wanted)
+
+    def leave(self, is_wanted: Callable[[], bool]) -> bool:
+        """Whether nobody waits for it, now that this client does not."""
+        with self._changed:
+            if is_wanted in self._clients:
+                self._clients.remove(is_wanted)
+            return not self._clients
 
     def check(self) -> None:
         """Cancelled when it has ended, or ends here because nobody waits any more."""
@@ -179,13 +207,17 @@ class Job:
     def release(self) -> None:
         """Let go of every picture and of the prompt; what remains is the story in
         short: the newest event of each kind."""
-        self._is_wanted = None
         outcome = self.outcome
         if isinstance(outcome, Failed):
             forget_frames(outcome.error)
-        self.request = dataclasses.replace(
-            self.request, images=(), mask_image=None, prompt="", negative_prompt=None
-        )
+        if self._request is not None:
+            self._request = dataclasses.replace(
+                self._request,
+                images=(),
+                mask_image=None,
+                prompt="",
+                negative_prompt=None,
+            )
         with self._changed:
             self._results.clear()
             newest = {type(event): (n, event) for n, event in self._events}
@@ -202,6 +234,10 @@ class Job:
     def _outcome(self) -> Completed | Failed | None:
         last = self._events[-1][1] if self._events else None
         return last if isinstance(last, (Completed, Failed)) else None
+
+
+def _always() -> bool:
+    return True
 
 
 def forget_frames(error: BaseException) -> None:

@@ -13,7 +13,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from flux_api.core import ImageRequest, Queued, Started
 from flux_api.errors import (
@@ -77,6 +78,10 @@ class PipelineManager:
         self._queue = FairQueue()
         self._running: list[PictureTask] = []
         self._jobs = JobTable()
+        # Jobs whose pictures are still being read, and callers that wait for a job of
+        # another request: each has a place in the queue.
+        self._incomplete: set[Job] = set()
+        self._held: list[str] = []
         self._pace = WorkPace()
         self._started = False
         self._readiness = Readiness()
@@ -133,26 +138,18 @@ class PipelineManager:
 
     # -- jobs --------------------------------------------------------------------
 
-    def check_open(self, caller: str) -> None:
-        """Unavailable or QueueFull, with the reason, when no request of ``caller`` is
-        taken at the moment."""
-        with self._changed:
-            self._readiness.check()
-            self._check_room(caller)
-
-    def submit(
+    def open(
         self,
-        request: ImageRequest,
         *,
         caller: str = "",
         owner: str | None = None,
         job_id: str | None = None,
         is_wanted: Callable[[], bool] | None = None,
     ) -> Job:
-        """Queue ``request``; see :class:`~flux_api.queue.jobs.Job`. Unavailable,
-        QueueFull or JobConflict."""
+        """A job (see :class:`~flux_api.queue.jobs.Job`) that has a place in the queue
+        while its request is read: it ends by :meth:`cancel`, or goes on by
+        :meth:`submit`. Unavailable, QueueFull or JobConflict."""
         job = Job(
-            request,
             id=job_id or secrets.token_hex(16),
             caller=caller,
             owner=owner,
@@ -162,16 +159,45 @@ class PipelineManager:
             self._readiness.check()
             self._check_room(caller)
             self._jobs.add(job)
-            self._queue.add(job)
-            self._tell_position(job)
+            self._incomplete.add(job)
+            job.post(Queued(self._places_taken - 1))
             self._note_change()
         return job
 
+    def submit(self, job: Job, request: ImageRequest) -> None:
+        """Queue ``job`` to make ``request``, unless it has ended meanwhile."""
+        with self._changed:
+            job.complete(request)
+            self._incomplete.discard(job)
+            if job.outcome is None:
+                self._queue.add(job)
+                self._tell_position(job)
+            self._note_change()
+
+    @contextmanager
+    def hold_place(self, caller: str) -> Iterator[None]:
+        """A place in the queue for one that waits for the job of another request.
+        Unavailable or QueueFull."""
+        with self._changed:
+            self._readiness.check()
+            self._check_room(caller)
+            self._held.append(caller)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.remove(caller)
+                self._note_change()
+
+    @property
+    def _places_taken(self) -> int:
+        return len(self._waiting()) + len(self._incomplete) + len(self._held)
+
     def _check_room(self, caller: str) -> None:
-        if len(self._waiting()) >= self._max_queue:
+        if self._places_taken >= self._max_queue:
             message = "Every place in the queue is taken."
             raise QueueFull(message, retry_after=self._estimate())
-        alive = self._jobs.alive(caller)
+        alive = self._jobs.alive(caller) + self._held.count(caller)
         if 0 < self._max_per_caller <= alive:
             raise QueueFull(
                 f"You have {alive} requests here already; wait for one to end.",
@@ -212,6 +238,7 @@ class PipelineManager:
         else:
             job.fail(error)
         with self._changed:
+            self._incomplete.discard(job)
             self._queue.drop(job)
             self._note_change()
 
@@ -219,7 +246,8 @@ class PipelineManager:
     def queue_depth(self) -> int:
         """How many requests wait for their first picture's start."""
         with self._changed:
-            return sum(p.job.state == "queued" for p in self._queue.pictures())
+            waiting = sum(p.job.state == "queued" for p in self._queue.pictures())
+            return waiting + len(self._incomplete) + len(self._held)
 
     @property
     def running(self) -> int:
@@ -323,6 +351,8 @@ class PipelineManager:
             # Often enough for a short timeout, as tests have it, to be kept.
             time.sleep(min(WATCH_SECONDS, self._step_timeout / 4))
             with self._changed:
+                for job in [job for job in self._incomplete if not job.is_wanted]:
+                    self.cancel(job)
                 self._tell_positions()
                 # A set that has been loaded meanwhile lets others join.
                 self._startable.notify()

@@ -73,14 +73,16 @@ class ResultStore:
         """Picture ``index`` of ``job``. The job's own error where it failed, JobNotDone
         until it is made, ResultExpired when it is gone, InvalidRequest where the job
         has no such picture."""
-        count = job.request.num_images_per_prompt
-        if not 0 <= index < count:
-            message = f"Invalid 'index': this job has {count} pictures, from 0 on."
-            raise InvalidRequest(message, param="index")
         outcome = job.outcome
         if isinstance(outcome, Failed):
             # A copy: raising the kept one would tie this request's frames to it.
             raise copy.copy(outcome.error)
+        if not job.is_complete:
+            raise JobNotDone("The job has not ended yet.", retry_after=1)
+        count = job.request.num_images_per_prompt
+        if not 0 <= index < count:
+            message = f"Invalid 'index': this job has {count} pictures, from 0 on."
+            raise InvalidRequest(message, param="index")
         pictures = self.pictures(job)
         if pictures is not None:
             return pictures[index]

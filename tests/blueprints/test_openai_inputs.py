@@ -16,6 +16,8 @@ from flux_api.errors import ImageFetchFailed
 from flux_api.http import inputs
 from flux_api.http.bodies import Body
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.queue.jobs import Job
+from flux_api.queue.shares import Shares
 from tests.support.pictures import make_png
 from tests.support.wire import EDITS, FORM, data_url, make_mask, post, seen
 
@@ -80,16 +82,24 @@ def test_the_fetches_of_a_request_have_thirty_seconds_to_begin(
     clock = SimpleNamespace(monotonic=lambda: now.seconds)
     monkeypatch.setattr(inputs, "time", clock)
 
-    def fetch(url, *, bearer_token, param):
+    def fetch(url, *, bearer_token, param, is_wanted):
         now.seconds += seconds
         asked.append(url)
         return png
 
     decoder = SimpleNamespace(image=lambda data, param: data)
-    context = SimpleNamespace(fetcher=SimpleNamespace(fetch=fetch), decoder=decoder)
     urls = [f"http://pictures.test/{number}.png" for number in range(4)]
+    places = Shares(1, 1, seconds=0, purpose="are read")
+    context = SimpleNamespace(
+        fetcher=SimpleNamespace(fetch=fetch),
+        decoder=decoder,
+        decodes=places,
+        fetches=places,
+    )
+    job = Job(id="reads", caller="me")
+    body = Body({"images": urls}, [])
     with pytest.raises(ImageFetchFailed, match="cannot fetch image in time"):
-        inputs.read_inputs(context, Body({"images": urls}, []), MODEL_INFO["klein-4b"])
+        inputs.read_inputs(context, job, body, MODEL_INFO["klein-4b"])
     assert asked == urls[:fetched]
 
 

@@ -23,6 +23,7 @@ from flux_api.models.catalog import MODEL_INFO, ModelInfo, SizeRules, TaskDefaul
 from flux_api.models.sources import Folder
 from flux_api.queue.manager import PipelineManager
 from tests.support.complete import complete
+from tests.support.submitting import submit
 from tests.support.tiny_checkpoints import build
 
 TINY = "tiny"
@@ -75,7 +76,7 @@ def outcome(job):
 
 def draw(manager, info, name=TINY, **wanted):
     """One request's pictures as arrays."""
-    return outcome(manager.submit(request_of(info, name, **wanted)))
+    return outcome(submit(manager, request_of(info, name, **wanted)))
 
 
 def noise(seed, size=(64, 64)):
@@ -152,7 +153,7 @@ def test_requests_at_different_steps_share_forwards(name, tmp_path):
     alone = [draw(manager, models[name], name, **one) for one in asked]
     before = backend.forwards
     assert before - begun == sum(STEPS)
-    jobs = [manager.submit(request_of(models[name], name, **one)) for one in asked]
+    jobs = [submit(manager, request_of(models[name], name, **one)) for one in asked]
     together = [outcome(job) for job in jobs]
     assert backend.forwards - before <= sum(STEPS) / 2
     for one, other in zip(alone, together, strict=True):
@@ -175,7 +176,7 @@ def test_pictures_of_another_shape_keep_their_own_positions(tmp_path):
     ]
     alone = [draw(manager, info, "klein", **one) for one in asked]
     before = backend.forwards
-    jobs = [manager.submit(request_of(info, "klein", **one)) for one in asked]
+    jobs = [submit(manager, request_of(info, "klein", **one)) for one in asked]
     for job, picture in zip(jobs, alone, strict=True):
         assert np.abs(outcome(job)[0] - picture[0]).max() <= 1
     # Those of one shape still share.
@@ -203,7 +204,7 @@ def test_a_short_request_takes_turns_with_ten_long_pictures(batch_tokens):
     alone = draw(manager, info, **short)
     ten = {"prompt": "a dog", "seed": 4, "num_inference_steps": 60}
     long = request_of(info, n=10, **ten)
-    jobs = [manager.submit(long, caller="long") for _ in range(2)]
+    jobs = [submit(manager, long, caller="long") for _ in range(2)]
     for event in jobs[0].events(60):
         if isinstance(event, Progress) and event.step == 10:
             break
@@ -222,7 +223,7 @@ def test_without_batching_the_bytes_are_equal_under_any_load(serial):
     info = MODEL_INFO[TINY]
     alone = draw(manager, info, prompt="a dog", seed=5)
     jobs = [
-        manager.submit(request_of(info, prompt="a dog", seed=seed), caller=str(seed))
+        submit(manager, request_of(info, prompt="a dog", seed=seed), caller=str(seed))
         for seed in (1, 5, 2)
     ]
     assert np.array_equal(outcome(jobs[1])[0], alone[0])
@@ -234,8 +235,8 @@ def test_cancelled_run_stops_within_a_step_and_leaves_no_trace(serial):
     manager, backend = serial
     info = MODEL_INFO[TINY]
     before = draw(manager, info, prompt="a fox", seed=3)
-    job = manager.submit(
-        request_of(info, prompt="a cat", seed=1, num_inference_steps=200)
+    job = submit(
+        manager, request_of(info, prompt="a cat", seed=1, num_inference_steps=200)
     )
     for event in job.events(30):
         if isinstance(event, Progress) and event.step == 3:
@@ -255,8 +256,8 @@ def test_cancelled_run_stops_within_a_step_and_leaves_no_trace(serial):
 def test_previews_come_early_and_look_like_the_picture(serial):
     manager, _ = serial
     info = MODEL_INFO[TINY]
-    job = manager.submit(
-        request_of(info, prompt="a red heart", seed=3, partial_images=3)
+    job = submit(
+        manager, request_of(info, prompt="a red heart", seed=3, partial_images=3)
     )
     previews = []
     for event in job.events(60):
@@ -317,7 +318,7 @@ def test_out_of_memory_once_is_survived(serial, faulty):
 def test_out_of_memory_always_is_507_and_the_next_works(serial, faulty):
     manager, _ = serial
     faulty(out_of_memory, 2)
-    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    job = submit(manager, request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
     ended = job.wait(60)
     assert isinstance(ended, Failed)
     assert (ended.error.status, ended.error.should_retry) == (507, False)
@@ -353,7 +354,7 @@ def test_nan_once_is_made_again_the_same(serial, faulty):
 def test_nan_twice_is_an_error_and_never_a_black_picture(serial, faulty):
     manager, _ = serial
     faulty(not_a_number, 10**6)
-    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    job = submit(manager, request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
     ended = job.wait(60)
     assert isinstance(ended, Failed)
     assert (ended.error.status, ended.error.code) == (500, "generation_failed")
@@ -377,7 +378,7 @@ def test_half_a_picture_that_is_no_number_is_no_picture(serial, monkeypatch, num
     again = draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
     assert np.array_equal(expected[0], again[0])
     spoilt += [True, True]
-    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    job = submit(manager, request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
     ended = job.wait(60)
     assert isinstance(ended, Failed)
     assert (ended.error.status, ended.error.code) == (500, "generation_failed")
@@ -486,7 +487,7 @@ def test_a_lost_device_is_told_and_ends_the_process(kind, monkeypatch):
         pause.wait(0.01)
     transformer = transformer_of(backend)
     monkeypatch.setattr(transformer, "forward", lose)
-    job = manager.submit(request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
+    job = submit(manager, request_of(MODEL_INFO[TINY], prompt="a cat", seed=1))
     outcome = job.wait(60)
     assert isinstance(outcome, Failed)
     assert outcome.error.status == 503

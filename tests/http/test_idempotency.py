@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 
 import pytest
 import requests
 
-from flux_api.errors import KeyInUse, KeyReused
+from flux_api.core import ImageResult
+from flux_api.errors import KeyReused
 from flux_api.http.kept_answers import (
     KEPT_KEYS,
     KEPT_SECONDS,
@@ -68,19 +70,90 @@ def test_another_request_with_the_key_is_422(fake, path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: f"W14-{path}")
-def test_while_the_first_runs_the_second_is_409(fake, path):
+def test_while_the_first_runs_the_second_waits_for_its_answer(fake, path):
     key = f"running-{path}"
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
         first = pool.submit(post, fake, key, path, prompt="hold")
         wait_for(lambda: stats(fake)["running"] == 1, 10)
-        answer = post(fake, key, path, prompt="hold")
-        assert answer.status_code == 409
-        assert 1 <= int(answer.headers["Retry-After"]) <= 60
-        assert "still runs" in message_of(answer, path)
+        others = [pool.submit(post, fake, key, path, prompt="hold") for _ in range(2)]
+        wait_for(lambda: stats(fake)["queued"] == 2, 10)
+        assert post(fake, key, path, prompt="a dog").status_code == 422
         requests.post(f"{fake.url}/fake/release", timeout=10)
         done = first.result()
-    assert done.status_code == 200
-    assert post(fake, key, path, prompt="hold").content == done.content
+        assert done.status_code == 200
+        for other in others:
+            assert other.result().content == done.content
+            assert other.result().headers["Idempotent-Replayed"] == "true"
+            assert other.result().headers["X-Job-Id"] == done.headers["X-Job-Id"]
+    assert stats(fake)["begun"] == 1
+
+
+def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
+    def leave_after(seconds):
+        with pytest.raises(requests.Timeout):
+            requests.post(
+                f"{fake.url}/process",
+                data={"prompt": "hold"},
+                headers={"Idempotency-Key": "one-leaves"},
+                timeout=seconds,
+            )
+
+    def ask():
+        return requests.post(
+            f"{fake.url}/process",
+            data={"prompt": "hold"},
+            headers={"Idempotency-Key": "one-leaves"},
+            timeout=30,
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        leaver = pool.submit(leave_after, 2)
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        waiter = pool.submit(ask)
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        leaver.result()
+        # Long enough for a run to end that nobody waits for.
+        assert (
+            requests.get(f"{fake.url}/jobs/none/events", timeout=9).status_code == 404
+        )
+        assert stats(fake)["running"] == 1
+        requests.post(f"{fake.url}/fake/release", timeout=10)
+        assert waiter.result().status_code == 200
+        assert stats(fake)["begun"] == 1
+        requests.post(f"{fake.url}/fake/reset", timeout=10)
+        leavers = [pool.submit(leave_after_all, fake) for _ in range(2)]
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        for one in leavers:
+            one.result()
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
+
+
+def leave_after_all(fake):
+    """A client that goes while another with its key waits, and goes too."""
+    with pytest.raises(requests.Timeout):
+        requests.post(
+            f"{fake.url}/process",
+            data={"prompt": "hold on"},
+            headers={"Idempotency-Key": "all-leave"},
+            timeout=2,
+        )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status"), [("hold fail=pipeline", 500), ("hold fail=memory", 507)]
+)
+def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
+    fake, prompt, status
+):
+    prompt += " at=1"
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post, fake, f"fails-later-{status}", prompt=prompt)
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        other = pool.submit(post, fake, f"fails-later-{status}", prompt=prompt)
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        requests.post(f"{fake.url}/fake/release", timeout=10)
+        assert first.result().status_code == other.result().status_code == status
+    assert stats(fake)["begun"] == 1
 
 
 def test_uploads_count_whatever_the_boundary_is(fake):
@@ -127,20 +200,44 @@ def test_a_client_that_left_leaves_no_answer(fake):
     wait_for(lambda: post(fake, "gave-up", prompt="a new one").status_code == 200, 10)
 
 
-def test_streams_are_never_replayed(fake):
-    def stream():
+def test_a_stream_is_joined_while_it_runs_and_ends_the_same_later(fake):
+    def open_stream(prompt="hold"):
         return requests.post(
             f"{fake.url}/v1/images/generations",
-            json={"prompt": "a cat", "stream": True, "steps": 2},
+            json={"prompt": prompt, "stream": True, "steps": 2},
             headers={"Idempotency-Key": "a-stream"},
             timeout=30,
+            stream=True,
         )
 
-    for _ in range(2):
-        answer = stream()
-        assert answer.status_code == 200
-        assert "Idempotent-Replayed" not in answer.headers
-    assert stats(fake)["begun"] == 2
+    streams = [open_stream(), open_stream()]
+    assert open_stream("a dog").status_code == 422
+    requests.post(f"{fake.url}/fake/release", timeout=10)
+    streams.append(open_stream())
+    completed = [events_of(stream.text)[-1] for stream in [*streams, open_stream()]]
+    assert completed == completed[:1] * 4
+    assert completed[0]["usage"]["input_tokens"] == 1
+    replayed = [stream.headers.get("Idempotent-Replayed") for stream in streams]
+    assert replayed == [None, "true", "true"]
+    assert len({stream.headers["X-Job-Id"] for stream in streams}) == 1
+    assert stats(fake)["begun"] == 1
+
+
+def test_a_stream_that_failed_is_run_again(fake):
+    for count in (1, 2):
+        requests.post(
+            f"{fake.url}/v1/images/generations",
+            json={"prompt": "fail=pipeline", "stream": True},
+            headers={"Idempotency-Key": "a-stream-that-fails"},
+            timeout=30,
+        )
+        assert stats(fake)["begun"] == count
+
+
+def events_of(text):
+    """The events of a stream, as their data."""
+    lines = text.splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "with blank", "t\tb", "k\xe9y"])
@@ -188,20 +285,21 @@ def kept_by(results, clock, keys):
     """Answers under ``keys``, each of a picture of 100 bytes."""
     answers = KeptAnswers(results, clock=clock)
     for key in keys:
-        assert answers.begin(("me", key), b"x") is None
-        job = a_job()
-        results.keep(job, [picture(100)], seconds=KEPT_SECONDS)
-        answers.keep(("me", key), job, list)
+        entry, is_new = answers.begin(("me", key), b"x")
+        assert is_new
+        entry.job = a_job()
+        entry.job.finish_image(0, ImageResult(None, 1))
+        results.keep(entry.job, [picture(100)], seconds=KEPT_SECONDS)
+        answers.keep(entry, dict)
     return answers
 
 
 def is_kept(answers, key):
     """Whether there is an answer to replay."""
-    if found := answers.begin(("me", key), b"x"):
-        _, render, pictures = found
-        return render(pictures) == [picture(100)]
-    answers.forget(("me", key))
-    return False
+    entry, is_new = answers.begin(("me", key), b"x")
+    if is_new:
+        answers.forget(entry)
+    return not is_new
 
 
 def test_answers_are_gone_after_a_day():
@@ -226,13 +324,13 @@ def test_pictures_are_kept_once_and_keys_are_bounded_by_them_and_by_count():
 def test_what_runs_is_never_dropped():
     clock = Clock()
     answers = KeptAnswers(ResultStore(2000), clock=clock)
-    assert answers.begin(("me", "runs"), b"x") is None
+    runs, is_new = answers.begin(("me", "runs"), b"x")
+    assert is_new
     clock.now = 10 * KEPT_SECONDS
     for number in range(5):
-        assert answers.begin(("me", str(number)), b"x") is None
-    with pytest.raises(KeyInUse):
-        answers.begin(("me", "runs"), b"x")
+        assert answers.begin(("me", str(number)), b"x")[1]
+    assert answers.begin(("me", "runs"), b"x") == (runs, False)
     with pytest.raises(KeyReused):
         answers.begin(("me", "runs"), b"y")
-    answers.forget(("me", "runs"))
-    assert answers.begin(("me", "runs"), b"y") is None
+    answers.forget(runs)
+    assert answers.begin(("me", "runs"), b"y")[1]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
 from flux_api.net.addresses import SPECIAL_NETWORKS, is_special
-from flux_api.net.fetch import CONCURRENT_FETCHES, Fetcher, FetchPolicy
+from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.urls import UrlError, parse_url
 from tests.support.trap_server import (
     BODY,
@@ -790,38 +790,21 @@ def test_3_a_refused_connection_fails_alike():
     assert_failed(small(), f"http://127.0.0.1:{port}/")
 
 
-def test_concurrent_fetches_are_bounded():
-    release, inside = threading.Event(), []
+def test_a_fetch_ends_when_nobody_wants_it():
+    wanted = threading.Event()
+    wanted.set()
 
     def handle(seen, conn):
-        inside.append(conn)
-        release.wait(10)
-        return answer()
+        wanted.clear()
+        conn.settimeout(10)
+        with contextlib.suppress(OSError):
+            conn.recv(1)  # Until it is shut: nothing is ever answered.
 
     with trap(handle) as seen:
-        fetcher, results = small(), []
-        threads = [
-            threading.Thread(target=lambda: results.append(fetcher.fetch(seen.url())))
-            for _ in range(CONCURRENT_FETCHES + 3)
-        ]
-        for thread in threads:
-            thread.start()
-        deadline = time.monotonic() + 5
-        while len(inside) < CONCURRENT_FETCHES and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.2)
-        assert len(inside) == CONCURRENT_FETCHES
-        release.set()
-        for thread in threads:
-            thread.join(10)
-        assert results == [BODY] * (CONCURRENT_FETCHES + 3)
-
-
-def test_waiting_for_a_place_ends_too():
-    fetcher = small(total_seconds=0.2)
-    for _ in range(CONCURRENT_FETCHES):
-        fetcher._places.acquire()
-    assert_refused(fetcher, "http://127.0.0.1/")
+        started = time.monotonic()
+        with pytest.raises(ImageFetchFailed):
+            small(total_seconds=60).fetch(seen.url(), is_wanted=wanted.is_set)
+        assert time.monotonic() - started < 4
 
 
 def test_failures_leave_no_thread_or_socket_behind():
@@ -829,7 +812,7 @@ def test_failures_leave_no_thread_or_socket_behind():
         fetcher = small()
         assert_failed(fetcher, seen.url())
         before = threading.active_count()
-        for _ in range(3 * CONCURRENT_FETCHES):
+        for _ in range(24):
             assert_failed(fetcher, seen.url())
         deadline = time.monotonic() + 5
         while threading.active_count() > before and time.monotonic() < deadline:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -70,33 +71,101 @@ def test_the_own_file_server_opens_pictures_only_and_no_way_on(path):
         assert inside.connections == 0
 
 
+@pytest.fixture
+def slow():
+    """A server of pictures whose first header ends only once ``release`` is set."""
+    release = threading.Event()
+
+    def handle(seen, conn):
+        status, _, rest = answer(make_png()).partition(b"\r\n")
+        conn.sendall(status + b"\r\nX-Slow: ")
+        with contextlib.suppress(OSError):
+            while not release.wait(1):
+                conn.sendall(b".")
+        return b"\r\n" + rest
+
+    with trap(handle) as seen:
+        seen.release = release
+        yield seen
+        release.set()
+
+
+@contextlib.contextmanager
+def serve(**settings):
+    """The API over a backend without torch; its fetches may reach this machine."""
+    settings |= {"FLUX_ALLOW_PRIVATE_NETS": "127.0.0.0/8"}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        server.wait_ready()
+        yield server
+
+
 @pytest.mark.parametrize("path", APIS)
-def test_a_slow_fetch_keeps_nobody_from_the_model(path):
-    fetched = threading.Event()
+def test_a_fetch_holds_a_place_in_the_queue_and_not_the_model(path, slow):
+    with serve(FLUX_MAX_QUEUE=2) as server, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, server, path, slow.url(), job_id="fetches-slowly")
+        wait_for(lambda: slow.connections == 1, 10)
+        state = requests.get(f"{server.url}/jobs/fetches-slowly", timeout=9).json()
+        assert (state["state"], state["position"]) == ("queued", 0)
+        quick = {"prompt": "a cat"}
+        assert post_form(server, quick).status_code == 200
+        other = pool.submit(ask, server, path, slow.url())
+        wait_for(lambda: slow.connections == 2, 10)
+        full = post_form(server, quick)
+        assert full.status_code == 429
+        assert 1 <= int(full.headers["Retry-After"]) <= 60
+        slow.release.set()
+        assert first.result().status_code == other.result().status_code == 200
+        assert stats(server)["begun"] == 3
 
-    def slow(seen, conn):
-        fetched.wait(30)
-        return answer(make_png())
 
-    with trap(slow) as seen:
-        settings = {"FLUX_ALLOW_PRIVATE_NETS": "127.0.0.0/8", "FLUX_MAX_QUEUE": 1}
-        with run_api(app="tests.support.fake_app:app", **settings) as server:
-            server.wait_ready()
-            with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                slow_ones = [
-                    pool.submit(ask, server, path, seen.url()) for _ in range(4)
-                ]
-                wait_for(lambda: seen.connections == 4, 10)
-                quick = requests.post(
-                    f"{server.url}/process", data={"prompt": "a cat"}, timeout=30
-                )
-                assert quick.status_code == 200
-                assert stats(server)["begun"] == 1
-                fetched.set()
-                answers = [one.result() for one in slow_ones]
-            # The queue of one fills up only now.
-            assert {a.status_code for a in answers} <= {200, 429}
-            assert 200 in {a.status_code for a in answers}
+def test_one_caller_fetches_four_at_a_time_and_all_sixteen(slow):
+    keys = {name: f"the-key-of-{name}" for name in "abcdef"}
+    listed = ",".join(f"{name}:{key}" for name, key in keys.items())
+    with serve(FLUX_API_KEYS=listed) as server, ThreadPoolExecutor(16) as pool:
+
+        def fetch(name):
+            return requests.post(
+                f"{server.url}/v1/images/edits",
+                json={"prompt": "x", "image": slow.url()},
+                headers={"Authorization": f"Bearer {keys[name]}"},
+                timeout=30,
+            )
+
+        waiting = [pool.submit(fetch, "a") for _ in range(4)]
+        wait_for(lambda: slow.connections == 4, 10)
+        mine = fetch("a")
+        assert mine.status_code == 429
+        assert mine.json()["error"]["code"] == "concurrency_limit_exceeded"
+        waiting += [pool.submit(fetch, name) for name in "bbbbccccdddd"]
+        wait_for(lambda: slow.connections == 16, 10)
+        full = fetch("e")
+        assert full.status_code == 503
+        assert full.headers["Retry-After"]
+        assert requests.get(f"{server.url}/healthz", timeout=2).status_code == 200
+        slow.release.set()
+        assert {one.result().status_code for one in waiting} == {200}
+        assert fetch("e").status_code == 200
+
+
+def test_a_fetch_ends_with_its_client_and_with_its_job(slow):
+    with serve(FLUX_MAX_QUEUE=1) as server, ThreadPoolExecutor(1) as pool:
+        with pytest.raises(requests.Timeout):
+            requests.post(
+                f"{server.url}/process",
+                data={"prompt": "x", "input_image_url": slow.url()},
+                timeout=1,
+            )
+        wait_for(lambda: post_form(server, {"prompt": "x"}).status_code == 200, 5)
+        asked = pool.submit(ask, server, "/process", slow.url(), job_id="is-stopped")
+        wait_for(lambda: slow.connections == 2, 10)
+        requests.delete(f"{server.url}/jobs/is-stopped", timeout=9)
+        assert asked.result().status_code == 499
+        assert not slow.release.is_set()
+
+
+def post_form(server, fields):
+    """What ``POST /process`` answers to a form."""
+    return requests.post(f"{server.url}/process", data=fields, timeout=30)
 
 
 def test_the_token_goes_to_its_host_and_into_no_answer_or_log():

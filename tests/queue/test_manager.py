@@ -22,6 +22,7 @@ from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
 from tests.queue.small_requests import request
 from tests.support.servers import wait_for
+from tests.support.submitting import submit
 
 
 class Work:
@@ -96,7 +97,7 @@ def test_long_loading_is_no_hang_for_those_that_wait(gate):
             gate.wait()
 
     manager = start(draw, slots=2, step_timeout=0.5, exit_process=ended.append)
-    job = manager.submit(request(2))
+    job = submit(manager, request(2))
     time.sleep(1.5)
     gate.set()
     assert isinstance(job.wait(10), Completed)
@@ -105,28 +106,28 @@ def test_long_loading_is_no_hang_for_those_that_wait(gate):
 
 def test_jobs_whose_other_pictures_wait_count_as_waiting(gate):
     manager = start(lambda _: gate.wait(), max_queue=3)
-    manager.submit(request(10), caller="runs")
+    submit(manager, request(10), caller="runs")
     wait_for(lambda: manager.running == 1, 10)
     for number in range(3):
-        manager.submit(request(10), caller=f"waits {number}")
+        submit(manager, request(10), caller=f"waits {number}")
     with pytest.raises(QueueFull) as refused:
-        manager.submit(request(), caller="one too many")
+        submit(manager, request(), caller="one too many")
     assert 1 <= refused.value.retry_after <= 60
 
 
 def test_cancelled_pictures_leave_the_queue_at_once(gate):
     manager = start(lambda _: gate.wait())
-    manager.submit(request(), caller="me")
+    submit(manager, request(), caller="me")
     wait_for(lambda: manager.running == 1, 10)
-    manager.submit(request(), caller="me")
+    submit(manager, request(), caller="me")
     for _ in range(50):
-        manager.cancel(manager.submit(request(10), caller="me"))
+        manager.cancel(submit(manager, request(10), caller="me"))
     assert [pictures.left for pictures in manager._queue.pictures()] == [1]
 
 
 def test_a_picture_that_ends_after_its_cancellation_is_not_kept(gate):
     manager = start(lambda _: gate.wait())
-    job = manager.submit(request())
+    job = submit(manager, request())
     wait_for(lambda: manager.running == 1, 10)
     manager.cancel(job)
     job.release()
@@ -143,7 +144,7 @@ def test_a_lost_device_answers_everybody_before_the_end():
         raise BackendBroken("gone")
 
     manager = start(draw, step_timeout=0.5, exit_process=lambda _: ended.set())
-    jobs = [manager.submit(request(), caller=str(n)) for n in range(3)]
+    jobs = [submit(manager, request(), caller=str(n)) for n in range(3)]
     outcomes = [job.wait(10) for job in jobs]
     assert not ended.is_set()
     assert all(isinstance(outcome, Failed) for outcome in outcomes)
@@ -177,12 +178,12 @@ class Turnstile:
 def test_newcomers_come_before_those_who_had_more_turns():
     turnstile = Turnstile()
     manager, turns = start(turnstile.draw), turnstile.turns
-    jobs = [manager.submit(request(4), caller="first")]
+    jobs = [submit(manager, request(4), caller="first")]
     wait_for(lambda: manager.running == 1, 10)
     turns.release()
     wait_for(lambda: len(turnstile.order) == 1, 10)
     wait_for(lambda: manager.running == 1, 10)
-    jobs += [manager.submit(request(2), caller=f"new {n}") for n in range(3)]
+    jobs += [submit(manager, request(2), caller=f"new {n}") for n in range(3)]
     assert [job.last(Queued).position for job in jobs[1:]] == [0, 1, 2]
     for _ in range(9):
         turns.release()
@@ -198,12 +199,12 @@ def test_however_many_newcomers_come_nobody_is_kept_out():
     def draw(task):
         order.append(task.job.caller)
         if task.job.caller != "old" and len(order) < 60:  # the next that had no turn
-            manager.submit(request(), caller=f"new {len(order)}")
+            submit(manager, request(), caller=f"new {len(order)}")
         time.sleep(0.01)
 
     manager = start(draw)
-    job = manager.submit(request(10), caller="old")
-    manager.submit(request(), caller="new 0")
+    job = submit(manager, request(10), caller="old")
+    submit(manager, request(), caller="new 0")
     assert isinstance(job.wait(30), Completed)
     assert len(order) <= 30
 
@@ -211,10 +212,10 @@ def test_however_many_newcomers_come_nobody_is_kept_out():
 def test_requests_of_one_caller_take_turns_too():
     turnstile = Turnstile()
     manager, turns = start(turnstile.draw), turnstile.turns
-    jobs = [manager.submit(request(5), caller="an app with many users")]
+    jobs = [submit(manager, request(5), caller="an app with many users")]
     wait_for(lambda: manager.running == 1, 10)
     for count in (1, 3):
-        jobs.append(manager.submit(request(count), caller="an app with many users"))
+        jobs.append(submit(manager, request(count), caller="an app with many users"))
     assert [job.last(Queued).position for job in jobs[1:]] == [0, 1]
     for _ in range(9):
         turns.release()
@@ -226,10 +227,10 @@ def test_requests_of_one_caller_take_turns_too():
 def test_an_app_with_many_requests_gets_no_more_turns_than_another():
     turnstile = Turnstile()
     manager, turns = start(turnstile.draw), turnstile.turns
-    held = manager.submit(request(), caller="first")
+    held = submit(manager, request(), caller="first")
     wait_for(lambda: manager.running == 1, 10)
-    jobs = [manager.submit(request(2), caller="many") for _ in range(4)]
-    jobs.append(manager.submit(request(4), caller="one"))
+    jobs = [submit(manager, request(2), caller="many") for _ in range(4)]
+    jobs.append(submit(manager, request(4), caller="one"))
     for _ in range(13):
         turns.release()
     assert all(isinstance(job.wait(10), Completed) for job in [held, *jobs])
@@ -249,13 +250,13 @@ def test_retry_after_follows_from_the_steps_left_and_their_pace(gate):
 
     manager = start(draw, max_queue=2)
     for _ in range(2):
-        assert isinstance(manager.submit(request(steps=4)).wait(10), Completed)
-    manager.submit(request(steps=100))
+        assert isinstance(submit(manager, request(steps=4)).wait(10), Completed)
+    submit(manager, request(steps=100))
     wait_for(lambda: manager.running == 1, 10)
     for _ in range(2):
-        manager.submit(request(steps=100))
+        submit(manager, request(steps=100))
     with pytest.raises(QueueFull) as refused:
-        manager.submit(request())
+        submit(manager, request())
     # 300 steps at 0.05 s and a little more, for two that wait.
     assert 7 <= refused.value.retry_after <= 12
 
@@ -273,7 +274,7 @@ def test_nobody_waits_for_it_any_more_stops_it_before_the_next_step(gate):
                 here.clear()
 
     manager = start(draw)
-    job = manager.submit(request(2), is_wanted=here.is_set)
+    job = submit(manager, request(2), is_wanted=here.is_set)
     outcome = job.wait(10)
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, Cancelled)
@@ -287,7 +288,7 @@ def test_a_kept_job_is_its_story_in_short(gate):
         for step in range(100):
             task.on_step(step + 1, 100)
 
-    job = start(draw).submit(request())
+    job = submit(start(draw), request())
     assert isinstance(job.wait(10), Completed)
     assert len(list(job.events(1))) == 103
     job.release()
@@ -300,19 +301,41 @@ def test_a_kept_job_is_its_story_in_short(gate):
 def test_a_thousand_jobs_are_kept_the_newest(gate):
     manager = start(lambda _: None)
     for number in range(1100):
-        manager.submit(request(), job_id=f"kept-{number}").wait(10)
+        submit(manager, request(), job_id=f"kept-{number}").wait(10)
     with pytest.raises(JobNotFound):
         manager.find("kept-99")
     assert manager.find("kept-100").id == "kept-100"
 
 
-def test_the_id_of_a_kept_job_is_its_owners():
-    manager = start(lambda _: None)
-    manager.submit(request(), job_id="whose-is-it", owner="alice").wait(10)
+def test_an_id_is_free_for_everybody_when_its_job_has_ended(gate):
+    manager = start(lambda _: gate.wait())
+    job = submit(manager, request(), job_id="whose-is-it", owner="alice")
     with pytest.raises(JobConflict):
-        manager.submit(request(), job_id="whose-is-it", owner="bob")
-    assert manager.find("whose-is-it", owner="alice").outcome
-    manager.submit(request(), job_id="whose-is-it", owner="alice").wait(10)
+        manager.open(job_id="whose-is-it", owner="bob")
+    gate.set()
+    job.wait(10)
+    submit(manager, request(), job_id="whose-is-it", owner="bob").wait(10)
+    assert manager.find("whose-is-it", owner="bob").outcome
+    with pytest.raises(JobNotFound):
+        manager.find("whose-is-it", owner="alice")
+
+
+def test_a_request_that_is_still_read_has_a_place_in_the_queue():
+    manager = start(lambda _: None, max_queue=2, max_per_caller=2)
+    here = threading.Event()
+    here.set()
+    job = manager.open(caller="reads", is_wanted=here.is_set)
+    assert (job.state, manager.queue_depth) == ("queued", 1)
+    with manager.hold_place("waits"), pytest.raises(QueueFull):
+        manager.open(caller="one too many")
+    with manager.hold_place("reads"), pytest.raises(QueueFull) as caught:
+        manager.open(caller="reads")
+    assert caught.value.code == "rate_limit_exceeded"
+    here.clear()
+    assert isinstance(job.wait(10), Failed)
+    assert manager.queue_depth == 0
+    manager.submit(job, request())
+    assert manager.queue_depth == 0
 
 
 def test_a_short_request_is_made_beside_what_fills_the_forwards(gate):
@@ -324,11 +347,11 @@ def test_a_short_request_is_made_beside_what_fills_the_forwards(gate):
         gate.wait()
 
     manager = start(draw, slots=2, most=9)
-    manager.submit(request(5, steps=10), caller="long")
+    submit(manager, request(5, steps=10), caller="long")
     wait_for(lambda: begun == ["long"] * 2, 10)
-    manager.submit(request(steps=11), caller="longer")
+    submit(manager, request(steps=11), caller="longer")
     for name in ("a", "b", "b", "c", "d"):
-        manager.submit(request(steps=10), caller=name)
+        submit(manager, request(steps=10), caller=name)
     wait_for(lambda: len(begun) == 5, 10)
     time.sleep(0.2)
     assert begun[2:] == ["a", "b", "c"]
@@ -345,7 +368,7 @@ def test_equal_requests_are_made_one_after_another():
         order.append(task.job.caller)
 
     manager = start(draw, most=9)
-    jobs = [manager.submit(request(steps=5), caller=str(n)) for n in range(5)]
+    jobs = [submit(manager, request(steps=5), caller=str(n)) for n in range(5)]
     assert all(isinstance(job.wait(10), Completed) for job in jobs)
     assert order == [caller for n in range(5) for caller in (str(n), str(n))]
 
@@ -364,9 +387,9 @@ def test_who_may_join_once_a_set_is_loaded_is_not_forgotten(gate):
     manager = manage(Loading(draw, 2))
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
-    manager.submit(request(), caller="loads")
+    submit(manager, request(), caller="loads")
     wait_for(lambda: begun == ["loads"], 10)
-    manager.submit(request(), caller="joins")
+    submit(manager, request(), caller="joins")
     time.sleep(0.5)
     assert begun == ["loads"]
     loaded.set()
@@ -387,10 +410,10 @@ def test_nobody_overtakes_one_that_waits_for_running_work(gate):
     manager = manage(Exclusive(draw, 9))
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
-    manager.submit(request(steps=10), caller="runs")
+    submit(manager, request(steps=10), caller="runs")
     wait_for(lambda: begun == ["runs"], 10)
-    manager.submit(request(steps=3), caller="needs the device")
-    manager.submit(request(), caller="comes later")
+    submit(manager, request(steps=3), caller="needs the device")
+    submit(manager, request(), caller="comes later")
     time.sleep(0.2)
     assert begun == ["runs"]
     gate.set()
@@ -401,7 +424,7 @@ def test_a_job_that_comes_later_is_waited_for(gate):
     manager = start(lambda _: gate.wait())
     with pytest.raises(JobNotFound):
         manager.find("comes-later")
-    threading.Timer(0.3, manager.submit, [request()], {"job_id": "comes-later"}).start()
+    threading.Timer(0.3, manager.open, [], {"job_id": "comes-later"}).start()
     assert manager.find("comes-later", seconds=10).id == "comes-later"
     with pytest.raises(JobNotFound):
         manager.find("never-comes", seconds=0.1)
@@ -409,10 +432,10 @@ def test_a_job_that_comes_later_is_waited_for(gate):
 
 def test_draining_ends_when_the_work_is_done(gate):
     manager = start(lambda _: gate.wait())
-    job = manager.submit(request())
+    job = submit(manager, request())
     manager.drain()
     with pytest.raises(Unavailable):
-        manager.submit(request())
+        submit(manager, request())
     assert not manager.wait_idle(0.1)
     gate.set()
     assert manager.wait_idle(10)
@@ -421,10 +444,10 @@ def test_draining_ends_when_the_work_is_done(gate):
 
 def test_an_id_that_is_used_again_at_once_is_a_new_job(gate):
     manager = start(lambda _: gate.wait())
-    old = manager.submit(request(), job_id="used-again")
+    old = submit(manager, request(), job_id="used-again")
     wait_for(lambda: manager.running == 1, 10)
     manager.cancel(old)
-    new = manager.submit(request(), job_id="used-again")
+    new = submit(manager, request(), job_id="used-again")
     gate.set()
     assert isinstance(new.wait(10), Completed)
     assert isinstance(old.outcome, Failed)
@@ -433,11 +456,11 @@ def test_an_id_that_is_used_again_at_once_is_a_new_job(gate):
 def test_a_thousand_that_left_cost_no_thread(gate):
     names = ("flux-run", "flux-watch")
     manager = start(lambda _: gate.wait(), max_queue=1000)
-    first = manager.submit(request())
+    first = submit(manager, request())
     wait_for(lambda: manager.running == 1, 10)
     threads = [t for t in threading.enumerate() if t.name.startswith(names)]
-    gone = [manager.submit(request(), is_wanted=lambda: False) for _ in range(990)]
-    last = manager.submit(request())
+    gone = [submit(manager, request(), is_wanted=lambda: False) for _ in range(990)]
+    last = submit(manager, request())
     gate.set()
     assert isinstance(last.wait(30), Completed)
     assert isinstance(first.outcome, Completed)
@@ -456,10 +479,10 @@ def test_a_panic_of_a_library_ends_the_request_and_nothing_else():
 
     manager = start(draw)
     for _ in range(10):
-        outcome = manager.submit(request(2)).wait(10)
+        outcome = submit(manager, request(2)).wait(10)
         assert isinstance(outcome, Failed)
         assert outcome.error.code == "generation_failed"
-    assert isinstance(manager.submit(request()).wait(10), Completed)
+    assert isinstance(submit(manager, request()).wait(10), Completed)
 
 
 def test_newcomers_do_not_hide_a_hang(gate):
@@ -474,7 +497,7 @@ def test_newcomers_do_not_hide_a_hang(gate):
     number = 0
     while not ended.is_set() and number < 20:
         with contextlib.suppress(Unavailable):
-            manager.submit(request(), caller=str(number))
+            submit(manager, request(), caller=str(number))
         number += 1
         time.sleep(0.3)
     assert time.monotonic() - began < 4
@@ -482,10 +505,10 @@ def test_newcomers_do_not_hide_a_hang(gate):
 
 def test_of_positions_only_the_newest_is_kept(gate):
     manager = start(lambda _: gate.wait())
-    manager.submit(request())
+    submit(manager, request())
     wait_for(lambda: manager.running == 1, 10)
-    ahead = [manager.submit(request()) for _ in range(5)]
-    last = manager.submit(request())
+    ahead = [submit(manager, request()) for _ in range(5)]
+    last = submit(manager, request())
     for number, job in enumerate(ahead):
         manager.cancel(job)
         wait_for(lambda n=number: last.last(Queued) == Queued(4 - n), 5)
@@ -498,7 +521,7 @@ def test_a_kept_failure_holds_no_frames():
     def draw(task):
         raise QueueFull("whatever")
 
-    job = start(draw).submit(request())
+    job = submit(start(draw), request())
     outcome = job.wait(10)
     with pytest.raises(QueueFull):
         raise outcome.error

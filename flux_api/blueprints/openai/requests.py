@@ -14,6 +14,7 @@ from flux_api.http.clients import chosen_job_id
 from flux_api.http.completion import choose_mode, complete_request
 from flux_api.http.context import Context
 from flux_api.http.inputs import read_inputs
+from flux_api.queue.jobs import Job
 
 Operation = Literal["generation", "edit", "variation"]
 
@@ -44,13 +45,17 @@ def read_parameters(
 
 
 def parse_request(
-    context: Context, body: Body, operation: Operation, parameters: ImagesParameters
+    context: Context,
+    job: Job,
+    body: Body,
+    operation: Operation,
+    parameters: ImagesParameters,
 ) -> ImageRequest:
-    """The request with its pictures decoded and the model's defaults filled in;
+    """The request of ``job``, its pictures decoded and the model's defaults filled in;
     InvalidRequest and its kin name what is wrong."""
     name = context.find_model(parameters.model)
     model = context.models[name]
-    inputs = read_inputs(context, body, model)
+    inputs = read_inputs(context, job, body, model)
     if operation != "generation" and not inputs.images:
         raise _missing("image")
     if operation == "variation" and inputs.mask_image is not None:

@@ -15,13 +15,11 @@ from flux_api.blueprints.openai.requests import (
     parse_request,
     read_parameters,
 )
-from flux_api.blueprints.openai.stream import stream_events
+from flux_api.blueprints.openai.stream import Stream
 from flux_api.errors import ModelNotFound
-from flux_api.http.body_stream import connection_of
-from flux_api.http.clients import caller_of, submit, wait_for
+from flux_api.http.clients import open_job, wait_for
 from flux_api.http.context import get_context
-from flux_api.http.idempotency import read_new_body
-from flux_api.http.sse import HEADERS, MEDIA_TYPE
+from flux_api.http.idempotency import keep_stream, read_new_body
 from flux_api.models.hub_lock import locked_commit
 from flux_api.models.known_words import known_words
 from flux_api.models.lora_files import describe_lora
@@ -99,15 +97,14 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     context = get_context()
     body = read_new_body()
     began = time.monotonic()
-    context.manager.check_open(caller_of(request))
     parameters = read_parameters(request, body, operation, deployment)
-    image_request = parse_request(context, body, operation, parameters)
-    job = submit(context, request, image_request, parameters.job_id)
+    with open_job(context, request, parameters.job_id) as job:
+        image_request = parse_request(context, job, body, operation, parameters)
+        context.manager.submit(job, image_request)
     if parameters.stream:
-        connection = connection_of(request.environ)
-        events = stream_events(context, connection, job, parameters, operation)
-        return Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
-    results = wait_for(context, request, job, began=began)
+        stream = Stream(context, job, parameters, operation)
+        return keep_stream(context, stream.response)
+    results = wait_for(context, job, began=began)
     return render_response(context, job, parameters, results, began=began)
 
 

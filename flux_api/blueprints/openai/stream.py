@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
+
+from flask import Response, request
 
 from flux_api.blueprints.openai.answers import size_of, usage_of
 from flux_api.blueprints.openai.parameters import ImagesParameters
@@ -18,11 +19,14 @@ from flux_api.core import (
     Queued,
     Started,
 )
+from flux_api.errors import ResultExpired
+from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow
 from flux_api.http.context import Context
 from flux_api.http.error_handlers import error_object
+from flux_api.http.idempotency import kept_seconds
 from flux_api.http.pictures import encode_pictures, to_base64
-from flux_api.http.sse import frame_comment, frame_event
+from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
@@ -32,81 +36,91 @@ _LARGEST_PREVIEW = (512, 512)
 _PREVIEW_QUALITY = 75
 
 
-def stream_events(
-    context: Context,
-    connection: socket.socket | None,
-    job: Job,
-    parameters: ImagesParameters,
-    kind: str,
-) -> Iterator[bytes]:
-    """The stream's blocks as they happen, of ``kind`` generation or edit; it ends early
-    when the client has left."""
-    yield frame_comment(f"job {job.id}")
-    for event in follow(job, connection):
-        if event is None:
-            yield frame_comment("waiting")
-        elif isinstance(event, Completed):
-            format_ = parameters.file_format, parameters.output_compression
-            pictures = encode_pictures(job, event.results, *format_)
-            context.results.keep(job, pictures)
-            yield _render_completed(pictures[0], job, parameters, kind)
-        else:
-            yield _render_event(event, job, parameters, kind)
+class Stream:
+    """The events of ``job``, of ``kind`` generation or edit, for each client that asks
+    for them: the first one, and those with its Idempotency-Key."""
 
+    def __init__(
+        self, context: Context, job: Job, parameters: ImagesParameters, kind: str
+    ) -> None:
+        self._context, self._job = context, job
+        self._parameters, self._kind = parameters, kind
+        # Of the request as it came: when the job has ended it forgets its prompt.
+        self._usage = usage_of(job.request)
+        self._usage.pop("output_tokens_details")
+        self._kept_seconds = kept_seconds()
 
-def _render_event(
-    event: Event, job: Job, parameters: ImagesParameters, kind: str
-) -> bytes:
-    """One event of a job on the wire; what OpenAI has no event for is a comment."""
-    if isinstance(event, Queued):
-        return frame_comment(f"queued behind {event.position}")
-    if isinstance(event, Started):
-        return frame_comment("started")
-    if isinstance(event, Progress):
-        return frame_comment(f"step {event.step}/{event.total}")
-    if isinstance(event, PartialImage):
-        return _render_partial(event, job, parameters, kind)
-    assert isinstance(event, Failed)
-    # Flat error fields would be taken for an ordinary event by some clients.
-    return frame_event("error", {"error": error_object(event.error)})
+    def response(self) -> Response:
+        """The stream for the client of this request."""
+        blocks = self._blocks(connection_of(request.environ))
+        return Response(blocks, mimetype=MEDIA_TYPE, headers=HEADERS)
 
+    def _blocks(self, connection: socket.socket | None) -> Iterator[bytes]:
+        """Blocks as things happen, until the job ends or the client has left."""
+        yield frame_comment(f"job {self._job.id}")
+        for event in follow(self._job, connection):
+            yield frame_comment("waiting") if event is None else self._render(event)
 
-def _render_partial(
-    event: PartialImage, job: Job, parameters: ImagesParameters, kind: str
-) -> bytes:
-    preview = event.image.copy()
-    preview.thumbnail(_LARGEST_PREVIEW)
-    quality = min(parameters.output_compression, _PREVIEW_QUALITY)
-    encoded = encode_image(preview, parameters.file_format, quality)
-    name = f"image_{kind}.partial_image"
-    data = {"type": name, "b64_json": to_base64(encoded.data)} | _about(job, parameters)
-    return frame_event(name, data | {"partial_image_index": event.number})
+    def _render(self, event: Event) -> bytes:
+        """One event of a job on the wire; what OpenAI has no event for is a comment."""
+        match event:
+            case Queued(position):
+                return frame_comment(f"queued behind {position}")
+            case Started():
+                return frame_comment("started")
+            case Progress(_, step, total):
+                return frame_comment(f"step {step}/{total}")
+            case PartialImage():
+                return self._render_partial(event)
+            case Completed():
+                return self._render_completed(event)
+            case Failed(error):
+                # Flat error fields would be taken for an ordinary event by some
+                # clients.
+                return frame_event("error", {"error": error_object(error)})
 
+    def _render_partial(self, event: PartialImage) -> bytes:
+        preview = event.image.copy()
+        preview.thumbnail(_LARGEST_PREVIEW)
+        quality = min(self._parameters.output_compression, _PREVIEW_QUALITY)
+        encoded = encode_image(preview, self._parameters.file_format, quality)
+        name = f"image_{self._kind}.partial_image"
+        data = {"type": name, "b64_json": to_base64(encoded.data)} | self._about()
+        return frame_event(name, data | {"partial_image_index": event.number})
 
-def _render_completed(
-    picture: FinishedPicture, job: Job, parameters: ImagesParameters, kind: str
-) -> bytes:
-    usage = usage_of(job.request)
-    usage.pop("output_tokens_details")
-    name = f"image_{kind}.completed"
-    data: dict[str, Any] = {"type": name, "b64_json": to_base64(picture.data)}
-    data |= _about(job, parameters)
-    data |= {"usage": usage, "seed": picture.facts["seed"]}
-    # A stream's headers go out before its times are known.
-    data["queue_seconds"] = round(job.queue_seconds, 3)
-    data["run_seconds"] = round(job.run_seconds, 3)
-    if "warning" in picture.facts:
-        data["warning"] = picture.facts["warning"]
-    if parameters.safety_identifier is not None:
-        data["safety_identifier"] = parameters.safety_identifier
-    return frame_event(name, data)
+    def _render_completed(self, event: Completed) -> bytes:
+        pictures, job = self._finished(event), self._job
+        if not pictures:
+            gone = ResultExpired("This picture is no longer kept.")
+            return frame_event("error", {"error": error_object(gone)})
+        picture = pictures[0]
+        name = f"image_{self._kind}.completed"
+        data: dict[str, Any] = {"type": name, "b64_json": to_base64(picture.data)}
+        data |= self._about()
+        data |= {"usage": self._usage, "seed": picture.facts["seed"]}
+        # A stream's headers go out before its times are known.
+        data["queue_seconds"] = round(job.queue_seconds, 3)
+        data["run_seconds"] = round(job.run_seconds, 3)
+        if "warning" in picture.facts:
+            data["warning"] = picture.facts["warning"]
+        if self._parameters.safety_identifier is not None:
+            data["safety_identifier"] = self._parameters.safety_identifier
+        return frame_event(name, data)
 
+    def _finished(self, event: Completed) -> list[FinishedPicture]:
+        pictures = self._context.results.pictures(self._job)
+        if pictures is None and event.results:
+            format_ = self._parameters.file_format, self._parameters.output_compression
+            pictures = encode_pictures(self._job, event.results, *format_)
+            seconds = self._kept_seconds
+            self._context.results.keep(self._job, pictures, seconds=seconds)
+        return pictures or []
 
-def _about(job: Job, parameters: ImagesParameters) -> dict[str, Any]:
-    return {
-        "created_at": int(time.time()),
-        "size": size_of(job.request),
-        "quality": parameters.echoed_quality,
-        "background": "opaque",
-        "output_format": parameters.file_format,
-    }
+    def _about(self) -> dict[str, Any]:
+        return {
+            "created_at": int(self._job.created_at),
+            "size": size_of(self._job.request),
+            "quality": self._parameters.echoed_quality,
+            "background": "opaque",
+            "output_format": self._parameters.file_format,
+        }
