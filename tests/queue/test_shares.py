@@ -17,14 +17,14 @@ def always():
 def test_one_caller_leaves_places_for_others():
     shares = Shares(2, 1, seconds=0.1, purpose="are decoded")
     with shares.hold("greedy", always):
-        with pytest.raises(QueueFull, match="of your pictures are decoded") as caught:
-            with shares.hold("greedy", always):
-                pass
+        refused = pytest.raises(QueueFull, match="of your pictures are decoded")
+        with refused as caught, shares.hold("greedy", always):
+            pass
         assert caught.value.code == "concurrency_limit_exceeded"
         with shares.hold("other", always):
-            with pytest.raises(Unavailable, match="Too many pictures are decoded"):
-                with shares.hold("third", always):
-                    pass
+            refused = pytest.raises(Unavailable, match="Too many pictures are decoded")
+            with refused, shares.hold("third", always):
+                pass
     with shares.hold("greedy", always), shares.hold("third", always):
         pass
 
@@ -47,6 +47,6 @@ def test_who_waits_gets_the_place_that_becomes_free():
 
 def test_who_is_no_longer_wanted_does_not_wait():
     shares = Shares(1, 1, seconds=60, purpose="are decoded")
-    with shares.hold("first", always), pytest.raises(Cancelled):
-        with shares.hold("left", lambda: False):
-            pass
+    refused = pytest.raises(Cancelled)
+    with shares.hold("first", always), refused, shares.hold("left", lambda: False):
+        pass
