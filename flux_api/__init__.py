@@ -193,7 +193,7 @@ def _make_backend(settings: Settings) -> Backend:
 
 
 def _keep_bitsandbytes_out(settings: Settings) -> None:
-    """peft and diffusers import bitsandbytes wherever they find it, and it looks for
+    """diffusers and peft import bitsandbytes wherever they find it, and it looks for
     kernels on the Hub: None in its place while nothing can ask for it."""
     import torch
 

@@ -43,7 +43,7 @@ FOREIGN = {
     "torch": HEAVY,
     "diffusers": HEAVY,
     "transformers": HEAVY,
-    "peft": HEAVY,
+    "peft": set(),
     "bitsandbytes": HEAVY,
     "flask": {"blueprints", "http", "__init__"},
     "werkzeug": {"blueprints", "http", "__init__"},

@@ -312,10 +312,13 @@ def test_a_lora_stays_on_its_own_task(models, tmp_path):
     write_lora(tmp_path / "a.safetensors", seed=5)
     sets = ModelSets(models, lambda *_: Placement(CPU), loras=LoraFolder(tmp_path))
     loaded = sets.use("flux1", print)
-    edit = loaded.load("edit", (Lora("a", 1.0),), print).pipeline
-    assert edit.get_active_adapters()
+    layer = loaded.load("edit", (), print).pipeline.transformer.transformer_blocks[0]
+    sample = torch.ones(1, 1, layer.attn.to_q.in_features)
+    plain = layer.attn.to_q(sample)
+    loaded.load("edit", (Lora("a", 1.0),), print)
+    assert (layer.attn.to_q(sample) != plain).any()
     loaded.load("generate", (), print)
-    assert not edit.get_list_adapters()
+    assert (layer.attn.to_q(sample) == plain).all()
 
 
 def test_random_checkpoints_of_the_memory_benchmark_draw(models, tmp_path):

@@ -1,0 +1,162 @@
+"""What a LoRA adds to a layer: LoRA, LoHa, LoKr, whole differences, DoRA over them.
+
+All add to a layer's output and never touch its weight. So one way does for plain,
+8-bit, 4-bit and GGUF layers, and nothing is left of it afterwards. The libraries'
+adapters take weights of one kind each, and some reshape those that are packed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from flux_api.loading.lora_layers import Rows
+
+Tensor = torch.Tensor
+
+
+class Delta:
+    """A matrix of shape (out, in), kept in its factors; ``scale`` times it is added."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], scale: float) -> None:
+        self._tensors = dict(tensors)
+        self._scale = scale
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What it adds to the output for input ``x``."""
+        for name, tensor in self._tensors.items():
+            if tensor.device != x.device or tensor.dtype != x.dtype:
+                # Once: a layer's inputs stay what they are.
+                self._tensors[name] = tensor.to(x.device, x.dtype)
+        return self._product(x) * self._scale
+
+    def _product(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class LowRank(Delta):
+    """LoRA: ``up`` @ ``down``."""
+
+    def _product(self, x: Tensor) -> Tensor:
+        return linear(linear(x, self._tensors["down"]), self._tensors["up"])
+
+
+class Hadamard(Delta):
+    """LoHa: two low-rank matrices, multiplied number by number."""
+
+    def _product(self, x: Tensor) -> Tensor:
+        tensors = self._tensors
+        first = tensors["hada_w1_a"] @ tensors["hada_w1_b"]
+        return linear(x, first * (tensors["hada_w2_a"] @ tensors["hada_w2_b"]))
+
+
+class Kronecker(Delta):
+    """LoKr: ``rows`` of the Kronecker product of two matrices, which is never written
+    out."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], scale: float, rows: Rows) -> None:
+        super().__init__(tensors, scale)
+        self._rows = rows
+
+    def _product(self, x: Tensor) -> Tensor:
+        first, second = self._tensors["lokr_w1"], self._tensors["lokr_w2"]
+        grid = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
+        return take((first @ linear(grid, second)).flatten(-2), self._rows, -1)
+
+
+class Difference(Delta):
+    """A whole matrix."""
+
+    def _product(self, x: Tensor) -> Tensor:
+        return linear(x, self._tensors["diff"])
+
+
+class Constant(Delta):
+    """A difference of the bias."""
+
+    def _product(self, x: Tensor) -> Tensor:
+        bias = self._tensors["diff_b"]
+        return bias.expand(*x.shape[:-1], *bias.shape)
+
+
+class Change:
+    """All that a file changes in one layer: a matrix, a bias, and the gain of a DoRA,
+    which scales each row of weight and matrix together (each column, ``by_column``).
+    Like the others a DoRA is weighed as a whole: half of it is half the difference."""
+
+    def __init__(self, matrix: Delta | None, bias: Delta | None) -> None:
+        self._matrix, self._bias = matrix, bias
+        self._gain: Tensor | None = None
+        self._by_column = False
+
+    def weight(self, layer: torch.nn.Linear) -> Tensor:
+        """The weight of ``layer`` with the matrix added, float32."""
+        weight = dense_weight(layer)
+        if self._matrix is not None:
+            weight = weight + self._matrix(torch.eye(layer.in_features)).T
+        return weight
+
+    def set_gain(self, gain: Tensor, *, by_column: bool) -> None:
+        """Scale each row of the result by its number in ``gain``, or each column."""
+        self._gain, self._by_column = gain, by_column
+
+    def __call__(self, layer: torch.nn.Linear, x: Tensor, output: Tensor) -> Tensor:
+        """What it adds to the ``output`` of ``layer`` for ``x``."""
+        added = torch.zeros_like(output) if self._bias is None else self._bias(x)
+        if self._gain is None:
+            return added if self._matrix is None else added + self._matrix(x)
+        self._gain = gain = self._gain.to(output.device, output.dtype)
+        if self._by_column:
+            own = _without_bias(layer, layer.forward(x * (gain - 1)))
+            return added + own + (0 if self._matrix is None else self._matrix(x * gain))
+        own = _without_bias(layer, output) * (gain - 1)
+        return added + own + (0 if self._matrix is None else self._matrix(x) * gain)
+
+
+def dense_weight(layer: torch.nn.Linear) -> Tensor:
+    """The weight of ``layer`` in float32, whatever it is packed as."""
+    weight = layer.weight
+    if weight.shape == (layer.out_features, layer.in_features) and (
+        weight.is_floating_point() and type(weight) is torch.nn.Parameter
+    ):
+        return weight.detach().float().cpu()
+    # Each column is what comes out for one input.
+    dtype: Any = torch.float32 if weight.device.type == "cpu" else torch.bfloat16
+    eye = torch.eye(layer.in_features, device=weight.device, dtype=dtype)
+    return _without_bias(layer, layer(eye)).T.float().cpu()
+
+
+def _without_bias(layer: torch.nn.Linear, output: Tensor) -> Tensor:
+    bias: Tensor | None = layer.bias
+    if bias is None:
+        return output
+    return output - bias.to(output.device, output.dtype)
+
+
+def take(tensor: Tensor, rows: Rows, axis: int) -> Tensor:
+    """The ``rows`` of ``tensor`` along ``axis``, one after the other."""
+    if not rows:
+        return tensor
+    parts = [
+        tensor.narrow(axis, row.start or 0, row.stop - (row.start or 0)) for row in rows
+    ]
+    return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
+
+
+def kronecker_scale(tensors: Mapping[str, Tensor], alpha: float | None) -> float:
+    """As LyCORIS has it: alpha counts only where a factor is of low rank."""
+    for name in ("lokr_w2_b", "lokr_w1_b"):
+        if name in tensors and alpha is not None:
+            return alpha / tensors[name].shape[0]
+    return 1.0
+
+
+def rank_scale(rank: int, alpha: float | None, *, stabilized: bool) -> float:
+    """What multiplies a matrix of ``rank``: alpha over it, or over its root."""
+    if alpha is None:
+        return 1.0
+    return alpha / (math.sqrt(rank) if stabilized else rank)

@@ -1,0 +1,141 @@
+"""A LoRA's file to changes of layers: every tensor of it is used, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from flux_api.loading.lora_layers import known_layers
+from flux_api.loading.lora_module import LayerChange, LoraModule, Tensors
+from flux_api.models.lora_files import refusal
+from flux_api.models.lora_keys import KeyRefused, find_layer, parse_key
+
+logger = logging.getLogger(__name__)
+
+# Nothing of the pictures depends on these layers.
+_WITHOUT_EFFECT = ("text_projection",)
+
+
+def read_lora(
+    path: Path, name: str, components: Mapping[str, torch.nn.Module]
+) -> list[LayerChange]:
+    """The changes that the file makes to layers of ``components``. InvalidRequest names
+    the first layer or format that cannot be applied: nothing is left out in silence."""
+    layers = {part: known_layers(module) for part, module in components.items()}
+    changes: list[LayerChange] = []
+    unused: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    try:
+        with safe_open(path, framework="pt") as file:
+            modules, embeddings = _group(file.keys())
+            alphas = _Alphas(file.metadata() or {})
+            for (component, layer), parts in modules.items():
+                read = {part: _read(file, key) for part, key in parts.items()}
+                key = next(iter(parts.values()))
+                found = find_layer(layer, layers.get(component, {}))
+                if found is None:
+                    _check_without_effect(read, key, component, components)
+                    unused.append(key)
+                    continue
+                module = components[component]
+                targets = layers[component][found]
+                parsed = LoraModule(key, read, targets, module)
+                alphas.apply(component, parsed)
+                for target in targets:
+                    if (component, target.path) in seen:
+                        raise KeyRefused(f"names {target.path} twice, also in {key!r}")
+                    seen.add((component, target.path))
+                changes += parsed.changes()
+    except KeyRefused as why:
+        raise refusal(name, str(why)) from None
+    if embeddings:
+        logger.warning("LoRA %s: its embeddings are not used: %s", name, embeddings[0])
+    if unused:
+        logger.warning("LoRA %s: %d layers have no effect", name, len(unused))
+    if not changes:
+        raise refusal(name, "holds no LoRA weights")
+    logger.info(
+        "LoRA %s: %d layers in the file, %d of the model changed",
+        *(name, len(modules), len(changes)),
+    )
+    return changes
+
+
+def _group(
+    keys: Iterable[str],
+) -> tuple[dict[tuple[str, str], dict[str, str]], list[str]]:
+    """Component and layer to the layer's tensors by kind, each with its key; and the
+    keys of embeddings."""
+    modules: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    embeddings = []
+    for key in keys:
+        parsed = parse_key(key)
+        if parsed is None:
+            embeddings.append(key)
+            continue
+        parts = modules[parsed.component, parsed.layer]
+        if parsed.part in parts:
+            raise KeyRefused(f"holds both {parts[parsed.part]!r} and {key!r}")
+        parts[parsed.part] = key
+    return modules, embeddings
+
+
+def _read(file: Any, key: str) -> torch.Tensor:
+    tensor: torch.Tensor = file.get_tensor(key)
+    if not tensor.is_floating_point():
+        raise KeyRefused(f"has whole numbers where weights belong, in {key!r}")
+    # A copy, as the file may be written over; and 8 bits are for storage alone.
+    wide = torch.bfloat16 if tensor.element_size() == 1 else tensor.dtype
+    copy = tensor.to(wide, copy=True)
+    if not bool(torch.isfinite(copy).all()):
+        what = "an alpha that is not above 0" if key.endswith(".alpha") else "NaN"
+        raise KeyRefused(f"has {what}, in {key!r}")
+    # A convolution of one pixel is a matrix.
+    while copy.dim() > 2 and copy.shape[-1] == 1:
+        copy = copy.squeeze(-1)
+    return copy
+
+
+def _check_without_effect(
+    read: Tensors, key: str, component: str, components: Mapping[str, torch.nn.Module]
+) -> None:
+    """KeyRefused unless the layer, which the model lacks, would change nothing: tools
+    write zeros for what was not trained."""
+    if any(word in key for word in _WITHOUT_EFFECT) and component in components:
+        return
+    last = [part for part in ("up", "lokr_w2", "diff", "diff_b") if part in read]
+    if last and not any(bool(read[part].any()) for part in last):
+        return
+    if component not in components:
+        raise KeyRefused(f"does not fit this model: it has no {component} for {key!r}")
+    raise KeyRefused(f"does not fit this model: it has no layer for {key!r}")
+
+
+class _Alphas:
+    """What the metadata that PEFT writes says of the layers' scales."""
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        try:
+            found = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        except (ValueError, RecursionError):
+            found = {}
+        self._config: dict[str, Any] = found if isinstance(found, dict) else {}
+
+    def apply(self, component: str, module: LoraModule) -> None:
+        """Give ``module`` the alpha and the rule that are said for it."""
+        alpha = self._config.get(f"{component}.lora_alpha")
+        patterns = self._config.get(f"{component}.alpha_pattern")
+        path = module.targets[0].path
+        for pattern, own in (patterns if isinstance(patterns, dict) else {}).items():
+            if path == pattern or path.endswith(f".{pattern.lstrip('^.')}"):
+                alpha = own
+        module.stabilized = self._config.get(f"{component}.use_rslora") is True
+        if module.alpha is None and isinstance(alpha, int | float):
+            module.alpha = float(alpha)

@@ -1,0 +1,104 @@
+"""Names of layers against diffusers' own converters, and changes on packed weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.loaders import single_file_utils
+
+from flux_api.loading.deltas import dense_weight
+from flux_api.loading.lora_layers import known_layers
+from flux_api.loading.lora_reader import read_lora
+from flux_api.loading.quantization import quantize_on_cpu
+from flux_api.models.lora_keys import flat
+from tests.support import tiny_checkpoints
+from tests.support.lora_schemes import Writer, bfl_names
+
+FLUX1_NORMS = [
+    f"{attention}.{kind}_norm"
+    for block in range(2)
+    for kind in ("query", "key")
+    for attention in (
+        f"double_blocks.{block}.img_attn.norm",
+        f"double_blocks.{block}.txt_attn.norm",
+        f"single_blocks.{block}.norm",
+    )
+]
+
+
+def transformer_of(family):
+    """A transformer; FLUX.1's of true width, which is written into the converter."""
+    if family == "klein":
+        return tiny_checkpoints.flux2_transformer()
+    with torch.device("meta"):
+        return FluxTransformer2DModel(
+            num_layers=2, num_single_layers=2, guidance_embeds=True
+        )
+
+
+@pytest.mark.parametrize("family", ["flux1", "klein"])
+def test_names_mean_what_diffusers_converters_make_of_them(family):
+    """Each row of each matrix is numbered: where it lands tells what was meant."""
+    module = transformer_of(family)
+    layers = known_layers(module)
+    original, expected = {}, {}
+    for number, name in enumerate(bfl_names(family)):
+        targets = layers[flat(name)]
+        rows = sum(module.get_submodule(t.path).out_features for t in targets)
+        matrix = torch.arange(rows).unsqueeze(1) + 100_000 * number
+        original[f"{name}.weight"] = matrix
+        original[f"{name}.bias"] = matrix.flatten()
+        for target in targets:
+            parts = [matrix[row] for row in target.rows] or [matrix]
+            expected[f"{target.path}.weight"] = torch.cat(parts)
+    if family == "klein":
+        original = {k: t for k, t in original.items() if k.endswith(".weight")}
+    else:
+        original |= {f"{name}.scale": torch.ones(1) for name in FLUX1_NORMS}
+    kind = "flux" if family == "flux1" else "flux2"
+    convert = getattr(
+        single_file_utils, f"convert_{kind}_transformer_checkpoint_to_diffusers"
+    )
+    converted = convert(original)
+    for key, matrix in expected.items():
+        assert torch.equal(converted[key], matrix), key
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["lora", "lokr", "loha", "dora"])
+def test_a_packed_layer_gets_the_same_change(tmp_path, kind, quantization):
+    writer = Writer("klein", seed=4)
+    options = {} if kind == "dora" else {"kind": kind}
+    made = writer.write(lambda name: f"transformer.{name}", only=("to_q",), **options)
+    module = writer.module
+    quantize_on_cpu(module, quantization)
+    for path in made.added:
+        if kind == "dora":
+            base = dense_weight(module.get_submodule(path))
+            lengths = (base + made.added[path]).norm(dim=1)
+            made.tensors[f"transformer.{path}.lora_magnitude_vector"] = lengths * 1.5
+            made.added[path] = 1.5 * (base + made.added[path]) - base
+    made.save(tmp_path / "a.safetensors")
+    changes = read_lora(tmp_path / "a.safetensors", "a", {"transformer": module})
+    assert {one.layer for one in changes} == {
+        module.get_submodule(path) for path in made.added
+    }
+    for path, matrix in made.added.items():
+        layer = module.get_submodule(path)
+        [one] = [change for change in changes if change.layer is layer]
+        sample = torch.randn(3, 5, layer.in_features)
+        added = one.change(layer, sample, layer(sample))
+        assert torch.allclose(added, sample @ matrix.T, atol=0.05, rtol=0.02)
+
+
+def test_a_file_that_is_written_over_while_it_is_used_changes_nothing(tmp_path):
+    writer = Writer("klein", seed=5)
+    made = writer.write(lambda name: f"transformer.{name}", only=("to_q",))
+    path = tmp_path / "a.safetensors"
+    made.save(path)
+    [one, *_] = read_lora(path, "a", {"transformer": writer.module})
+    sample = torch.randn(1, 2, one.layer.in_features)
+    before = one.change(one.layer, sample, one.layer(sample))
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(one.change(one.layer, sample, one.layer(sample)), before)

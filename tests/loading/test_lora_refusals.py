@@ -1,0 +1,184 @@
+"""LoRA files that cannot be applied whole: refused soon, by the layer or the format,
+and the next picture is the base again."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.support.lora_schemes import Writer
+
+# A hang is one; a refusal takes a fraction of it.
+SOON = 20
+LAYER = "transformer.transformer_blocks.0.attn.to_q"
+DOWN, UP = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
+KOHYA = "lora_unet_double_blocks_0_img_attn_proj"
+
+
+def pair(rank=2, down=DOWN, up=UP, inputs=32, outputs=32, **more):
+    """One layer's LoRA."""
+    tensors = {down: torch.ones(rank, inputs), up: torch.ones(outputs, rank)}
+    return tensors | more
+
+
+def kohya(**more):
+    tensors = pair(down=f"{KOHYA}.lora_down.weight", up=f"{KOHYA}.lora_up.weight")
+    return tensors | {f"{KOHYA}.{name}": value for name, value in more.items()}
+
+
+def text(prefix):
+    layer = "encoder_block_0_layer_0_SelfAttention_q"
+    names = (f"{prefix}{layer}.lora_down.weight", f"{prefix}{layer}.lora_up.weight")
+    return pair(down=names[0], up=names[1])
+
+
+def of_family(family):
+    return Writer(family).write(lambda name: f"transformer.{name}").tensors
+
+
+def guidance(width=256):
+    layer = "lora_unet_guidance_in_in_layer"
+    names = (f"{layer}.lora_down.weight", f"{layer}.lora_up.weight")
+    return pair(down=names[0], up=names[1], inputs=width)
+
+
+def embedder():
+    layer = "transformer.x_embedder"
+    names = (f"{layer}.lora_A.weight", f"{layer}.lora_B.weight")
+    return pair(down=names[0], up=names[1], inputs=384)
+
+
+def raw(header, data=b""):
+    """A file with this header, whatever it says."""
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def one_tensor(**entry):
+    whole = {"dtype": "F32", "shape": [2, 32], "data_offsets": [0, 256]} | entry
+    return raw(json.dumps({DOWN: whole}).encode(), bytes(256))
+
+
+NAN = torch.full((2, 32), float("nan"))
+# Name -> (set, the file, words of the answer).
+REFUSED = {
+    "negative-alpha": ("schnell", kohya(alpha=torch.tensor(-1.0)), "alpha"),
+    "zero-alpha": ("schnell", kohya(alpha=torch.tensor(0.0)), "alpha"),
+    "nan-alpha": ("schnell", kohya(alpha=torch.tensor(float("nan"))), "alpha"),
+    "infinite-alpha": ("schnell", kohya(alpha=torch.tensor(float("inf"))), "alpha"),
+    "huge-alpha": ("schnell", kohya(alpha=torch.tensor(1e30)), "alpha"),
+    "alphas": ("schnell", kohya(alpha=torch.ones(2)), "alpha"),
+    "alpha-alone": ("schnell", {f"{KOHYA}.alpha": torch.tensor(1.0)}, "alpha"),
+    "rank": ("schnell", pair(rank=100_000), "rank 100000"),
+    "rank-of-none": ("schnell", pair(rank=0), "rank 0"),
+    "nan": ("schnell", pair() | {DOWN: NAN}, "NaN"),
+    "integers": ("schnell", pair() | {DOWN: torch.ones(2, 32).int()}, "whole numbers"),
+    "half": ("schnell", {DOWN: torch.ones(2, 32)}, "lacks up"),
+    "ranks-differ": ("schnell", pair() | {UP: torch.ones(32, 3)}, "fit together"),
+    "twice": (
+        "schnell",
+        pair() | pair(down=f"{LAYER}.lora_down.weight"),
+        "both",
+    ),
+    "two-spellings": (
+        "schnell",
+        pair()
+        | pair(
+            down="lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",
+            up="lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight",
+            outputs=96,
+        ),
+        "twice",
+    ),
+    "no-such-block": (
+        "schnell",
+        pair(down=DOWN.replace("0", "77"), up=UP.replace("0", "77")),
+        "transformer_blocks.77",
+    ),
+    "other-family": ("schnell", of_family("klein"), "does not fit"),
+    "other-family-klein": ("klein-4b", of_family("flux1"), "does not fit"),
+    "wide-embedder": ("schnell", embedder(), "384 inputs"),
+    "guidance-on-schnell": ("schnell", guidance(), "guidance_in"),
+    "t5-on-klein": ("klein-4b", text("lora_te3_"), "no text_encoder_2"),
+    "oft": ("schnell", {f"{LAYER}.oft_blocks": torch.ones(2, 2, 2)}, "OFT"),
+    "glora": ("schnell", {f"{LAYER}.a1.weight": torch.ones(2, 2)}, "GLoRA"),
+    "norms": ("schnell", {"transformer.norm.weight": torch.ones(2)}, "norm.weight"),
+    "empty": ("schnell", {}, "no LoRA weights"),
+    "no-header": ("schnell", b"", "safetensors"),
+    "long-header": ("schnell", raw(b" " * (17 << 20)), "header"),
+    "endless-header": ("schnell", b"\xff" * 64, "header"),
+    "nested-header": ("schnell", raw(b"[" * 100_000), "safetensors"),
+    "shape": ("schnell", one_tensor(shape=[2**60, 2**60]), "safetensors"),
+    "offsets": ("schnell", one_tensor(data_offsets=[0, 2**40]), "safetensors"),
+    "negative": ("schnell", one_tensor(shape=[-2, 32]), "safetensors"),
+    "kind": ("schnell", one_tensor(dtype="F7"), "safetensors"),
+    "many-keys": (
+        "schnell",
+        {f"{LAYER}{number}.lora_A.weight": torch.ones(1) for number in range(20_000)},
+        "does not fit",
+    ),
+}
+
+
+def ask(server, model, loras=None):
+    form = {"prompt": "a duck", "width": 64, "height": 64, "seed": 3, "model": model}
+    form |= {"num_inference_steps": 1} | ({"loras": loras} if loras else {})
+    return requests.post(f"{server.url}/process/raw", data=form, timeout=SOON)
+
+
+def read_picture(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+@pytest.fixture(scope="module")
+def plain(families):
+    """The pictures without a LoRA."""
+    return {
+        model: read_picture(ask(families, model).content)
+        for model in ("schnell", "klein-4b")
+    }
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_by_name_and_nothing_is_left(families, plain, name):
+    model, content, words = REFUSED[name]
+    path = families.lora_folder / f"refused-{name}.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save_file(content, path)
+    answer = ask(families, model, f"refused-{name}")
+    path.unlink()
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert words in error and f"refused-{name}" in error
+    assert str(families.lora_folder) not in error
+    after = read_picture(ask(families, model).content)
+    assert np.array_equal(after, plain[model])
+
+
+def test_what_has_no_effect_is_left_out_and_said(families, plain):
+    """Zeros for what was not trained, embeddings beside a LoRA."""
+    t5 = "text_encoders.t5xxl.transformer.encoder.block.9.layer.0.SelfAttention.q"
+    tensors = pair() | {
+        f"{t5}.lora_down.weight": torch.ones(2, 32),
+        f"{t5}.lora_up.weight": torch.zeros(32, 2),
+        "lora_te1_text_projection.lora_down.weight": torch.ones(2, 32),
+        "lora_te1_text_projection.lora_up.weight": torch.ones(32, 2),
+        "bundle_emb.me.string_to_param.*": torch.ones(1, 32),
+    }
+    path = families.lora_folder / "extras.safetensors"
+    save_file(tensors, path)
+    save_file(pair(), path.with_name("bare.safetensors"))
+    both = [ask(families, "schnell", name) for name in ("extras", "bare")]
+    one, other = (read_picture(answer.content) for answer in both)
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, plain["schnell"])
+    assert "extras: its embeddings are not used" in families.output
+    assert "extras: 2 layers have no effect" in families.output

@@ -1,0 +1,317 @@
+"""The key schemes in which people's LoRAs come: each against a base into which the same
+matrices were added by hand. The table of the schemes is FORMS."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.support import tiny_checkpoints
+from tests.support.lora_schemes import WEIGHT, Writer, flat, metadata_of
+from tests.support.servers import run_api
+
+DOWN_UP = {"down": "lora_down", "up": "lora_up"}
+CLIP = "text_model.encoder.layers.0."
+
+
+def under(prefix, **options):
+    """Layers with ``prefix`` in front."""
+    return lambda w: w.write(lambda name: f"{prefix}{name}", **options)
+
+
+def kohya(prefix="lora_unet_", layout="bfl", **options):
+    """Kohya's way: one word, and alphas."""
+    options = {"alpha": 1.0} | DOWN_UP | options
+    return lambda w: w.write(lambda name: prefix + flat(name), layout=layout, **options)
+
+
+def bfl(prefix="", **options):
+    return under(prefix, layout="bfl", **options)
+
+
+def clip(prefix, joint=".", **options):
+    """CLIP's layers as checkpoints name them."""
+
+    def write(writer):
+        names = lambda name: prefix + f"text_model.{name}".replace(".", joint)  # noqa: E731
+        return writer.write(names, **options)
+
+    return write
+
+
+def with_metadata(**config):
+    def write(writer):
+        made = writer.write(lambda name: f"transformer.{name}", rank=4)
+        made.metadata = metadata_of(**config)
+        scale = config["lora_alpha"] / (2.0 if config.get("use_rslora") else 4.0)
+        made.added = {path: matrix * scale for path, matrix in made.added.items()}
+        return made
+
+    return write
+
+
+def with_bias(ending, prefix="transformer.", layout="diffusers"):
+    """A difference of the bias beside the matrix, unscaled."""
+
+    def write(writer):
+        spell = (
+            (lambda n: f"{prefix}{n}")
+            if "." in prefix
+            else (lambda n: prefix + flat(n))
+        )
+        only = ("attn.to_q", "proj_mlp", "x_embedder")
+        made = writer.write(spell, only=only)
+        for path in made.added:
+            bias = writer.rand(writer.layers[path].out_features)
+            made.tensors[f"{spell(path)}.{ending}"] = bias
+            made.biases[path] = bias
+        return made
+
+    return write
+
+
+def dora(ending, spell, *, by_column=False, layout="diffusers", only=()):
+    """Rows (or columns) brought to lengths that were learnt."""
+
+    def write(writer):
+        options = {} if "magnitude" in ending else {"alpha": 1.0, **DOWN_UP}
+        made = writer.write(spell, layout=layout, only=only, **options)
+        for name, paths in writer.groups(layout, only).items():
+            old = torch.cat([writer.base[f"{path}.weight"] for path in paths])
+            new = old + torch.cat([made.added[path] for path in paths])
+            axis = 0 if by_column else 1
+            lengths = new.norm(dim=axis, keepdim=True)
+            learnt = lengths * (1 + 0.3 * torch.rand(lengths.shape))
+            new = new * (learnt / lengths)
+            shape = learnt.shape if by_column or "magnitude" not in ending else (-1,)
+            made.tensors[f"{spell(name)}.{ending}"] = learnt.reshape(shape)
+            sizes = [made.added[path].shape[0] for path in paths]
+            parts = zip(new.split(sizes), old.split(sizes), strict=True)
+            for path, (one, other) in zip(paths, parts, strict=True):
+                made.added[path] = one - other
+        return made
+
+    return write
+
+
+def mixed(writer):
+    first = under("transformer.", only=("transformer_blocks.0",))(writer)
+    return first.join(kohya(only=("blocks.1.img", "blocks.1.linear"))(writer))
+
+
+def xlabs(writer):
+    """XLabs' attention processors, both kinds of block."""
+    names = {
+        "double_blocks.0.img_attn.qkv": "double_blocks.0.processor.qkv_lora1",
+        "double_blocks.0.txt_attn.qkv": "double_blocks.0.processor.qkv_lora2",
+        "double_blocks.0.img_attn.proj": "double_blocks.0.processor.proj_lora1",
+        "double_blocks.0.txt_attn.proj": "double_blocks.0.processor.proj_lora2",
+        "single_blocks.0.linear2": "single_blocks.0.processor.proj_lora",
+    }
+    return writer.write(
+        names.__getitem__, layout="bfl", only=tuple(names), down="down", up="up"
+    )
+
+
+def lycoris_spell(name):
+    return f"lycoris_{flat(name)}"
+
+
+def lycoris(kind, spell=lycoris_spell, **options):
+    """LyCORIS over diffusers' layers, as SimpleTuner has it, or over others."""
+    return lambda w: w.write(spell, kind=kind, **options)
+
+
+def magnitude_spell(name):
+    return f"transformer.{name}"
+
+
+def kohya_spell(name):
+    return f"lora_unet_{flat(name)}"
+
+
+# Scheme -> (how it is written, its component). For both families unless it says so.
+FORMS = {
+    "peft": under("transformer."),
+    "peft-alpha-keys": under("transformer.", alpha=3.0),
+    "peft-metadata": with_metadata(r=4, lora_alpha=8, rank_pattern={}),
+    "peft-rslora": with_metadata(r=4, lora_alpha=3, use_rslora=True),
+    "peft-varying-ranks": under("transformer.", varying=True),
+    "peft-bias": with_bias("lora_B.bias"),
+    "peft-dora": dora("lora_magnitude_vector", magnitude_spell),
+    "peft-bf16": under("transformer.", dtype=torch.bfloat16),
+    "peft-fp16": under("transformer.", dtype=torch.float16),
+    "peft-fp8": under("transformer.", dtype=torch.float8_e4m3fn),
+    "no-prefix": under(""),
+    "base-model": under("base_model.model."),
+    "base-model-bfl": bfl("base_model.model.", alpha=2.0),
+    "diffusion-model": under("diffusion_model."),
+    "unet": under("unet."),
+    "module": under("module.transformer."),
+    "down-up": under("transformer.", **DOWN_UP),
+    "default": under("transformer.", end=".default.weight"),
+    "bfl": bfl(),
+    "bfl-alpha": bfl(alpha=3.0),
+    "bfl-down-up": bfl(**DOWN_UP),
+    "bfl-diffusion-model": bfl("diffusion_model."),
+    "bfl-diffusion-model-down-up": bfl("diffusion_model.", alpha=1.0, **DOWN_UP),
+    "kohya": kohya(only=("blocks",)),
+    "kohya-all": kohya(),
+    "kohya-old-names": kohya(layout="diffusers"),
+    "kohya-bias": with_bias("diff_b", "lora_unet_"),
+    "kohya-dora": dora("dora_scale", kohya_spell, layout="bfl", only=("blocks",)),
+    "kohya-dora-columns": dora(
+        "dora_scale", kohya_spell, layout="bfl", only=("blocks",), by_column=True
+    ),
+    "onetrainer": kohya("lora_transformer_", "diffusers"),
+    "onetrainer-attention": kohya("lora_transformer_", "diffusers", only=("attn",)),
+    "lokr": bfl("diffusion_model.", kind="lokr", only=("blocks",)),
+    "lokr-alpha-of-none": bfl("diffusion_model.", kind="lokr", alpha=1e10),
+    "lokr-low-rank": lycoris(
+        "lokr", spell=kohya_spell, layout="bfl", low_rank=True, alpha=1
+    ),
+    "lokr-simpletuner": lycoris("lokr"),
+    "loha": bfl("diffusion_model.", kind="loha"),
+    "loha-lycoris": lycoris("loha"),
+    "mixed": mixed,
+}
+FLUX1_ONLY = {"xlabs": xlabs}
+TEXT_FORMS = {
+    ("flux1", "text_encoder"): {
+        "clip-diffusers": clip("text_encoder."),
+        "clip-kohya": clip("lora_te1_", "_", alpha=1.0, **DOWN_UP),
+        "clip-kohya-te": clip("lora_te_", "_", alpha=1.0, **DOWN_UP),
+        "clip-comfyui": clip("text_encoders.clip_l.transformer.", **DOWN_UP),
+    },
+    ("flux1", "text_encoder_2"): {
+        "t5-kohya": kohya("lora_te3_", "diffusers"),
+        "t5-onetrainer": kohya("lora_te2_", "diffusers"),
+        "t5-comfyui": under("text_encoders.t5xxl.transformer.", **DOWN_UP),
+    },
+    ("klein", "text_encoder"): {
+        "qwen-diffusers": under("text_encoder."),
+        "qwen-comfyui": under("text_encoders.qwen3_4b.transformer."),
+        "qwen-kohya": kohya("lora_te_", "diffusers"),
+    },
+}
+
+
+def cases():
+    """(family, component, scheme) -> how it is written."""
+    found = {}
+    for family in ("flux1", "klein"):
+        for scheme, write in FORMS.items():
+            found[family, "transformer", scheme] = write
+    for scheme, write in FLUX1_ONLY.items():
+        found["flux1", "transformer", scheme] = write
+    for (family, component), forms in TEXT_FORMS.items():
+        for scheme, write in forms.items():
+            found[family, component, scheme] = write
+    return found
+
+
+CASES = cases()
+SETS = {
+    "flux1": (
+        'base_model = "{folder}"\ntasks.generate = {{ pipeline = "FluxPipeline", '
+        'num_inference_steps = 2, guidance_parameter = "guidance_scale", '
+        "guidance_scale = 3.5 }}\n"
+    ),
+    "klein": 'like = "klein-4b"\nbase_model = "{folder}"\n',
+}
+
+
+def weights_file(folder, component):
+    [file] = (folder / component).glob("*.safetensors")
+    return file
+
+
+def merge(base, folder, made):
+    """A copy of ``base`` into which what ``made`` adds is added."""
+    folder.mkdir()
+    for part in base.iterdir():
+        if part.name == made.component:
+            shutil.copytree(part, folder / part.name)
+        else:
+            (folder / part.name).symlink_to(part)
+    file = weights_file(folder, made.component)
+    tensors = load_file(file)
+    for kind, added in (("weight", made.added), ("bias", made.biases)):
+        for path, matrix in added.items():
+            key = f"{path}.{kind}"
+            key = key if key in tensors else f"text_model.{key}"
+            if key not in tensors:
+                # FLUX.2's layers have no bias to add to.
+                made.biases = {}
+                continue
+            tensors[key] = tensors[key] + WEIGHT * matrix
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server with a set for each case's merged base, and the LoRAs."""
+    folder = tmp_path_factory.mktemp("schemes")
+    (folder / "loras").mkdir()
+    lines = []
+    bases = {
+        "flux1": tiny_checkpoints.build("dev", folder / "flux1"),
+        "klein": tiny_checkpoints.build("klein", folder / "klein"),
+    }
+    for family, base in bases.items():
+        lines.append(f"[{family}-base]\n" + SETS[family].format(folder=base))
+    for number, ((family, component, scheme), write) in enumerate(CASES.items()):
+        writer = Writer(family, component, seed=number)
+        writer.base = load_file(weights_file(bases[family], component))
+        made = write(writer)
+        if family == "klein" and made.biases:
+            continue
+        made.save(folder / "loras" / f"{family}.{scheme}.safetensors")
+        merged = folder / f"merged-{number}"
+        merge(bases[family], merged, made)
+        lines.append(f"[{family}-{scheme}]\n" + SETS[family].format(folder=merged))
+    info = folder / "models.toml"
+    info.write_text("\n".join(lines))
+    settings = {"MODEL_INFO": info, "FLUX_LORA_DIR": folder / "loras"}
+    with run_api(FLUX_MODEL="klein-base", FLUX_MAX_LOADED=3, **settings) as running:
+        running.loras = folder / "loras"
+        yield running.wait_ready()
+
+
+def draw(server, model, loras=None):
+    """A small picture as numbers."""
+    form = {"prompt": "a red heart", "width": 64, "height": 64, "seed": 3}
+    form |= {"num_inference_steps": 2, "model": model}
+    if loras:
+        form["loras"] = loras
+    answer = requests.post(f"{server.url}/process/raw", data=form, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content))).astype(int)
+
+
+@pytest.fixture(scope="module")
+def plain(server):
+    """The pictures of the bases."""
+    return {family: draw(server, f"{family}-base") for family in SETS}
+
+
+@pytest.mark.parametrize(("family", "component", "scheme"), CASES)
+def test_a_scheme_draws_what_the_merged_base_draws(
+    server, plain, family, component, scheme
+):
+    if family == "klein" and scheme.endswith("-bias"):
+        pytest.skip("FLUX.2 has no biases")
+    base, name = f"{family}-base", f"{family}.{scheme}"
+    with_lora = draw(server, base, f"{name}:{WEIGHT}")
+    assert (draw(server, base, f"{name}:0") == plain[family]).all()
+    assert (draw(server, base) == plain[family]).all()
+    merged = draw(server, f"{family}-{scheme}")
+    assert np.abs(with_lora - merged).max() <= 1
+    assert np.abs(with_lora - plain[family]).max() > 4
