@@ -7,12 +7,16 @@ included; what concerns the API alone is in ``post_worker_init``.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import signal
+import sys
 import threading
+import time
 from queue import SimpleQueue
 
+import gunicorn.app.base
 import gunicorn.util
 from gunicorn.glogging import Logger
 
@@ -32,6 +36,8 @@ def write_error(sock, status, reason, _message):
 
 
 gunicorn.util.write_error = write_error
+takeover = runpy.run_path(os.path.join(HERE, "takeover.py"))
+gunicorn.app.base.Arbiter = takeover["TakeoverArbiter"]
 
 
 class ServerLogger(Logger):
@@ -85,10 +91,13 @@ logger_class = ServerLogger
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(D)s'
 
 
+def post_fork(arbiter, worker):
+    """Let the new worker know of those before it."""
+    worker.handover = arbiter.handover_of(worker)
+
+
 def post_worker_init(worker):
     """Begin to load the model, now that the worker has forked; drain at TERM."""
-    replaced = []
-    signal.signal(signal.SIGUSR2, lambda signum, frame: replaced.append(True))
     extensions = getattr(worker.wsgi, "extensions", {})
     if "file_server" in extensions:
         from file_server import warn_if_open
@@ -96,7 +105,36 @@ def post_worker_init(worker):
         warn_if_open(worker.wsgi, [listener.sock for listener in worker.sockets])
     here = extensions.get("flux_api")
     if here is None:
+        worker.handover.say_ready()
         return
+    check_options(worker)
+    from flux_api.api_keys import is_loopback
+
+    addresses = [socket.getsockname() for socket in worker.sockets]
+    if not here.settings.api_keys and not all(map(is_loopback, addresses)):
+        worker.log.warning(
+            "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "
+            "127.0.0.1"
+        )
+    drain_at_term(worker, here.manager)
+    if worker.alive:  # it may have been ended while it booted
+        # The listener is shared: until this one is ready, requests are the old one's.
+        if worker.handover.waits:
+            worker.worker_connections = 0
+        elif worker.handover.beside:
+            # It takes no requests, so nothing is lost.
+            worker.handover.ask_for_room()
+        here.manager.start(worker.handover)
+        threading.Thread(
+            target=take_over,
+            args=(worker, here.manager),
+            name="flux-takeover",
+            daemon=True,
+        ).start()
+
+
+def check_options(worker):
+    """End where gunicorn was told what the API cannot work with."""
     if worker.cfg.workers > 1:
         worker.log.error(
             "--workers %d: the queue, the jobs and the model live in one process; for "
@@ -110,15 +148,31 @@ def post_worker_init(worker):
             *(worker.cfg.threads, queue, watchers, needed_threads),
         )
         raise SystemExit(3)  # gunicorn's own status for a worker that cannot boot
-    from flux_api.api_keys import is_loopback
 
-    addresses = [socket.getsockname() for socket in worker.sockets]
-    if not here.settings.api_keys and not all(map(is_loopback, addresses)):
-        worker.log.warning(
-            "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "
-            "127.0.0.1"
-        )
-    here.manager.start()
+
+def take_over(worker, manager):
+    """Accept connections when the model is loaded, or when nobody else does."""
+    handover = worker.handover
+    while manager.state != "ready":
+        if not (handover.waits and handover.beside):
+            open_door(worker)
+        elif manager.state == "failed":
+            handover.say_failed(manager.not_ready)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(0.1)
+    open_door(worker)
+
+
+def open_door(worker):
+    """Accept connections."""
+    if worker.worker_connections != worker.cfg.worker_connections:
+        worker.worker_connections = worker.cfg.worker_connections
+        worker.method_queue.defer(lambda: None)  # it looks when something happens
+
+
+def drain_at_term(worker, manager):
+    """Have TERM finish what was taken."""
     stop = signal.getsignal(signal.SIGTERM)
 
     # No Event: a second signal that comes while it is being set would wait for itself.
@@ -126,14 +180,16 @@ def post_worker_init(worker):
 
     def stop_when_idle():
         terminated.get()
-        here.manager.wait_idle(worker.cfg.graceful_timeout)
+        manager.wait_idle(worker.cfg.graceful_timeout)
         stop(signal.SIGTERM, None)
 
     def drain(signum, frame):
-        here.manager.drain()
-        if replaced:
+        if worker.handover.replaced:
+            # New connections are the new worker's; what comes on one that was kept
+            # alive is still served here.
             stop(signum, frame)
             return
+        manager.drain()
         # The listener stays open meanwhile: whoever comes is told 503 instead of
         # waiting in its backlog for a process that ends.
         terminated.put(True)
@@ -143,7 +199,12 @@ def post_worker_init(worker):
     signal.signal(signal.SIGTERM, drain)
 
 
-def on_reload(arbiter):
-    """Tell the workers that others take their place: what comes is for those."""
-    for pid in list(arbiter.WORKERS):
-        os.kill(pid, signal.SIGUSR2)
+def worker_exit(arbiter, worker):
+    """End at once: the interpreter's own end would wait for the threads of requests,
+    and may abort in one that is loading."""
+    extensions = getattr(getattr(worker, "wsgi", None), "extensions", {})
+    # The master calls this too.
+    if os.getpid() == worker.pid and "flux_api" in extensions:
+        logging.shutdown()
+        code = getattr(sys.exc_info()[1], "code", 1)
+        os._exit(code if isinstance(code, int) else 1)

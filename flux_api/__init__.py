@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Sequence
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -22,12 +23,16 @@ from flux_api.http.install import install
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import CHILDREN, Decoder
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.file_stamps import look_at_files
+from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo
 from flux_api.models.lora_files import LoraFolder
+from flux_api.models.sources import Source
 from flux_api.models.toml_file import load_models
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
 from flux_api.queue.manager import PipelineManager
+from flux_api.queue.readiness import Handover
 from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
 from flux_api.queue.tasks import Backend
@@ -64,7 +69,7 @@ def create_app(
     results = ResultStore(settings.results_mb << 20)
     context = Context(
         settings=settings,
-        manager=manager or get_manager(settings),
+        manager=manager or get_manager(settings, models[settings.model].sources),
         models=models,
         loras=LoraFolder(settings.lora_dir),
         fetcher=Fetcher(fetch_policy(settings)),
@@ -91,18 +96,21 @@ def create_app(
     return app
 
 
-def get_manager(settings: Settings) -> PipelineManager:
-    """The process's one pipeline manager, made at the first call."""
+def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManager:
+    """The process's one pipeline manager, made at the first call; loading that failed
+    is tried again when the files of ``sources`` change."""
     global _manager
     with _manager_lock:
         if _manager is None:
             check_machine(settings)
-            _manager = PipelineManager(
-                lambda: _make_backend(settings),
+            manager = PipelineManager(
+                lambda: _make_backend(settings, manager.handover),
+                look_at_files=lambda: look_at_files(sources, settings.model_info),
                 max_queue=settings.max_queue,
                 max_per_caller=settings.max_per_caller,
                 step_timeout=settings.step_timeout,
             )
+            _manager = manager
         return _manager
 
 
@@ -165,7 +173,7 @@ def check_machine(settings: Settings) -> None:
         check_placement(quantization, offload, choose_device())
 
 
-def _make_backend(settings: Settings) -> Backend:
+def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
     models = offered_models(settings)
     if "OMP_WAIT_POLICY" not in os.environ:
         # libgomp reads it when torch is imported; benchmarks/first_picture.py
@@ -176,14 +184,33 @@ def _make_backend(settings: Settings) -> Backend:
     from flux_api.engine.backend import DiffusersBackend
     from flux_api.loading.memory import choose_placement
     from flux_api.loading.model_sets import ModelSets
-    from flux_api.loading.placement import choose_device
+    from flux_api.loading.placement import Placement, choose_device
+    from flux_api.loading.second_copy import has_room_for_another
 
     device = choose_device()
+
+    def place(name: str, info: ModelInfo, report: Report) -> Placement:
+        return choose_placement(name, info, settings, device, report)
+
+    def place_beside(name: str, info: ModelInfo, report: Report) -> Placement:
+        """Where an older worker holds the set too, only like that one."""
+        placement = place(name, info, report)
+        if handover is None or name != settings.model:
+            return placement
+        if handover.beside and not (
+            handover.waits
+            and handover.placement == str(placement)
+            and has_room_for_another(handover.older, device)
+        ):
+            report("waiting for the old worker's end: no room for both")
+            handover.make_room()
+            placement = place(name, info, report)
+        handover.placement = str(placement)
+        return placement
+
     sets = ModelSets(
         models,
-        lambda name, info, report: choose_placement(
-            name, info, settings, device, report
-        ),
+        place_beside,
         most=settings.max_loaded,
         loras=LoraFolder(settings.lora_dir),
     )

@@ -40,9 +40,14 @@ def healthz() -> Response:
 
 @bp.get("/readyz")
 def readyz() -> tuple[Response, int, dict[str, str]]:
-    """200 when requests are taken, else 503 with the reason."""
-    reason = get_context().manager.not_ready
+    """200 when requests are taken, else 503 with the reason; and why a new worker did
+    not take over, until the next one is tried."""
+    manager = get_context().manager
+    reason = manager.not_ready
     if reason is not None:
         body = jsonify(status="not ready", reason=reason)
         return body, 503, {"Retry-After": "5"}
-    return jsonify(status="ready", model=get_context().settings.model), 200, {}
+    answer = {"status": "ready", "model": get_context().settings.model}
+    if manager.failed_update is not None:
+        answer["failed_update"] = manager.failed_update
+    return jsonify(answer), 200, {}

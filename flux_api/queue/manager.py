@@ -29,7 +29,7 @@ from flux_api.queue.admission import MAX_INTERLEAVED, find_next
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
-from flux_api.queue.readiness import Readiness
+from flux_api.queue.readiness import Handover, Readiness, State
 from flux_api.queue.tasks import (
     Backend,
     BackendBroken,
@@ -43,27 +43,31 @@ logger = logging.getLogger(__name__)
 # For the last answers to reach their clients before the process ends.
 LAST_WORDS_SECONDS = 10.0
 WATCH_SECONDS = 0.25
-# Hubs and networks often come back soon; a missing file does not. Every five minutes
-# from then on.
+# Hubs and networks often come back soon. Every five minutes from then on, and whenever
+# the files have changed: twice the same after a change, or they are still copied.
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
+_LOOK_SECONDS = 1.0
 
 
 class PipelineManager:
     """The only one that touches pipelines. ``submit`` queues a request as n tasks, one
     a picture; callers take turns, so nobody waits behind another's ten pictures.
-    ``make_backend`` runs in the loading thread, so that heavy imports delay nobody.
+    ``make_backend`` runs in the loading thread, so that heavy imports delay nobody;
+    what ``look_at_files`` gives changes when loading is worth another try.
     """
 
     def __init__(
         self,
         make_backend: Callable[[], Backend],
         *,
+        look_at_files: Callable[[], object] = lambda: None,
         max_queue: int = 32,
         max_per_caller: int = 0,
         step_timeout: float = 120.0,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._make_backend = make_backend
+        self._look_at_files = look_at_files
         self._backend: Backend
         self._max_queue = max_queue
         self._max_per_caller = max_per_caller
@@ -85,6 +89,7 @@ class PipelineManager:
         self._pace = WorkPace()
         self._started = False
         self._readiness = Readiness()
+        self.handover: Handover | None = None
 
     # -- readiness ---------------------------------------------------------------
 
@@ -93,12 +98,24 @@ class PipelineManager:
         """Why no request is taken at the moment, None when ready."""
         return self._readiness.reason
 
-    def start(self) -> None:
-        """Begin loading in the background; later calls do nothing."""
+    @property
+    def state(self) -> State:
+        """The same in one word."""
+        return self._readiness.state
+
+    @property
+    def failed_update(self) -> str | None:
+        """Why the last new worker did not take over from this one."""
+        return (self.handover and self.handover.failed_update) or None
+
+    def start(self, handover: Handover | None = None) -> None:
+        """Begin loading in the background, taking over by ``handover``; later calls do
+        nothing."""
         if self._started:  # asked before every request: not to wait for the lock
             return
         with self._changed:
             started, self._started = self._started, True
+            self.handover = self.handover or handover
         if not started:
             threading.Thread(target=self._load, name="flux-load", daemon=True).start()
 
@@ -114,6 +131,7 @@ class PipelineManager:
 
     def _load(self) -> None:
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
+            files = self._look_at_files()
             try:
                 backend = self._make_backend()
                 backend.load(self._readiness.report)
@@ -123,10 +141,12 @@ class PipelineManager:
                 return
             except BaseException as error:  # whatever a loader raises: ready says so
                 reason = getattr(error, "message", type(error).__name__)
-                logger.exception("loading failed, next try in %g s", pause)
+                logger.exception(
+                    "loading failed, next try in %g s or when the files change", pause
+                )
                 self._readiness.fail(f"loading failed: {reason}")
             # Outside the handler: its traceback holds what was loaded so far.
-            time.sleep(pause)
+            self._wait_for_files(files, pause)
         self._backend = backend
         # A thread a picture: the backend blocks while it makes one.
         for number in range(backend.slots + MAX_INTERLEAVED):
@@ -134,7 +154,19 @@ class PipelineManager:
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
         threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
+        if self.handover is not None:
+            self.handover.say_ready()
         self._readiness.set_ready()
+
+    def _wait_for_files(self, before: object, seconds: float) -> None:
+        """Until the files are others than ``before`` and rest, ``seconds`` at most."""
+        until, last = time.monotonic() + seconds, before
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(_LOOK_SECONDS, left))
+            now = self._look_at_files()
+            if now == last != before:
+                return
+            last = now
 
     # -- jobs --------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Literal, Protocol
 
 from flux_api.errors import Unavailable
 
@@ -14,6 +14,34 @@ State = Literal["loading", "ready", "failed", "draining"]
 # By state, never by the wording of a reason, which may come from a library: it tells a
 # client that waiting helps. Other states have the error's own code.
 _CODES: dict[State, str | None] = {"loading": "model_loading"}
+
+
+class Handover(Protocol):
+    """Where a new worker and the old one meet, when one takes over from the other."""
+
+    waits: bool
+    """Whether the old one goes on until this one is ready."""
+    placement: str
+    """How the last worker that loaded holds its weights."""
+
+    @property
+    def beside(self) -> bool:
+        """Whether an older worker is still there."""
+
+    @property
+    def older(self) -> tuple[int, ...]:
+        """The process ids of the older workers."""
+
+    @property
+    def failed_update(self) -> str:
+        """Why the last new worker did not take over from this one; empty where none
+        failed."""
+
+    def say_ready(self) -> None:
+        """This worker takes requests from now on: the older ones are to end."""
+
+    def make_room(self) -> None:
+        """Have the older workers end now; returns once they have."""
 
 
 class Readiness:

@@ -527,3 +527,31 @@ def test_a_kept_failure_holds_no_frames():
         raise outcome.error
     job.release()
     assert outcome.error.__traceback__ is None
+
+
+def test_loading_that_failed_is_tried_again_once_the_files_have_changed_and_rest(
+    monkeypatch,
+):
+    monkeypatch.setattr("flux_api.queue.manager._RELOAD_SECONDS", (3600.0,))
+    monkeypatch.setattr("flux_api.queue.manager._LOOK_SECONDS", 0.01)
+    # As when a file is being copied: it grows at each look until it is whole.
+    sizes, tries = iter([1, 1, 1, 2, 3, 4, 4]), []
+
+    class Damaged(Scripted):
+        def load(self, say):
+            tries.append(len(looked))
+            if len(tries) == 1:
+                raise OSError("cut off")
+
+    looked = []
+
+    def look():
+        looked.append(next(sizes, 4))
+        return looked[-1]
+
+    manager = PipelineManager(lambda: Damaged(lambda task: None), look_at_files=look)
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    # The first look comes before the first try; the last before the second.
+    assert tries[0] == 1
+    assert looked[: tries[1]] == [1, 1, 1, 2, 3, 4, 4, 4]

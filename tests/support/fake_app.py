@@ -11,6 +11,8 @@ prompt:
 
 ``FAKE_MAX_IMAGES=16`` lets requests have that many input pictures, and
 ``FAKE_KEEP_ALIVE=0.5`` has silent streams show a sign of life that often.
+``FAKE_LOAD=FILE`` has loading do what the file says: ``hold`` until it says something
+else, ``fail`` as with damaged weights, ``room`` is needed beside an older worker.
 ``GET /fake/stats`` tells what came in and was done, ``POST /fake/reset`` forgets it.
 """
 
@@ -21,6 +23,7 @@ import re
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from flask import Flask, jsonify
 from PIL import Image
@@ -48,6 +51,8 @@ FAILURES = {
 }
 
 
+LOAD = Path(os.environ["FAKE_LOAD"]) if os.environ.get("FAKE_LOAD") else None
+
 # How many pictures may take turns beside those in the slots.
 EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
 
@@ -73,6 +78,15 @@ class FakeBackend:
 
     def load(self, say):
         say("loading nothing")
+        if not LOAD:
+            return
+        while LOAD.read_text() == "hold":
+            time.sleep(0.02)
+        if LOAD.read_text() == "fail":
+            raise Unavailable("the weights of fake are damaged")
+        if LOAD.read_text() == "room" and self.manager.handover.beside:
+            say("no room for both")
+            self.manager.handover.make_room()
 
     def joins(self, request, running):
         return len(running) < self.slots + EXTRA
@@ -167,6 +181,7 @@ def make_app() -> Flask:
     settings = Settings.from_env(os.environ)
     manager = PipelineManager(
         lambda: backend,
+        look_at_files=lambda: LOAD and LOAD.read_text(),
         max_queue=settings.max_queue,
         max_per_caller=settings.max_per_caller,
         step_timeout=settings.step_timeout,
@@ -193,7 +208,8 @@ def make_app() -> Flask:
         manager = app.extensions["flux_api"].manager
         now = {"running": manager.running, "queued": manager.queue_depth}
         with backend.lock:
-            return jsonify(backend.stats | now | {"arrived": arrived})
+            told = now | {"arrived": arrived, "pid": os.getpid()}
+            return jsonify(backend.stats | told)
 
     @app.post("/fake/release")
     def fake_release():
