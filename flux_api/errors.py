@@ -28,6 +28,8 @@ sentence for the caller: never a path, a token or a traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class BadSetting(ValueError):
     """A setting that cannot be used; the message names the variable and its value. It
@@ -39,7 +41,8 @@ class FluxError(Exception):
 
     ``param`` names the request parameter at fault, ``retry_after`` is in seconds
     (1..60), ``should_retry`` False marks a failure that the same request would
-    meet again (OpenAI clients otherwise retry every 5xx twice).
+    meet again (OpenAI clients otherwise retry every 5xx twice). ``limits`` says what
+    the message says of numbers: ``minimum``, ``maximum``, ``multiple``, ``given``.
     """
 
     status = 500
@@ -54,12 +57,14 @@ class FluxError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        limits: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code or type(self).code
         self.retry_after = retry_after
+        self.limits = limits or {}
 
 
 class InvalidRequest(FluxError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from flux_api.core import (
     Completed,
@@ -21,10 +21,16 @@ from flux_api.core import (
 )
 from flux_api.errors import JobNotFound, QueueFull
 from flux_api.http.body_stream import connection_of
-from flux_api.http.clients import follow, owner_of
-from flux_api.http.context import get_context
-from flux_api.http.parameters import Fields, Integer
-from flux_api.http.pictures import DELIVERY_SECONDS, to_base64, to_file
+from flux_api.http.clients import (
+    DELIVERY_SECONDS,
+    caller_of,
+    follow,
+    follow_all,
+    owner_of,
+)
+from flux_api.http.context import Context, get_context
+from flux_api.http.parameters import JOB_ID, Fields, Integer, refuse
+from flux_api.http.pictures import to_base64, to_file
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
@@ -35,6 +41,15 @@ bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 ARRIVAL_SECONDS = 2.0
 # gunicorn has threads to spare for these, see gunicorn.conf.py.
 _arrivals = threading.BoundedSemaphore(4)
+MOST_IDS = 100
+
+
+def _read_ids(value: object) -> tuple[str, ...]:
+    ids = [name.strip() for name in str(value).split(",") if name.strip()]
+    if len(ids) > MOST_IDS or not all(JOB_ID.fullmatch(name) for name in ids):
+        why = f"expected at most {MOST_IDS} ids of jobs, separated by commas"
+        raise refuse("invalid_value", why)
+    return tuple(dict.fromkeys(ids))
 
 
 class ResultParameters(Fields):
@@ -42,6 +57,42 @@ class ResultParameters(Fields):
 
     index: Annotated[int, Field(ge=0, le=9), Integer] = 0
     """Its number in the request."""
+
+
+class ListParameters(Fields):
+    """Which jobs."""
+
+    limit: Annotated[int, Field(ge=1, le=1000), Integer] = 100
+    """How many at most."""
+    ids: Annotated[tuple[str, ...], BeforeValidator(_read_ids)] = ()
+    """Those of these names."""
+
+
+@bp.get("")
+def list_jobs() -> Response:
+    """The caller's own jobs, the newest first."""
+    parameters = ListParameters.read(request.args)
+    if parameters.ids:
+        jobs = _find_all(parameters.ids)[0]
+    else:
+        jobs = get_context().manager.jobs_of(caller_of(request))
+    data = [describe(job) for job in jobs[: parameters.limit]]
+    return jsonify(object="list", data=data)
+
+
+@bp.get("/events")
+def all_events() -> Response:
+    """The events of several jobs as one ``text/event-stream``, each with its
+    ``job_id``: those named by ``ids``, else the caller's own that have not ended."""
+    context = get_context()
+    ids = ListParameters.read(request.args).ids
+    if ids:
+        jobs, missing = _find_all(ids)
+    else:
+        own = context.manager.jobs_of(caller_of(request))
+        jobs, missing = [job for job in own if job.outcome is None], []
+    connection = connection_of(request.environ)
+    return _watched(context, lambda: _stream_all(context, jobs, missing, connection))
 
 
 @bp.get("/<job_id>")
@@ -63,19 +114,8 @@ def events(job_id: str) -> Response:
     """The job's events, past and to come, as ``text/event-stream``. A job that is not
     there yet is waited for a moment: its POST may be on its way."""
     context = get_context()
-    job = _find_coming(job_id)
-    if not context.watchers.acquire(blocking=False):
-        message = "Too many connections watch jobs."
-        raise QueueFull(message, retry_after=5, code="too_many_watchers")
-    try:
-        connection = connection_of(request.environ)
-        events = _stream(context.results, job, connection)
-        response = Response(events, mimetype=MEDIA_TYPE, headers=HEADERS)
-    except BaseException:
-        context.watchers.release()
-        raise
-    response.call_on_close(context.watchers.release)
-    return response
+    job, connection = _find_coming(job_id), connection_of(request.environ)
+    return _watched(context, lambda: _stream(context.results, job, connection))
 
 
 @bp.get("/<job_id>/result")
@@ -105,6 +145,8 @@ def describe(job: Job) -> dict[str, Any]:
             "width": image_request.width,
             "height": image_request.height,
             "seed": image_request.seed_of(0),
+            "num_inference_steps": image_request.num_inference_steps,
+            "guidance_scale": image_request.guidance_scale,
             "images": image_request.num_images_per_prompt,
         }
     story["queue_seconds"] = round(job.queue_seconds, 3)
@@ -139,6 +181,50 @@ def _find_coming(job_id: str) -> Job:
         return _find(job_id, ARRIVAL_SECONDS)
     finally:
         _arrivals.release()
+
+
+def _find_all(ids: tuple[str, ...]) -> tuple[list[Job], list[str]]:
+    """The jobs of these names, and the names of which there is none."""
+    found, missing = [], []
+    for job_id in ids:
+        try:
+            found.append(_find(job_id))
+        except JobNotFound:
+            missing.append(job_id)
+    return found, missing
+
+
+def _watched(context: Context, stream: Callable[[], Iterator[bytes]]) -> Response:
+    """``stream`` as an answer that takes the place of a watcher."""
+    if not context.watchers.acquire(blocking=False):
+        message = "Too many connections watch jobs."
+        raise QueueFull(message, retry_after=5, code="too_many_watchers")
+    try:
+        response = Response(stream(), mimetype=MEDIA_TYPE, headers=HEADERS)
+    except BaseException:
+        context.watchers.release()
+        raise
+    response.call_on_close(context.watchers.release)
+    return response
+
+
+def _stream_all(
+    context: Context,
+    jobs: list[Job],
+    missing: list[str],
+    connection: socket.socket | None,
+) -> Iterator[bytes]:
+    yield frame_comment("watching")
+    gone = {"message": "There is no such job.", "code": JobNotFound.code}
+    for job_id in missing:
+        yield frame_event("failed", {"type": "failed", "job_id": job_id, "error": gone})
+    for found in follow_all(jobs, connection):
+        if found is None:
+            yield frame_comment("keep-alive")
+        else:
+            job, event = found
+            name, data = _describe_event(event, job, context.results)
+            yield frame_event(name, {"type": name, "job_id": job.id} | data)
 
 
 def _stream(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
+from flux_api.blueprints.accepted import accept, check_async
+from flux_api.core import ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
@@ -31,8 +34,6 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "n": ("1", "1.0"),
     "stream": ("false", "0"),
     "response_format": (),
-    "output_format": ("png",),
-    "output_compression": ("100", "100.0"),
     "quality": ("auto", "medium", "standard"),
     "background": ("auto", "opaque"),
 }
@@ -54,7 +55,13 @@ class ProcessParameters(Parameters):
 def process() -> Response:
     """One picture as JSON: a URL on the file server, else Base64."""
     context = get_context()
-    job, pictures = _make(context)
+    job, parameters, began = _submit(context)
+    encode = partial(_encode, job, parameters)
+    if job.outlives_clients:
+        return accept(
+            context, job, lambda made: upload_pictures(context, encode(made))[0]
+        )
+    pictures = encode(wait_for(context, job, began=began))
     pictures, headers = upload_pictures(context, pictures)
 
     def render(pictures: list[FinishedPicture]) -> Response:
@@ -72,14 +79,28 @@ def process() -> Response:
 
 @bp.post("/process/raw")
 def process_raw() -> Response:
-    """One picture as ``image/png``, its facts in the headers."""
+    """One picture as its file, its facts in the headers."""
     context = get_context()
-    return deliver(context, *_make(context), lambda pictures: to_file(*pictures))
+    job, parameters, began = _submit(context)
+    encode = partial(_encode, job, parameters)
+    if job.outlives_clients:
+        return accept(context, job, encode)
+    pictures = encode(wait_for(context, job, began=began))
+    return deliver(context, job, pictures, lambda pictures: to_file(*pictures))
 
 
-def _make(context: Context) -> tuple[Job, list[FinishedPicture]]:
+def _encode(
+    job: Job, parameters: ProcessParameters, results: tuple[ImageResult, ...]
+) -> list[FinishedPicture]:
+    compression = parameters.output_compression
+    return encode_pictures(job, results, parameters.file_format, compression)
+
+
+def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
+    """The job of this request, its parameters, and when its body was there."""
     body = read_new_body()
     began = time.monotonic()
+    check_async(context)
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
     model = context.models[name]
@@ -92,8 +113,7 @@ def _make(context: Context) -> tuple[Job, list[FinishedPicture]]:
             name, model, mode, parameters, inputs, lora_names=names
         )
         context.manager.submit(job, image_request)
-    results = wait_for(context, job, began=began)
-    return job, encode_pictures(job, results)
+    return job, parameters, began
 
 
 def _read_parameters(body: Body) -> ProcessParameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify
 
+from flux_api.blueprints.capabilities import describe_capabilities, describe_status
 from flux_api.http.context import get_context
 
 bp = Blueprint("service", __name__)
@@ -24,10 +25,27 @@ def index() -> Response:
             "/v1": "the base URL for OpenAI's SDKs and apps that speak its Images API",
             "GET /v1/models": "the models that can be asked for",
             "GET /v1/loras": "the LoRAs that can be asked for",
+            "GET /v1/capabilities": "models, sizes, formats and limits, as data",
+            "GET /v1/status": "whether requests are taken, and how much is going on",
+            "GET /jobs": "your requests, the newest first",
             "GET /jobs/<id>": "a request on its way",
             "GET /readyz": "whether requests are taken, and if not, why",
         },
     )
+
+
+@bp.get("/v1/capabilities")
+def capabilities() -> Response:
+    """What can be asked for, without a key."""
+    return jsonify(describe_capabilities(get_context()))
+
+
+@bp.get("/v1/status")
+def status() -> Response:
+    """Always 200, without a key: whether requests are taken, and if not, why."""
+    response = jsonify(describe_status(get_context()))
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @bp.get("/healthz")

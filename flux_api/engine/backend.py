@@ -58,6 +58,7 @@ class DiffusersBackend:
         self._device = choose_device()
         self._batch_tokens = batch_tokens
         self._batcher = ForwardBatcher()
+        self.memory: dict[str, int] | None = None
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
 
     @property
@@ -152,6 +153,8 @@ class DiffusersBackend:
             callbacks.check()
             loaded = self._load_task(picture, name, callbacks)
             pixels = self._try_twice(loaded, call, picture, callbacks)
+        # Noted here, not when somebody asks: a driver that hangs would hang them too.
+        self.memory = device_memory()
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         return call.deliver(Image.fromarray(pixels), seed)
@@ -260,6 +263,15 @@ def preview_due(step: int, total: int, wanted: int) -> int | None:
         if step == min(total - 1, round(total * (number + 1) / (wanted + 1))):
             return number if step > 0 else None
     return None
+
+
+def device_memory() -> dict[str, int] | None:
+    """How many bytes of the GPU's ``total`` are ``used``, by all programs; None on
+    anything else."""
+    if not torch.cuda.is_available():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return {"used": total - free, "total": total}
 
 
 def others_hold_memory() -> bool:

@@ -19,10 +19,12 @@ CALLER = "flux_api.caller"
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
-    r"|user-agent|x-job-id|x-request-id|x-client-request-id|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
+    r"|prefer|user-agent|x-job-id|x-request-id|x-client-request-id"
+    r"|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )
 _EXPOSED_HEADERS = (
-    "X-Request-Id, Retry-After, X-Should-Retry, OpenAI-Processing-Ms, X-Job-Id, "
+    "X-Request-Id, Retry-After, X-Should-Retry, Location, Preference-Applied, "
+    "OpenAI-Processing-Ms, X-Job-Id, "
     "X-Flux-Seed, X-Flux-Mode, X-Flux-Width, X-Flux-Height, X-Flux-Steps, "
     "X-Flux-Native-Width, X-Flux-Native-Height, X-Flux-Warning, "
     "X-Flux-Guidance-Scale, X-Flux-Model, X-Flux-Loras, X-Flux-Delivery, "

@@ -12,7 +12,7 @@ from ipaddress import IPv6Network, ip_address
 
 from flask import Request, Response, g, request
 
-from flux_api.core import Completed, Event, ImageResult
+from flux_api.core import Completed, Event, Failed, ImageResult
 from flux_api.errors import DeadlineExceeded, FluxError
 from flux_api.http.access import CALLER
 from flux_api.http.body_stream import connection_of
@@ -20,7 +20,9 @@ from flux_api.http.context import Context, get_context
 from flux_api.queue.jobs import Job
 
 POLL_SECONDS = 0.25
+ALL_POLL_SECONDS = 0.1
 KEEP_ALIVE_SECONDS = 10.0
+DELIVERY_SECONDS = 8.0
 # Linux tells of a closed connection even behind bytes that nobody has read.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)
 
@@ -56,6 +58,12 @@ def chosen_job_id(request: Request) -> dict[str, str]:
     return {"job_id": chosen} if chosen else {}
 
 
+def prefers_async(request: Request) -> bool:
+    """Whether the client wants to be told at once where its job can be found."""
+    preferences = request.headers.get("Prefer", "").lower().split(",")
+    return "respond-async" in [word.partition(";")[0].strip() for word in preferences]
+
+
 def client_of(request: Request) -> Callable[[], bool]:
     """Whether the client of ``request`` is still there: one function a request, by
     which a job knows the client again."""
@@ -68,8 +76,8 @@ def client_of(request: Request) -> Callable[[], bool]:
 @contextmanager
 def open_job(context: Context, request: Request, job_id: str | None) -> Iterator[Job]:
     """A job for the client of ``request`` that holds a place in the queue while the
-    block reads the rest of the request, fails with the block, and stops once that
-    client has left."""
+    block reads the rest of the request, and fails with the block. It stops once that
+    client has left, unless that prefers not to wait at all."""
     job = context.manager.open(
         caller=caller_of(request),
         owner=owner_of(request),
@@ -84,6 +92,8 @@ def open_job(context: Context, request: Request, job_id: str | None) -> Iterator
     except FluxError as error:
         context.manager.cancel(job, error)
         raise
+    if prefers_async(request):
+        job.outlive_clients()
 
 
 def tell_of_job(response: Response) -> Response:
@@ -156,6 +166,40 @@ def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]
         if event is not None or time.monotonic() - said >= KEEP_ALIVE_SECONDS:
             yield event
             said = time.monotonic()
+
+
+def follow_all(
+    jobs: list[Job], connection: socket.socket | None
+) -> Iterator[tuple[Job, Event] | None]:
+    """The events of all ``jobs`` as they happen, each with its job, and None whenever a
+    sign of life is due; it ends with the last of them, or when the client has left.
+    That a job is done is told when its pictures can be fetched."""
+    seen = dict.fromkeys(jobs, 0)
+    said = time.monotonic()
+    while seen and is_here(connection):
+        # One is waited for, for a moment; the others are looked at.
+        wait = ALL_POLL_SECONDS
+        for job in list(seen):
+            number, events = job.news(seen[job], wait)
+            wait = 0.0
+            if events and isinstance(events[-1], Completed) and not _delivered(job):
+                number, events = number - 1, events[:-1]
+            seen[job] = number
+            for event in events:
+                yield job, event
+                said = time.monotonic()
+            if events and isinstance(events[-1], (Completed, Failed)):
+                del seen[job]
+        if time.monotonic() - said >= KEEP_ALIVE_SECONDS:
+            yield None
+            said = time.monotonic()
+
+
+def _delivered(job: Job) -> bool:
+    """Whether the pictures of ``job`` are files, or should have been long ago."""
+    if job.wait_delivery(ALL_POLL_SECONDS):
+        return True
+    return (job.ended_for or 0.0) > DELIVERY_SECONDS
 
 
 def _job_headers(job: Job) -> dict[str, str]:

@@ -58,7 +58,7 @@ def complete_request(
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
     default = model.sizes.fit(images[0].size) if images else model.sizes.default
-    width, height = model.sizes.choose(default, parameters.size, parameters.size_param)
+    width, height = _choose_size(model, default, parameters)
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
     )
@@ -85,6 +85,22 @@ def complete_request(
         partial_images=parameters.partial_images,
         warnings=(*inputs.warnings, *_unknown_words(name, model, parameters.prompt)),
     )
+
+
+def _choose_size(
+    model: ModelInfo, default: tuple[int, int], parameters: Parameters
+) -> tuple[int, int]:
+    sizes = model.sizes
+    try:
+        return sizes.choose(default, parameters.size, parameters.size_param)
+    except InvalidRequest as refusal:
+        refusal.limits = {
+            "minimum": sizes.minimum,
+            "maximum": sizes.maximum,
+            "multiple": sizes.multiple,
+            "given": "x".join("?" if s is None else str(s) for s in parameters.size),
+        }
+        raise
 
 
 def _unknown_words(name: str, model: ModelInfo, prompt: str | None) -> list[str]:

@@ -78,9 +78,10 @@ def _speaks_openai() -> bool:
     return f"{request.path}/".startswith(OPENAI_PREFIXES)
 
 
-def error_object(error: FluxError) -> dict[str, str | None]:
-    """OpenAI's four fields of an error."""
+def error_object(error: FluxError) -> dict[str, object]:
+    """OpenAI's four fields of an error, and the numbers of what is out of range."""
     return {
+        **error.limits,
         "message": error.message,
         "type": error.type,
         "param": error.param,

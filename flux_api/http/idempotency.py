@@ -81,7 +81,7 @@ def _still_runs() -> KeyInUse:
     return KeyInUse(message, param="idempotency_key", retry_after=2)
 
 
-def keep_stream(context: Context, render: Callable[[], Response]) -> Response:
+def keep_answer(context: Context, render: Callable[[], Response]) -> Response:
     """What ``render`` makes, now and again where the request has a key."""
     if entry := g.pop("idempotency", None):
         context.kept_answers.keep(entry, render)

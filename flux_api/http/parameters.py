@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AliasChoices,
@@ -32,7 +32,10 @@ MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
 MAX_LORAS = 8
 MAX_WEIGHT = 10.0
+MAX_PARTIAL_IMAGES = 3
+FORMATS = ("png", "jpeg", "webp")
 
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _LONGEST_LORA_NAME = 1024
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
@@ -44,10 +47,11 @@ _TRUE, _FALSE = ("true", "1"), ("false", "0")
 _LISTS = frozenset({"loras"})
 
 
-def refuse(code: str, why: str) -> PydanticCustomError:
-    """The error for a value, which becomes ``Invalid '<parameter>': <why>.``"""
+def refuse(code: str, why: str, **limits: object) -> PydanticCustomError:
+    """The error for a value, which becomes ``Invalid '<parameter>': <why>.``, with the
+    numbers in it as ``limits``."""
     # Braces in a message would be taken for places to fill in.
-    return PydanticCustomError(code, "{why}", {"why": why})
+    return PydanticCustomError(code, "{why}", {"why": why, "limits": limits})
 
 
 def refuse_value(sentence: str) -> PydanticCustomError:
@@ -261,9 +265,13 @@ class Parameters(Fields):
     """A model that is offered."""
     loras: Annotated[tuple[Lora, ...], Loras, WithJsonSchema(_LORAS_SCHEMA)] = ()
     """Registered LoRAs by name, each with its weight."""
-    partial_images: Annotated[int, Field(ge=0, le=3), Integer] = 0
+    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES), Integer] = 0
     """How many previews to make on the way."""
-    job_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")] = None
+    output_format: Annotated[Literal["png", "jpeg", "webp"] | None, Word] = None
+    """The pictures' file format, png by default."""
+    output_compression: Annotated[int, Field(ge=0, le=100), Integer] = 100
+    """The quality of jpeg and webp."""
+    job_id: Annotated[str | None, Field(pattern=f"^{JOB_ID.pattern}$")] = None
     """The job's id, chosen by the caller."""
 
     @model_validator(mode="after")
@@ -273,6 +281,21 @@ class Parameters(Fields):
                 message = f"'size' and '{own}' say different things: send one of them."
                 raise InvalidRequest(message, param=own)
         return self
+
+    @model_validator(mode="after")
+    def _check_compression(self) -> Self:
+        if self.output_compression < 100 and self.file_format == "png":
+            raise InvalidRequest(
+                "Invalid 'output_compression': below 100 it needs the output_format "
+                "jpeg or webp; PNG is lossless.",
+                param="output_compression",
+            )
+        return self
+
+    @property
+    def file_format(self) -> Literal["png", "jpeg", "webp"]:
+        """The pictures' file format."""
+        return self.output_format or "png"
 
     @property
     def size(self) -> tuple[int | None, int | None]:
@@ -303,7 +326,8 @@ def _refusal(kind: type[Fields], error: ErrorDetails) -> InvalidRequest:
     if isinstance(value, list) and len(value) > 1 and param not in _LISTS:
         sentence = f"'{param}' was given more than once."
     message = sentence or f"Invalid '{param}': {refusal.message()}."
-    return InvalidRequest(message, param=param, code=str(refusal.type))
+    limits = (refusal.context or {}).get("limits")
+    return InvalidRequest(message, param=param, code=str(refusal.type), limits=limits)
 
 
 def _describe(
@@ -313,15 +337,20 @@ def _describe(
     match error["type"]:
         case "greater_than_equal" | "less_than_equal" if isinstance(value, float):
             low, high = _bounds(kind, param)
-            return refuse("invalid_value", f"expected a number from {low} to {high}")
+            why = f"expected a number from {low:g} to {high:g}"
+            given = value if math.isfinite(value) else None
+            numbers = {"minimum": low, "maximum": high, "given": given}
+            return refuse("invalid_value", why, **numbers)
         case "less_than_equal":
             why = "integer above maximum value. Expected a value <= {}, but got {}"
             code, limit = "integer_above_max_value", limits["le"]
-            return refuse(code, why.format(limit, value) + " instead")
+            why = why.format(limit, value) + " instead"
+            return refuse(code, why, maximum=limit, given=value)
         case "greater_than_equal":
             why = "integer below minimum value. Expected a value >= {}, but got {}"
             code, limit = "integer_below_min_value", limits["ge"]
-            return refuse(code, why.format(limit, value) + " instead")
+            why = why.format(limit, value) + " instead"
+            return refuse(code, why, minimum=limit, given=value)
         case "string_too_long":
             return _too_long(limits["max_length"], value)
         case "literal_error":
@@ -334,14 +363,15 @@ def _describe(
     return refuse(error["type"], limits.get("why", "expected another value"))
 
 
-def _bounds(kind: type[Fields], param: str) -> tuple[str, str]:
+def _bounds(kind: type[Fields], param: str) -> tuple[float, float]:
     schema = kind.model_json_schema()["properties"][param]["anyOf"][0]
-    return f"{schema['minimum']:g}", f"{schema['maximum']:g}"
+    return schema["minimum"], schema["maximum"]
 
 
 def _too_long(most: int, text: str) -> PydanticCustomError:
     why = f"string too long. Expected at most {most} characters, but got {len(text)}"
-    return refuse("string_above_max_length", f"{why} instead")
+    code = "string_above_max_length"
+    return refuse(code, f"{why} instead", maximum=most, given=len(text))
 
 
 def _unsupported_value(value: object, known: list[str]) -> PydanticCustomError:

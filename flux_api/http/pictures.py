@@ -12,12 +12,12 @@ from typing import Any
 from flask import Response
 
 from flux_api.core import ImageRequest, ImageResult
+from flux_api.http.clients import DELIVERY_SECONDS
 from flux_api.http.context import Context
 from flux_api.images.codec import EncodedImage, encode_image
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
-DELIVERY_SECONDS = 8.0
 FALLBACK_HEADER = {"X-Flux-Delivery": "fallback"}
 
 _FACT_HEADERS = {

@@ -38,6 +38,11 @@ class JobTable:
             raise JobNotFound("There is no such job.", param="job_id")
         return job
 
+    def of(self, caller: str) -> list[Job]:
+        """The jobs of ``caller``, the newest first."""
+        self._forget_old()
+        return [job for job in reversed(self._jobs.values()) if job.caller == caller]
+
     def living(self) -> list[Job]:
         """Every job that has not ended."""
         return [job for job in self._jobs.values() if job.outcome is None]

@@ -169,8 +169,18 @@ class Job:
             self.cancel()
             raise Cancelled("The request was cancelled.")
 
-    def wait(self, seconds: float) -> Completed | Failed | None:
-        """How it ended, after at most ``seconds``."""
+    @property
+    def outlives_clients(self) -> bool:
+        """Whether nobody has to wait for it: it goes on when its client is gone."""
+        with self._changed:
+            return _always in self._clients
+
+    def outlive_clients(self) -> None:
+        """Go on when every client is gone."""
+        self.join(_always)
+
+    def wait(self, seconds: float | None) -> Completed | Failed | None:
+        """How it ended, after at most ``seconds`` (None: however long it takes)."""
         with self._changed:
             self._changed.wait_for(lambda: self._outcome() is not None, seconds)
             return self._outcome()
@@ -180,15 +190,19 @@ class Job:
         ``poll`` seconds pass without one."""
         seen = 0
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._posted != seen, poll)  # noqa: B023
-                fresh = [event for number, event in self._events if number > seen]
-                seen = self._posted
+            seen, fresh = self.news(seen, poll)
             if not fresh:
                 yield None
             yield from fresh
             if fresh and isinstance(fresh[-1], (Completed, Failed)):
                 return
+
+    def news(self, seen: int, seconds: float) -> tuple[int, list[Event]]:
+        """How many events there were, and those after the first ``seen``, which are
+        waited for at most ``seconds``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._posted != seen, seconds)
+            return self._posted, [event for n, event in self._events if n > seen]
 
     def last(self, kind: type[Event]) -> Event | None:
         """The newest event of ``kind``."""

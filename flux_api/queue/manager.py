@@ -104,6 +104,12 @@ class PipelineManager:
         return self._readiness.state
 
     @property
+    def memory(self) -> dict[str, int] | None:
+        """The backend's; None before there is one."""
+        backend = getattr(self, "_backend", None)
+        return backend.memory if backend is not None else None
+
+    @property
     def failed_update(self) -> str | None:
         """Why the last new worker did not take over from this one."""
         return (self.handover and self.handover.failed_update) or None
@@ -261,6 +267,11 @@ class PipelineManager:
                     if left <= 0:
                         raise
                 self._changed.wait(left)
+
+    def jobs_of(self, caller: str) -> list[Job]:
+        """The jobs of ``caller``, the newest first."""
+        with self._changed:
+            return self._jobs.of(caller)
 
     def cancel(self, job: Job, error: FluxError | None = None) -> None:
         """End ``job`` now (with ``error``, else as cancelled): what is queued never

@@ -136,6 +136,11 @@ class Backend(Protocol):
     """What makes pictures; see :class:`flux_api.engine.backend.DiffusersBackend`."""
 
     @property
+    def memory(self) -> dict[str, int] | None:
+        """Bytes ``used`` of the device's ``total`` after the last picture, where it has
+        memory of its own."""
+
+    @property
     def slots(self) -> int:
         """How many pictures may share forwards at once; asked after ``load``."""
 

@@ -153,7 +153,7 @@ def test_errors_in_a_stream_are_raised(fake, node):
     error = node(fake, "events", method="generate", params=params)["error"]
     assert error["name"] == "APIError"
     assert "too large for the memory" in error["message"]
-    error = node(fake, "events", method="generate", params=params | {"n": 2})["error"]
+    error = node(fake, "events", method="generate", params=params | {"n": 11})["error"]
     assert (error["name"], error["param"]) == ("BadRequestError", "n")
 
 

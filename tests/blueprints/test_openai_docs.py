@@ -49,6 +49,7 @@ def test_every_field_has_its_row_and_the_reverse():
         if name not in Parameters.model_fields
     }
     shared = {"prompt", "model", "partial_images", "size"}
+    shared |= {"output_format", "output_compression"}
     inputs = {"image", "mask"}
     assert set(TABLE) == fields | shared | inputs | OPENAIS
 

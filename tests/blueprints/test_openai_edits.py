@@ -110,5 +110,3 @@ def test_variations_take_n_and_size(fake, png):
         assert seen(fake)["mode"] == "variation"
     answer = post(fake, "/v1/images/variations", json={"image": data_url(png)})
     assert "b64_json" in answer.json()["data"][0]
-    answer = post(fake, "/v1/images/variations", json={"stream": True})
-    assert answer.json()["error"]["param"] == "stream"

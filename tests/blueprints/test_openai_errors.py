@@ -11,7 +11,7 @@ from flux_api import errors
 from flux_api.http.reason_phrases import BY_CODE, reason_of
 from flux_api.settings import Settings
 from tests.support.servers import run_api
-from tests.support.wire import begin, generate, post, stats, wait_until
+from tests.support.wire import NUMBERS, begin, generate, post, stats, wait_until
 
 REFUSED = [
     ({"prompt": None}, "prompt", "missing_required_parameter"),
@@ -38,7 +38,6 @@ REFUSED = [
     ({"style": "bold"}, "style", "invalid_value"),
     ({"input_fidelity": "most"}, "input_fidelity", "invalid_value"),
     ({"stream": "maybe"}, "stream", "invalid_type"),
-    ({"stream": True, "n": 2}, "n", "invalid_value"),
     ({"stream": True, "response_format": "url"}, "response_format", "invalid_value"),
     ({"partial_images": 4}, "partial_images", "integer_above_max_value"),
     ({"complexity": "low"}, "complexity", "unsupported_parameter"),
@@ -62,7 +61,7 @@ def test_what_cannot_be_honoured_is_a_400_that_names_it(fake, values, param, cod
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert set(answer.json()) == {"error"}
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) - NUMBERS == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
     assert (error["param"], error["code"]) == (param, code)
     assert param in error["message"] or code == "invalid_value"
@@ -70,6 +69,27 @@ def test_what_cannot_be_honoured_is_a_400_that_names_it(fake, values, param, cod
     assert answer.headers["X-Request-Id"].startswith("req_")
     assert "Retry-After" not in answer.headers
     assert stats(fake)["begun"] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        ({"steps": 0}, {"minimum": 1, "given": 0}),
+        ({"n": 11}, {"maximum": 10, "given": 11}),
+        ({"guidance_scale": 101}, {"minimum": 0, "maximum": 100, "given": 101}),
+        ({"prompt": "x" * 32_001}, {"maximum": 32_000, "given": 32_001}),
+        (
+            {"size": "65x64"},
+            {"minimum": 64, "maximum": 2048, "multiple": 16, "given": "65x64"},
+        ),
+        ({"n": "two"}, {}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_numbers_of_a_message_stand_beside_it(fake, values, numbers):
+    error = generate(fake, **values).json()["error"]
+    told = error.keys() - {"message", "type", "param", "code"}
+    assert {name: error[name] for name in told} == numbers
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_errors_in_a_stream_are_raised(fake, kind):
         stream(kind, fake, "generate", prompt="x fail=memory at=2", **SMALL)
     assert caught.value.code == "insufficient_storage"
     assert caught.value.type == "server_error"
-    with pytest.raises(openai.BadRequestError, match="only supported with n=1"):
-        stream(kind, fake, "generate", prompt="x", n=2, **SMALL)
+    with pytest.raises(openai.BadRequestError, match="integer above maximum"):
+        stream(kind, fake, "generate", prompt="x", n=11, **SMALL)
 
 
 @BOTH

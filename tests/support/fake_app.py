@@ -60,6 +60,7 @@ EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
 class FakeBackend:
     """Pictures of one colour, made in ``num_inference_steps`` empty steps."""
 
+    memory = None
     slots = int(os.environ.get("FAKE_SLOTS") or 1)
 
     def __init__(self):

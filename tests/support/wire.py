@@ -12,6 +12,8 @@ import requests
 from PIL import Image, ImageDraw
 
 EDITS = "/v1/images/edits"
+# What errors about numbers carry beside OpenAI's four fields.
+NUMBERS = {"minimum", "maximum", "multiple", "given"}
 FORM = {"prompt": "a duck", "size": "64x64"}
 
 

@@ -17,6 +17,7 @@ from flux_api.http.pictures import (
     encode_pictures,
     to_base64,
     to_data_url,
+    to_file,
     upload_pictures,
 )
 from flux_api.queue.jobs import Job
@@ -25,6 +26,33 @@ from flux_api.queue.results import FinishedPicture
 _GPT_IMAGE = re.compile(r"(gpt-image|chatgpt-image)")
 _PIXELS_PER_TOKEN = 16 * 16
 _BYTES_PER_TOKEN = 4
+
+
+def finish_pictures(
+    context: Context,
+    job: Job,
+    parameters: ImagesParameters,
+    results: tuple[ImageResult, ...],
+) -> tuple[list[FinishedPicture], dict[str, str]]:
+    """The pictures as files, stored where their URLs are asked for, and the header that
+    says where they could not be."""
+    file_format, compression = parameters.file_format, parameters.output_compression
+    pictures = encode_pictures(job, results, file_format, compression)
+    if _key(parameters, with_file_server=context.file_server is not None) == "url":
+        return upload_pictures(context, pictures)
+    return pictures, {}
+
+
+def render_file(
+    context: Context,
+    job: Job,
+    parameters: ImagesParameters,
+    results: tuple[ImageResult, ...],
+) -> Response:
+    """The one picture as its file, its facts in the headers."""
+    file_format, compression = parameters.file_format, parameters.output_compression
+    pictures = encode_pictures(job, results, file_format, compression)
+    return deliver(context, job, pictures, lambda pictures: to_file(*pictures))
 
 
 def render_response(
@@ -36,18 +64,14 @@ def render_response(
     began: float,
 ) -> Response:
     """The plain answer; the request was there at ``began`` in monotonic seconds."""
-    file_format, compression = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(job, results, file_format, compression)
+    pictures, delivery = finish_pictures(context, job, parameters, results)
     key = _key(parameters, with_file_server=context.file_server is not None)
-    delivery: dict[str, str] = {}
-    if key == "url":
-        pictures, delivery = upload_pictures(context, pictures)
     image_request = job.request
     answer = {
         "created": int(time.time()),
         "background": "opaque",
         "data": None,
-        "output_format": file_format,
+        "output_format": parameters.file_format,
         "quality": parameters.echoed_quality,
         "size": size_of(image_request),
         "model": image_request.model,

@@ -17,6 +17,8 @@ from flux_api.http.parameters import (
     refuse_value,
 )
 
+MOST_IMAGES = 10
+
 QUALITY = {
     "low": (0.5, "low"),
     "medium": (1.0, "medium"),
@@ -54,7 +56,7 @@ class ImagesParameters(Parameters):
     """What generations, edits and variations take. All are checked in every operation,
     those without an effect too."""
 
-    n: Annotated[int, Field(ge=1, le=10), Integer] = 1
+    n: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
     """How many pictures."""
     quality: Annotated[
         Literal["low", "medium", "auto", "standard", "high", "hd", "xhigh", "max"]
@@ -76,10 +78,6 @@ class ImagesParameters(Parameters):
     """Not kept."""
     response_format: Annotated[Literal["url", "b64_json"] | None, Word] = None
     """Left out: what the model's name says its clients read."""
-    output_format: Annotated[Literal["png", "jpeg", "webp"] | None, Word] = None
-    """The pictures' file format, png by default."""
-    output_compression: Annotated[int, Field(ge=0, le=100), Integer] = 100
-    """The quality of jpeg and webp."""
     safety_identifier: Annotated[str | None, Field(max_length=32_000), Text] = None
     """Echoed, not kept."""
     stream: Annotated[bool, Boolean] = False
@@ -87,20 +85,11 @@ class ImagesParameters(Parameters):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.output_compression < 100 and self.file_format == "png":
-            raise InvalidRequest(
-                "Invalid 'output_compression': below 100 it needs the output_format "
-                "jpeg or webp; PNG is lossless.",
-                param="output_compression",
-            )
         if self.stream and self.response_format == "url":
             raise InvalidRequest(
                 "Streamed pictures are Base64: 'url' is only supported without stream.",
                 param="response_format",
             )
-        if self.stream and self.n > 1:
-            message = "Streaming is only supported with n=1."
-            raise InvalidRequest(message, param="n")
         return self
 
     @property
@@ -117,8 +106,3 @@ class ImagesParameters(Parameters):
     def echoed_quality(self) -> str:
         """The quality in the words that all clients know."""
         return QUALITY[self.quality or "auto"][1]
-
-    @property
-    def file_format(self) -> Literal["png", "jpeg", "webp"]:
-        """The pictures' file format."""
-        return self.output_format or "png"

@@ -10,11 +10,15 @@ from flux_api.blueprints.openai.parameters import REFUSED, ImagesParameters
 from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
-from flux_api.http.clients import chosen_job_id
+from flux_api.http.clients import chosen_job_id, prefers_async
 from flux_api.http.completion import choose_mode, complete_request
 from flux_api.http.context import Context
 from flux_api.http.inputs import read_inputs
+from flux_api.http.parameters import FORMATS
 from flux_api.queue.jobs import Job
+
+FILES = tuple(f"image/{name}" for name in FORMATS)
+ANY_PICTURE = "image/*"
 
 Operation = Literal["generation", "edit", "variation"]
 
@@ -33,12 +37,18 @@ def read_parameters(
                 param=known,
                 code="unsupported_parameter",
             )
+    accepted = accepted_picture(request)
     values = body.values | chosen_job_id(request)
+    if accepted and accepted != ANY_PICTURE and not values.get("output_format"):
+        values = values | {"output_format": accepted.removeprefix("image/")}
     if deployment and not values.get("model"):
         values = values | {"model": deployment}
     parameters = ImagesParameters.read(values)
-    if operation == "variation" and parameters.stream:
-        raise InvalidRequest("Variations cannot be streamed.", param="stream")
+    if parameters.stream and prefers_async(request):
+        message = "A stream is waited for: leave 'Prefer: respond-async' out."
+        raise InvalidRequest(message, param="stream")
+    if accepted:
+        _check_file(parameters, accepted)
     if operation != "variation" and parameters.prompt is None:
         raise _missing("prompt")
     return parameters
@@ -66,6 +76,30 @@ def parse_request(
     mode = choose_mode(prompt, inputs.images)
     names = context.loras.names
     return complete_request(name, model, mode, parameters, inputs, lora_names=names)
+
+
+def accepted_picture(request: Request) -> str | None:
+    """The type of picture that ``Accept`` names where it takes no JSON."""
+    accepted = request.accept_mimetypes
+    if accepted.quality("application/json") or request.method != "POST":
+        return None
+    found = accepted.best_match([*FILES, ANY_PICTURE])
+    return ANY_PICTURE if ANY_PICTURE in accepted.values() else found
+
+
+def _check_file(parameters: ImagesParameters, accepted: str) -> None:
+    """InvalidRequest unless one picture of the ``accepted`` type can be the answer."""
+    for param, is_wrong, why in (
+        ("n", parameters.n > 1, "one picture; ask for JSON"),
+        ("stream", parameters.stream, "no stream"),
+        ("response_format", parameters.response_format is not None, "no JSON"),
+    ):
+        if is_wrong:
+            message = f"'Accept: {accepted}' asks for a file, which holds {why}."
+            raise InvalidRequest(message, param=param)
+    if accepted not in (ANY_PICTURE, f"image/{parameters.file_format}"):
+        message = f"'output_format' and 'Accept: {accepted}' say different things."
+        raise InvalidRequest(message, param="output_format")
 
 
 def _missing(param: str) -> InvalidRequest:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, request
 
-from flux_api.blueprints.openai.answers import render_response
+from flux_api.blueprints.accepted import accept, check_async
+from flux_api.blueprints.openai.answers import (
+    finish_pictures,
+    render_file,
+    render_response,
+)
 from flux_api.blueprints.openai.requests import (
     Operation,
+    accepted_picture,
     parse_request,
     read_parameters,
 )
@@ -19,7 +26,7 @@ from flux_api.blueprints.openai.stream import Stream
 from flux_api.errors import ModelNotFound
 from flux_api.http.clients import open_job, wait_for
 from flux_api.http.context import get_context
-from flux_api.http.idempotency import keep_stream, read_new_body
+from flux_api.http.idempotency import keep_answer, read_new_body
 from flux_api.models.hub_lock import locked_commit
 from flux_api.models.known_words import known_words
 from flux_api.models.lora_files import describe_lora
@@ -97,14 +104,20 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     context = get_context()
     body = read_new_body()
     began = time.monotonic()
+    check_async(context)
     parameters = read_parameters(request, body, operation, deployment)
     with open_job(context, request, parameters.job_id) as job:
         image_request = parse_request(context, job, body, operation, parameters)
         context.manager.submit(job, image_request)
+    if job.outlives_clients:
+        finish = partial(finish_pictures, context, job, parameters)
+        return accept(context, job, lambda results: finish(results)[0])
     if parameters.stream:
         stream = Stream(context, job, parameters, operation)
-        return keep_stream(context, stream.response)
+        return keep_answer(context, stream.response)
     results = wait_for(context, job, began=began)
+    if accepted_picture(request):
+        return render_file(context, job, parameters, results)
     return render_response(context, job, parameters, results, began=began)
 
 

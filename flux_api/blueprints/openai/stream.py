@@ -12,7 +12,6 @@ from flux_api.blueprints.openai.answers import size_of, usage_of
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import (
     Completed,
-    Event,
     Failed,
     PartialImage,
     Progress,
@@ -37,7 +36,7 @@ _PREVIEW_QUALITY = 75
 
 
 class Stream:
-    """The events of ``job``, of ``kind`` generation or edit, for each client that asks
+    """The events of ``job``, of ``kind``, an operation, for each client that asks
     for them: the first one, and those with its Idempotency-Key."""
 
     def __init__(
@@ -59,9 +58,16 @@ class Stream:
         """Blocks as things happen, until the job ends or the client has left."""
         yield frame_comment(f"job {self._job.id}")
         for event in follow(self._job, connection):
-            yield frame_comment("waiting") if event is None else self._render(event)
+            if event is None:
+                yield frame_comment("waiting")
+            elif isinstance(event, Completed):
+                yield from self._render_completed(event)
+            else:
+                yield self._render(event)
 
-    def _render(self, event: Event) -> bytes:
+    def _render(
+        self, event: Queued | Started | Progress | PartialImage | Failed
+    ) -> bytes:
         """One event of a job on the wire; what OpenAI has no event for is a comment."""
         match event:
             case Queued(position):
@@ -72,8 +78,6 @@ class Stream:
                 return frame_comment(f"step {step}/{total}")
             case PartialImage():
                 return self._render_partial(event)
-            case Completed():
-                return self._render_completed(event)
             case Failed(error):
                 # Flat error fields would be taken for an ordinary event by some
                 # clients.
@@ -86,18 +90,24 @@ class Stream:
         encoded = encode_image(preview, self._parameters.file_format, quality)
         name = f"image_{self._kind}.partial_image"
         data = {"type": name, "b64_json": to_base64(encoded.data)} | self._about()
-        return frame_event(name, data | {"partial_image_index": event.number})
+        about = {"partial_image_index": event.number, "image_index": event.index}
+        return frame_event(name, data | about)
 
-    def _render_completed(self, event: Completed) -> bytes:
-        pictures, job = self._finished(event), self._job
+    def _render_completed(self, event: Completed) -> Iterator[bytes]:
+        pictures = self._finished(event)
+        for index, picture in enumerate(pictures):
+            yield self._render_picture(index, picture)
         if not pictures:
             gone = ResultExpired("This picture is no longer kept.")
-            return frame_event("error", {"error": error_object(gone)})
-        picture = pictures[0]
-        name = f"image_{self._kind}.completed"
+            yield frame_event("error", {"error": error_object(gone)})
+
+    def _render_picture(self, index: int, picture: FinishedPicture) -> bytes:
+        name, job = f"image_{self._kind}.completed", self._job
         data: dict[str, Any] = {"type": name, "b64_json": to_base64(picture.data)}
         data |= self._about()
-        data |= {"usage": self._usage, "seed": picture.facts["seed"]}
+        data |= {"usage": self._usage, "image_index": index}
+        for fact in ("seed", "num_inference_steps", "guidance_scale"):
+            data[fact] = picture.facts[fact]
         # A stream's headers go out before its times are known.
         data["queue_seconds"] = round(job.queue_seconds, 3)
         data["run_seconds"] = round(job.run_seconds, 3)

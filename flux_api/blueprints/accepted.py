@@ -1,0 +1,80 @@
+"""``Prefer: respond-async``: the answer is where the job can be found."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from flask import Response, jsonify, request
+
+from flux_api.blueprints.jobs import describe
+from flux_api.core import Completed, ImageResult
+from flux_api.errors import InvalidRequest
+from flux_api.http.clients import prefers_async
+from flux_api.http.context import Context
+from flux_api.http.idempotency import keep_answer, kept_seconds
+from flux_api.queue.jobs import Job
+from flux_api.queue.results import FinishedPicture
+
+logger = logging.getLogger(__name__)
+
+Finish = Callable[[tuple[ImageResult, ...]], list[FinishedPicture]]
+"""Makes files of a job's pictures, and stores them where they are to be."""
+
+
+def check_async(context: Context) -> None:
+    """InvalidRequest where the client prefers not to wait, and no picture is kept that
+    it could fetch later."""
+    if prefers_async(request) and context.settings.results_mb == 0:
+        raise InvalidRequest(
+            "This server keeps no pictures (FLUX_RESULTS_MB=0), so there would be none "
+            "to fetch later: leave 'Prefer: respond-async' out.",
+            param="prefer",
+        )
+
+
+def accept(context: Context, job: Job, finish: Finish) -> Response:
+    """202 with the state of ``job`` and its addresses. The job goes on without its
+    client, and ``finish`` is called in a thread of its own when it is done."""
+    keep = partial(context.results.keep, job, seconds=kept_seconds())
+    threading.Thread(
+        target=_finish,
+        args=(job, finish, keep),
+        name=f"flux-finish-{job.id}",
+        daemon=True,
+    ).start()
+    return keep_answer(context, partial(_render, job))
+
+
+def _render(job: Job) -> Response:
+    place = f"{'/v1' if request.path.startswith('/v1/') else ''}/jobs/{job.id}"
+    links = {"self": place, "events": f"{place}/events", "result": f"{place}/result"}
+    response = jsonify(describe(job) | {"links": links})
+    response.status_code = 202
+    # A path: the scheme and host that the client knows are its own affair.
+    response.headers["Location"] = place
+    response.autocorrect_location_header = False
+    response.headers["Preference-Applied"] = "respond-async"
+    return response
+
+
+def _finish(
+    job: Job, finish: Finish, keep: Callable[[list[FinishedPicture]], None]
+) -> None:
+    try:
+        outcome = job.wait(None)
+        if isinstance(outcome, Completed):
+            keep(finish(outcome.results))
+    except Exception:
+        logger.exception("the pictures of job %s were lost", job.id)
+    finally:
+        job.release()
+        fields = {
+            "job_id": job.id,
+            "state": job.state,
+            "queue_seconds": round(job.queue_seconds, 3),
+            "run_seconds": round(job.run_seconds, 3),
+        }
+        logger.info("job ended", extra={"fields": fields})

@@ -1,0 +1,93 @@
+"""What a page or an app can learn about the server before it asks for a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+import requests
+
+from tests.support.servers import ROOT, run_api, wait_for
+from tests.support.wire import begin, stats
+
+
+def get(server, path):
+    """The JSON of an address that needs no key."""
+    answer = requests.get(server.url + path, timeout=10)
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def test_tiny_tells_what_it_can_do(api):
+    told = get(api, "/v1/capabilities")
+    assert (told["default_model"], told["auth"]) == ("tiny", "none")
+    assert told["formats"] == ["png", "jpeg", "webp"]
+    assert told["limits"]["max_images"] == 10
+    assert told["limits"]["max_upload_bytes"] == 64 << 20
+    [tiny] = told["models"]
+    assert tiny["demo"]
+    assert tiny["sizes"]["multiple"] == 16
+    assert tiny["sizes"]["default"] == [512, 512]
+    assert set(tiny["tasks"]) == {"generate", "edit", "variation", "inpaint"}
+    assert tiny["tasks"]["generate"] == {
+        "num_inference_steps": 12,
+        "guidance_scale": 3.5,
+        "negative_prompt": True,
+        "max_input_images": 1,
+    }
+    assert "a red heart" in tiny["examples"]["en"]
+    assert "赤いハート" in tiny["examples"]["ja"]
+
+
+def test_what_it_says_of_every_model_is_so(families):
+    told = get(families, "/v1/capabilities")
+    by_name = {model["id"]: model for model in told["models"]}
+    assert len(by_name) > 3
+    distilled = by_name["klein-4b"]["tasks"]["generate"]
+    assert distilled["guidance_scale"] is None
+    assert not distilled["negative_prompt"]
+    asked = {"model": "klein-4b", "prompt": "x", "guidance_scale": 7}
+    url = f"{families.url}/v1/images/generations"
+    assert requests.post(url, json=asked, timeout=20).status_code == 400
+    names = {lora["id"] for lora in told["loras"]}
+    listed = get(families, "/v1/loras")["data"]
+    assert names == {lora["id"] for lora in listed} != set()
+
+
+def test_both_are_open_and_the_rest_is_not_where_keys_are_on():
+    with run_api(
+        app="tests.support.fake_app:app", FLUX_API_KEYS="a:sk-key-one"
+    ) as server:
+        server.wait_ready()
+        assert get(server, "/v1/capabilities")["auth"] == "key"
+        assert get(server, "/v1/status")["status"] == "ready"
+        assert requests.get(f"{server.url}/v1/loras", timeout=10).status_code == 401
+        assert requests.get(f"{server.url}/jobs", timeout=10).status_code == 401
+
+
+def test_status_counts_what_runs_and_waits(fake):
+    idle = get(fake, "/v1/status")
+    assert idle == {
+        **{"status": "ready", "reason": None, "model": "tiny"},
+        **{"running": 0, "waiting": 0, "memory": None},
+    }
+    held = begin(fake, {"prompt": "hold"})
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
+    waiting = begin(fake, {"prompt": "x"})
+    wait_for(lambda: get(fake, "/v1/status")["waiting"] == 1, 10)
+    assert get(fake, "/v1/status")["running"] == 1
+    requests.post(f"{fake.url}/fake/release", timeout=5)
+    for connection in (held, waiting):
+        with contextlib.closing(connection):
+            assert connection.getresponse().read()
+
+
+def test_status_says_why_nothing_is_taken(tmp_path):
+    shutil.copy(ROOT / "models" / "tiny" / "model_index.json", tmp_path)
+    sets = tmp_path / "sets.toml"
+    sets.write_text(f'[broken]\nlike = "tiny"\nbase_model = "{tmp_path}"\n')
+    settings = {"MODEL_INFO": sets, "FLUX_MODEL": "broken"}
+    with run_api(**settings) as server:
+        wait_for(lambda: get(server, "/v1/status")["status"] == "failed", 60, server)
+        assert "loading failed" in get(server, "/v1/status")["reason"]
+        assert get(server, "/v1/capabilities")["default_model"] == "broken"
