@@ -421,7 +421,7 @@ def test_failures_tell_of_their_job_too(fake, pool):
 
 def test_a_full_queue_refuses_before_it_decodes(fake, pool):
     held = [pool.submit(post, fake, "hold") for _ in range(9)]
-    wait_for(lambda: stats(fake)["queued"] == 8, 10)
+    wait_for(lambda: (stats(fake)["running"], stats(fake)["queued"]) == (1, 8), 10)
     broken = requests.post(
         f"{fake.url}/process", files={"input_file": b"no picture"}, timeout=10
     )
@@ -561,7 +561,7 @@ def test_callers_can_be_bounded(pool):
     with run_api(app="tests.support.fake_app:app", FLUX_MAX_PER_CALLER=2) as fake:
         fake.wait_ready()
         held = [pool.submit(post, fake, "hold") for _ in range(2)]
-        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        wait_for(lambda: (stats(fake)["running"], stats(fake)["queued"]) == (1, 1), 10)
         assert post(fake, "third").status_code == 429
         requests.post(f"{fake.url}/fake/release", timeout=10)
         assert [one.result().status_code for one in held] == [200, 200]
