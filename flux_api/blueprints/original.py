@@ -14,7 +14,7 @@ from flux_api.core import ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
-from flux_api.http.completion import choose_mode, complete_request
+from flux_api.http.completion import check_size, choose_mode, complete_request
 from flux_api.http.context import Context, get_context
 from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.inputs import read_inputs
@@ -104,6 +104,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
     model = context.models[name]
+    check_size(model, parameters)
     token = parameters.bearer_token
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, body, model, most=1, bearer_token=token)

@@ -42,6 +42,13 @@ def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
     )
 
 
+def check_size(model: ModelInfo, parameters: Parameters) -> None:
+    """InvalidRequest where no picture of ``model`` has the size that is asked for:
+    known before any input is decoded. The smallest side stands for one left open."""
+    smallest = model.sizes.minimum
+    _choose_size(model, (smallest, smallest), parameters)
+
+
 def complete_request(
     name: str,
     model: ModelInfo,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
-from flux_api.http.bodies import Body
+from flux_api.http.bodies import PICTURE_FIELD, Body
 from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
 from flux_api.images.data_urls import decode_base64, decode_data_url
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 MAX_IMAGES = 16
 FETCH_SECONDS = 30.0
 
-_FIELD = re.compile(
-    r"(?:(?P<image>image|input_file)s?|(?P<url>input_image_url)|(?P<mask>mask)(?:_image)?)"
-    r"(?:\[[^\]]{0,40}\])*"
-)
 _WRAPPINGS = ("image_url", "url", "b64_json", "base64")
 _DEEPEST_WRAPPING = 3
 _REMOTE = re.compile(r"\s*https?:", re.IGNORECASE)
@@ -81,7 +77,7 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
     given: dict[str, list[Reference]] = {"image": [], "url": [], "mask": []}
     files = {upload.name for upload in body.uploads}
     for name, value in body.parts:
-        match = _FIELD.fullmatch(name)
+        match = PICTURE_FIELD.fullmatch(name)
         if match is None:
             if name in files:
                 raise _unknown_file(name)

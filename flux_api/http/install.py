@@ -13,6 +13,7 @@ from flux_api.http import (
     error_handlers,
     idempotency,
     request_log,
+    trimming,
 )
 from flux_api.http.context import get_context
 
@@ -37,6 +38,7 @@ def install(app: Flask) -> None:
         app.after_request(function)
     app.teardown_request(error_handlers.let_go)
     app.teardown_request(idempotency.let_go)
+    app.teardown_request(trimming.after_large_body)
     error_handlers.register(app)
     tidy_paths(app)
 

@@ -11,7 +11,7 @@ from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, prefers_async
-from flux_api.http.completion import choose_mode, complete_request
+from flux_api.http.completion import check_size, choose_mode, complete_request
 from flux_api.http.context import Context
 from flux_api.http.inputs import read_inputs
 from flux_api.http.parameters import FORMATS
@@ -65,6 +65,7 @@ def parse_request(
     InvalidRequest and its kin name what is wrong."""
     name = context.find_model(parameters.model)
     model = context.models[name]
+    check_size(model, parameters)
     inputs = read_inputs(context, job, body, model)
     if operation != "generation" and not inputs.images:
         raise _missing("image")

@@ -109,6 +109,7 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     with open_job(context, request, parameters.job_id) as job:
         image_request = parse_request(context, job, body, operation, parameters)
         context.manager.submit(job, image_request)
+    del body, image_request  # Not to be held while the job waits.
     if job.outlives_clients:
         finish = partial(finish_pictures, context, job, parameters)
         return accept(context, job, lambda results: finish(results)[0])

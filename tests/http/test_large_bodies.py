@@ -1,0 +1,133 @@
+"""Large bodies: text that is no picture is bounded, and memory goes back."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import stats
+
+PATHS = ["/process", "/v1/images/edits"]
+FORM = "application/x-www-form-urlencoded"
+MIB = 1 << 20
+ESCAPED = "%41"  # "A", as no client writes it
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of its own: its memory is looked at."""
+    with run_api(app="tests.support.fake_app:app") as server:
+        yield server.wait_ready()
+
+
+def memory(server, name):
+    """``VmHWM`` (the most ever) or ``VmRSS`` (now) of the worker, in MiB."""
+    with open(f"/proc/{stats(server)['pid']}/status") as status:
+        line = next(line for line in status if line.startswith(name))
+    return int(line.split()[1]) // 1024
+
+
+def post_form(server, path, text):
+    """What is answered to a form of this text."""
+    headers = {"Content-Type": FORM}
+    return requests.post(server.url + path, data=text, headers=headers, timeout=60)
+
+
+def message_of(answer):
+    """The error's text, in either dialect."""
+    error = answer.json()["error"]
+    return error["message"] if isinstance(error, dict) else error
+
+
+LARGE = {
+    "urlencoded": lambda size: {"data": {"prompt": "a" * size}},
+    "urlencoded name": lambda size: {"data": {"a" * size: "b"}},
+    "several fields": lambda size: {"data": {f"f{n}": "a" * 600_000 for n in range(2)}},
+    "multipart": lambda size: {"files": {"prompt": (None, "a" * size)}},
+    "json": lambda size: {"json": {"prompt": "a" * size}},
+    "json, deep": lambda size: {"json": {"x": [{"y": ["a" * size]}]}},
+    "json name": lambda size: {"json": {"a" * size: 1}},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", LARGE)
+def test_text_that_is_no_picture_is_a_mebibyte_at_most(server, path, kind):
+    answer = requests.post(server.url + path, **LARGE[kind](MIB + 1), timeout=60)
+    assert answer.status_code == 413
+    assert "1 MiB" in message_of(answer)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_escapes_are_undone_however_many_there_are(server, path):
+    noise = io.BytesIO()
+    Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)).save(noise, "PNG")
+    assert len(noise.getvalue()) > MIB
+    text = base64.b64encode(noise.getvalue()).decode()
+    for image in (text, urllib.parse.quote(text, safe=""), _all_escaped(text)):
+        answer = post_form(server, path, f"prompt=100%+%C3%A9&image={image}")
+        assert answer.status_code == 200, answer.text
+        newest = stats(server)["requests"][-1]
+        assert newest["images"] == [[700, 700]]
+        assert newest["prompt"] == "100% \xe9"
+
+
+def _all_escaped(text):
+    return "".join(f"%{ord(character):02x}" for character in text)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_large_text_takes_a_few_times_its_size(server, path):
+    before = memory(server, "VmHWM")
+    for text in ("image=" + ESCAPED * (10 * MIB), "a=" + ESCAPED * (10 * MIB)):
+        assert post_form(server, path, text).status_code in (400, 413)
+    assert memory(server, "VmHWM") - before < 4 * 30
+    percent = "%" * (20 * MIB)
+    assert "escaped" in message_of(post_form(server, path, f"image={percent}"))
+    answer = requests.post(
+        server.url + path, json={"prompt": "x", "image": "%2B" * (7 * MIB)}, timeout=60
+    )
+    assert answer.status_code == 400
+
+
+def test_the_memory_of_large_uploads_goes_back(server):
+    before = memory(server, "VmRSS")
+    large = b"\x89PNG" + os.urandom(20 * MIB)
+    text = json.dumps({"prompt": "x", "image": "A" * (20 * MIB)})
+
+    def send(number):
+        if number % 2:
+            files = {"image": ("a.png", large)}
+            return requests.post(f"{server.url}/process", files=files, timeout=60)
+        headers = {"Content-Type": "application/json"}
+        url = f"{server.url}/process"
+        return requests.post(url, data=text, headers=headers, timeout=60)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert {one.status_code for one in pool.map(send, range(32))} == {400}
+    assert memory(server, "VmHWM") > before + 200
+    wait_for(lambda: memory(server, "VmRSS") < before + 200, 20)
+
+
+def test_a_size_off_the_grid_is_refused_before_anything_is_decoded(server):
+    for path, size in (
+        ("/process", {"width": 65}),
+        ("/v1/images/edits", {"size": "65x65"}),
+    ):
+        answer = requests.post(
+            server.url + path,
+            data={"prompt": "x"} | size,
+            files={"image": ("a.png", b"no picture")},
+            timeout=60,
+        )
+        assert answer.status_code == 400
+        assert "multiples of 16" in message_of(answer)
