@@ -85,6 +85,10 @@ keepalive = 75
 max_requests = 0
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# What a proxy says of the address counts where there are proxies, for each application.
+proxies = whole("FLUX_TRUSTED_PROXIES", 0) + whole("FILES_TRUSTED_PROXIES", 0)
+forwarded_allow_ips = "*" if proxies else ""
+forwarder_headers = "SCRIPT_NAME" if proxies else ""
 loglevel = os.environ.get("FLUX_LOG_LEVEL", "").strip() or "info"
 logger_class = ServerLogger
 # Should somebody turn it on: no query, no referrer.
@@ -116,6 +120,8 @@ def post_worker_init(worker):
             "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "
             "127.0.0.1"
         )
+    if not here.settings.api_keys and not here.settings.trusted_proxies:
+        here.hosts.bind(addresses)
     drain_at_term(worker, here.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.

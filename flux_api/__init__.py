@@ -19,6 +19,7 @@ from flux_api.blueprints import jobs, original, service
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
 from flux_api.http.context import Context
+from flux_api.http.hosts import TrustedHosts
 from flux_api.http.install import install
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import CHILDREN, Decoder
@@ -72,6 +73,7 @@ def create_app(
         manager=manager or get_manager(settings, models[settings.model].sources),
         models=models,
         loras=LoraFolder(settings.lora_dir),
+        hosts=TrustedHosts(settings.trusted_hosts),
         fetcher=Fetcher(fetch_policy(settings)),
         decoder=Decoder(settings.decoded_mb << 20),
         # One child is always left for others, whatever a caller's pictures cost.

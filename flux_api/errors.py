@@ -5,6 +5,8 @@
     ├── InvalidImage               400
     ├── ImageFetchFailed           400
     ├── Unauthorized               401
+    ├── CrossSiteRequest           403
+    ├── UntrustedHost              403
     ├── ModelNotFound              404
     ├── JobNotFound                404
     ├── BodyTimeout                408
@@ -97,6 +99,22 @@ class Unauthorized(FluxError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class CrossSiteRequest(FluxError):
+    """A web page's call that the operator has not allowed."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "cross_site_request"
+
+
+class UntrustedHost(FluxError):
+    """A call under a name that is not this server's."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "untrusted_host"
 
 
 class ModelNotFound(FluxError):

@@ -20,6 +20,7 @@ Network = IPv4Network | IPv6Network
 Model = TypeVar("Model", bound=BaseModel)
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
+_HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]*")
 _SPELLINGS: dict[Any, str] = {
     int: r"[0-9]{1,18}",
     float: r"[0-9]{1,18}(\.[0-9]{1,18})?",
@@ -94,6 +95,14 @@ def origins(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if not all(part == "*" or _ORIGIN.fullmatch(part) for part in found):
         raise ValueError("* or origins like https://example.org")
+    return found
+
+
+@_parsed
+def hosts(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().strip("[]") for part in text.split(","))
+    if not all(part == "*" or _HOST.fullmatch(part) for part in found):
+        raise ValueError("names like flux.example.org,.lan without a port, or *")
     return found
 
 

@@ -92,6 +92,11 @@ class Settings(BaseModel):
         tuple[str, ...], _env("FLUX_CORS_ORIGINS"), values.origins
     ] = ()
     """Origins, comma-separated, whose web pages may call the API, or *."""
+    trusted_hosts: Annotated[
+        tuple[str, ...], _env("FLUX_TRUSTED_HOSTS"), values.hosts
+    ] = ()
+    """Names, comma-separated, under which this server may be called, .example.org for
+    all below it, * for any; without it, on a loopback address only local ones."""
     allow_private_urls: Annotated[bool, _env("FLUX_ALLOW_PRIVATE_URLS")] = False
     """Whether input_image_url may reach every address."""
     allow_private_nets: Annotated[

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flask import current_app
 
 from flux_api.errors import ModelNotFound
+from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
 from flux_api.models.catalog import MODEL_INFO
@@ -32,6 +33,7 @@ class Context:
     manager: PipelineManager
     models: dict[str, ModelInfo]
     loras: LoraFolder
+    hosts: TrustedHosts
     fetcher: Fetcher
     decoder: Decoder
     decodes: Shares

@@ -10,6 +10,7 @@ from flask import Flask
 from flux_api.http import (
     access,
     clients,
+    doors,
     error_handlers,
     idempotency,
     request_log,
@@ -23,6 +24,7 @@ def install(app: Flask) -> None:
     for before in (
         request_log.begin,  # First, so that its time is the whole request's.
         error_handlers.begin,  # An id and a counted body, for refusals too.
+        doors.check_page,
         access.check_key,  # Before anything is read or started for a stranger.
         start_loading,
     ):

@@ -267,7 +267,7 @@ def test_client_that_leaves_stops_its_run_within_a_step(fake, path, more):
 
 def test_client_that_leaves_behind_bytes_nobody_reads_is_noticed(fake):
     body = b"prompt=pause%3D0.1&num_inference_steps=100"
-    more = b"\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    more = b"\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     post_and_leave(
         fake.url, "/process", body, lambda: stats(fake)["steps"] > 1, more=more
     )

@@ -128,7 +128,9 @@ def test_odd_keys_are_wrong_and_nothing_worse(keyed, shown):
     host, port = keyed.url.removeprefix("http://").split(":")
     for header in (b"Authorization", b"api-key"):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            head = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            head = (
+                b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            )
             connection.sendall(head + header + b": " + shown + b"\r\n\r\n")
             status = connection.makefile("rb").readline()
         assert status.startswith(b"HTTP/1.1 401 "), status

@@ -69,7 +69,7 @@ def read_all(connection):
 def post(path, body=b"", *, close=True, **headers):
     """The bytes of a POST; underscores in header names become dashes, None leaves a
     header out."""
-    given = {"Host": "x", "Content_Length": len(body), **headers}
+    given = {"Host": "localhost", "Content_Length": len(body), **headers}
     if close:
         given.setdefault("Connection", "close")
     lines = [

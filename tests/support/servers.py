@@ -146,7 +146,8 @@ def post_and_leave(url, path, form, when, more=b""):
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Length: {len(form)}\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode()
             + form
             + more

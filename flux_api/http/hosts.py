@@ -1,0 +1,41 @@
+"""The names under which the server may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flux_api.api_keys import is_loopback
+
+LOCAL_NAMES = ("localhost", ".localhost", "127.0.0.1", "::1", "host.docker.internal")
+
+
+class TrustedHosts:
+    """The names under which this server may be called. ``names`` are those that the
+    operator says, ``.example.org`` for all below it; with none it is any name, until
+    :meth:`bind` finds that only this machine can call."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = tuple(name.lower() for name in names)
+
+    def bind(self, addresses: Iterable[object]) -> None:
+        """Judge by the ``addresses`` that are listened on, each (host, port) or the
+        path of a socket; without names of the operator's own."""
+        bound = [address[0] for address in addresses if isinstance(address, tuple)]
+        if not self._names and bound and all(is_loopback((host,)) for host in bound):
+            self._names = (*LOCAL_NAMES, *map(str, bound))
+
+    def trusts(self, host: str) -> bool:
+        """Whether ``host``, a request's header, is one of them."""
+        name = host.strip().lower()
+        # "[::1]:8000", "localhost:8000", "localhost."
+        name = name[1:].partition("]")[0] if name[:1] == "[" else name.partition(":")[0]
+        name = name.rstrip(".")
+        return (
+            not self._names
+            or not name  # No browser leaves it out.
+            or any(
+                known in ("*", name)
+                or (known[:1] == "." and f".{name}".endswith(known))
+                for known in self._names
+            )
+        )
