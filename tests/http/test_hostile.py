@@ -511,8 +511,8 @@ ROUTES = {
 @pytest.mark.parametrize("case", ROUTES)
 def test_wrong_addresses_and_methods_answer_in_their_form(server, case):
     method, target, status = ROUTES[case]
-    data = f"{method} {target} HTTP/1.1\r\nHost: evil.localhost\r\nConnection: close\r\n\r\n"
-    answer = exchange(server, data.encode("latin-1"))
+    head = f"{method} {target} HTTP/1.1\r\nHost: evil.localhost\r\n"
+    answer = exchange(server, f"{head}Connection: close\r\n\r\n".encode("latin-1"))
     answers.append(answer.data)
     assert answer.status == status
     assert b"evil" not in answer.data.lower() or "evil" in target.lower()
