@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from flux_api.engine.steps import (
     to_pixels,
 )
 from flux_api.engine.warm_up import warm_up_request
-from flux_api.errors import InsufficientStorage, PipelineFailed, Unavailable
+from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.loading.model_sets import Loaded, ModelSets
 from flux_api.loading.placement import Placement, choose_device
@@ -88,8 +89,13 @@ class DiffusersBackend:
         report("drawing a first picture")
         # What is slow once (kernels, threads, memory) is not left to a caller.
         first = warm_up_request(self._default, info)
+
+        def show_life(*_: object) -> None:
+            report("drawing a first picture")
+
         self.run(
-            Picture(first, 0, "warm-up"), Callbacks(_go_on, _go_on, _go_on, _go_on)
+            Picture(first, 0, "warm-up"),
+            Callbacks(show_life, show_life, _go_on, _go_on),
         )
         shared = f"up to {self._batch_tokens} tokens share a forward"
         alone = "one picture at a time"
@@ -163,10 +169,17 @@ class DiffusersBackend:
         self, picture: Picture, name: TaskName, callbacks: Callbacks
     ) -> Loaded:
         request = picture.request
+
+        def report(text: str) -> None:
+            logger.info(text)
+            # It shows life; what is half loaded is loaded to its end all the same.
+            with contextlib.suppress(Cancelled):
+                callbacks.check()
+
         callbacks.on_loading(True)
         try:
-            loaded = self.sets.use(request.model, logger.info)
-            return loaded.load(name, request.loras, logger.info)
+            loaded = self.sets.use(request.model, report)
+            return loaded.load(name, request.loras, report)
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory while loading", picture.job_id)
         finally:
@@ -245,7 +258,7 @@ class DiffusersBackend:
 
 
 def _go_on(*_: object) -> None:
-    """Nobody watches, and nobody leaves."""
+    """Nobody watches."""
 
 
 def default_batch_tokens(device: torch.device, parameters: int) -> int:

@@ -138,6 +138,8 @@ def _load_classic(
         # One after the other: a card need not hold them all before they move off it.
         # By themselves, too: a pipeline loads on where tensors are missing.
         if name in taken and name not in given:
+            # Each is a sign of life, as bytes from a cache are not.
+            report(f"loading the {name} of {source}")
             given[name] = _load_part(kind, name, folder / name, dtypes, placement)
     own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
     if own_processor:

@@ -29,6 +29,7 @@ from flux_api.queue.admission import MAX_INTERLEAVED, find_next
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
+from flux_api.queue.life import LoadingLife
 from flux_api.queue.readiness import Handover, Readiness, State
 from flux_api.queue.tasks import (
     Backend,
@@ -90,6 +91,8 @@ class PipelineManager:
         self._started = False
         self._readiness = Readiness()
         self.handover: Handover | None = None
+        # Of the loading at the start, while it goes on.
+        self._life: LoadingLife | None = None
 
     # -- readiness ---------------------------------------------------------------
 
@@ -136,11 +139,13 @@ class PipelineManager:
             return self._changed.wait_for(lambda: not self._jobs.living(), seconds)
 
     def _load(self) -> None:
+        threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
             files = self._look_at_files()
+            self._life = LoadingLife()
             try:
                 backend = self._make_backend()
-                backend.load(self._readiness.report)
+                backend.load(self._tell_loading)
                 break
             except BackendBroken as broken:
                 self._give_up(broken)
@@ -152,17 +157,23 @@ class PipelineManager:
                 )
                 self._readiness.fail(f"loading failed: {reason}")
             # Outside the handler: its traceback holds what was loaded so far.
+            self._life = None
             self._wait_for_files(files, pause)
+        self._life = None
         self._backend = backend
         # A thread a picture: the backend blocks while it makes one.
         for number in range(backend.slots + MAX_INTERLEAVED):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
-        threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
         if self.handover is not None:
             self.handover.say_ready()
         self._readiness.set_ready()
+
+    def _tell_loading(self, text: str) -> None:
+        if self._life is not None:
+            self._life.show()
+        self._readiness.report(text)
 
     def _wait_for_files(self, before: object, seconds: float) -> None:
         """Until the files are others than ``before`` and rest, ``seconds`` at most."""
@@ -368,7 +379,7 @@ class PipelineManager:
         task = self._queue.take(job, interleaved=interleaved)
         task.interleaved = interleaved
         # It has shown no life yet: a device that hangs is not forgiven for newcomers.
-        beats = [other.beat for other in self._running]
+        beats = [other.last_beat for other in self._running]
         task.beat = min(time.monotonic(), max(beats, default=math.inf))
         self._running.append(task)
         job.post(Started())
@@ -399,9 +410,11 @@ class PipelineManager:
                 self._tell_positions()
                 # A set that has been loaded meanwhile lets others join.
                 self._startable.notify()
-                beats = [task.beat for task in self._running]
+                beats = [task.last_beat for task in self._running]
+                if self._life is not None:
+                    beats.append(self._life.last_sign())
             if beats and time.monotonic() - max(beats) > self._step_timeout:
-                why = TimeoutError("no step within FLUX_STEP_TIMEOUT")
+                why = TimeoutError("no step or byte within FLUX_STEP_TIMEOUT")
                 self._give_up(why, DeadlineExceeded("The pipeline made no progress."))
                 return
 

@@ -93,5 +93,6 @@ class Readiness:
         return ("draining", "shutting down") if self._draining else self._now
 
     def _set(self, state: State, reason: str) -> None:
-        logger.info("%s", reason)
+        if self._now != (state, reason):
+            logger.info("%s", reason)
         self._now = state, reason

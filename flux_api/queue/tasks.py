@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
 import traceback
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from flux_api.core import ImageRequest, ImageResult, PartialImage, Progress
 from flux_api.queue.jobs import Job
+from flux_api.queue.life import LoadingLife
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,7 +44,7 @@ class Callbacks:
     so that it may run in another process. ``check`` and ``on_step(step, total)`` raise
     Cancelled when nobody waits any more; ``on_preview(number, image)`` shows a preview;
     ``on_loading(True)`` and, afterwards, ``on_loading(False)`` say that weights are
-    loaded meanwhile, so that silence is no sign of a hang."""
+    loaded meanwhile: bytes that this thread reads are then its signs of life."""
 
     check: Callable[[], None]
     on_step: Callable[[int, int], None]
@@ -67,6 +67,7 @@ class PictureTask:
     total: int | None = None
     loaded: float = 0.0
     interleaved: bool = False
+    life: LoadingLife | None = None
 
     @property
     def steps_left(self) -> int:
@@ -86,10 +87,17 @@ class PictureTask:
         self.job.post(PartialImage(self.index, number, image))
 
     def on_loading(self, begins: bool) -> None:
-        """While weights are loaded, silence is no sign of a hang."""
+        """While weights are loaded, bytes are signs of life."""
         now = time.monotonic()
         self.loaded += -now if begins else now
-        self.beat = math.inf if begins else now
+        self.beat = now
+        self.life = LoadingLife() if begins else None
+
+    @property
+    def last_beat(self) -> float:
+        """When it last showed life, in monotonic seconds."""
+        life = self.life
+        return self.beat if life is None else max(self.beat, life.last_sign())
 
     @property
     def picture(self) -> Picture:

@@ -91,8 +91,10 @@ def test_long_loading_is_no_hang_for_those_that_wait(gate):
 
     def draw(task):
         if task.index == 0:
-            with task.loading():
-                gate.wait()
+            with task.loading(), open(__file__, "rb", buffering=0) as file:
+                while not gate.wait(0.1):
+                    file.seek(0)
+                    file.read(1)
         else:
             gate.wait()
 
@@ -102,6 +104,29 @@ def test_long_loading_is_no_hang_for_those_that_wait(gate):
     gate.set()
     assert isinstance(job.wait(10), Completed)
     assert ended == []
+
+
+def test_loading_that_reads_nothing_is_ended_like_a_step(gate):
+    ended = threading.Event()
+
+    def draw(task):
+        with task.loading():
+            gate.wait()
+
+    manager = start(draw, step_timeout=0.5, exit_process=lambda _: ended.set())
+    job = manager.submit(request())
+    assert isinstance(job.wait(10), Failed)
+    assert ended.wait(10)
+
+
+def test_a_first_loading_that_reads_nothing_is_ended_too(gate):
+    ended = threading.Event()
+    backend = Scripted(lambda _: None)
+    backend.load = lambda _: gate.wait()
+    manager = manage(backend, step_timeout=0.5, exit_process=lambda _: ended.set())
+    manager.start()
+    assert ended.wait(10)
+    assert "hangs" in manager.not_ready
 
 
 def test_jobs_whose_other_pictures_wait_count_as_waiting(gate):
