@@ -160,9 +160,9 @@ def take_over(worker, manager):
     """Accept connections when the model is loaded, or when nobody else does."""
     handover = worker.handover
     while manager.state != "ready":
-        if not (handover.waits and handover.beside):
+        if not handover.beside:
             open_door(worker)
-        elif manager.state == "failed":
+        elif handover.waits and manager.state == "failed":
             handover.say_failed(manager.not_ready)
             os.kill(os.getpid(), signal.SIGTERM)
             return

@@ -221,9 +221,11 @@ def test_both_end_while_the_new_worker_boots(fake):
 
 def test_without_room_for_two_the_old_worker_ends_first(fake, load):
     old, answers = pid(fake), []
-    form = {"prompt": "pause=0.1", "num_inference_steps": 30} | SMALL
+    form = SMALL | {"prompt": "hold"}
     thread = threading.Thread(
-        target=lambda: answers.append(requests.post(f"{fake.url}/process", data=form))
+        target=lambda: answers.append(
+            requests.post(f"{fake.url}/process", data=form, timeout=60)
+        )
     )
     thread.start()
     wait_for(lambda: requests.get(f"{fake.url}/fake/stats").json()["running"], 10, fake)
@@ -233,6 +235,7 @@ def test_without_room_for_two_the_old_worker_ends_first(fake, load):
     refused = requests.post(f"{fake.url}/process", data=CAT)
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    requests.post(f"{fake.url}/fake/release")
     thread.join()
     assert answers[0].status_code == 200
     wait_for(lambda: pid(fake) != old and ready(fake).ok, 20, fake)
