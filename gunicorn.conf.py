@@ -26,6 +26,9 @@ formatter_for = runpy.run_path(os.path.join(HERE, "log_lines.py"))["formatter_fo
 
 def write_error(sock, status, reason, _message):
     """gunicorn's answer to HTTP that is none, as JSON; the message would repeat it."""
+    if status == 500 and sturdy["is_short"](sys.exc_info()[1]):
+        gunicorn.util.write_nonblock(sock, sturdy["BUSY"])
+        return
     kind = "server_error" if status == 500 else "invalid_request_error"
     code = "internal_error" if status == 500 else "invalid_request"
     error = {"message": f"{reason}.", "type": kind, "param": None, "code": code}
@@ -36,6 +39,7 @@ def write_error(sock, status, reason, _message):
 
 
 gunicorn.util.write_error = write_error
+sturdy = runpy.run_path(os.path.join(HERE, "sturdy_worker.py"))
 takeover = runpy.run_path(os.path.join(HERE, "takeover.py"))
 gunicorn.app.base.Arbiter = takeover["TakeoverArbiter"]
 
@@ -69,7 +73,7 @@ def whole(name, default):
 
 bind = "127.0.0.1:8000"
 workers = 1
-worker_class = "gthread"
+worker_class = sturdy["SturdyWorker"]
 preload_app = False
 # A waiting request holds a thread: the queue, what runs (16 at most), the watchers,
 # and 8 more for health and refusals. With fewer the surplus would wait unseen.
@@ -122,6 +126,7 @@ def post_worker_init(worker):
         )
     if not here.settings.api_keys and not here.settings.trusted_proxies:
         here.hosts.bind(addresses)
+    worker.busy = lambda: not here.manager.wait_idle(0.5)
     drain_at_term(worker, here.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.

@@ -71,6 +71,9 @@ class TakeoverArbiter(Arbiter):
                 raise
             self.app.cfg = self.cfg
             self._say_failed("gunicorn's settings file cannot be read")
+        else:
+            if not self.WORKERS:
+                self._say_failed("no process could be started")
         self.WORKERS = old | self.WORKERS
         self._older, self._older_ready = (), False
 
@@ -85,8 +88,9 @@ class TakeoverArbiter(Arbiter):
         try:
             super().reap_workers()
         except HaltServer:
-            if not self.WORKERS:
+            if not (self.WORKERS or self._state()[1] == READY):
                 raise
+            # Once it served, what is wrong may pass: a folder that is away, say.
         if coming and self.WORKERS and coming.pid not in self.WORKERS:
             self._say_failed("the new worker ended before it was ready")
 
@@ -94,6 +98,13 @@ class TakeoverArbiter(Arbiter):
         """As gunicorn: all workers end, whichever loads or drains."""
         self._stopping = True
         super().stop(graceful)
+
+    def spawn_worker(self):
+        """As gunicorn; without memory or descriptors for it, a second later again."""
+        try:
+            return super().spawn_worker()
+        except OSError as error:
+            self.log.error("a worker cannot be started for now: %s", error)
 
     def _say_failed(self, why):
         self.board["why"] = why = self.board["why"] or f"{why}; the log says more"

@@ -30,7 +30,18 @@ sentence for the caller: never a path, a token or a traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
+
+# What a machine may be short of for a moment. EAGAIN is a process too many.
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Python's own, and what oneDNN says when memory cannot be had.
+_SHORT_WORDS = (
+    "can't start new thread",
+    "could not create a primitive",
+    "could not create a memory object",
+)
 
 
 class BadSetting(ValueError):
@@ -229,7 +240,7 @@ class DeadlineExceeded(FluxError):
 
 
 class InsufficientStorage(FluxError):
-    """Too large for the memory or the disk that there is."""
+    """Too large for the memory that there is."""
 
     status = 507
     code = "insufficient_storage"
@@ -243,3 +254,22 @@ class Cancelled(FluxError):
     type = "cancelled"
     code = "cancelled"
     should_retry = False
+
+
+def shortage(error: BaseException) -> Unavailable | None:
+    """What to tell the caller where ``error``, which nobody foresaw, says that this
+    machine is short of memory, descriptors, threads or disk; None where it does not."""
+    number = error.errno if isinstance(error, OSError) else None
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    if number in _FULL:
+        message = "The server's disk is full; try again later."
+    elif (
+        number in _SHORT
+        or isinstance(error, MemoryError)
+        or words in _SHORT_WORDS
+        or "DefaultCPUAllocator: can't allocate memory" in words
+    ):
+        message = "The server is short of resources; try again."
+    else:
+        return None
+    return Unavailable(message, retry_after=5)

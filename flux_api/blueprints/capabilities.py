@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from flux_api.blueprints.openai.parameters import MOST_IMAGES
+from flux_api.errors import Unavailable
 from flux_api.http.context import Context
 from flux_api.http.parameters import (
     FORMATS,
@@ -49,7 +51,10 @@ def list_lora_names(context: Context) -> list[dict[str, str | None]]:
         for model, info in context.models.items()
         for name in info.lora_files
     ]
-    return own + [{"id": n, "model": None} for n in sorted(context.loras.names)]
+    names: list[str] = []
+    with suppress(Unavailable):
+        names = sorted(context.lora_files)
+    return own + [{"id": name, "model": None} for name in names]
 
 
 def describe_status(context: Context) -> dict[str, Any]:

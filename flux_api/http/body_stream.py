@@ -71,7 +71,7 @@ class CountedInput:
             self._look_again_after(self.count)
         try:
             data = self._stream.read(min(size, _LARGEST_READ))
-        except (OSError, ValueError):
+        except (OSError, ValueError, MemoryError):
             raise
         except Exception as error:  # gunicorn's word for chunks that are none
             raise InvalidRequest("The request body is malformed.") from error

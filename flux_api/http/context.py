@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from flask import current_app
 
-from flux_api.errors import ModelNotFound
+from flux_api.errors import ModelNotFound, Unavailable
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
@@ -20,6 +23,8 @@ from flux_api.queue.manager import PipelineManager
 from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
 from flux_api.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,21 @@ class Context:
     watchers: threading.BoundedSemaphore
     results: ResultStore
     kept_answers: KeptAnswers
+
+    @property
+    def lora_files(self) -> dict[str, Path]:
+        """The files of the LoRA folder by name; Unavailable while it cannot be read."""
+        folder = self.settings.lora_dir
+        try:
+            files = self.loras.files
+            gone = not files and folder is not None and not os.access(folder, os.R_OK)
+        except OSError as error:
+            logger.warning("the LoRA folder cannot be read: %s", error)
+            gone = True
+        if gone:
+            message = "The LoRA folder cannot be read at the moment."
+            raise Unavailable(message, retry_after=5)
+        return files
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are

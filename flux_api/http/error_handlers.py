@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import secrets
@@ -12,9 +11,9 @@ from werkzeug.exceptions import HTTPException
 
 from flux_api.errors import (
     FluxError,
-    InsufficientStorage,
     InvalidRequest,
     PayloadTooLarge,
+    shortage,
 )
 from flux_api.http.body_stream import CountedInput, drain
 from flux_api.http.context import get_context
@@ -30,14 +29,12 @@ _SEALED = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def register(app: Flask) -> None:
     """Let every error be rendered in the caller's dialect."""
     app.register_error_handler(FluxError, _render)
     app.register_error_handler(HTTPException, _render_http)
-    app.register_error_handler(OSError, _render_os)
     app.register_error_handler(Exception, _render_unexpected)
 
 
@@ -139,13 +136,10 @@ _HTTP_ERRORS = {
 }
 
 
-def _render_os(error: OSError) -> Response:
-    if error.errno in _DISK_FULL:
-        return _render(InsufficientStorage("The server's disk is full."))
-    return _render_unexpected(error)
-
-
 def _render_unexpected(error: Exception) -> Response:
+    if (short := shortage(error)) is not None:
+        logger.warning("a request was refused: %s", error)
+        return _render(short)
     fields = {"request_id": g.get("request_id")}
     logger.error("a request failed", exc_info=error, extra={"fields": fields})
     return _render(FluxError("Something went wrong in the server."))

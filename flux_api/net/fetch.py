@@ -23,7 +23,7 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from flux_api.errors import ImageFetchFailed, InvalidRequest
+from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable, shortage
 from flux_api.images.data_urls import decode_data_url
 from flux_api.net.addresses import Address, Network, is_reachable
 from flux_api.net.connections import Deadline, make_tls_context, open_connection
@@ -35,6 +35,8 @@ MAX_REDIRECTS = 3
 _CHUNK = 65536
 _LOOK_SECONDS = 0.25
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# No name server answers, which says nothing about the name.
+_NO_RESOLVER = (socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 _FILE_PATH = re.compile(r"/(?:i/[A-Za-z0-9_-][A-Za-z0-9._-]*|latest/raw)\Z")
 
@@ -105,6 +107,8 @@ class Fetcher:
             with Deadline(self._policy.total_seconds, is_wanted) as deadline:
                 return self._follow(first, bearer_token, deadline)
         except _FAILURES as error:
+            if (short := shortage(error)) is not None:
+                raise short from error
             logger.warning("fetch of %s failed: %s", first, _describe(error))
             message = (
                 f"cannot fetch {param}. Addresses of private networks need "
@@ -202,7 +206,12 @@ class Fetcher:
         while answer is None:
             with suppress(queue.Empty):
                 answer = answers.get(timeout=min(_LOOK_SECONDS, deadline.remaining()))
+        if isinstance(answer, socket.gaierror) and answer.errno in _NO_RESOLVER:
+            message = "Names cannot be resolved at the moment; try again."
+            raise Unavailable(message, retry_after=5)
         if isinstance(answer, Exception):
+            if shortage(answer) is not None:
+                raise answer
             raise _Refused(f"cannot resolve: {answer}")
         addresses = [ipaddress.ip_address(entry[4][0]) for entry in answer]
         if not addresses:

@@ -23,6 +23,8 @@ READ_SECONDS = 10.0
 TOTAL_SECONDS = 20.0
 _PATH = re.compile(r"/i/[0-9A-Za-z_-]{8,64}\.[a-z0-9]{2,5}")
 _LONGEST_ANSWER = 4096
+# Those of a machine that is short of threads or memory too: the picture is finished.
+_FAILURES = (HTTPError, HTTPException, ValueError, OSError, RuntimeError, MemoryError)
 
 
 class FileServer:
@@ -46,7 +48,7 @@ class FileServer:
         picture is then delivered in the answer itself."""
         try:
             return self._public + _path_in(self._send(encoded))
-        except (HTTPError, HTTPException, ValueError, OSError) as error:
+        except _FAILURES as error:
             logger.warning("upload to the file server failed: %s", error)
             return None
 

@@ -24,6 +24,7 @@ from flux_api.errors import (
     PipelineFailed,
     QueueFull,
     Unavailable,
+    shortage,
 )
 from flux_api.queue.admission import MAX_INTERLEAVED, find_next
 from flux_api.queue.fair_queue import FairQueue
@@ -396,7 +397,8 @@ class PipelineManager:
             self._give_up(broken)
         except BaseException as error:  # a panic in a library must not end the thread
             log_failure(error, task)
-            task.job.fail(PipelineFailed("The pipeline failed on this request."))
+            failed = PipelineFailed("The pipeline failed on this request.")
+            task.job.fail(shortage(error) or failed)
 
     def _watch(self) -> None:
         """Notice that nothing shows life for ``step_timeout`` seconds. One picture

@@ -149,7 +149,7 @@ def test_gunicorn_has_room_and_time_for_what_is_promised(settings, expected):
         "control_socket_disable": "True",
         "accesslog": "None",
     }.items() <= found.items()
-    assert "gthread" in found["worker_class"]
+    assert "SturdyWorker" in found["worker_class"]
     tokens = set(re.findall(r"%\((\w+)\)s", found["access_log_format"]))
     assert tokens == set("hmUHsBD")
 

@@ -133,6 +133,19 @@ def test_old_worker_finishes_what_it_has_taken_and_takes_its_jobs_along(fake):
     assert requests.get(job).status_code == 404
 
 
+def test_old_worker_finishes_a_job_that_nobody_waits_for(fake):
+    old = pid(fake)
+    form = {"prompt": "pause=0.1", "num_inference_steps": 60} | SMALL
+    headers = {"Prefer": "respond-async"}
+    accepted = requests.post(f"{fake.url}/process", data=form, headers=headers)
+    assert accepted.status_code == 202
+    hup(fake)
+    wait_for(lambda: pid(fake) != old, 20, fake)
+    wait_for(lambda: f"Worker exiting (pid: {old})" in fake.output, 30, fake)
+    ended = fake.output.partition(f"Worker exiting (pid: {old})")[0]
+    assert '"state": "done"' in ended
+
+
 def test_new_worker_that_cannot_load_leaves_the_old_one(fake, load):
     old = pid(fake)
     load.write_text("fail")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import gzip
 import ipaddress
 import logging
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
+from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest, Unavailable
 from flux_api.net.addresses import SPECIAL_NETWORKS, is_special
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.urls import UrlError, parse_url
@@ -285,6 +286,25 @@ def test_3_a_resolver_without_answers_or_with_nonsense_fails():
         raise socket.gaierror(-2, "Name or service not known")
 
     assert_refused(Fetcher(FetchPolicy(), resolve=broken), "http://odd.test/")
+
+
+def test_a_name_server_that_is_away_is_worth_another_try():
+    def away(*args, **options):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with pytest.raises(Unavailable) as refused:
+        Fetcher(FetchPolicy(), resolve=away).fetch("http://example.com/a.png")
+    assert refused.value.retry_after
+    assert "example" not in refused.value.message
+
+
+def test_a_fetch_without_a_descriptor_for_it_is_worth_another_try():
+    def short(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(Unavailable) as refused:
+        Fetcher(FetchPolicy(), resolve=short).fetch("http://example.com/a.png")
+    assert refused.value.retry_after
 
 
 def test_3_a_slow_resolver_counts_into_the_total_time():

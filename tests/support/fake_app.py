@@ -18,6 +18,7 @@ else, ``fail`` as with damaged weights, ``room`` is needed beside an older worke
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -47,6 +48,10 @@ FAILURES = {
     "busy": lambda: Unavailable("The device is short of memory.", retry_after=1),
     "deadline": lambda: DeadlineExceeded("The pipeline made no progress."),
     "broken": lambda: BackendBroken("illegal memory access"),
+    "host_memory": MemoryError,
+    "descriptors": lambda: OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+    "disk": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "threads": lambda: RuntimeError("can't start new thread"),
     "memory": lambda: InsufficientStorage("This picture is too large for the memory."),
 }
 

@@ -132,7 +132,7 @@ def list_loras() -> Response:
         for model, info in context.models.items()
         for name in info.lora_files
     ]
-    for name, path in sorted(context.loras.files.items()):
+    for name, path in sorted(context.lora_files.items()):
         facts = asdict(describe_lora(path))
         data.append({"id": name, "object": "lora", "model": None, **facts})
     return jsonify(object="list", data=data)

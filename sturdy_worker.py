@@ -1,0 +1,131 @@
+"""gunicorn's threaded worker, outliving a shortage of descriptors, threads or memory.
+
+gunicorn's own ends with its model and all its jobs where a connection cannot be
+accepted or a thread cannot be started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import selectors
+import threading
+import time
+
+from gunicorn.workers import gthread
+
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_BODY = (
+    b'{"error":{"message":"The server is short of resources; try again.","type":'
+    b'"service_unavailable_error","param":null,"code":"server_is_overloaded"}}'
+)
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+) % (len(_BODY), _BODY)
+_MOST_DESCRIPTORS = 65_536
+
+
+def is_short(error):
+    """Whether ``error`` says that this machine is short of something for a moment."""
+    if isinstance(error, OSError):
+        return error.errno in SHORT
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
+
+
+class PolledConnection(gthread.TConn):
+    """A connection that is waited for without a descriptor of its own."""
+
+    def wait_for_data(self, timeout):
+        """Whether a request comes within ``timeout`` seconds."""
+        if not self.data_ready:
+            with selectors.PollSelector() as selector:
+                selector.register(self.sock, selectors.EVENT_READ)
+                self.data_ready = bool(selector.select(timeout))
+        return self.data_ready
+
+
+gthread.TConn = PolledConnection
+
+
+class SturdyWorker(gthread.ThreadWorker):
+    """``busy()`` is asked, once no connection is left, whether to wait longer."""
+
+    busy = staticmethod(lambda: False)
+
+    def init_process(self):
+        """As gunicorn, with as many descriptors as may be had, and one to spare."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_DESCRIPTORS
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._told = -60.0
+        super().init_process()
+
+    def get_thread_pool(self):
+        """All threads from the start: later there may be no memory for their stacks."""
+        pool = super().get_thread_pool()
+        started = threading.Barrier(self.cfg.threads)
+        for _ in range(self.cfg.threads):
+            pool.submit(started.wait)
+        return pool
+
+    def run(self):
+        """As gunicorn, and a while longer for what has no connection."""
+        super().run()
+        until = time.monotonic() + self.cfg.graceful_timeout
+        while self.busy() and time.monotonic() < until:
+            self.notify()
+
+    def accept(self, listener):
+        """Take a connection; where there is no descriptor for it, by the spare one."""
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in SHORT:
+                raise
+            self._tell(error)
+            # Who is idle makes room.
+            self.murder_keepalived(force=True)
+            self._refuse_next(listener)
+
+    def wait_for_and_dispatch_events(self, timeout):
+        """As gunicorn; without memory, later."""
+        try:
+            super().wait_for_and_dispatch_events(timeout)
+        except MemoryError as error:
+            self._tell(error)
+            time.sleep(0.1)
+
+    def _tell(self, error):
+        """Say it, once a minute."""
+        if time.monotonic() - self._told >= 60:
+            self._told = time.monotonic()
+            self.log.error("short of resources, refusing connections: %s", error)
+
+    def _refuse_next(self, listener):
+        with contextlib.suppress(OSError):
+            if self._spare is None:
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+            os.close(self._spare)
+            self._spare = None
+            client, _ = listener.accept()
+            self.tpool.submit(self._refuse, client)
+            return
+        time.sleep(0.05)  # nothing is free; the others wait in the backlog
+
+    def _refuse(self, client):
+        with contextlib.suppress(OSError), client:
+            # Others wait for the spare descriptor.
+            client.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                # A request that lies unread would become a reset.
+                client.recv(65_536)
+            client.sendall(BUSY)
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY)
