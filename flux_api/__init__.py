@@ -15,7 +15,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs, setting_values
-from flux_api.blueprints import jobs, original, service
+from flux_api.blueprints import jobs, original, page, service
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
 from flux_api.http.context import Context
@@ -86,7 +86,7 @@ def create_app(
     )
     app.extensions["flux_api"] = context
     install(app)
-    for blueprint in (original.bp, jobs.bp, service.bp):
+    for blueprint in (page.bp, original.bp, jobs.bp, service.bp):
         app.register_blueprint(blueprint)
     # Where a client knows no address but its base URL, errors in its dialect.
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")

@@ -10,8 +10,7 @@ from flux_api.http.context import get_context
 bp = Blueprint("service", __name__)
 
 
-@bp.get("/")
-def index() -> Response:
+def describe_server() -> Response:
     """What this server is, and where to go on."""
     context = get_context()
     return jsonify(
@@ -20,6 +19,7 @@ def index() -> Response:
         ready=context.manager.not_ready is None,
         not_ready=context.manager.not_ready,
         routes={
+            "GET /": "in a browser: a page to make pictures with",
             "POST /process": "a form or JSON with prompt, input_file or both",
             "POST /process/raw": "the same; the bytes of the picture come back",
             "/v1": "the base URL for OpenAI's SDKs and apps that speak its Images API",

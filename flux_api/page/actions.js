@@ -1,0 +1,61 @@
+// What can be done with a finished picture.
+import { html } from "./vendor/htm-preact.js";
+import { Icon } from "./icons.js";
+import * as jobs from "./jobs.js";
+import { Menu, copyText } from "./parts.js";
+import { download } from "./pictures.js";
+import { largerSize, randomSeed } from "./recipe.js";
+import { modelNow, notify, restore, set, setDraft, setInputs } from "./store.js";
+import { t } from "./words.js";
+
+export function fileName({ recipe }) {
+  const words = (recipe.prompt || recipe.mode).replace(/[^\p{L}\p{N}]+/gu, "-");
+  return `${words.slice(0, 40).replace(/^-+|-+$/g, "")}-${recipe.seed}`;
+}
+
+function takeAsInput(job) {
+  setInputs([{ blob: job.blob, width: job.size[0], height: job.size[1] }]);
+  setDraft({ prompt: "", size: null });
+  document.getElementById("prompt").focus();
+}
+
+function makeLarger(job) {
+  const size = largerSize(job.size, modelNow(job.recipe.model).sizes);
+  if (size) jobs.again(job, { size });
+  else notify(t("largest"));
+}
+
+async function compare(job) {
+  await restore(job);
+  set({ dialog: "compare", notice: null });
+}
+
+async function copyLink(job) {
+  await copyText(job.url);
+  notify(t("copied"));
+}
+
+export function Actions({ job }) {
+  const { seed } = job.recipe;
+  const main = (icon, text, act) => html`<button class="button framed" onClick=${act}>
+    <${Icon} name=${icon} /><span>${text}</span></button>`;
+  const item = (icon, text, act) => html`<button class="button" onClick=${act}>
+    <${Icon} name=${icon} />${text}</button>`;
+  return html`<div class="actions" role="group" aria-label=${t("actions")}>
+    ${main("image", t("useAsInput"), () => takeAsInput(job))}
+    ${main("vary", t("vary"), () => jobs.vary(job))}
+    ${main("again", t("again"), () => jobs.again(job, { seed: randomSeed() }))}
+    <${Menu} icon="down" name=${t("download")}>${["png", "jpeg", "webp"].map((format) =>
+      item("down", format.toUpperCase(), () => download(job.blob, fileName(job), `image/${format}`)))}<//>
+    <${Menu} icon="more" name=${t("moreActions")}>
+      ${item("hash", t("sameSeed"), () => setDraft({ seed }))}
+      ${item("add", t("nextSeed"), () => jobs.again(job, { seed: seed + 1 }))}
+      ${item("expand", t("larger"), () => makeLarger(job))}
+      <hr />
+      ${job.url && item("link", t("copyLink"), () => copyLink(job))}
+      ${item("code", t("copyCode"), () => set({ dialog: "code" }))}
+      ${item("grid", t("compare"), () => compare(job))}
+      ${item("undo", t("restore"), () => restore(job))}
+      <hr />
+      ${item("trash", t("delete"), () => jobs.removeWithUndo(job))}<//></div>`;
+}

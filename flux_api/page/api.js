@@ -1,0 +1,76 @@
+// The public API over fetch: keys, errors, event streams. Knows nothing of the page.
+
+const KEY = "flux.key";
+let held = "";
+
+// For this tab only: a key is not left behind in the browser.
+export const key = {
+  get() {
+    try {
+      return sessionStorage.getItem(KEY) || held;
+    } catch {
+      return held;
+    }
+  },
+  set(value) {
+    held = value;
+    try {
+      sessionStorage.setItem(KEY, value);
+    } catch {
+      // Held until the page is closed, then.
+    }
+  },
+};
+
+export class ApiError extends Error {
+  constructor(status, error = {}, retryAfter = 0) {
+    super(error.message || "");
+    const { code, param, minimum, maximum, multiple, given } = error;
+    Object.assign(this, { status, code, param, retryAfter });
+    this.limits = { minimum, maximum, multiple, given };
+  }
+}
+
+// Relative to the page, which may lie below a path of its proxy.
+export const addressOf = (path) => new URL(path, document.baseURI).href;
+
+export async function call(path, options = {}) {
+  const headers = { ...options.headers };
+  if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
+  let answer;
+  try {
+    answer = await fetch(addressOf(path), { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0);
+  }
+  if (answer.ok) return answer;
+  const body = await answer.json().catch(() => ({}));
+  throw new ApiError(answer.status, body.error, Number(answer.headers.get("Retry-After")));
+}
+
+export const getJson = async (path) => (await call(path)).json();
+
+// The data of each event of a stream. A picture is one long line over many chunks: the
+// pieces are joined once, at its end.
+export async function* events(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let pieces = [];
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const parts = value.split("\n");
+    for (const part of parts.slice(0, -1)) {
+      const line = pieces.join("") + part;
+      pieces = [];
+      if (line.startsWith("data:")) yield JSON.parse(line.slice(5));
+    }
+    pieces.push(parts.at(-1));
+  }
+}
+
+// Not crypto.randomUUID, which plain http beyond localhost lacks.
+export function newJobId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return `page-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}

@@ -1,0 +1,224 @@
+// Pictures on their way: asked for without holding a connection, followed, fetched by id,
+// kept. Nothing is lost when the page is closed meanwhile.
+import { ApiError, call, getJson, key, newJobId } from "./api.js";
+import * as follow from "./follow.js";
+import * as memory from "./memory.js";
+import { makePace } from "./pace.js";
+import { fromBase64, hashOf, thumbnail } from "./pictures.js";
+import { bodyOf, randomSeed, requestOf } from "./recipe.js";
+import { isLive, modelNow, notify, set, state } from "./store.js";
+import { t } from "./words.js";
+
+// Of this page at once on the server: others wait there too.
+const MOST_AT_ONCE = 8;
+const PREVIEWS = 3;
+const TRIES = 4;
+const WAITS = ["model_loading", "rate_limit_exceeded", "concurrency_limit_exceeded", "server_is_overloaded"];
+
+const paces = new Map();
+const timers = new Map();
+let latest = 0;
+
+export const find = (id) => state.jobs.find((job) => job.id === id);
+
+function change(id, patch) {
+  set({ jobs: state.jobs.map((job) => (job.id === id ? { ...job, ...patch } : job)) });
+}
+
+// Changes a job only while it is under way: what comes late changes nothing.
+function advance(id, patch) {
+  const job = find(id);
+  if (job && isLive(job)) change(id, patch);
+}
+
+export function start(recipe, inputs = [], mask = null, select = true) {
+  latest = Math.max(latest + 1, Date.now());
+  const size = recipe.size
+    || (inputs[0] && [inputs[0].width, inputs[0].height])
+    || modelNow(recipe.model).sizes.default;
+  const job = { id: newJobId(), recipe, inputs, mask, size, created: latest, state: "local" };
+  set({ jobs: [job, ...state.jobs], ...(select ? { selected: job.id } : {}) });
+  keepPending(job);
+  pump();
+  return job.id;
+}
+
+export function startMany(recipe, inputs, mask, count) {
+  // The newest is first in the strip: the lowest seed is to stand there.
+  const seeds = Array.from({ length: count }, (_, index) => recipe.seed + index);
+  for (const seed of seeds.reverse()) start({ ...recipe, seed }, inputs, mask);
+}
+
+export const again = (job, patch) => start({ ...job.recipe, ...patch }, job.inputs, job.mask);
+
+function keepPending({ id, recipe, inputs, mask, size, created, sent }) {
+  memory.keepPending({ id, recipe, inputs, mask, size, created, sent }).catch(() => {});
+}
+
+function pump() {
+  const there = state.jobs.filter((job) => isLive(job) && job.state !== "local").length;
+  const waiting = state.jobs.filter((job) => job.state === "local");
+  waiting.sort((one, other) => one.created - other.created);
+  for (const job of waiting.slice(0, Math.max(0, MOST_AT_ONCE - there))) submit(job);
+}
+
+async function submit(job) {
+  advance(job.id, { state: "sending" });
+  try {
+    const { path, fields } = requestOf(job.recipe);
+    const { body, headers } = bodyOf({ ...fields, partial_images: PREVIEWS }, job.inputs, job.mask);
+    const extra = { Prefer: "respond-async", "X-Job-Id": job.id };
+    await call(path, { method: "POST", body, headers: { ...headers, ...extra } });
+    taken(job);
+  } catch (error) {
+    if (error.code === "job_id_in_use") return taken(job);
+    if (!WAITS.includes(error.code)) return fail(job.id, error);
+    advance(job.id, { state: error.code === "model_loading" ? "loading" : "queued", position: null });
+    const seconds = Math.min(10, error.retryAfter || 3);
+    timers.set(job.id, setTimeout(() => find(job.id) && isLive(find(job.id)) && submit(job), seconds * 1000));
+  }
+}
+
+function taken(job) {
+  const now = find(job.id);
+  // Stopped while it was being sent.
+  if (!now || !isLive(now)) return cancel(job.id);
+  advance(job.id, { state: "queued", sent: true });
+  keepPending({ ...job, sent: true });
+  follow.watch(job.id);
+}
+
+follow.onEvent((event) => {
+  const { job_id: id, type } = event;
+  if (type === "queued") advance(id, { state: "queued", position: event.position });
+  if (type === "started") advance(id, { state: "running" });
+  if (type === "step") {
+    if (!paces.has(id)) paces.set(id, makePace());
+    const left = paces.get(id)(event.step, event.steps, follow.isReplay());
+    advance(id, { state: "running", step: event.step, steps: event.steps, left });
+  }
+  if (type === "partial_image") {
+    advance(id, { preview: fromBase64(event.b64_json, event.media_type) });
+  }
+  if (type === "done") collect(id, event.urls?.[0]);
+  if (type === "cancelled") end(id, { state: "stopped" });
+  if (type === "failed" && event.error.code === "job_not_found") end(id, { state: "lost" });
+  else if (type === "failed") fetchFailure(id);
+});
+
+// The event tells it in short; the result's own error has its status and its numbers.
+async function fetchFailure(id) {
+  try {
+    await call(`v1/jobs/${id}/result`);
+  } catch (error) {
+    fail(id, error);
+  }
+}
+
+async function collect(id, url) {
+  const job = find(id);
+  if (!job || !isLive(job) || job.state === "fetching") return;
+  advance(id, { state: "fetching" });
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const [answer, story] = await Promise.all([call(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`)]);
+      return await keep(find(id), await answer.blob(), answer.headers, story, url);
+    } catch (error) {
+      if (error.code === "result_expired") return end(id, { state: "lost" });
+      if (error.status || attempt === TRIES) return fail(id, error);
+      await new Promise((resolve) => setTimeout(resolve, 500 * attempt));
+    }
+  }
+}
+
+async function keep(job, blob, headers, story, url) {
+  const number = (name) => Number(headers.get(`X-Flux-${name}`));
+  const { guidance_scale: guidance, num_inference_steps: steps, run_seconds: seconds } = story;
+  const [hash, small] = await Promise.all([hashOf(blob), thumbnail(blob)]);
+  const { id, recipe, inputs, mask, created } = job;
+  const picture = {
+    id, recipe, inputs, mask, created, blob, hash, small, url, steps, guidance, seconds,
+    size: [number("Width"), number("Height")],
+    warning: headers.get("X-Flux-Warning") || "",
+  };
+  end(id, { ...picture, state: "done", preview: null }, t("announceDone"));
+  memory.keepPicture(picture).catch(() => notify(t("notKept")));
+}
+
+function end(id, patch, spoken) {
+  advance(id, { preview: null, ...patch });
+  follow.unwatch(id);
+  paces.delete(id);
+  memory.dropPending(id).catch(() => {});
+  if (spoken) set({ spoken });
+  pump();
+}
+
+function fail(id, error) {
+  if (error.name === "AbortError") return;
+  const told = error instanceof ApiError ? error : new ApiError(-1, { message: String(error) });
+  end(id, { state: "failed", error: told }, t("announceFailed"));
+  if (told.status === 401) set({ dialog: "key" });
+}
+
+const cancel = (id) => call(`v1/jobs/${id}`, { method: "DELETE" }).catch(() => {});
+
+export function stop(job) {
+  if (job.state !== "local") cancel(job.id);
+  clearTimeout(timers.get(job.id));
+  end(job.id, { state: "stopped" });
+}
+
+export function remove(job) {
+  const at = state.jobs.indexOf(job);
+  const left = state.jobs.filter((other) => other.id !== job.id);
+  const next = left[Math.min(at, left.length - 1)]?.id ?? null;
+  set({ jobs: left, selected: state.selected === job.id ? next : state.selected });
+  memory.dropPicture(job.id).catch(() => {});
+}
+
+export function removeWithUndo(job) {
+  remove(job);
+  notify(t("deleted"), t("undo"), () => {
+    const jobs = [...state.jobs, job].sort((one, other) => other.created - one.created);
+    set({ jobs, selected: job.id });
+    const { state: _, preview, error, ...picture } = job;
+    memory.keepPicture(picture).catch(() => {});
+  });
+}
+
+export function removeAll() {
+  memory.dropAllPictures().catch(() => {});
+  set({ jobs: state.jobs.filter(isLive), selected: null });
+}
+
+// After a new key: what was refused for the old one.
+export function retryRefused() {
+  if (!key.get()) return;
+  for (const job of state.jobs.filter(({ error }) => error?.status === 401)) {
+    remove(job);
+    again(job);
+  }
+}
+
+export function vary(job) {
+  const { model, format } = job.recipe;
+  const recipe = { mode: "variation", model, prompt: "", size: null, seed: randomSeed(), format };
+  start(recipe, [{ blob: job.blob, width: job.size[0], height: job.size[1] }]);
+}
+
+export async function openJobs() {
+  const pictures = await memory.allPictures().catch(() => []);
+  const made = new Set(pictures.map(({ id }) => id));
+  const pending = (await memory.allPending().catch(() => [])).filter(({ id }) => !made.has(id));
+  const jobs = [
+    ...pictures.map((picture) => ({ ...picture, state: "done" })),
+    ...pending.map((job) => ({ ...job, state: job.sent ? "queued" : "local" })),
+  ];
+  jobs.sort((one, other) => other.created - one.created);
+  set({ jobs, selected: pending.length ? jobs.find(isLive).id : null });
+  for (const job of jobs.filter(({ sent, state: now }) => sent && now === "queued")) follow.watch(job.id);
+}
+
+// What was not sent before the page was closed; once the server is known.
+export const resume = () => pump();

@@ -1,0 +1,129 @@
+// The page as a whole: what is where, what is dropped or pasted on it, how it starts.
+import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { getJson, key } from "./api.js";
+import { CodeDialog } from "./code.js";
+import { CompareDialog } from "./compare.js";
+import { Composer, submitForm } from "./composer.js";
+import { HistoryDialog } from "./history.js";
+import { Header } from "./header.js";
+import { openJobs, resume } from "./jobs.js";
+import { KeyDialog } from "./key.js";
+import { MaskDialog } from "./mask.js";
+import { recall } from "./memory.js";
+import { Icon } from "./icons.js";
+import { Stage } from "./stage.js";
+import { addFiles, onChange, openStore, set, state } from "./store.js";
+import { Strip } from "./strip.js";
+import { ViewDialog } from "./view.js";
+import { firstLanguage, speak, t } from "./words.js";
+
+const NOTICE_MS = 9000;
+const DIALOGS = {
+  code: CodeDialog, compare: CompareDialog, history: HistoryDialog,
+  key: KeyDialog, mask: MaskDialog, view: ViewDialog,
+};
+
+function Notice() {
+  const { notice } = state;
+  useEffect(() => {
+    if (!notice) return undefined;
+    const timer = setTimeout(() => set({ notice: null }), NOTICE_MS);
+    return () => clearTimeout(timer);
+  }, [notice]);
+  const act = () => {
+    set({ notice: null });
+    notice.act();
+  };
+  return html`<div class="notice-place" role="status">${notice && html`<div class="notice">
+    <span>${notice.text}</span>
+    ${notice.label && html`<button class="button" onClick=${act}>${notice.label}</button>`}
+    <button class="button square" aria-label=${t("close")} onClick=${() => set({ notice: null })}>
+      <${Icon} name="close" /></button></div>`}</div>`;
+}
+
+// Files dropped or pasted anywhere, and the shortcut.
+function useWholePage(setOver) {
+  useEffect(() => {
+    let inside = 0;
+    const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
+    const leave = () => {
+      inside = 0;
+      setOver(false);
+    };
+    const handlers = {
+      dragenter: (event) => {
+        if (!hasFiles(event)) return;
+        inside += 1;
+        setOver(true);
+      },
+      dragleave: () => {
+        inside -= 1;
+        if (inside <= 0) leave();
+      },
+      dragover: (event) => hasFiles(event) && event.preventDefault(),
+      drop: (event) => {
+        leave();
+        if (!event.dataTransfer.files.length) return;
+        event.preventDefault();
+        addFiles([...event.dataTransfer.files]);
+      },
+      paste: (event) => {
+        const files = [...event.clipboardData.files];
+        if (!files.length) return;
+        event.preventDefault();
+        addFiles(files);
+      },
+      keydown: (event) => {
+        if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || state.dialog) return;
+        event.preventDefault();
+        submitForm();
+      },
+    };
+    const entries = Object.entries(handlers);
+    for (const [name, handler] of entries) addEventListener(name, handler);
+    return () => entries.forEach(([name, handler]) => removeEventListener(name, handler));
+  }, []);
+}
+
+function Page() {
+  const [over, setOver] = useState(false);
+  useWholePage(setOver);
+  const Dialog = DIALOGS[state.dialog];
+  return html`<div class="page">
+      <${Header} /><${Composer} /><${Stage} /><${Strip} />
+    </div>
+    ${over && html`<div class="drop"><p>${t("dropHere")}</p></div>`}
+    ${Dialog && html`<${Dialog} key=${state.dialog} />`}
+    <${Notice} />
+    <p class="unseen" role="status">${state.spoken}</p>`;
+}
+
+async function look() {
+  try {
+    const status = await getJson("v1/status");
+    const capabilities = state.capabilities || (await getJson("v1/capabilities"));
+    if (capabilities !== state.capabilities) set({ capabilities });
+    if (JSON.stringify(status) !== JSON.stringify(state.status)) set({ status });
+    resume();
+  } catch {
+    if (state.status.status !== "offline") set({ status: { status: "offline" } });
+  }
+}
+
+async function watchServer() {
+  if (!document.hidden) await look();
+  setTimeout(watchServer, state.status.status === "ready" ? 4000 : 1500);
+}
+
+async function begin() {
+  const theme = recall("theme");
+  if (theme) document.documentElement.dataset.theme = theme;
+  await speak(firstLanguage());
+  onChange(() => render(html`<${Page} />`, document.getElementById("app")));
+  await Promise.all([openStore(), openJobs()]);
+  await watchServer();
+  if (state.capabilities?.auth === "key" && !key.get()) set({ dialog: "key" });
+  else if (matchMedia("(hover: hover)").matches) document.getElementById("prompt")?.focus();
+}
+
+begin();

@@ -1,0 +1,87 @@
+// What several parts of the page are made of.
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { Icon } from "./icons.js";
+import { set } from "./store.js";
+import { t } from "./words.js";
+
+export const closeDialog = () => set({ dialog: null });
+
+export function Dialog({ title, kind = "", children }) {
+  const element = useRef();
+  useEffect(() => {
+    element.current.showModal();
+  }, []);
+  const outside = (event) => event.target === element.current && !kind.includes("whole") && closeDialog();
+  return html`<dialog ref=${element} class=${kind} aria-labelledby="dialog-title"
+      onClose=${closeDialog} onMouseDown=${outside}>
+    <div class="sheet">
+      <header><h2 id="dialog-title">${title}</h2>
+        <button class="button square quiet" aria-label=${t("close")} onClick=${closeDialog}>
+          <${Icon} name="close" /></button></header>
+      ${children}
+    </div></dialog>`;
+}
+
+// A button with a list of more: closed by a choice, Escape, or a press elsewhere.
+export function Menu({ icon, name, children }) {
+  const [open, setOpen] = useState(false);
+  const place = useRef();
+  useEffect(() => {
+    if (!open) return undefined;
+    place.current.querySelector(".menu-list button").focus();
+    const press = (event) => !place.current.contains(event.target) && setOpen(false);
+    const escape = (event) => {
+      if (event.key !== "Escape") return;
+      setOpen(false);
+      place.current.querySelector("button").focus();
+    };
+    addEventListener("pointerdown", press);
+    addEventListener("keydown", escape);
+    return () => {
+      removeEventListener("pointerdown", press);
+      removeEventListener("keydown", escape);
+    };
+  }, [open]);
+  return html`<div class="menu" ref=${place}>
+    <button class="button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
+      <${Icon} name=${icon} /><span>${name}</span></button>
+    ${open && html`<div class="menu-list" onClick=${() => setOpen(false)}>${children}</div>`}</div>`;
+}
+
+// One of several, as real radio buttons under the paint.
+export function Choices({ name, legend, options, value, onChoose, children }) {
+  return html`<fieldset class="choices ${name}"><legend>${legend}</legend>
+    <div>${options.map(({ key, label, picture }) => html`<label key=${key}>
+      <input type="radio" name=${name} checked=${key === value} onChange=${() => onChoose(key)} />
+      <span>${picture}${label}</span></label>`)}</div>
+    ${children}</fieldset>`;
+}
+
+// A number that keeps what is being typed until it is left, whatever is drawn meanwhile.
+export function NumberField({ label, name, value, hint, onCommit, button, hidden = false }) {
+  const [typed, setTyped] = useState(null);
+  const commit = (event) => {
+    const text = event.target.value.trim();
+    const number = Number(text.replace(",", "."));
+    setTyped(null);
+    onCommit(text === "" || Number.isNaN(number) ? null : number);
+  };
+  return html`<div class="field"><label for=${`field-${name}`} class=${hidden ? "unseen" : null}>${label}</label>
+    <span class="beside"><input type="text" inputmode="decimal" id=${`field-${name}`} placeholder=${hint}
+      autocomplete="off" value=${typed ?? value ?? ""} onInput=${(event) => setTyped(event.target.value)}
+      onChange=${commit} onBlur=${() => setTyped(null)} />${button}</span></div>`;
+}
+
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Plain http beyond localhost has no clipboard of its own.
+    const area = document.createElement("textarea");
+    area.value = text;
+    (document.querySelector("dialog[open]") || document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}

@@ -1,0 +1,71 @@
+// A recipe is all that one picture was asked for with. From it come the request and its
+// copies as code.
+
+const ROUTES = {
+  generate: "v1/images/generations",
+  edit: "v1/images/edits",
+  inpaint: "v1/images/edits",
+  variation: "v1/images/variations",
+};
+
+export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+// The route, and the fields as JSON has them; pictures come on top.
+export function requestOf(recipe) {
+  const { mode, model, prompt, negative, size, seed, steps, guidance, format, loras } = recipe;
+  const fields = { model, seed };
+  if (prompt) fields.prompt = prompt;
+  if (size) fields.size = size.join("x");
+  if (steps != null) fields.num_inference_steps = steps;
+  if (guidance != null) fields.guidance_scale = guidance;
+  if (negative) fields.negative_prompt = negative;
+  if (loras?.length) fields.loras = loras.map(({ name, weight }) => ({ name, adapter_weight: weight }));
+  if (format && format !== "png") fields.output_format = format;
+  return { path: ROUTES[mode], fields };
+}
+
+export const asText = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+
+// The body for fetch: JSON where there is no picture, else a form.
+export function bodyOf(fields, inputs, mask) {
+  if (!inputs.length) {
+    return { body: JSON.stringify(fields), headers: { "Content-Type": "application/json" } };
+  }
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.append(name, asText(value));
+  inputs.forEach(({ blob }, index) => form.append("image[]", blob, `input-${index + 1}.png`));
+  if (mask) form.append("mask", mask.blob, "mask.png");
+  return { body: form, headers: {} };
+}
+
+const SHAPES = [[1, 1], [4, 3], [3, 2], [16, 9], [4, 5], [3, 4], [2, 3], [9, 16]];
+
+const onGrid = (side, { multiple, minimum, maximum }) =>
+  Math.min(maximum, Math.max(minimum, Math.round(side / multiple) * multiple));
+
+export function fitSize(width, height, sizes) {
+  const shrink = Math.min(1, Math.sqrt(sizes.max_pixels / (width * height)));
+  return [onGrid(width * shrink, sizes), onGrid(height * shrink, sizes)];
+}
+
+// The usual shapes at about the model's own number of pixels.
+export function shapesOf(sizes) {
+  const pixels = sizes.default[0] * sizes.default[1];
+  return SHAPES.map(([a, b]) => ({
+    label: `${a}:${b}`,
+    ratio: a / b,
+    size: fitSize(Math.sqrt((pixels * a) / b), Math.sqrt((pixels * b) / a), sizes),
+  }));
+}
+
+// Twice as large, as far as the model goes; null where it is the largest already.
+export function largerSize([width, height], sizes) {
+  const room = Math.min(
+    2,
+    sizes.maximum / Math.max(width, height),
+    Math.sqrt(sizes.max_pixels / (width * height)),
+  );
+  const down = (side) => Math.floor((side * room) / sizes.multiple) * sizes.multiple;
+  const size = [down(width), down(height)];
+  return size[0] * size[1] > width * height ? size : null;
+}

@@ -1,0 +1,105 @@
+// The chosen picture, as large as there is room: nothing yet, under way, finished, failed.
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { Actions } from "./actions.js";
+import { Failure } from "./failure.js";
+import { Icon } from "./icons.js";
+import { stop } from "./jobs.js";
+import { urlOf } from "./pictures.js";
+import { isLive, modelNow, selectedJob, set, setDraft, state } from "./store.js";
+import { formatNumber, language, t } from "./words.js";
+
+function Welcome() {
+  const model = modelNow();
+  const examples = (model.examples?.[language] || t("examples")).slice(0, 4);
+  const take = (prompt) => {
+    setDraft({ prompt });
+    document.getElementById("prompt").focus();
+  };
+  return html`<div class="welcome"><h2>${t("welcome")}</h2>
+    <p class="narrow">${t("welcomeBelow")}</p><p class="roomy">${t("welcomeLeft")}</p>
+    <ul class="examples">${examples.map((text) => html`<li>
+      <button class="button framed" onClick=${() => take(text)}>${text}</button></li>`)}</ul>
+    <p class="note">${t("dropHint")}</p>
+    ${model.demo && html`<p class="demo note">${t("demo")} <code>FLUX_MODEL=klein-4b make serve</code></p>`}</div>`;
+}
+
+function NotReady() {
+  const { status, reason } = state.status;
+  const [title, text] = status === "offline"
+    ? t("errors").network
+    : [t(`${status}Title`), t(`${status}Text`)];
+  return html`<div class="welcome"><h2>${title}</h2><p>${text}</p>
+    ${status === "loading" && html`<progress aria-label=${title}></progress>`}
+    ${reason && html`<p class="note" lang="en">${reason}</p>`}</div>`;
+}
+
+function progressText({ state: now, step, steps, position }) {
+  if (now === "running" && step) return t("step", step, steps);
+  if (now === "queued" && position > 0) return t("position", position);
+  return t(now);
+}
+
+function Progress({ job }) {
+  const { step, steps, left } = job;
+  const text = progressText(job);
+  const known = step ? { value: step } : {};
+  return html`<div class="progress">
+    <p><b>${text}</b>${left != null && step < steps && html`<span>${t("left", left)}</span>`}</p>
+    <progress aria-label=${text} max=${steps || 1} ...${known}></progress>
+    <button class="button framed stop" onClick=${() => stop(job)}>
+      <${Icon} name="stop" size=${16} />${t("stop")}</button></div>`;
+}
+
+function Facts({ job }) {
+  const { recipe, size, seconds, warning } = job;
+  const steps = job.steps ?? recipe.steps;
+  const guidance = job.guidance ?? recipe.guidance;
+  const facts = [
+    size.join(" × "),
+    `${t("seed")} ${recipe.seed}`,
+    steps && `${t("steps")} ${steps}`,
+    guidance != null && `${t("guidance")} ${formatNumber(guidance)}`,
+    ...(recipe.loras || []).map(({ name, weight }) => `${name} ${formatNumber(weight, 2)}`),
+    recipe.model,
+    seconds != null && t("seconds", formatNumber(seconds)),
+  ];
+  return html`<div class="facts">
+    <p class="prompt" title=${recipe.prompt}>${recipe.prompt || t(recipe.mode)}</p>
+    <ul>${facts.filter(Boolean).map((fact) => html`<li>${fact}</li>`)}</ul>
+    ${warning && html`<p class="note" lang="en">${warning}</p>`}</div>`;
+}
+
+function Picture({ job }) {
+  const [original, setOriginal] = useState(false);
+  useEffect(() => setOriginal(false), [job.id]);
+  const busy = isLive(job);
+  const before = job.inputs?.[0]?.blob;
+  const shown = original ? before : job.blob || job.preview;
+  const backdrop = busy && !shown ? before : null;
+  const name = job.recipe.prompt || t(job.recipe.mode);
+  const look = { "--ratio": job.size[0] / job.size[1], "--width": `${job.size[0] * 1.5}px` };
+  return html`<figure class="frame"><div class="picture ${busy ? "busy" : ""}" style=${look}>
+    ${backdrop && html`<img class="backdrop" src=${urlOf(backdrop)} alt="" />`}
+    ${shown ? html`<img src=${urlOf(shown)} alt=${name} />` : html`<span class="sheen"></span>`}
+    ${!busy && before && html`<button class="button framed original" aria-pressed=${original}
+      onClick=${() => setOriginal(!original)}>${t("original")}</button>`}
+    ${!busy && html`<button class="button framed square enlarge" aria-label=${t("enlarge")} title=${t("enlarge")}
+      onClick=${() => set({ dialog: "view" })}><${Icon} name="expand" /></button>`}
+  </div></figure>`;
+}
+
+export function Stage() {
+  const job = selectedJob();
+  if (!job) {
+    const ready = state.status.status === "ready";
+    if (!state.capabilities && state.status.status === "starting") return html`<main class="stage"></main>`;
+    return html`<main class="stage"><${ready ? Welcome : NotReady} /></main>`;
+  }
+  if (!isLive(job) && job.state !== "done") {
+    return html`<main class="stage"><${Failure} job=${job} /></main>`;
+  }
+  return html`<main class="stage"><${Picture} job=${job} />
+    <div class="below"><${Facts} job=${job} />
+      ${isLive(job) ? html`<${Progress} job=${job} />` : html`<${Actions} job=${job} />`}
+    </div></main>`;
+}

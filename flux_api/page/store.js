@@ -1,0 +1,148 @@
+// What the page shows: one state, and the form's part of what changes it.
+import * as memory from "./memory.js";
+import { hashOf, measure } from "./pictures.js";
+import { randomSeed } from "./recipe.js";
+import { t } from "./words.js";
+
+const EMPTY_DRAFT = {
+  prompt: "", model: "", size: null, count: 1, seed: null, steps: null,
+  guidance: null, negative: "", format: "png", loras: [],
+};
+const UNDER_WAY = ["local", "sending", "loading", "queued", "running", "fetching"];
+
+export const state = {
+  capabilities: null,
+  status: { status: "starting" },
+  jobs: [],
+  selected: null,
+  inputs: [],
+  mask: null,
+  draft: { ...EMPTY_DRAFT, ...memory.recall("draft") },
+  dialog: null,
+  notice: null,
+  spoken: "",
+};
+
+let redraw = () => {};
+let due = false;
+
+export const onChange = (callback) => {
+  redraw = callback;
+};
+
+export function set(patch) {
+  Object.assign(state, patch);
+  if (due) return;
+  due = true;
+  queueMicrotask(() => {
+    due = false;
+    redraw();
+  });
+}
+
+export function setDraft(patch) {
+  set({ draft: { ...state.draft, ...patch } });
+  memory.remember("draft", state.draft);
+}
+
+export const notify = (text, label, act) => set({ notice: { text, label, act } });
+export const isLive = (job) => UNDER_WAY.includes(job.state);
+export const selectedJob = () => state.jobs.find((job) => job.id === state.selected);
+
+export function modelNow(name = state.draft.model) {
+  const models = state.capabilities?.models || [];
+  const wanted = [name, state.capabilities?.default_model];
+  return wanted.map((id) => models.find((model) => model.id === id)).find(Boolean);
+}
+
+// What will run follows from what is there; nobody has to choose it.
+export function modeNow() {
+  if (!state.inputs.length) return "generate";
+  if (state.mask) return "inpaint";
+  return state.draft.prompt.trim() ? "edit" : "variation";
+}
+
+export const taskNow = () => modelNow()?.tasks[modeNow()] || {};
+export const mostInputs = () => modelNow()?.tasks.edit?.max_input_images ?? 0;
+export const lorasNow = () =>
+  (state.capabilities?.loras || []).filter(({ model }) => !model || model === modelNow()?.id);
+
+// Why nothing can be asked for as the form is, or "".
+export function problem() {
+  const { capabilities, draft } = state;
+  if (!capabilities || ["offline", "starting"].includes(state.status.status)) return t("offline");
+  const mode = modeNow();
+  if (!modelNow().tasks[mode]) return t("noTask");
+  if (draft.prompt.trim()) return "";
+  return { generate: t("needPrompt"), inpaint: t("needMaskPrompt") }[mode] || "";
+}
+
+export function recipeNow() {
+  const { draft } = state;
+  const [mode, task, model] = [modeNow(), taskNow(), modelNow()];
+  const known = new Set(lorasNow().map(({ id }) => id));
+  return {
+    mode,
+    model: model.id,
+    prompt: draft.prompt.trim(),
+    size: draft.size || (mode === "generate" ? model.sizes.default : null),
+    seed: draft.seed ?? randomSeed(),
+    steps: draft.steps,
+    guidance: task.guidance_scale == null ? null : draft.guidance,
+    negative: task.negative_prompt ? draft.negative.trim() : "",
+    format: draft.format,
+    loras: draft.loras.filter(({ name }) => known.has(name)),
+  };
+}
+
+export function setInputs(inputs, mask = null) {
+  set({ inputs, mask });
+  memory.keepInputs({ inputs, mask }).catch(() => {});
+}
+
+export function removeInput(input) {
+  const left = state.inputs.filter((other) => other !== input);
+  setInputs(left, left[0] === state.inputs[0] ? state.mask : null);
+}
+
+export function putFirst(input) {
+  setInputs([input, ...state.inputs.filter((other) => other !== input)]);
+}
+
+export async function addFiles(files) {
+  for (const file of files) {
+    const known = await hashOf(file).then(memory.pictureOf).catch(() => null);
+    if (known) {
+      await restore(known);
+      notify(t("madeHere"), t("useInstead"), () => addInput(file));
+    } else {
+      await addInput(file);
+    }
+  }
+}
+
+export async function addInput(blob) {
+  let input;
+  try {
+    input = await measure(blob);
+  } catch {
+    return notify(t("notAPicture"));
+  }
+  const most = mostInputs() || 1;
+  if (most === 1) return setInputs([input]);
+  if (state.inputs.length >= most) return notify(t("tooManyInputs", most));
+  setInputs([...state.inputs, input], state.mask);
+}
+
+// The form as it was when `job` was asked for.
+export async function restore(job) {
+  const { mode, inputs, ...recipe } = job.recipe;
+  setDraft({ ...EMPTY_DRAFT, ...recipe });
+  setInputs(job.inputs || [], job.mask || null);
+  notify(t("restored"));
+}
+
+export async function openStore() {
+  const kept = await memory.keptInputs().catch(() => null);
+  if (kept?.inputs?.length) set(kept);
+}

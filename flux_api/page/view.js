@@ -1,0 +1,24 @@
+// One picture over the whole window; arrow keys turn the pages.
+import { html, useEffect } from "./vendor/htm-preact.js";
+import { Dialog, closeDialog } from "./parts.js";
+import { urlOf } from "./pictures.js";
+import { selectedJob, set, state } from "./store.js";
+import { t } from "./words.js";
+
+const TURNS = { ArrowLeft: -1, ArrowRight: 1 };
+
+export function ViewDialog() {
+  const job = selectedJob();
+  useEffect(() => {
+    const turn = (event) => {
+      const made = state.jobs.filter(({ state: now }) => now === "done");
+      const next = made[made.indexOf(selectedJob()) + TURNS[event.key]];
+      if (next) set({ selected: next.id });
+    };
+    addEventListener("keydown", turn);
+    return () => removeEventListener("keydown", turn);
+  }, []);
+  const name = job.recipe.prompt || t(job.recipe.mode);
+  return html`<${Dialog} kind="whole view" title=${name}>
+    <div class="view-picture" onClick=${closeDialog}><img src=${urlOf(job.blob)} alt=${name} /></div><//>`;
+}

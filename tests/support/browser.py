@@ -1,0 +1,91 @@
+"""The page in a real Chromium without a window: its pages, and what must never be there."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from playwright.sync_api import sync_playwright
+
+from tests.support.node_client import FOLDER, install
+from tests.support.programs import need
+
+# Chromium writes a line for every 4xx; tests that provoke one expect it.
+REFUSED = re.compile(r"the server responded with a status of (4\d\d|50[37])")
+
+
+@contextlib.contextmanager
+def run_browser():
+    """Debian's Chromium."""
+    path = need("chromium-headless-shell")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def open_page(browser, server, *, refusals=False, **context):
+    """The page of ``server`` in a browser that has never been there. At the end: no
+    error, nothing on the console (but ``refusals``, where they are provoked), and no
+    request to anybody else."""
+    context = {"locale": "en-US", "viewport": {"width": 1280, "height": 800}} | context
+    with contextlib.closing(browser.new_context(**context)) as fresh:
+        page = fresh.new_page()
+        page.set_default_timeout(20_000)
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{server.url}/")
+        page.wait_for_selector(".composer .main")
+        yield page
+        elsewhere = [
+            u for u in asked if not u.startswith((server.url, "blob:", "data:"))
+        ]
+        assert elsewhere == []
+        assert [m for m in said if not (refusals and REFUSED.search(m))] == []
+
+
+def draw(page, prompt, state="done", button=None):
+    """Ask for a picture of ``prompt`` and wait until the newest one is in ``state``."""
+    page.fill("#prompt", prompt)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(f".strip li:first-child .card.{state}")
+
+
+def kept_pictures(page):
+    """What the browser keeps, the newest first: recipes, sizes, and bytes of files."""
+    script = """async () => {
+        const asked = indexedDB.open("flux-imaging");
+        await new Promise((resolve) => { asked.onsuccess = resolve; });
+        const store = asked.result.transaction("pictures").objectStore("pictures");
+        const all = store.getAll();
+        await new Promise((resolve) => { all.onsuccess = resolve; });
+        asked.result.close();
+        const list = async (blob) => Array.from(new Uint8Array(await blob.arrayBuffer()));
+        const told = all.result.map(async (kept) => ({
+            ...kept, small: null, type: kept.blob.type, blob: await list(kept.blob),
+            inputs: kept.inputs.length, mask: kept.mask && (await list(kept.mask.blob)),
+        }));
+        return (await Promise.all(told)).sort((one, other) => other.created - one.created);
+    }"""
+    pictures = page.evaluate(script)
+    for picture in pictures:
+        picture["blob"] = bytes(picture["blob"])
+        picture["mask"] = picture["mask"] and bytes(picture["mask"])
+    return pictures
+
+
+def axe_findings(page):
+    """What axe has to say against the page as it is: (rule, element) pairs."""
+    install()
+    page.evaluate((FOLDER / "node_modules/axe-core/axe.min.js").read_text("utf-8"))
+    found = page.evaluate("() => axe.run()")["violations"]
+    return [
+        (rule["id"], node["html"][:200], node.get("failureSummary"))
+        for rule in found
+        for node in rule["nodes"]
+    ]
