@@ -47,6 +47,7 @@ lint: install-dev
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
+FUZZ_OPTIONS ?= --count 15000 decoder mask
 fuzz: install-dev
 	$(PYTHON) -m tests.fuzz $(FUZZ_OPTIONS)
 

@@ -61,6 +61,8 @@ def upload() -> ResponseReturnValue:
     settings = context().settings
     if settings.upload_token:
         _require_token(settings.upload_token)
+    elif request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Forbidden("Pages of other sites may not store pictures here.")
     file = cast(BinaryIO, _parse_upload().stream)
     head = file.read(HEAD_BYTES)
     if not head:

@@ -10,7 +10,8 @@ from tests.support.servers import ROOT
 
 def run_fuzz(*arguments):
     command = [sys.executable, "-W", "error", "-m", "tests.fuzz", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    options = {"capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run(command, cwd=ROOT, **options)
 
 
 def test_every_target_runs_and_finds_nothing():
@@ -19,6 +20,12 @@ def test_every_target_runs_and_finds_nothing():
     names = ("decoder", "mask", "data-url", "url", "fetch")
     for name in (*names, "parameters", "body", "requests"):
         assert f"{name} " in done.stdout
+
+
+def test_mutated_pictures_cost_this_process_nothing():
+    done = run_fuzz("--seconds", "0", "--count", "1500", "decoder")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "decoder 1500" in done.stdout
 
 
 def test_one_seed_is_one_input():

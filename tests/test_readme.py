@@ -109,7 +109,7 @@ UNITS = {"FILES_MAX_UPLOAD_MB": 2**20, "FILES_TTL_HOURS": 3600}
 
 def test_every_setting_is_in_the_table_and_the_reverse():
     text = (ROOT / "gunicorn.conf.py").read_text()
-    read = set(FIELDS) | set(re.findall(r'"((?:[A-Z]+_)+[A-Z]+)"', text))
+    read = set(FIELDS) | set(re.findall(r'\("((?:[A-Z]+_)+[A-Z]+)"', text))
     names = [name for name, _ in settings(README)]
     assert set(names) == read
     assert len(names) == len(set(names))

@@ -23,6 +23,14 @@ TYPES = {
     "AVIF": ("avif", "image/avif"),
 }
 
+def test_a_page_of_another_site_stores_nothing(server):
+    """It cannot read the answer, but /latest would be its picture."""
+    refused = server.upload(headers={"Sec-Fetch-Site": "cross-site"})
+    assert refused.status_code == 403
+    assert "other sites" in refused.json()["error"]
+    assert server.upload(headers={"Sec-Fetch-Site": "same-origin"}).ok
+
+
 NO_IMAGES = {
     "html": b"<!doctype html><script>alert(1)</script>",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>',
