@@ -13,6 +13,8 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support import hostile_images
+from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import stats
 
@@ -131,3 +133,35 @@ def test_a_size_off_the_grid_is_refused_before_anything_is_decoded(server):
         )
         assert answer.status_code == 400
         assert "multiples of 16" in message_of(answer)
+
+
+def test_one_callers_costly_pictures_leave_a_decoder_to_others():
+    keys = "greedy:the-key-of-greedy,other:the-key-of-other"
+    costly = hostile_images.zeros_png(6300, 6300)
+
+    def edit(name, data):
+        return requests.post(
+            f"{server.url}/v1/images/edits",
+            data={"prompt": "x"},
+            files={"image": ("a.jpg", data)},
+            headers={"Authorization": f"Bearer the-key-of-{name}"},
+            timeout=120,
+        )
+
+    with (
+        run_api(app="tests.support.fake_app:app", FLUX_API_KEYS=keys) as server,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        server.wait_ready()
+        greedy = [pool.submit(edit, "greedy", costly) for _ in range(2)]
+        wait_for(lambda: stats_of(server, "the-key-of-greedy")["queued"] == 2, 30)
+        assert edit("other", make_png()).status_code == 200
+        # With both decoders theirs, the other one would have waited for one of them.
+        assert not any(one.done() for one in greedy)
+        assert {one.result().status_code for one in greedy} == {200}
+
+
+def stats_of(server, key):
+    """As :func:`stats`, where keys are needed."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return requests.get(f"{server.url}/fake/stats", headers=headers, timeout=9).json()
