@@ -82,6 +82,17 @@ class SturdyWorker(gthread.ThreadWorker):
         while self.busy() and time.monotonic() < until:
             self.notify()
 
+    def is_parent_alive(self):
+        """As gunicorn; without a master nobody is kept, and the port is free for the
+        next one."""
+        if super().is_parent_alive():
+            return True
+        self.alive = False
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
+        return False
+
     def accept(self, listener):
         """Take a connection; where there is no descriptor for it, by the spare one."""
         try:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 
@@ -310,6 +311,28 @@ def test_worker_that_is_killed_is_replaced_and_its_queue_hears_503(tmp_path, loa
         assert all(answer.headers["Retry-After"] for answer in answers)
         fake.wait_ready()
         assert requests.post(f"{nginx.url}/process", data=CAT).ok
+
+
+def test_worker_whose_master_is_killed_frees_the_port_though_clients_stay(fake):
+    old = pid(fake)
+    host, port = fake.url.removeprefix("http://").split(":")
+    with requests.Session() as session:
+        assert session.post(f"{fake.url}/process", data=CAT).ok
+        fake.process.kill()
+        fake.process.wait()
+
+        def is_free():
+            with contextlib.suppress(requests.ConnectionError):
+                assert session.post(f"{fake.url}/process", data=CAT).ok
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with contextlib.suppress(OSError):
+                    probe.bind((host, int(port)))
+                    probe.listen()
+                    return True
+
+        wait_for(is_free, 10)
+    wait_for(lambda: f"Worker exiting (pid: {old})" in fake.output, 10)
 
 
 def test_worker_whose_loading_failed_is_replaced_cleanly(tmp_path):
