@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak lines wheels mutants clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos lines wheels mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -57,6 +57,10 @@ bench: install
 SOAK_SECONDS ?= 1800
 soak: install
 	$(PYTHON) -m benchmarks.soak $(SOAK_SECONDS)
+
+CHAOS_SECONDS ?= 600
+chaos: install
+	$(PYTHON) -m benchmarks.chaos $(CHAOS_SECONDS)
 
 # Asks the package index; installs nothing.
 wheels: | $(PYTHON)
