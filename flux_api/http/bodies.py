@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
-import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, NoReturn
-from urllib.parse import unquote_to_bytes
+from typing import IO, Any
 
 from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -24,41 +21,10 @@ from werkzeug.sansio.multipart import (
 
 from flux_api.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from flux_api.http.body_stream import CountedInput, drain
+from flux_api.http.body_text import TextRoom, read_fields, read_json
 from flux_api.images.decoder import is_picture
 
 _CHUNK = 65_536
-_DEEPEST_JSON = 32
-# Brackets and commas; a long text has some, small values by the million block everyone.
-_LARGEST_JSON = 100_000
-# A prompt has 32,000 characters at most: what is longer is a picture or a mistake.
-_MOST_TEXT = 1 << 20
-_MOST_ODD = 20  # pieces of text that have a "%" of their own
-_NUMBERS = "A picture is sent as a file or as Base64, not as a list of numbers."
-
-
-PICTURE_FIELD = re.compile(
-    r"(?:(?P<image>image|input_file)s?|(?P<url>input_image_url)|(?P<mask>mask)(?:_image)?)"
-    r"(?:\[[^\]]{0,40}\])*"
-)
-"""What any client calls a picture; ``image``, ``url`` or ``mask`` is its kind."""
-
-
-class _TextRoom:
-    """How much text may still come in fields that are no pictures: they are small, and
-    everything that is read of them is copied many times."""
-
-    def __init__(self) -> None:
-        self._left = _MOST_TEXT
-
-    def take(self, name: str, size: int) -> None:
-        """Count ``size`` bytes or characters of field ``name``; PayloadTooLarge."""
-        if PICTURE_FIELD.fullmatch(name[:80]):
-            return
-        self._left -= size
-        if self._left < 0:
-            raise PayloadTooLarge(
-                "The text fields are larger than 1 MiB together; only a picture may be."
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +63,9 @@ def read_body(request: Request) -> Body:
     # What `curl -d` sends without a header of its own, or from hand-written clients.
     is_json = data.lstrip()[:1] == b"{"
     if is_json or request.mimetype.rpartition("+")[2] in ("application/json", "json"):
-        return Body(_read_json(data), [])
+        return Body(read_json(data), [])
     if request.mimetype == "application/x-www-form-urlencoded":
-        return _body_of(_read_fields(data, request.max_form_parts or 0), [])
+        return _body_of(read_fields(data, request.max_form_parts or 0), [])
     if not request.mimetype and not data:
         return Body({}, [])
     raise UnsupportedMedia(
@@ -161,7 +127,7 @@ def _split(request: Request, stream: IO[bytes]) -> Iterator[tuple[Field | File, 
     if not boundary:
         raise ValueError("no boundary")
     decoder = MultipartDecoder(boundary, max_parts=request.max_form_parts)
-    room, data = _TextRoom(), list[bytes]()
+    room, data = TextRoom(), list[bytes]()
     while not isinstance(event := decoder.next_event(), Epilogue):
         if isinstance(event, NeedData):
             decoder.receive_data(stream.read(_CHUNK) or None)
@@ -187,50 +153,6 @@ def _text_of(part: Field, data: bytes) -> str | None:
     raise InvalidRequest(f"Invalid '{name}': the text is not UTF-8.", param=name)
 
 
-def _read_fields(data: bytes, most: int) -> list[tuple[str, str]]:
-    if data.count(b"&") >= most:
-        raise InvalidRequest(f"The form has more than {most} fields. {_NUMBERS}")
-    room, fields, start = _TextRoom(), [], 0
-    try:
-        while start < len(data):
-            end = data.find(b"&", start)
-            end = len(data) if end < 0 else end
-            equals = data.find(b"=", start, end)
-            equals = end if equals < 0 else equals
-            # A name that is too long to be one fails by its size.
-            room.take("", equals - start)
-            name = _unquote(data, start, equals)
-            room.take(name, end - equals)
-            if end > start:
-                fields.append((name, _unquote(data, equals + 1, end)))
-            start = end + 1
-    except UnicodeDecodeError:
-        raise InvalidRequest("The form's text is not UTF-8.") from None
-    return fields
-
-
-def _unquote(data: bytes, start: int, end: int) -> str:
-    """The text from ``start`` to ``end`` without its escapes. In pieces: Python's own
-    makes an object of each escape, which for a picture are many."""
-    plain, odd = bytearray(), 0
-    while start < end:
-        stop = min(start + _CHUNK, end)
-        # Not in the middle of an escape.
-        cut = data.find(b"%", max(start, stop - 2), stop) if stop < end else -1
-        stop = cut if cut > start else stop
-        piece = data[start:stop].replace(b"+", b" ")
-        # Decoded all at once, if they are all escapes; "100 %" is one that is none.
-        escaped = piece.replace(b"\\", b"\\\\").replace(b"%", b"\\x")
-        try:
-            plain += escaped.decode("unicode_escape").encode("latin-1")
-        except UnicodeDecodeError:
-            if (odd := odd + 1) > _MOST_ODD:
-                raise InvalidRequest("The form's text is not well escaped.") from None
-            plain += unquote_to_bytes(piece)
-        start = stop
-    return plain.decode()
-
-
 def _body_of(fields: list[tuple[str, str]], uploads: list[Upload]) -> Body:
     values: dict[str, Any] = {}
     for name, text in fields:
@@ -238,54 +160,6 @@ def _body_of(fields: list[tuple[str, str]], uploads: list[Upload]) -> Body:
     for name, texts in values.items():
         values[name] = texts[0] if len(texts) == 1 else texts
     return Body(values, uploads)
-
-
-def _read_json(data: bytes) -> dict[str, Any]:
-    if sum(map(data.count, (b"[", b"{", b","))) > _LARGEST_JSON:
-        raise InvalidRequest(f"The JSON has too many values. {_NUMBERS}")
-    try:
-        value = json.loads(data, parse_constant=_refuse_constant)
-        if _depth(value) > _DEEPEST_JSON:
-            raise RecursionError
-    except RecursionError:
-        raise InvalidRequest("The JSON is nested too deeply.") from None
-    except ValueError:
-        raise InvalidRequest("The body is not valid JSON.") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest("The body must be a JSON object.")
-    room = _TextRoom()
-    for name, field in value.items():
-        room.take("", len(name))
-        room.take(name, sum(len(text) for text in _leaves(field)))
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _depth(value: object) -> int:
-    deepest, level = 0, [value]
-    while level and deepest <= _DEEPEST_JSON:
-        deepest += 1
-        level = [child for item in level for child in _children(item)]
-    return deepest
-
-
-def _children(value: object) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _leaves(value: object) -> Iterator[str]:
-    """Every string in ``value``, however deep; keys too."""
-    if isinstance(value, str):
-        yield value
-    if isinstance(value, dict):
-        yield from value
-    for child in _children(value):
-        yield from _leaves(child)
 
 
 def _check_complete(request: Request) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
-from flux_api.http.bodies import PICTURE_FIELD, Body
+from flux_api.http.bodies import Body
+from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
 from flux_api.images.data_urls import decode_base64, decode_data_url
