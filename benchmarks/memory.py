@@ -171,6 +171,7 @@ def draw(name: str, info: Any, placement: Any, side: int) -> float:
     """Seconds of one picture, loading not counted."""
     from flux_api.blueprints.openai.parameters import ImagesParameters
     from flux_api.engine.pipeline_call import PipelineCall
+    from flux_api.engine.prompt_cache import PromptCache
     from flux_api.engine.steps import decode, denoise, encode_prompt
     from flux_api.http.completion import Inputs, complete_request
     from flux_api.loading.model_sets import ModelSets
@@ -183,7 +184,7 @@ def draw(name: str, info: Any, placement: Any, side: int) -> float:
     call = PipelineCall(request, info, info.tasks["generate"], 1)
     began = time.monotonic()
     pipeline = ready.pipeline
-    kwargs = encode_prompt(pipeline, call.prepare(pipeline))
+    kwargs = encode_prompt(pipeline, call.prepare(pipeline), PromptCache(0), None)
     latents = denoise(pipeline, kwargs, pipeline.transformer, pipeline.vae)
     ready.release()
     image = decode(pipeline, pipeline.vae, latents)

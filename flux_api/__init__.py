@@ -217,7 +217,11 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
         loras=LoraFolder(settings.lora_dir),
     )
     return DiffusersBackend(
-        models, settings.model, batch_tokens=settings.batch_tokens, sets=sets
+        models,
+        settings.model,
+        batch_tokens=settings.batch_tokens,
+        prompt_cache_bytes=settings.prompt_cache_mb << 20,
+        sets=sets,
     )
 
 

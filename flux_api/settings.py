@@ -76,6 +76,8 @@ class Settings(BaseModel):
     """How many requests of one caller may be here at once; 0: no bound of its own."""
     batch_tokens: Annotated[int | None, _env("FLUX_BATCH_TOKENS", 0, 10**6)] = None
     """Most tokens in one shared forward; 0: one picture a forward."""
+    prompt_cache_mb: Annotated[int, _env("FLUX_PROMPT_CACHE_MB", 0, 65_536)] = 256
+    """MiB of encoded prompts that are kept in the computer's memory; 0: none."""
     step_timeout: Annotated[float, _env("FLUX_STEP_TIMEOUT", 0.5, 86_400)] = 120.0
     """Seconds without a step after which the worker restarts."""
     request_timeout: Annotated[float, _env("FLUX_REQUEST_TIMEOUT", 1, 86_400)] = 280.0

@@ -13,6 +13,7 @@ from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.pipeline_call import PipelineCall
+from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.shared_forward import ForwardBatcher, Gate
 from flux_api.engine.steps import (
     clean_latents,
@@ -44,7 +45,8 @@ _FOREIGN_MEMORY = 0.1
 class DiffusersBackend:
     """Run ``models`` with unmodified diffusers pipelines; ``default`` is loaded
     at the start. Pictures share forwards up to ``batch_tokens`` (image and text tokens
-    in sum; None: from the default set's size on an accelerator, 0 on a CPU)."""
+    in sum; None: from the default set's size on an accelerator, 0 on a CPU).
+    ``prompt_cache_bytes`` of encoded prompts are kept."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class DiffusersBackend:
         default: str,
         *,
         batch_tokens: int | None = None,
+        prompt_cache_bytes: int = 256 << 20,
         sets: ModelSets | None = None,
     ) -> None:
         self._models = models
@@ -59,6 +62,7 @@ class DiffusersBackend:
         self._device = choose_device()
         self._batch_tokens = batch_tokens
         self._batcher = ForwardBatcher()
+        self.prompts = PromptCache(prompt_cache_bytes)
         self.memory: dict[str, int] | None = None
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
 
@@ -232,8 +236,11 @@ class DiffusersBackend:
         picture: Picture,
         callbacks: Callbacks,
     ) -> torch.Tensor:
-        pipeline = loaded.pipeline
-        kwargs = encode_prompt(pipeline, call.prepare(pipeline, loaded.prior))
+        pipeline, request = loaded.pipeline, picture.request
+        # LoRAs may change text encoders too.
+        weights = request.model, call.base_model, request.loras
+        prepared = call.prepare(pipeline, loaded.prior)
+        kwargs = encode_prompt(pipeline, prepared, self.prompts, weights)
         check = call.check_of(pipeline, callbacks)
         gate = Gate(pipeline.transformer, self._batcher, check)
         pace = Pace(self._device)

@@ -33,6 +33,7 @@ class PipelineCall:
     ) -> None:
         self._request, self._defaults, self._seed = request, defaults, seed
         self._side = info.native_size
+        self.base_model = info.base_of(defaults)
         self._fit: Fit | None = None
         if self._side and request.images:
             self._fit = Fit(self._side, request.images[0].size)

@@ -8,31 +8,46 @@ its end is where it calls its VAE's decoder, so it is the same for every pipelin
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 import torch
 
+from flux_api.engine.prompt_cache import PromptCache
 from flux_api.loading.placement import is_modular
 
 _EMBEDDINGS = ("prompt_embeds", "pooled_prompt_embeds")
 
 
 @torch.no_grad()
-def encode_prompt(pipeline: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """``kwargs`` of a call with embeddings in place of the prompt; those of a modular
-    pipeline, whose blocks encode it, as they are."""
-    if is_modular(pipeline) or "prompt" not in kwargs:
+def encode_prompt(
+    pipeline: Any, kwargs: dict[str, Any], cache: PromptCache, weights: Hashable
+) -> dict[str, Any]:
+    """``kwargs`` of a call with embeddings in place of the prompts, out of ``cache``
+    where the same was encoded with the same ``weights``; those of a modular pipeline,
+    whose blocks encode them, as they are."""
+    if is_modular(pipeline):
         return kwargs
-    rest = {name: value for name, value in kwargs.items() if name != "prompt"}
-    length = kwargs["max_sequence_length"]
-    *embeddings, _ = pipeline.encode_prompt(
-        kwargs["prompt"], max_sequence_length=length
-    )
-    # The last one is the text's position ids, which the call makes again. FLUX.2 has
-    # no pooled embeddings.
-    return rest | dict(zip(_EMBEDDINGS, embeddings, strict=False))
+    rest, length = dict(kwargs), kwargs["max_sequence_length"]
+    # A negative prompt is not read where nothing is guided away from it.
+    guided = kwargs.get("true_cfg_scale") or 1.0
+    for prefix in ("", "negative_") if guided > 1 else ("",):
+        if (prompt := rest.get(f"{prefix}prompt")) is None:
+            continue
+
+        def encode(prompt: str = prompt) -> tuple[torch.Tensor, ...]:
+            # The last one is the text's position ids, which the call makes again.
+            *embeddings, _ = pipeline.encode_prompt(prompt, max_sequence_length=length)
+            return tuple(embeddings)
+
+        device = pipeline._execution_device
+        embeddings = cache.get((weights, prompt, length), encode, device)
+        del rest[f"{prefix}prompt"]
+        # FLUX.2 has no pooled embeddings.
+        for name, tensor in zip(_EMBEDDINGS, embeddings, strict=False):
+            rest[f"{prefix}{name}"] = tensor
+    return rest
 
 
 def denoise(

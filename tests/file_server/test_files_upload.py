@@ -23,6 +23,7 @@ TYPES = {
     "AVIF": ("avif", "image/avif"),
 }
 
+
 def test_a_page_of_another_site_stores_nothing(server):
     """It cannot read the answer, but /latest would be its picture."""
     refused = server.upload(headers={"Sec-Fetch-Site": "cross-site"})

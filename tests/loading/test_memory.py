@@ -16,6 +16,7 @@ from benchmarks.random_weights import write_checkpoint
 from flux_api import check_machine
 from flux_api.core import Lora
 from flux_api.engine.pipeline_call import PipelineCall
+from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.steps import decode, denoise, encode_prompt
 from flux_api.errors import BadSetting
 from flux_api.loading import memory
@@ -212,7 +213,9 @@ def picture(models, name, ready, task="generate"):
     request = complete(name, info, task, size=(64, 64), **wanted)
     call = PipelineCall(request, info, info.tasks[task], 1)
     pipeline = ready.pipeline
-    kwargs = encode_prompt(pipeline, call.prepare(pipeline, ready.prior))
+    kwargs = encode_prompt(
+        pipeline, call.prepare(pipeline, ready.prior), PromptCache(0), None
+    )
     latents = denoise(pipeline, kwargs, pipeline.transformer, pipeline.vae)
     return decode(pipeline, pipeline.vae, latents)
 

@@ -1,0 +1,48 @@
+"""Prompts that were encoded before: the same embeddings, without the text encoder."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+
+Embeddings = tuple[torch.Tensor, ...]
+
+
+class PromptCache:
+    """The embeddings used last, ``most_bytes`` of them, in the host's memory: the n
+    pictures of a request, a retry and a repeat encode nothing, and an encoder that is
+    offloaded stays where it is. Not thread-safe: the device's lock guards it."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[Hashable, Embeddings] = OrderedDict()
+        self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def get(
+        self, key: Hashable, encode: Callable[[], Embeddings], device: torch.device
+    ) -> Embeddings:
+        """The embeddings under ``key``, on ``device``, bit for bit as ``encode`` gives
+        them."""
+        if (found := self._kept.get(key)) is not None:
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return tuple(tensor.to(device) for tensor in found)
+        self.misses += 1
+        made = encode()
+        size = _size_of(made)
+        if size <= self._most_bytes:
+            # Copies, as a pipeline may work in place.
+            self._kept[key] = tuple(tensor.to("cpu", copy=True) for tensor in made)
+            self._bytes += size
+        while self._bytes > self._most_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= _size_of(oldest)
+        return made
+
+
+def _size_of(embeddings: Embeddings) -> int:
+    return sum(tensor.nbytes for tensor in embeddings)
