@@ -18,6 +18,7 @@ from gunicorn.errors import HaltServer
 # What a worker says of itself: it takes requests; the older ones are to end first.
 READY, NEEDS_ROOM = "ready", "needs room"
 _SECONDS = 0.1
+_BOOT_SECONDS = 5.0
 
 
 class Board:
@@ -45,7 +46,7 @@ class TakeoverArbiter(Arbiter):
 
     def __init__(self, app):
         self.board = Board()
-        self._older, self._older_ready, self._stopping = (), False, False
+        self._older, self._older_ready, self._stopping = (), False, None
         super().__init__(app)
 
     def handover_of(self, worker):
@@ -91,12 +92,15 @@ class TakeoverArbiter(Arbiter):
             if not (self.WORKERS or self._state()[1] == READY):
                 raise
             # Once it served, what is wrong may pass: a folder that is away, say.
+        if self._stopping and time.monotonic() < self._stopping + _BOOT_SECONDS:
+            # One that has just been forked still had the master's ears.
+            self.kill_workers(signal.SIGTERM)
         if coming and self.WORKERS and coming.pid not in self.WORKERS:
             self._say_failed("the new worker ended before it was ready")
 
     def stop(self, graceful=True):
         """As gunicorn: all workers end, whichever loads or drains."""
-        self._stopping = True
+        self._stopping = time.monotonic()
         super().stop(graceful)
 
     def spawn_worker(self):
@@ -174,11 +178,13 @@ class Handover:
         self.waits = False
         self._board["state"] = f"{self._age} {NEEDS_ROOM}"
 
-    def make_room(self):
-        """The same; returns once they have ended."""
+    def make_room(self, seconds):
+        """The same; whether they have ended within ``seconds``."""
         self.ask_for_room()
-        while self.beside:
+        until = time.monotonic() + seconds
+        while self.beside and time.monotonic() < until:
             time.sleep(_SECONDS)
+        return not self.beside
 
 
 def _is_alive(pid):

@@ -46,6 +46,7 @@ SPIN_COUNT = "1000"
 libgomp's own 300,000 it takes the core from those that it waits for on a busy machine;
 with none it sleeps at every wait, which an idle machine pays for."""
 
+_SAY_SECONDS = 10.0
 _manager: PipelineManager | None = None
 _manager_lock = threading.Lock()
 
@@ -204,8 +205,10 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
             and handover.placement == str(placement)
             and has_room_for_another(handover.older, device)
         ):
-            report("waiting for the old worker's end: no room for both")
-            handover.make_room()
+            waiting = "waiting for the old worker's end: no room for both"
+            report(waiting)
+            while not handover.make_room(_SAY_SECONDS):
+                report(waiting)  # as a sign of life
             placement = place(name, info, report)
         handover.placement = str(placement)
         return placement

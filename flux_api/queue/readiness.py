@@ -40,8 +40,8 @@ class Handover(Protocol):
     def say_ready(self) -> None:
         """This worker takes requests from now on: the older ones are to end."""
 
-    def make_room(self) -> None:
-        """Have the older workers end now; returns once they have."""
+    def make_room(self, seconds: float) -> bool:
+        """Have the older workers end now; whether they have within ``seconds``."""
 
 
 class Readiness:

@@ -92,7 +92,8 @@ class FakeBackend:
             raise Unavailable("the weights of fake are damaged")
         if LOAD.read_text() == "room" and self.manager.handover.beside:
             say("no room for both")
-            self.manager.handover.make_room()
+            while not self.manager.handover.make_room(0.1):
+                say("no room for both")
 
     def joins(self, request, running):
         return len(running) < self.slots + EXTRA
