@@ -83,6 +83,7 @@ test-deps:
 	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx-light
 	command -v node >/dev/null || apt-get install -y --no-install-recommends nodejs
 	command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
+	command -v chromium-headless-shell >/dev/null || apt-get install -y --no-install-recommends chromium-headless-shell
 	command -v prlimit >/dev/null || apt-get install -y util-linux
 
 clean:

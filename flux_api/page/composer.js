@@ -17,6 +17,12 @@ const SIGNS = { generate: "pen", edit: "image", inpaint: "brush", variation: "va
 const worded = (prefix, mode) => prefix + mode[0].toUpperCase() + mode.slice(1);
 
 export function submitForm() {
+  // A number that is still being typed counts too.
+  const field = document.activeElement;
+  if (field?.matches("input")) {
+    field.blur();
+    field.focus();
+  }
   const why = store.problem();
   if (why) {
     store.notify(why);

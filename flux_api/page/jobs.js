@@ -103,17 +103,8 @@ follow.onEvent((event) => {
   if (type === "done") collect(id, event.urls?.[0]);
   if (type === "cancelled") end(id, { state: "stopped" });
   if (type === "failed" && event.error.code === "job_not_found") end(id, { state: "lost" });
-  else if (type === "failed") fetchFailure(id);
+  else if (type === "failed") fail(id, new ApiError(-1, event.error));
 });
-
-// The event tells it in short; the result's own error has its status and its numbers.
-async function fetchFailure(id) {
-  try {
-    await call(`v1/jobs/${id}/result`);
-  } catch (error) {
-    fail(id, error);
-  }
-}
 
 async function collect(id, url) {
   const job = find(id);

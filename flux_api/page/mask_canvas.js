@@ -122,7 +122,8 @@ export class MaskCanvas {
       pen.lineWidth = stroke.size;
       pen.beginPath();
       pen.moveTo(points[from], points[from + 1]);
-      // A dot is a line to where it began.
+      // A dot is a line too, but not one without any length.
+      if (points.length === 2) pen.lineTo(points[0] + 0.01, points[1]);
       for (let at = from; at < points.length; at += 2) pen.lineTo(points[at], points[at + 1]);
       pen.stroke();
     } else if (stroke.kind === "load") {

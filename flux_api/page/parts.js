@@ -1,7 +1,7 @@
 // What several parts of the page are made of.
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
-import { set } from "./store.js";
+import { set, state } from "./store.js";
 import { t } from "./words.js";
 
 export const closeDialog = () => set({ dialog: null });
@@ -60,6 +60,8 @@ export function Choices({ name, legend, options, value, onChoose, children }) {
 // A number that keeps what is being typed until it is left, whatever is drawn meanwhile.
 export function NumberField({ label, name, value, hint, onCommit, button, hidden = false }) {
   const [typed, setTyped] = useState(null);
+  // Set from elsewhere: what was being typed is no longer meant.
+  useEffect(() => setTyped(null), [value, state.restored]);
   const commit = (event) => {
     const text = event.target.value.trim();
     const number = Number(text.replace(",", "."));

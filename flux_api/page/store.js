@@ -20,6 +20,7 @@ export const state = {
   draft: { ...EMPTY_DRAFT, ...memory.recall("draft") },
   dialog: null,
   notice: null,
+  restored: 0,
   spoken: "",
 };
 
@@ -59,7 +60,7 @@ export function modelNow(name = state.draft.model) {
 export function modeNow() {
   if (!state.inputs.length) return "generate";
   if (state.mask) return "inpaint";
-  return state.draft.prompt.trim() ? "edit" : "variation";
+  return state.draft.prompt.trim() || state.inputs.length > 1 ? "edit" : "variation";
 }
 
 export const taskNow = () => modelNow()?.tasks[modeNow()] || {};
@@ -70,11 +71,13 @@ export const lorasNow = () =>
 // Why nothing can be asked for as the form is, or "".
 export function problem() {
   const { capabilities, draft } = state;
-  if (!capabilities || ["offline", "starting"].includes(state.status.status)) return t("offline");
+  if (state.status.status === "offline") return t("offline");
+  if (!capabilities) return t("starting");
   const mode = modeNow();
   if (!modelNow().tasks[mode]) return t("noTask");
   if (draft.prompt.trim()) return "";
-  return { generate: t("needPrompt"), inpaint: t("needMaskPrompt") }[mode] || "";
+  if (mode === "variation") return "";
+  return t({ generate: "needPrompt", edit: "needChange", inpaint: "needMaskPrompt" }[mode]);
 }
 
 export function recipeNow() {
@@ -139,6 +142,7 @@ export async function restore(job) {
   const { mode, inputs, ...recipe } = job.recipe;
   setDraft({ ...EMPTY_DRAFT, ...recipe });
   setInputs(job.inputs || [], job.mask || null);
+  set({ restored: state.restored + 1 });
   notify(t("restored"));
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 
+import numpy as np
 import requests
+from safetensors.numpy import save_file
 
 from tests.support.servers import ROOT, run_api, wait_for
 from tests.support.wire import begin, stats
@@ -39,19 +41,24 @@ def test_tiny_tells_what_it_can_do(api):
     assert "赤いハート" in tiny["examples"]["ja"]
 
 
-def test_what_it_says_of_every_model_is_so(families):
-    told = get(families, "/v1/capabilities")
-    by_name = {model["id"]: model for model in told["models"]}
-    assert len(by_name) > 3
-    distilled = by_name["klein-4b"]["tasks"]["generate"]
-    assert distilled["guidance_scale"] is None
-    assert not distilled["negative_prompt"]
-    asked = {"model": "klein-4b", "prompt": "x", "guidance_scale": 7}
-    url = f"{families.url}/v1/images/generations"
-    assert requests.post(url, json=asked, timeout=20).status_code == 400
-    names = {lora["id"] for lora in told["loras"]}
-    listed = get(families, "/v1/loras")["data"]
-    assert names == {lora["id"] for lora in listed} != set()
+def test_what_it_says_of_every_model_is_so(tmp_path):
+    weights = {"a.lora_A.weight": np.zeros((4, 8), "float32")}
+    save_file(weights, tmp_path / "ink.safetensors")
+    settings = {"FLUX_MODELS": "tiny,klein-4b,flux1", "FLUX_LORA_DIR": tmp_path}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        told = get(server.wait_ready(), "/v1/capabilities")
+        tasks = {model["id"]: model["tasks"] for model in told["models"]}
+        assert list(tasks) == ["tiny", "klein-4b", "flux1"]
+        assert tasks["klein-4b"]["edit"]["max_input_images"] == 10
+        distilled = tasks["klein-4b"]["generate"]
+        assert distilled["guidance_scale"] is None
+        assert not distilled["negative_prompt"]
+        asked = {"model": "klein-4b", "prompt": "x", "guidance_scale": 7}
+        url = f"{server.url}/v1/images/generations"
+        assert requests.post(url, json=asked, timeout=20).status_code == 400
+        assert told["loras"] == [{"id": "ink", "model": None}]
+        [listed] = get(server, "/v1/loras")["data"]
+        assert listed["id"] == "ink"
 
 
 def test_both_are_open_and_the_rest_is_not_where_keys_are_on():

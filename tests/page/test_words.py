@@ -16,12 +16,13 @@ const shape = (word) =>
   : typeof word === "object" ? Object.fromEntries(
       Object.entries(word).map(([name, one]) => [name, shape(one)]))
   : "text";
-const [en, ja] = await Promise.all(["en", "ja"].map((name) => import(`./words/${name}.js`)));
+const load = (name) => import(`./words/${name}.js`);
+const [en, ja] = await Promise.all(["en", "ja"].map(load));
 console.log(JSON.stringify([shape(en.default), shape(ja.default), ja.default]));
 """
 # Made of a mode or of a state at run time.
 MADE = re.compile(
-    r"(ask|does|state)[A-Z]|(loading|failed|draining|stopped|lost)(Title|Text)"
+    r"(ask|does)[A-Z]|(loading|failed|draining)(Title|Text)|(stopped|lost)Text"
 )
 
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium without a window: its pages, and what must never be there."""
+"""The page in a real Chromium without a window, and what must never be seen there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from playwright.sync_api import sync_playwright
 from tests.support.node_client import FOLDER, install
 from tests.support.programs import need
 
-# Chromium writes a line for every 4xx; tests that provoke one expect it.
-REFUSED = re.compile(r"the server responded with a status of (4\d\d|50[37])")
+# Chromium writes a line for every 4xx and broken connection; tests that provoke one
+# expect it.
+REFUSED = re.compile(
+    r"the server responded with a status of (4\d\d|503)"
+    r"|net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED)"
+)
 
 
 @contextlib.contextmanager
@@ -40,8 +44,12 @@ def open_page(browser, server, *, refusals=False, **context):
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{server.url}/")
-        page.wait_for_selector(".composer .main")
-        yield page
+        try:
+            page.wait_for_selector(".options .choices", state="attached")
+            yield page
+        except Exception as error:
+            error.add_note(f"console: {said}\npage: {page.inner_text('body')}")
+            raise
         elsewhere = [
             u for u in asked if not u.startswith((server.url, "blob:", "data:"))
         ]
@@ -49,10 +57,14 @@ def open_page(browser, server, *, refusals=False, **context):
         assert [m for m in said if not (refusals and REFUSED.search(m))] == []
 
 
-def draw(page, prompt, state="done", button=None):
-    """Ask for a picture of ``prompt`` and wait until the newest one is in ``state``."""
+def draw(page, prompt, state="done"):
+    """Ask for a picture of ``prompt`` and wait until it is in ``state``."""
+    # What is filled in behind a dialog is lost without a word.
+    page.wait_for_selector("dialog", state="detached")
+    cards = page.locator(".card").count()
     page.fill("#prompt", prompt)
     page.keyboard.press("Control+Enter")
+    page.wait_for_selector(f".strip li:nth-child({cards + 1})")
     page.wait_for_selector(f".strip li:first-child .card.{state}")
 
 
@@ -65,12 +77,12 @@ def kept_pictures(page):
         const all = store.getAll();
         await new Promise((resolve) => { all.onsuccess = resolve; });
         asked.result.close();
-        const list = async (blob) => Array.from(new Uint8Array(await blob.arrayBuffer()));
+        const list = async (blob) => [...new Uint8Array(await blob.arrayBuffer())];
         const told = all.result.map(async (kept) => ({
             ...kept, small: null, type: kept.blob.type, blob: await list(kept.blob),
             inputs: kept.inputs.length, mask: kept.mask && (await list(kept.mask.blob)),
         }));
-        return (await Promise.all(told)).sort((one, other) => other.created - one.created);
+        return (await Promise.all(told)).sort((a, b) => b.created - a.created);
     }"""
     pictures = page.evaluate(script)
     for picture in pictures:

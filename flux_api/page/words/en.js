@@ -43,6 +43,7 @@ export default {
   weight: (name) => `Weight of ${name}`,
   removeLora: (name) => `Remove ${name}`,
   needPrompt: "Write a prompt first.",
+  needChange: "Say what to make of these pictures.",
   needMaskPrompt: "Say what belongs in the painted area.",
   noTask: "This model cannot do that.",
   shortcut: "Ctrl + Enter",

@@ -41,6 +41,7 @@ export default {
   weight: (name) => `${name} の強さ`,
   removeLora: (name) => `${name} を外す`,
   needPrompt: "プロンプトを入力してください。",
+  needChange: "これらの画像をどうするかを入力してください。",
   needMaskPrompt: "塗った部分に何を描くかを入力してください。",
   noTask: "このモデルではできません。",
   shortcut: "Ctrl + Enter",

@@ -1,0 +1,239 @@
+"""Making pictures in the page: previews, several at once, stops, reloads, errors."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+from safetensors.numpy import save_file
+
+from tests.support.browser import draw, kept_pictures, open_page
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import stats
+
+
+def release(server):
+    """Let go what is held."""
+    requests.post(f"{server.url}/fake/release", timeout=5)
+
+
+def newest(page, state):
+    """Wait until the newest card is in ``state``."""
+    page.wait_for_selector(f".strip li:first-child .card.{state}")
+
+
+def test_a_picture_with_previews_and_steps(api, browser):
+    with open_page(browser, api) as page:
+        assert page.locator(".examples button").count() == 4
+        page.click(".examples button >> nth=0")
+        assert page.input_value("#prompt") == "a red heart"
+        page.click("text=More settings")
+        page.fill("#field-steps", "60")
+        page.fill("#field-seed", "7")
+        page.click(".composer .main")
+        page.wait_for_selector("text=/^Step \\d+ of 60$/")
+        page.wait_for_selector(".picture.busy img:not(.backdrop)")
+        page.wait_for_selector("text=/left$/")
+        page.wait_for_selector(".actions")
+        assert "512 × 512" in page.inner_text(".facts")
+        assert "Seed 7" in page.inner_text(".facts")
+        assert "Steps 60" in page.inner_text(".facts")
+        [kept] = kept_pictures(page)
+    asked = {"prompt": "a red heart", "seed": 7, "num_inference_steps": 60}
+    answer = requests.post(f"{api.url}/process/raw", json=asked, timeout=60)
+    assert kept["blob"] == answer.content
+
+
+def test_several_at_once_each_shown_when_it_is_finished(fake, browser):
+    with open_page(browser, fake) as page:
+        draw(page, "hold", state="running")
+        page.check("[name=count] >> nth=2", force=True)
+        page.fill("#prompt", "pause=0.01")
+        page.fill("#field-width", "64")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".strip li:nth-child(5)")
+        assert page.locator(".card.done").count() == 0
+        page.wait_for_selector(".status.busy >> text=5 under way")
+        page.wait_for_selector("text=/before it in the queue|Waits for its turn/")
+        release(fake)
+        page.wait_for_selector(".strip:not(:has(.card:not(.done)))")
+        seeds = [kept["recipe"]["seed"] for kept in kept_pictures(page)][:4]
+        assert seeds == list(range(seeds[0], seeds[0] + 4))
+        page.wait_for_selector(".status.good")
+    assert stats(fake)["finished"] == 5
+
+
+def test_more_than_the_server_has_room_for_wait_here(browser):
+    settings = {"FLUX_MAX_QUEUE": 1, "FLUX_MAX_PER_CALLER": 2}
+    with run_api(app="tests.support.fake_app:app", **settings) as fake:
+        fake.wait_ready()
+        with open_page(browser, fake, refusals=True) as page:
+            page.check("[name=count] >> nth=2", force=True)
+            page.fill("#field-width", "64")
+            page.fill("#prompt", "pause=0.01")
+            page.keyboard.press("Control+Enter")
+            page.wait_for_selector(".strip li:nth-child(4) .card.done")
+            page.wait_for_selector(".strip:not(:has(.card:not(.done)))")
+
+
+def test_stop_ends_the_run_on_the_server(fake, browser):
+    with open_page(browser, fake) as page:
+        draw(page, "hold", state="running")
+        page.click(".progress .stop")
+        newest(page, "stopped")
+        wait_for(lambda: stats(fake)["running"] == 0, 10)
+        page.wait_for_selector("h2 >> text=Stopped")
+        page.click(".failure .main")
+        newest(page, "running")
+        release(fake)
+        newest(page, "done")
+        assert page.locator(".card").count() == 1
+
+
+def test_nothing_is_lost_when_the_page_is_reloaded_in_mid_run(fake, browser):
+    with open_page(browser, fake) as page:
+        draw(page, "hold", state="running")
+        page.reload()
+        newest(page, "running")
+        page.reload()
+        release(fake)
+        newest(page, "done")
+        assert stats(fake)["begun"] == 1
+        # What ended while nobody looked is fetched too.
+        draw(page, "pause=0.05", state="running")
+        page.goto("about:blank")
+        wait_for(lambda: stats(fake)["finished"] == 2, 20)
+        page.goto(f"{fake.url}/")
+        newest(page, "done")
+        assert page.locator(".card.done").count() == 2
+        assert stats(fake)["begun"] == 2
+
+
+def test_a_restarted_server_has_lost_what_it_had(browser):
+    app = "tests.support.fake_app:app"
+    with run_api(app=app) as fake:
+        fake.wait_ready()
+        port = fake.url.rpartition(":")[2]
+        with open_page(browser, fake, refusals=True) as page:
+            draw(page, "hold", state="running")
+            os.killpg(fake.process.pid, signal.SIGKILL)
+            page.wait_for_selector(".status.bad")
+            with run_api("-b", f"127.0.0.1:{port}", app=app):
+                page.wait_for_selector(".status.busy, .status.good")
+                newest(page, "lost")
+                page.click(".failure .main")
+                newest(page, "running")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_refused_setting_is_named_and_can_be_changed(fake, browser, language):
+    with open_page(browser, fake, refusals=True, locale=language) as page:
+        page.click(".settings summary")
+        page.fill("#field-steps", "500")
+        draw(page, "a cat", state="failed")
+        title = page.inner_text(".failure h2")
+        said = page.inner_text(".failure")
+        assert ("Steps" in title) if language == "en" else ("ステップ数" in title)
+        assert "200" in said.split("\n")[2] and "Invalid" in said
+        page.click(".failure .main")
+        page.wait_for_selector("#field-steps:focus")
+        page.fill("#field-steps", "2")
+        draw(page, "a cat")
+        assert page.locator("#prompt").input_value() == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("word", "title"),
+    [
+        ("memory", "There is not enough memory for this size"),
+        ("deadline", "It took too long"),
+        ("pipeline", "Nothing usable came out"),
+        ("unexpected", "Nothing usable came out"),
+    ],
+)
+def test_failures_are_told_in_words(fake, browser, word, title):
+    with open_page(browser, fake, refusals=True) as page:
+        draw(page, f"fail={word} times=1", state="failed")
+        page.wait_for_selector(f"h2 >> text={title}")
+        assert "library" not in page.inner_text(".failure")
+        page.click("text=Try again")
+        newest(page, "done")
+
+
+def test_no_prompt_is_no_request(fake, browser):
+    with open_page(browser, fake) as page:
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".notice >> text=Write a prompt first.")
+        assert page.locator(".card").count() == 0
+
+
+def test_settings_reach_the_request(fake, browser):
+    with open_page(browser, fake) as page:
+        page.click(".choices.size label:nth-child(4)")
+        page.click(".settings summary")
+        for name, value in (("steps", "3"), ("guidance", "2.5"), ("seed", "11")):
+            page.fill(f"#field-{name}", value)
+        page.fill("[name=negative]", "text")
+        page.select_option("[name=format]", "webp")
+        draw(page, "a cat")
+        [kept] = kept_pictures(page)
+    made = stats(fake)["requests"][-1]
+    assert (made["num_inference_steps"], made["guidance_scale"]) == (3, 2.5)
+    assert (made["seed"], made["negative_prompt"]) == (11, "text")
+    width, height = made["size"]
+    assert abs(width / height - 16 / 9) < 0.1
+    image = Image.open(io.BytesIO(kept["blob"]))
+    assert (image.format, image.size) == ("WEBP", (width, height))
+
+
+def test_only_what_the_model_honours_is_shown(browser, tmp_path):
+    weights = {"a.lora_A.weight": np.zeros((4, 8), "float32")}
+    for name in ("ink", "clay"):
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    settings = {"FLUX_MODELS": "tiny,klein-4b", "FLUX_LORA_DIR": tmp_path}
+    with (
+        run_api(app="tests.support.fake_app:app", **settings) as fake,
+        open_page(browser, fake.wait_ready()) as page,
+    ):
+        page.click(".settings summary")
+        assert page.locator("#field-guidance").count() == 1
+        page.select_option("[name=model]", "klein-4b")
+        assert page.locator("#field-guidance, [name=negative]").count() == 0
+        for name in ("clay", "ink"):
+            page.select_option("[name=lora]", name)
+        assert page.locator("[name=lora]").count() == 0
+        page.fill("#field-lora-ink", "0.65")
+        page.click("[aria-label='Remove clay']")
+        draw(page, "a cat")
+        [kept] = kept_pictures(page)
+        assert kept["recipe"]["model"] == "klein-4b"
+        assert "ink 0.65" in page.inner_text(".facts")
+        assert stats(fake)["requests"][-1]["loras"] == [["ink", 0.65]]
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
+    keys = {"FLUX_API_KEYS": "one:sk-key-one"}
+    with run_api(app="tests.support.fake_app:app", **keys) as server:
+        server.wait_ready()
+        with open_page(browser, server, refusals=True) as page:
+            page.wait_for_selector("dialog[open] #field-key")
+            page.keyboard.press("Escape")
+            page.wait_for_selector(".status >> text=Key needed")
+            draw(page, "a cat", state="failed")
+            page.wait_for_selector("dialog[open] #field-key")
+            page.fill("#field-key", "sk-wrong-key")
+            page.click("dialog .main")
+            # What was refused is tried with the new key, and refused again.
+            page.wait_for_selector("dialog[open] #field-key")
+            page.fill("#field-key", "sk-key-one")
+            page.click("dialog .main")
+            newest(page, "done")
+            assert page.locator(".card").count() == 1
+            page.reload()
+            page.wait_for_selector(".status.good")
+            draw(page, "another cat")

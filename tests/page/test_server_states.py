@@ -1,0 +1,29 @@
+"""A server that loads, fails, drains or is gone: the page says so and goes on after."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.support.browser import open_page
+from tests.support.servers import ROOT, run_api
+
+
+def test_a_model_that_cannot_be_loaded_is_told(browser, tmp_path):
+    shutil.copy(ROOT / "models" / "tiny" / "model_index.json", tmp_path)
+    sets = tmp_path / "sets.toml"
+    sets.write_text(f'[broken]\nlike = "tiny"\nbase_model = "{tmp_path}"\n')
+    settings = {"MODEL_INFO": sets, "FLUX_MODEL": "broken"}
+    with (
+        run_api(**settings) as server,
+        open_page(browser, server) as page,
+    ):
+        page.wait_for_selector("h2 >> text=The model could not be loaded")
+        page.wait_for_selector(".note >> text=loading failed")
+        page.wait_for_selector(".status.bad")
+
+
+def test_a_prompt_is_taken_while_the_model_loads(browser):
+    with run_api() as server, open_page(browser, server, refusals=True) as page:
+        page.fill("#prompt", "a red heart")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".card.done", timeout=90_000)
