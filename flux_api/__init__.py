@@ -21,6 +21,7 @@ from flux_api.errors import BadSetting
 from flux_api.http.context import Context
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.install import install
+from flux_api.http.json_text import Provider
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import CHILDREN, Decoder
 from flux_api.models.catalog import MODEL_INFO
@@ -67,7 +68,7 @@ def create_app(
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = Provider(app)
     results = ResultStore(settings.results_mb << 20)
     context = Context(
         settings=settings,

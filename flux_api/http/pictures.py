@@ -3,12 +3,12 @@ API."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import time
 from typing import Any
 
+import pybase64
 from flask import Response
 
 from flux_api.core import ImageRequest, ImageResult
@@ -104,7 +104,7 @@ def upload_pictures(
 
 def to_base64(data: bytes) -> str:
     """A file's bytes as a JSON string holds them."""
-    return base64.b64encode(data).decode("ascii")
+    return pybase64.b64encode_as_string(data)
 
 
 def to_data_url(picture: FinishedPicture) -> str:

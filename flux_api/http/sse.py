@@ -6,8 +6,9 @@ event without data and fail on it.
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from flux_api.http.json_text import to_ascii_json
 
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -16,8 +17,7 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 def frame_event(name: str, data: dict[str, Any]) -> bytes:
     """One event with its closing blank line; ``data`` as JSON on one line."""
-    text = json.dumps(data, separators=(",", ":"))
-    return f"event: {name}\ndata: {text}\n\n".encode("ascii")
+    return b"event: %s\ndata: %s\n\n" % (name.encode("ascii"), to_ascii_json(data))
 
 
 def frame_comment(text: str) -> bytes:
