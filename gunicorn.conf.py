@@ -119,6 +119,9 @@ def post_worker_init(worker):
     from flux_api.api_keys import is_loopback
 
     addresses = [socket.getsockname() for socket in worker.sockets]
+    # What is answered on this one leads to no picture.
+    own = here.settings.metrics_address
+    addresses = [address for address in addresses if address[:2] != own]
     if not here.settings.api_keys and not all(map(is_loopback, addresses)):
         worker.log.warning(
             "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import signal
 import time
 
@@ -19,6 +20,7 @@ from gunicorn.errors import HaltServer
 READY, NEEDS_ROOM = "ready", "needs room"
 _SECONDS = 0.1
 _BOOT_SECONDS = 5.0
+_ADDRESS = re.compile(r"[0-9a-fA-F.:\[\]]+:[0-9]{1,5}")
 
 
 class Board:
@@ -52,6 +54,19 @@ class TakeoverArbiter(Arbiter):
     def handover_of(self, worker):
         """What the worker that has just been forked knows of those before it."""
         return Handover(self.board, worker.age, self._older, self._older_ready)
+
+    def setup(self, app):
+        """As gunicorn; the API is to listen on FLUX_METRICS_BIND too."""
+        own, binds = (
+            os.environ.get("FLUX_METRICS_BIND", "").strip(),
+            app.cfg.settings["bind"],
+        )
+        # The file server may have the same environment. What is no address at all, the
+        # application refuses by name.
+        is_api = not str(getattr(app, "app_uri", "")).startswith("file_server")
+        if is_api and _ADDRESS.fullmatch(own) and own not in binds.get():
+            app.cfg.set("bind", [*binds.get(), own])
+        super().setup(app)
 
     def reload(self):
         """Fork a new worker; the others go on."""

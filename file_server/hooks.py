@@ -24,6 +24,7 @@ DRAIN_BYTES = 256 * 1024 * 1024
 """How much of an unwanted body is read so that its sender sees the answer."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SENTENCES = {
     400: "The request is malformed.",
     404: "There is nothing at this address.",
@@ -90,8 +91,16 @@ def _finish(response: Response) -> Response:
         "ms": round((time.monotonic() - g.started) * 1000, 1),
         "remote": request.remote_addr,
     }
+    if traceparent := _traceparent():
+        fields["traceparent"] = traceparent
     logger.info("request", extra={"fields": fields})
     return response
+
+
+def _traceparent() -> str | None:
+    """Which trace of the caller's this is part of: https://www.w3.org/TR/trace-context/"""
+    given = request.headers.get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else None
 
 
 def _drain() -> None:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
 from .media import HEAD_BYTES, is_name, new_name
-from .storage import FULL, Latest, StoredFile, measure
+from .storage import FULL, Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,12 @@ class LocalStorage:
                 for name in gone:
                     (self.root / name).unlink(missing_ok=True)
         return len(gone)
+
+    def usage(self) -> Usage:
+        """Count what is stored."""
+        with _translated():
+            sizes = [status.st_size for _, status in self._files()]
+            return Usage(len(sizes), sum(sizes), shutil.disk_usage(self.root).free)
 
     def check(self) -> None:
         """Open a file without a name: proves that the folder can be written."""

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
 from .media import HEAD_BYTES, is_name, media_type, new_name
-from .storage import Latest, StoredFile, measure
+from .storage import Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,11 @@ class S3Storage:
         # The next upload counts what is left.
         self._counted_at = -RECOUNT_SECONDS
         return len(gone)
+
+    def usage(self) -> Usage:
+        """Count what is stored; a bucket has no end."""
+        sizes = [size for _, size, _ in self._objects()]
+        return Usage(len(sizes), sum(sizes), None)
 
     def check(self) -> None:
         """Ask for the bucket: proves that it is there and the keys are right."""

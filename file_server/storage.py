@@ -42,6 +42,16 @@ class Latest:
     uploaded_at: datetime
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How many files are stored, their bytes, and the bytes that are left, None where
+    nobody knows."""
+
+    files: int
+    bytes: int
+    free: int | None
+
+
 class Storage(Protocol):
     """A place for images. All names given to it have passed ``media.is_name``.
 
@@ -63,6 +73,9 @@ class Storage(Protocol):
 
     def remove_expired(self, before: datetime) -> int:
         """Remove files older than ``before`` but never the latest; return how many."""
+
+    def usage(self) -> Usage:
+        """Count what is stored."""
 
     def check(self) -> None:
         """Return when files could be stored now; leaves nothing behind."""

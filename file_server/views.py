@@ -60,7 +60,7 @@ def upload() -> ResponseReturnValue:
     """Store one image and answer its path."""
     settings = context().settings
     if settings.upload_token:
-        _require_token(settings.upload_token)
+        require_token(settings.upload_token)
     elif request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden("Pages of other sites may not store pictures here.")
     file = cast(BinaryIO, _parse_upload().stream)
@@ -90,7 +90,7 @@ def fetch(fid: str) -> ResponseReturnValue:
 def latest() -> ResponseReturnValue:
     """Answer the newest upload's URL and its time in Japan."""
     settings = context().settings
-    _require_token(settings.bearer_token)
+    require_token(settings.bearer_token)
     newest = context().storage.latest()
     return {
         "url": f"{settings.public_url or _request_base()}/i/{newest.name}",
@@ -101,7 +101,7 @@ def latest() -> ResponseReturnValue:
 @bp.get("/latest/raw")
 def latest_raw() -> ResponseReturnValue:
     """Answer the newest upload's bytes."""
-    _require_token(context().settings.bearer_token)
+    require_token(context().settings.bearer_token)
     storage = context().storage
     try:
         file = storage.open(storage.latest().name)
@@ -126,7 +126,8 @@ def readyz() -> ResponseReturnValue:
     return {"status": "ready"}
 
 
-def _require_token(token: str) -> None:
+def require_token(token: str) -> None:
+    """Unauthorized or Forbidden unless the request has this bearer token."""
     # By hand: the framework's parser takes a token with "=" in it for parameters.
     header = request.headers.get("Authorization", "")
     scheme, _, given = header.partition(" ")

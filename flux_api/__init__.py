@@ -15,7 +15,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs, setting_values
-from flux_api.blueprints import jobs, original, page, service
+from flux_api.blueprints import jobs, metrics, original, page, service
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
 from flux_api.http.context import Context
@@ -93,6 +93,7 @@ def create_app(
     # Where a client knows no address but its base URL, errors in its dialect.
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")
     openai.register(app)
+    metrics.register(app, context)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=0

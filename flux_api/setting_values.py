@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ _SPELLINGS: dict[Any, str] = {
     float: r"[0-9]{1,18}(\.[0-9]{1,18})?",
     bool: r"[01]",
 }
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
@@ -104,6 +105,18 @@ def hosts(text: str) -> tuple[str, ...]:
     if not all(part == "*" or _HOST.fullmatch(part) for part in found):
         raise ValueError("names like flux.example.org,.lan without a port, or *")
     return found
+
+
+@_parsed
+def address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text)
+    try:
+        if match is None or not 0 < int(match[3]) < 65536:
+            raise ValueError
+        host = ip_address(match[1] or match[2])
+    except ValueError:
+        raise ValueError("an address like 127.0.0.1:9100") from None
+    return f"[{host}]:{match[3]}" if host.version == 6 else f"{host}:{match[3]}"
 
 
 @_parsed

@@ -113,6 +113,10 @@ class Settings(BaseModel):
     503."""
     body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
     """Seconds in which a request body must bring at least 64 KiB, or its end."""
+    metrics_bind: Annotated[str | None, _env("FLUX_METRICS_BIND"), values.address] = (
+        None
+    )
+    """An address of its own for GET /metrics, which then needs no key."""
     log_level: Annotated[LogLevel, _env("FLUX_LOG_LEVEL")] = "info"
     """The least serious lines that are logged."""
     log_prompts: Annotated[bool, _env("FLUX_LOG_PROMPTS")] = False
@@ -127,6 +131,14 @@ class Settings(BaseModel):
     def public_file_server(self) -> str | None:
         """The base of URLs given to callers, without a slash at its end."""
         return self.file_server_public_url or self.file_server
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Host and port of ``metrics_bind``."""
+        if self.metrics_bind is None:
+            return None
+        host, _, port = self.metrics_bind.rpartition(":")
+        return host.strip("[]"), int(port)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

@@ -29,6 +29,7 @@ PLACES = {
     "images": (0, 4, "bytes to pictures and back"),
     "models": (2, 4, "which sets, where files lie"),
     "settings": (3, 4, "the environment, read once"),
+    "metrics": (1, 4, "counters, histograms"),
 }
 WAY = [
     ("read_body", "http/bodies", "a form or JSON, bounded"),

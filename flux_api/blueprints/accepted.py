@@ -14,6 +14,7 @@ from flux_api.core import Completed, ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.clients import prefers_async
 from flux_api.http.context import Context
+from flux_api.http.counting import at_end
 from flux_api.http.idempotency import keep_answer, kept_seconds
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
@@ -41,7 +42,7 @@ def accept(context: Context, job: Job, finish: Finish) -> Response:
     keep = partial(context.results.keep, job, seconds=kept_seconds())
     threading.Thread(
         target=_finish,
-        args=(job, finish, keep),
+        args=(job, finish, keep, at_end(job)),
         name=f"flux-finish-{job.id}",
         daemon=True,
     ).start()
@@ -61,20 +62,28 @@ def _render(job: Job) -> Response:
 
 
 def _finish(
-    job: Job, finish: Finish, keep: Callable[[list[FinishedPicture]], None]
+    job: Job,
+    finish: Finish,
+    keep: Callable[[list[FinishedPicture]], None],
+    count: Callable[[bool], None],
 ) -> None:
+    lost = True
     try:
         outcome = job.wait(None)
         if isinstance(outcome, Completed):
             keep(finish(outcome.results))
+        lost = False
     except Exception:
         logger.exception("the pictures of job %s were lost", job.id)
     finally:
         job.release()
+        count(lost)
         fields = {
             "job_id": job.id,
+            "traceparent": job.traceparent,
             "state": job.state,
             "queue_seconds": round(job.queue_seconds, 3),
             "run_seconds": round(job.run_seconds, 3),
         }
+        fields = {name: fact for name, fact in fields.items() if fact is not None}
         logger.info("job ended", extra={"fields": fields})

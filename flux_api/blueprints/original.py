@@ -59,10 +59,10 @@ def process() -> Response:
     encode = partial(_encode, job, parameters)
     if job.outlives_clients:
         return accept(
-            context, job, lambda made: upload_pictures(context, encode(made))[0]
+            context, job, lambda made: upload_pictures(context, job, encode(made))[0]
         )
     pictures = encode(wait_for(context, job, began=began))
-    pictures, headers = upload_pictures(context, pictures)
+    pictures, headers = upload_pictures(context, job, pictures)
 
     def render(pictures: list[FinishedPicture]) -> Response:
         (picture,) = pictures

@@ -28,6 +28,7 @@ from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unav
 from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.loading.model_sets import Loaded, ModelSets
 from flux_api.loading.placement import Placement, choose_device
+from flux_api.metrics.instruments import measured
 from flux_api.models.info import ModelInfo, TaskName, task_name
 from flux_api.queue.tasks import BackendBroken, Callbacks, Picture
 
@@ -81,8 +82,9 @@ class DiffusersBackend:
         info = self._models[self._default]
         task = next(iter(info.tasks))
         try:
-            loaded = self.sets.use(self._default, report)
-            loaded.load(task, info.tasks[task].loras, report)
+            with measured("load"):
+                loaded = self.sets.use(self._default, report)
+                loaded.load(task, info.tasks[task].loras, report)
         except torch.AcceleratorError as error:
             raise BackendBroken(type(error).__name__) from error
         if self._batch_tokens is None:
@@ -182,8 +184,9 @@ class DiffusersBackend:
 
         callbacks.on_loading(True)
         try:
-            loaded = self.sets.use(request.model, report)
-            return loaded.load(name, request.loras, report)
+            with measured("load"):
+                loaded = self.sets.use(request.model, report)
+                return loaded.load(name, request.loras, report)
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory while loading", picture.job_id)
         finally:
@@ -214,7 +217,8 @@ class DiffusersBackend:
                 if latents is None:
                     latents = self._denoise(loaded, vae, call, picture, callbacks)
                 callbacks.check()
-                return to_pixels(decode(loaded.pipeline, vae, latents))
+                with measured("decode"):
+                    return to_pixels(decode(loaded.pipeline, vae, latents))
             except torch.OutOfMemoryError:
                 logger.warning("job %s: out of memory", picture.job_id)
             finally:
@@ -239,8 +243,9 @@ class DiffusersBackend:
         pipeline, request = loaded.pipeline, picture.request
         # LoRAs may change text encoders too.
         weights = request.model, call.base_model, request.loras
-        prepared = call.prepare(pipeline, loaded.prior)
-        kwargs = encode_prompt(pipeline, prepared, self.prompts, weights)
+        with measured("encode"):
+            prepared = call.prepare(pipeline, loaded.prior)
+            kwargs = encode_prompt(pipeline, prepared, self.prompts, weights)
         check = call.check_of(pipeline, callbacks)
         gate = Gate(pipeline.transformer, self._batcher, check)
         pace = Pace(self._device)
@@ -259,7 +264,8 @@ class DiffusersBackend:
             callbacks.on_step(step + 1, total)
             return tensors
 
-        latents = denoise(pipeline, kwargs, gate, vae, on_step_end)
+        with measured("denoise"):
+            latents = denoise(pipeline, kwargs, gate, vae, on_step_end)
         loaded.release()
         return latents
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from flux_api.loading.device import free_memory
+from flux_api.metrics.instruments import BATCH
 
 _POSITION_IDS = ("txt_ids", "img_ids")
 
@@ -60,7 +61,7 @@ class ForwardBatcher:
         """``module(**kwargs)``, perhaps as part of a larger batch; its own error is
         raised. Only within :meth:`taken`. ``position_ids`` are those of the picture."""
         if (self._present == 1 and not self._arriving) or not joinable(kwargs):
-            self.forwards += 1
+            self._note_forward(1)
             return module(**kwargs)
         call = _Call(module, kwargs, position_ids)
         self._calls.append(call)
@@ -72,6 +73,10 @@ class ForwardBatcher:
         if call.error is not None:
             raise call.error
         return call.output
+
+    def _note_forward(self, pictures: int) -> None:
+        self.forwards += 1
+        BATCH.observe(pictures)
 
     def _run_together(self) -> None:
         calls = self._next_calls()
@@ -113,7 +118,7 @@ class ForwardBatcher:
             call.fail(error)
 
     def _run_joined(self, calls: list[_Call]) -> None:
-        self.forwards += 1
+        self._note_forward(len(calls))
         if len(calls) == 1:
             calls[0].output = calls[0].module(**calls[0].kwargs)
             return

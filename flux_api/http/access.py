@@ -19,7 +19,7 @@ CALLER = "flux_api.caller"
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
-    r"|prefer|user-agent|x-job-id|x-request-id|x-client-request-id"
+    r"|prefer|traceparent|user-agent|x-job-id|x-request-id|x-client-request-id"
     r"|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )
 _EXPOSED_HEADERS = (

@@ -17,6 +17,7 @@ from flux_api.errors import DeadlineExceeded, FluxError
 from flux_api.http.access import CALLER
 from flux_api.http.body_stream import connection_of
 from flux_api.http.context import Context, get_context
+from flux_api.http.trace import traceparent_of
 from flux_api.queue.jobs import Job
 
 POLL_SECONDS = 0.25
@@ -84,7 +85,7 @@ def open_job(context: Context, request: Request, job_id: str | None) -> Iterator
         job_id=job_id,
         is_wanted=client_of(request),
     )
-    g.job = job
+    g.job, job.traceparent = job, traceparent_of(request)
     if entry := g.get("idempotency"):
         entry.job = job  # Requests with the same key wait for it.
     try:

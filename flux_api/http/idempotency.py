@@ -18,6 +18,7 @@ from flux_api.http.bodies import Body, read_body
 from flux_api.http.clients import POLL_SECONDS, caller_of, client_of
 from flux_api.http.context import Context, get_context
 from flux_api.http.kept_answers import KEPT_SECONDS, Entry
+from flux_api.metrics.instruments import note_lookup
 from flux_api.queue import job_table
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
@@ -43,6 +44,7 @@ def read_new_body() -> Body:
     while True:
         entry, is_new = context.kept_answers.begin(name, fingerprint)
         if is_new:
+            note_lookup("answers", found=False)
             g.idempotency = entry
             return body
         if entry.render is not None:
@@ -51,6 +53,7 @@ def read_new_body() -> Body:
 
 
 def _replay(entry: Entry, render: Callable[[], Response]) -> NoReturn:
+    note_lookup("answers", found=True)
     g.job, g.replayed = entry.job, True
     g.job.join(client_of(request))
     response = render()

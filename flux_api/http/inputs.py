@@ -156,7 +156,11 @@ class _Fetch:
         with self.context.fetches.hold(self.job.caller, self.is_wanted):
             try:
                 return self.context.fetcher.fetch(
-                    url, bearer_token=self.token, param=param, is_wanted=self.is_wanted
+                    url,
+                    bearer_token=self.token,
+                    param=param,
+                    is_wanted=self.is_wanted,
+                    traceparent=self.job.traceparent,
                 )
             except ImageFetchFailed:
                 self.job.check()

@@ -10,6 +10,7 @@ from flask import Flask
 from flux_api.http import (
     access,
     clients,
+    counting,
     doors,
     error_handlers,
     idempotency,
@@ -33,6 +34,7 @@ def install(app: Flask) -> None:
         clients.tell_of_job,
         access.admit_origin,
         error_handlers.finish,  # After all that may still make it an error.
+        counting.follow,  # After all that may still make it an error, too.
         request_log.follow,  # Last: it sees the answer as it goes out.
     )
     # Flask calls what was registered last first.

@@ -15,6 +15,7 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.clients import DELIVERY_SECONDS
 from flux_api.http.context import Context
 from flux_api.images.codec import EncodedImage, encode_image
+from flux_api.metrics.instruments import measured
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -74,17 +75,18 @@ def encode_pictures(
     """The pictures of ``job`` as files of ``file_format``."""
     pictures = []
     for result in results:
-        file = encode_image(result.image, file_format, compression)
+        with measured("encode_file"):
+            file = encode_image(result.image, file_format, compression)
         facts = describe(job.request, result)
         pictures.append(FinishedPicture(file.data, file.media_type, facts))
     return pictures
 
 
 def upload_pictures(
-    context: Context, pictures: list[FinishedPicture]
+    context: Context, job: Job, pictures: list[FinishedPicture]
 ) -> tuple[list[FinishedPicture], dict[str, str]]:
-    """The pictures with their URLs on the file server, as far as it takes them, and the
-    header that says where it did not."""
+    """The pictures of ``job`` with their URLs on the file server, as far as it takes
+    them, and the header that says where it did not."""
     server = context.file_server
     if server is None:
         return pictures, {}
@@ -96,7 +98,10 @@ def upload_pictures(
         late = time.monotonic() > until
         extension = picture.media_type.rpartition("/")[2]
         file = EncodedImage(picture.data, picture.media_type, extension)
-        url = server.upload(file) if server is not None and not late else None
+        url = None
+        if server is not None and not late:
+            with measured("upload"):
+                url = server.upload(file, traceparent=job.traceparent)
         server = server if url else None
         stored.append(dataclasses.replace(picture, url=url))
     return stored, {} if server else FALLBACK_HEADER

@@ -13,6 +13,7 @@ from flask import Response, g, request
 from flux_api.core import Failed
 from flux_api.http.access import CALLER
 from flux_api.http.context import get_context
+from flux_api.http.trace import traceparent_of
 from flux_api.queue.jobs import Job
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def follow(response: Response) -> Response:
 
 def _level_of(blueprint: str | None, status: int) -> int:
     """Probes come all the time, and 503 says that one has to wait."""
-    if blueprint == "service":
+    if blueprint in ("service", "metrics"):
         return logging.DEBUG
     if status == 503:
         return logging.WARNING
@@ -63,6 +64,7 @@ def _about_request() -> dict[str, Any]:
     rule = request.url_rule
     return {
         "request_id": g.get("request_id"),
+        "traceparent": traceparent_of(request),
         "method": request.method[:16],
         "route": rule.rule if rule else None,
         "path": None if rule else request.path[:_LONGEST_PATH],

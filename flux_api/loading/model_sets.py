@@ -21,6 +21,7 @@ from flux_api.loading.device import free_memory
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
+from flux_api.metrics.instruments import note_lookup
 from flux_api.models.hub import Report, fetch_file
 from flux_api.models.hub_lock import at_commit
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
@@ -199,6 +200,7 @@ class ModelSets:
     def use(self, name: str, report: Report) -> LoadedSet:
         """The set ``name``, for as long as no other is asked for: call it only while
         no picture of another set is on its way."""
+        note_lookup("models", found=name in self._loaded)
         if name not in self._loaded:
             # First: the memory may not hold both.
             while len(self._loaded) >= self._most:

@@ -25,6 +25,7 @@ from urllib3.response import BaseHTTPResponse
 
 from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable, shortage
 from flux_api.images.data_urls import decode_data_url
+from flux_api.metrics.instruments import measured
 from flux_api.net.addresses import Address, Network, is_reachable
 from flux_api.net.connections import Deadline, make_tls_context, open_connection
 from flux_api.net.urls import Url, UrlError, parse_url
@@ -87,9 +88,10 @@ class Fetcher:
         bearer_token: str | None = None,
         param: str = "input_image_url",
         is_wanted: Callable[[], bool] = lambda: True,
+        traceparent: str | None = None,
     ) -> bytes:
         """The bytes behind an http, https or data URL; the fetch is given up when they
-        are no longer wanted."""
+        are no longer wanted. The caller's ``traceparent`` goes along."""
         url = url.strip()
         if url[:5].lower() == "data:":
             return self._decode(url, param)
@@ -104,8 +106,9 @@ class Fetcher:
             raise InvalidRequest(f"{param} {error}", param=param) from error
         self._check_literal(first, param)
         try:
-            with Deadline(self._policy.total_seconds, is_wanted) as deadline:
-                return self._follow(first, bearer_token, deadline)
+            seconds = self._policy.total_seconds
+            with measured("fetch"), Deadline(seconds, is_wanted) as deadline:
+                return self._follow(first, bearer_token, deadline, traceparent)
         except _FAILURES as error:
             if (short := shortage(error)) is not None:
                 raise short from error
@@ -138,9 +141,11 @@ class Fetcher:
             raise InvalidRequest(f"{param} is too large", param=param)
         return data
 
-    def _follow(self, url: Url, token: str | None, deadline: Deadline) -> bytes:
+    def _follow(
+        self, url: Url, token: str | None, deadline: Deadline, traceparent: str | None
+    ) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._get(url, token, deadline)
+            answer = self._get(url, token, deadline, traceparent)
             if isinstance(answer, bytes):
                 return answer
             target = url.join(answer)
@@ -149,7 +154,9 @@ class Fetcher:
             url = target
         raise _Refused("too many redirects")
 
-    def _get(self, url: Url, token: str | None, deadline: Deadline) -> bytes | str:
+    def _get(
+        self, url: Url, token: str | None, deadline: Deadline, traceparent: str | None
+    ) -> bytes | str:
         """The body, or the Location of a redirect, whose own body stays unread."""
         connection = open_connection(
             *url.origin,
@@ -165,6 +172,8 @@ class Fetcher:
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        if traceparent:
+            headers["traceparent"] = traceparent
         with closing(connection):
             connection.request(
                 "GET",

@@ -43,21 +43,26 @@ class FileServer:
         self._base, self._public, self._token = urlsplit(base), public, upload_token
         self._seconds = seconds
 
-    def upload(self, encoded: EncodedImage) -> str | None:
+    def upload(
+        self, encoded: EncodedImage, *, traceparent: str | None = None
+    ) -> str | None:
         """The URL of the stored picture, None when the file server failed: a finished
-        picture is then delivered in the answer itself."""
+        picture is then delivered in the answer itself. The caller's ``traceparent``
+        goes along."""
         try:
-            return self._public + _path_in(self._send(encoded))
+            return self._public + _path_in(self._send(encoded, traceparent))
         except _FAILURES as error:
             logger.warning("upload to the file server failed: %s", error)
             return None
 
-    def _send(self, encoded: EncodedImage) -> bytes:
+    def _send(self, encoded: EncodedImage, traceparent: str | None) -> bytes:
         file = f"image.{encoded.extension}", encoded.data, encoded.media_type
         body, content_type = encode_multipart_formdata({"file": file})
         headers = {"Content-Type": content_type, "Connection": "close"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        if traceparent:
+            headers["traceparent"] = traceparent
         with Deadline(self._seconds) as deadline:
             with closing(self._connect(deadline)) as connection:
                 path = f"{self._base.path}/upload"

@@ -19,6 +19,7 @@ from flux_api.core import (
     Started,
 )
 from flux_api.errors import Cancelled, FluxError
+from flux_api.metrics.instruments import QUEUE_TIME
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -45,6 +46,8 @@ class Job:
         self.caller = caller
         self.owner = owner
         self._clients = [is_wanted or _always]
+        # The caller's own mark, for what is asked of other servers on its behalf.
+        self.traceparent: str | None = None
         self.created_at = time.time()
         self._created = time.monotonic()
         self._started: float | None = None
@@ -114,6 +117,7 @@ class Job:
                 if self._started is not None:
                     return
                 self._started = time.monotonic()
+                QUEUE_TIME.observe(self._started - self._created)
             if isinstance(event, (Completed, Failed)):
                 self._ended = time.monotonic()
             if isinstance(event, Queued) and self._is_queued():

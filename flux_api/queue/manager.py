@@ -26,6 +26,7 @@ from flux_api.errors import (
     Unavailable,
     shortage,
 )
+from flux_api.metrics.instruments import IMAGES
 from flux_api.queue.admission import MAX_INTERLEAVED, find_next
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
@@ -310,6 +311,12 @@ class PipelineManager:
         with self._changed:
             return len(self._running)
 
+    @property
+    def requests_running(self) -> int:
+        """How many requests have begun and not ended."""
+        with self._changed:
+            return sum(job.state == "running" for job in self._jobs.living())
+
     def _note_change(self) -> None:
         self._positions_told = False
         self._startable.notify()
@@ -390,6 +397,7 @@ class PipelineManager:
     def _run(self, task: PictureTask) -> None:
         try:
             result = self._backend.run(task.picture, task.callbacks)
+            IMAGES.inc()
             task.job.finish_image(task.index, result)
         except FluxError as error:
             task.job.fail(error)

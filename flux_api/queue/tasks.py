@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from flux_api.core import ImageRequest, ImageResult, PartialImage, Progress
+from flux_api.metrics.instruments import STEP
 from flux_api.queue.jobs import Job
 from flux_api.queue.life import LoadingLife
 
@@ -56,8 +57,9 @@ class Callbacks:
 class PictureTask:
     """One picture of a job; ``request`` is the job's, whole for as long as the picture
     is made, ``beat`` its last sign of life in monotonic seconds, ``step`` of ``total``
-    the newest step that is done, ``loaded`` how many seconds went into loading weights
-    for it; ``interleaved`` says that it runs beside those that fill the forwards."""
+    the newest step that is done, at ``stepped``, ``loaded`` how many seconds went into
+    loading weights for it; ``interleaved`` says that it runs beside those that fill the
+    forwards."""
 
     job: Job
     index: int
@@ -65,6 +67,7 @@ class PictureTask:
     beat: float = 0.0
     step: int = 0
     total: int | None = None
+    stepped: float = 0.0
     loaded: float = 0.0
     interleaved: bool = False
     life: LoadingLife | None = None
@@ -78,7 +81,12 @@ class PictureTask:
     def on_step(self, step: int, total: int) -> None:
         """Note step ``step`` of ``total``; Cancelled when the job has ended or nobody
         waits for it any more."""
+        # A picture's first step begins with a sign of life, the others where the one
+        # before ended: several may come within one.
+        began = self.stepped if step > 1 else self.beat
         self.check()
+        STEP.observe(self.beat - began)
+        self.stepped = self.beat
         self.step, self.total = step, total
         self.job.post(Progress(self.index, step, total))
 

@@ -39,7 +39,7 @@ def finish_pictures(
     file_format, compression = parameters.file_format, parameters.output_compression
     pictures = encode_pictures(job, results, file_format, compression)
     if _key(parameters, with_file_server=context.file_server is not None) == "url":
-        return upload_pictures(context, pictures)
+        return upload_pictures(context, job, pictures)
     return pictures, {}
 
 
