@@ -84,6 +84,7 @@ test-deps:
 	command -v node >/dev/null || apt-get install -y --no-install-recommends nodejs
 	command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
 	command -v chromium-headless-shell >/dev/null || apt-get install -y --no-install-recommends chromium-headless-shell
+	command -v promtool >/dev/null || apt-get install -y --no-install-recommends prometheus
 	command -v prlimit >/dev/null || apt-get install -y util-linux
 
 clean:

@@ -33,6 +33,9 @@ REFUSALS = Counter(
     ["status"],
     registry=REGISTRY,
 )
+# Those that may come are there from the start: what has not happened is 0, not missing.
+for _status in (400, 401, 403, 413, 415, 503, 507):
+    REFUSALS.labels(str(_status))
 SHARE = 0.01
 """Of all time, what counting the files of a storage may take."""
 
