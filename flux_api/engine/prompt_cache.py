@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from flux_api.metrics.instruments import note_lookup
+
 Embeddings = tuple[torch.Tensor, ...]
 
 
@@ -19,19 +21,17 @@ class PromptCache:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[Hashable, Embeddings] = OrderedDict()
         self._bytes = 0
-        self.hits = 0
-        self.misses = 0
 
     def get(
         self, key: Hashable, encode: Callable[[], Embeddings], device: torch.device
     ) -> Embeddings:
         """The embeddings under ``key``, on ``device``, bit for bit as ``encode`` gives
         them."""
-        if (found := self._kept.get(key)) is not None:
-            self.hits += 1
+        found = self._kept.get(key)
+        note_lookup("prompts", found=found is not None)
+        if found is not None:
             self._kept.move_to_end(key)
             return tuple(tensor.to(device) for tensor in found)
-        self.misses += 1
         made = encode()
         size = _size_of(made)
         if size <= self._most_bytes:

@@ -80,7 +80,6 @@ def test_the_cache_holds_the_newest_within_its_bytes():
     cache = PromptCache(40)  # two and a half of them
     for number in (1, 2, 1, 3):
         cache.get(number, lambda n=number: made(n), CPU)
-    assert (cache.hits, cache.misses) == (1, 3)
     # 2 was used longest ago.
     assert cache.get(1, lambda: made(9), CPU)[0][0] == 1
     assert cache.get(2, lambda: made(8), CPU)[0][0] == 8
