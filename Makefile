@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements.txt install_torch.py | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-s3.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-s3.txt requirements-gguf.txt
 	$(PYTHON) -m pip install -r requirements-dev.txt
 	@touch $@
 

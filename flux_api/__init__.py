@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -25,6 +25,7 @@ from flux_api.http.json_text import Provider
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import CHILDREN, Decoder
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.file_sets import with_path
 from flux_api.models.file_stamps import look_at_files
 from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo
@@ -63,6 +64,8 @@ def create_app(
     for sentence in setting_values.unknown(Settings, os.environ):
         logger.warning(sentence)
     models = offered_models(settings)
+    # The path of a file shows nowhere: it is known by its set's name.
+    named = settings.model_copy(update={"model": next(iter(models))})
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
@@ -71,8 +74,8 @@ def create_app(
     app.json = Provider(app)
     results = ResultStore(settings.results_mb << 20)
     context = Context(
-        settings=settings,
-        manager=manager or get_manager(settings, models[settings.model].sources),
+        settings=named,
+        manager=manager or get_manager(settings, models[named.model].sources),
         models=models,
         loras=LoraFolder(settings.lora_dir),
         hosts=TrustedHosts(settings.trusted_hosts),
@@ -124,16 +127,19 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
     those that MODEL_INFO adds. BadSetting where one is unknown, or what MODEL_INFO says
     of them is wrong."""
     known = load_models(settings.model_info, MODEL_INFO)
+    default, known = with_path(
+        known, settings.model, settings.model_like, settings.components
+    )
     for variable, names in (
         ("FLUX_MODELS", settings.models),
-        ("FLUX_MODEL", (settings.model,)),
+        ("FLUX_MODEL", (default,)),
     ):
         for name in names:
             if name not in known:
                 listed = ", ".join(known)
                 raise BadSetting(f"{variable}={name!r}: one of {listed}")
     added = tuple(name for name in known if name not in MODEL_INFO)
-    names = (settings.model, *(settings.models or added))
+    names = (default, *(settings.models or added))
     loras = LoraFolder(settings.lora_dir).names
     for name in names:
         for task, defaults in known[name].tasks.items():
@@ -169,10 +175,13 @@ def file_server(settings: Settings) -> FileServer | None:
 
 
 def check_machine(settings: Settings) -> None:
-    """BadSetting where this machine cannot quantize or offload as ``settings`` say;
-    torch is imported only where they say so."""
-    quantization, offload = settings.quantization or "none", settings.offload or "none"
-    if (quantization, offload) != ("none", "none"):
+    """BadSetting where this machine cannot quantize or offload as ``settings``, or one
+    of the sets, say; torch is imported only where they say so."""
+    wanted = {(settings.quantization or "none", settings.offload or "none")}
+    for info in offered_models(settings).values():
+        quantization = info.quantization or settings.quantization or "none"
+        wanted.add((quantization, info.offload or settings.offload or "none"))
+    for quantization, offload in wanted - {("none", "none")}:
         from flux_api.loading.placement import check_placement, choose_device
 
         check_placement(quantization, offload, choose_device())
@@ -184,7 +193,7 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
         # libgomp reads it when torch is imported; benchmarks/first_picture.py
         # compares it with other values, idle and busy.
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    _keep_bitsandbytes_out(settings)
+    _keep_bitsandbytes_out(settings, models)
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.engine.backend import DiffusersBackend
     from flux_api.loading.memory import choose_placement
@@ -223,20 +232,21 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
     )
     return DiffusersBackend(
         models,
-        settings.model,
+        next(iter(models)),
         batch_tokens=settings.batch_tokens,
         prompt_cache_bytes=settings.prompt_cache_mb << 20,
         sets=sets,
     )
 
 
-def _keep_bitsandbytes_out(settings: Settings) -> None:
+def _keep_bitsandbytes_out(settings: Settings, models: Mapping[str, ModelInfo]) -> None:
     """diffusers and peft import bitsandbytes wherever they find it, and it looks for
     kernels on the Hub: None in its place while nothing can ask for it."""
     import torch
 
     automatic = settings.quantization is None and settings.memory == "auto"
-    if settings.quantization in ("nf4", "int8"):
+    asked = {settings.quantization, *(info.quantization for info in models.values())}
+    if asked & {"nf4", "int8"}:
         return
     if not (automatic and torch.cuda.is_available()):
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import sys
 
 from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.file_sets import with_path
 from flux_api.models.toml_file import load_models
 from flux_api.settings import Settings
 
@@ -23,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.from_env(os.environ)
         models = load_models(settings.model_info, MODEL_INFO)
+        _, models = with_path(
+            models, settings.model, settings.model_like, settings.components
+        )
     except BadSetting as error:
         print(f"flux_api: {error}", file=sys.stderr)
         return 2

@@ -47,7 +47,12 @@ class Settings(BaseModel):
     ] = None
     """The file server's UPLOAD_TOKEN."""
     model: Annotated[str, _env("FLUX_MODEL")] = "tiny"
-    """The model set that is loaded at start; else the first of FLUX_MODELS."""
+    """The model set that is loaded at start, or the path of a file or folder of
+    weights; else the first of FLUX_MODELS."""
+    model_like: Annotated[str | None, _env("FLUX_MODEL_LIKE")] = None
+    """What a file in FLUX_MODEL is, where it does not say so itself."""
+    components: Annotated[Path | None, _env("FLUX_COMPONENTS"), values.folder] = None
+    """Folder in diffusers' layout with what is not in the file of FLUX_MODEL."""
     models: Annotated[tuple[str, ...], _env("FLUX_MODELS"), values.names] = ()
     """Sets that requests may name, comma-separated."""
     strict_models: Annotated[bool, _env("FLUX_STRICT_MODELS")] = False

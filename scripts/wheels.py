@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = (
     "requirements-dev.txt",
     "requirements-fp8.txt",
+    "requirements-gguf.txt",
     "requirements-heif.txt",
 )
 

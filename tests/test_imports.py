@@ -46,6 +46,7 @@ FOREIGN = {
     "transformers": HEAVY,
     "peft": set(),
     "bitsandbytes": HEAVY,
+    "gguf": HEAVY,
     "flask": {"blueprints", "http", "__init__"},
     "werkzeug": {"blueprints", "http", "__init__"},
     "PIL": {"images", "engine", "loading", "core", "http", "blueprints"},

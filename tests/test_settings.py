@@ -45,6 +45,8 @@ WRONG = {
         "hidden\u3042",
         "h" * 5000,
     ],
+    "FLUX_MODEL_LIKE": ["no-such-set", "/etc", "tiny"],
+    "FLUX_COMPONENTS": ["/no/such/folder", "/dev/null"],
     "FLUX_MODEL": ["no-such-set", "../etc", "tiny,other"],
     "FLUX_MODELS": ["tiny,no-such-set", "no such set"],
     "FLUX_STRICT_MODELS": ["yes", "2", "true"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from flux_api.loading.own_parts import own_parts
 from flux_api.models.hub import (
     MODULAR_INDEX,
     ModelMissing,
@@ -61,7 +62,9 @@ def fetch_set(info: ModelInfo, report: Report) -> None:
         else:
             # The others take these from the set's own checkpoint.
             own = source == info.base_model
-            fetch_base(source, () if own else info.shared_components, report)
+            described = own_parts(info, report) if own else ()
+            without = () if own else info.shared_components
+            fetch_base(source, without, report, described=described)
     for prior in [source for source in info.sources if source not in info.bases]:
         fetch_base(prior, (), report)
     for file in info.lora_files.values():

@@ -14,6 +14,13 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from flux_api.loading.own_parts import (
+    FilePart,
+    config_of,
+    load_part,
+    own_parts,
+    scheduler_for,
+)
 from flux_api.loading.placement import Placement
 from flux_api.loading.quantization import quantization_of
 from flux_api.loading.text_processor import TextProcessor
@@ -57,7 +64,7 @@ def load(
             pipeline = _load_modular(info, pipeline_class, source, placement, report)
         else:
             pipeline = _load_classic(
-                pipeline_class, source, dict(given), dtypes, placement, report
+                info, defaults, dict(given), dtypes, placement, report
             )
     except torch.OutOfMemoryError:
         # Without its traceback, which holds what was loaded so far.
@@ -123,16 +130,20 @@ def load_prior(
 
 
 def _load_classic(
-    pipeline_class: Any,
-    source: Source,
+    info: ModelInfo,
+    defaults: TaskDefaults,
     given: dict[str, Any],
     dtypes: Mapping[str, torch.dtype],
     placement: Placement,
     report: Report,
 ) -> Any:
+    pipeline_class = getattr(diffusers, defaults.pipeline)
+    source = info.base_of(defaults)
     taken = inspect.signature(pipeline_class.__init__).parameters
     given = {name: part for name, part in given.items() if name in taken}
-    folder = fetch_base(source, given, report)
+    own = own_parts(info, report) if source == info.base_model else {}
+    own = {name: part for name, part in own.items() if name not in given}
+    folder = fetch_base(source, given, report, described=own)
     _, index = read_index(Folder(folder), CLASSIC_INDEX, report)
     for name, kind in _module_classes(index).items():
         # One after the other: a card need not hold them all before they move off it.
@@ -140,10 +151,20 @@ def _load_classic(
         if name in taken and name not in given:
             # Each is a sign of life, as bytes from a cache are not.
             report(f"loading the {name} of {source}")
-            given[name] = _load_part(kind, name, folder / name, dtypes, placement)
+            part = own.get(name, folder / name)
+            if isinstance(part, FilePart):
+                config = config_of(name, part, folder)
+                dtype = dtypes.get(name, dtypes["default"])
+                loaded = load_part(kind, name, part, config, dtype, placement)
+                given[name] = loaded.to("cpu") if placement.offloads else loaded
+            else:
+                given[name] = _load_part(kind, name, part, dtypes, placement)
     own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
     if own_processor:
         given["tokenizer"] = None
+    changed = own.get("transformer")
+    if "is_distilled" in taken and changed is not None:
+        given["is_distilled"] = defaults.guidance_parameter is None
     pipeline = pipeline_class.from_pretrained(
         folder,
         **given,
@@ -151,6 +172,8 @@ def _load_classic(
         use_safetensors=True,
         local_files_only=True,
     )
+    if isinstance(changed, FilePart):
+        pipeline.scheduler = scheduler_for(changed, pipeline.scheduler)
     if own_processor:
         pipeline.tokenizer = TextProcessor.load(folder / "tokenizer")
     return pipeline
@@ -178,20 +201,28 @@ def _load_part(
     """The component ``name`` in ``folder``; off the device again where it will be moved
     there when it is needed. ModelMissing names files and tensors that are missing."""
     variant = _variant_of(folder, name)
+    packed = "quantization_config" in read_json(folder / "config.json")
+    wanted = "none" if packed else placement.load_quantization
     part, loading = kind.from_pretrained(
         folder,
         variant=variant,
         output_loading_info=True,
         dtype=dtypes.get(name, dtypes["default"]),
-        quantization_config=quantization_of(
-            placement.load_quantization, name, kind, placement.dtype
-        ),
+        quantization_config=quantization_of(wanted, name, kind, placement.dtype),
         use_safetensors=True,
         local_files_only=True,
     )
     if missing := sorted(loading["missing_keys"]):
         raise ModelMissing(f"the {name} lacks {_listed(missing)}")
     return part.to("cpu") if placement.offloads else part
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What the file says; nothing where there is none."""
+    if not file.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return found
 
 
 def _variant_of(folder: Path, name: str) -> str | None:

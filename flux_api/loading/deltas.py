@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import linear
 
 from flux_api.loading.lora_layers import Rows
+from flux_api.loading.packed import PackedLinear
 
 Tensor = torch.Tensor
 
@@ -120,9 +121,9 @@ class Change:
 def dense_weight(layer: torch.nn.Linear) -> Tensor:
     """The weight of ``layer`` in float32, whatever it is packed as."""
     weight = layer.weight
-    if weight.shape == (layer.out_features, layer.in_features) and (
-        weight.is_floating_point() and type(weight) is torch.nn.Parameter
-    ):
+    if isinstance(layer, PackedLinear):
+        return layer.unpacked(torch.float32).cpu()
+    if type(layer) is torch.nn.Linear:
         return weight.detach().float().cpu()
     # Each column is what comes out for one input.
     dtype: Any = torch.float32 if weight.device.type == "cpu" else torch.bfloat16

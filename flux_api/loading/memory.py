@@ -74,9 +74,9 @@ def choose_placement(
 ) -> Placement:
     """Where the set ``name`` goes under ``settings``; one line to ``report`` where
     FLUX_MEMORY=auto chooses, and why."""
-    fixed = Placement(
-        device, settings.quantization or "none", settings.offload or "none"
-    )
+    quantization = info.quantization or settings.quantization
+    offload = info.offload or settings.offload
+    fixed = Placement(device, quantization or "none", offload or "none")
     if settings.memory == "manual" or device.type != "cuda":
         return fixed
     footprint = footprint_of(info)
@@ -87,8 +87,8 @@ def choose_placement(
     plan = plan_memory(
         footprint,
         machine,
-        quantization=settings.quantization,
-        offload=settings.offload,
+        quantization=quantization,
+        offload=offload,
     )
     fit = "" if plan.fits else ", which may not be enough"
     report(

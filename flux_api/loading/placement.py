@@ -12,11 +12,12 @@ from accelerate import cpu_offload, cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
 from flux_api.errors import BadSetting
+from flux_api.loading.packed import is_packed
 from flux_api.loading.quantization import (
     QUANTIZED,
     SMALL,
     check_quantization,
-    quantize_on_cpu,
+    quantize,
 )
 from flux_api.settings import Offload, Quantization
 
@@ -84,8 +85,10 @@ class Placement:
         if self.device.type == "cpu" and self.quantization != "none":
             for name in QUANTIZED:
                 part = parts.get(name)
-                if _is_module(part) and type(part).__name__ not in SMALL:
-                    quantize_on_cpu(parts[name], self.quantization)
+                if not _is_module(part) or is_packed(part):
+                    continue
+                if type(part).__name__ not in SMALL:
+                    quantize(part, self.quantization, self.device)
 
     @property
     def load_quantization(self) -> Quantization:

@@ -50,9 +50,20 @@ def is_quantized_layer(path: str, layer: torch.nn.Module) -> bool:
     return type(layer) is torch.nn.Linear and path.split(".")[0] not in _KEPT
 
 
-def quantize_on_cpu(module: torch.nn.Module, quantization: Quantization) -> None:
-    """Make ``module`` compute with quantized layers on the CPU, in place: the loaders
-    quantize on GPUs only, though bitsandbytes has the kernels."""
+def quantize(
+    module: torch.nn.Module, quantization: Quantization, device: torch.device
+) -> None:
+    """Make ``module`` compute with quantized layers on ``device``, in place: the
+    libraries do it for folders only, and on GPUs only, though there are kernels."""
+    if quantization == "fp8":
+        from torchao.quantization import Float8WeightOnlyConfig, quantize_
+
+        quantize_(
+            module,
+            Float8WeightOnlyConfig(),
+            lambda layer, path: is_quantized_layer(path, layer),
+        )
+        return
     import bitsandbytes
 
     for name, layer in list(module.named_modules()):
@@ -77,7 +88,7 @@ def quantize_on_cpu(module: torch.nn.Module, quantization: Quantization) -> None
             )
         quantized.bias = layer.bias
         parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, quantized.to("cpu"))
+        setattr(module.get_submodule(parent), last, quantized.to(device))
 
 
 def check_quantization(quantization: Quantization, device: torch.device) -> None:
@@ -108,7 +119,7 @@ def _check_bitsandbytes(quantization: Quantization, device: torch.device) -> Non
     try:
         layer = torch.nn.Sequential(torch.nn.Linear(64, 64))
         if device.type == "cpu":
-            quantize_on_cpu(layer, quantization)
+            quantize(layer, quantization, device)
         else:
             import bitsandbytes
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from flux_api.models.checkpoints import identify_file
+from flux_api.models.headers import BadFile
 from flux_api.models.info import ModelInfo, SizeRules
 from flux_api.models.sources import File, Folder
 
@@ -20,14 +22,18 @@ def check_model(info: ModelInfo) -> Iterator[str]:
     yield from _check_sizes(info.sizes)
     for name, file in info.lora_files.items():
         yield from _check_file(f".loras.{name}", file)
+    for name, part in info.components.items():
+        if isinstance(part, File) and isinstance(part.source, Folder):
+            yield from _check_component(name, part.source.path / part.name, info)
     for task, defaults in info.tasks.items():
         source = info.base_of(defaults)
         key = f".tasks.{task}.base_model" if defaults.base_model else ".base_model"
         if isinstance(source, Folder):
-            yield from _check_family(key, source.path, defaults.pipeline)
+            whole = source == info.base_model and "transformer" not in info.components
+            yield from _check_family(key, source.path, defaults.pipeline, whole)
         if isinstance(defaults.prior, Folder):
             key = f".tasks.{task}.prior"
-            yield from _check_family(key, defaults.prior.path, _PRIOR)
+            yield from _check_family(key, defaults.prior.path, _PRIOR, True)
 
 
 def _check_sizes(sizes: SizeRules) -> Iterator[str]:
@@ -47,7 +53,27 @@ def _check_file(key: str, file: File) -> Iterator[str]:
         yield f"{key}.weight_name: there is no {file.name!r} in {where!r}"
 
 
-def _check_family(key: str, folder: Path, pipeline: str) -> Iterator[str]:
+def _check_component(name: str, path: Path, info: ModelInfo) -> Iterator[str]:
+    """Whether the file is what it is named for, by its header."""
+    try:
+        facts = identify_file(path)
+    except BadFile as why:
+        yield f".{name}: {str(path)!r} {why}"
+        return
+    if name not in facts.components:
+        yield f".{name}: {str(path)!r} is {facts}, no {name}"
+        return
+    for task in info.tasks.values():
+        own = info.base_of(task) == info.base_model and name == "transformer"
+        family = "FLUX.2" if task.pipeline.startswith("Flux2") else "FLUX.1"
+        if own and facts.family != family:
+            yield f".{name}: {str(path)!r} is {facts}; {task.pipeline} takes {family}"
+            return
+
+
+def _check_family(key: str, folder: Path, pipeline: str, whole: bool) -> Iterator[str]:
+    """Whether the folder is for ``pipeline``; where the transformer comes from
+    elsewhere it need not be ``whole``, and another of the same family does."""
     indexes = [folder / name for name in INDEXES if (folder / name).is_file()]
     if not indexes:
         yield f"{key}: there is no {INDEXES[0]} in {str(folder)!r}"
@@ -55,7 +81,8 @@ def _check_family(key: str, folder: Path, pipeline: str) -> Iterator[str]:
     try:
         index = json.loads(indexes[0].read_text(encoding="utf-8"))
         saved = index.get("_class_name", pipeline)
-        other = _family(saved) != _family(pipeline)
+        one, two = _family(saved), _family(pipeline)
+        other = one != two if whole else _generation(one) != _generation(two)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         yield f"{key}: {indexes[0].name} in {str(folder)!r} is not readable"
         return
@@ -68,3 +95,7 @@ def _check_family(key: str, folder: Path, pipeline: str) -> Iterator[str]:
 
 def _family(pipeline: str) -> str:
     return next((name for name in _FAMILIES if pipeline.startswith(name)), pipeline)
+
+
+def _generation(family: str) -> str:
+    return family[:5] if family[4:5].isdigit() else family[:4]

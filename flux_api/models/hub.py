@@ -51,7 +51,13 @@ class ModelMissing(Unavailable):
     should_retry = False
 
 
-def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path:
+def fetch_files(
+    source: Source,
+    patterns: Iterable[str],
+    report: Report,
+    *,
+    without: Iterable[str] = tuple(_NEVER),
+) -> Path:
     """The folder with the files of ``source`` that match ``patterns``, downloaded where
     they are not there yet, with the progress told to ``report``. ModelMissing says what
     to do where they cannot be had."""
@@ -65,7 +71,7 @@ def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path
             # A branch moves on; what was had once is loaded until an update is wanted.
             revision=locked_commit(source) or source.revision,
             allow_patterns=list(patterns),
-            ignore_patterns=_NEVER,
+            ignore_patterns=list(without),
             tqdm_class=_progress(source, report),
         )
     except GatedRepoError:
@@ -98,7 +104,11 @@ def fetch_files(source: Source, patterns: Iterable[str], report: Report) -> Path
 def fetch_file(file: File, report: Report) -> Path:
     """The path of ``file``, downloaded where it is not there yet; else as
     :func:`fetch_files`."""
-    return fetch_files(file.source, [file.name], report) / file.name
+    # Named by an operator, it is wanted: a GGUF, or a file saved as fp16.
+    path = fetch_files(file.source, [file.name], report, without=()) / file.name
+    if not path.is_file():
+        raise ModelMissing(f"there is no {file.name!r} in {file.source}")
+    return path
 
 
 def present_folder(source: Source) -> Path | None:
@@ -127,16 +137,25 @@ def read_index(
     return path.parent, index
 
 
-def fetch_base(source: Source, without: Iterable[str], report: Report) -> Path:
-    """The folder of a classic pipeline with all its components but ``without``."""
+def fetch_base(
+    source: Source,
+    without: Iterable[str],
+    report: Report,
+    *,
+    described: Iterable[str] = (),
+) -> Path:
+    """The folder of a classic pipeline with all its components but ``without``; of
+    those ``described``, whose weights are elsewhere, only the configuration."""
     _, index = read_index(source, CLASSIC_INDEX, report)
-    skipped = set(without)
+    described = list(described)
+    skipped = {*without, *described}
     folders = [
         f"{name}/*"
         for name, value in index.items()
         if isinstance(value, list) and value[0] is not None and name not in skipped
     ]
-    return fetch_files(source, [CLASSIC_INDEX, *folders], report)
+    configs = [f"{name}/config.json" for name in described]
+    return fetch_files(source, [CLASSIC_INDEX, *folders, *configs], report)
 
 
 def fetch_modular(

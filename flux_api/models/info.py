@@ -15,6 +15,10 @@ from flux_api.models.sources import File, Source
 TaskName = Literal["generate", "edit", "variation", "inpaint"]
 """A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
 
+Quantization = Literal["none", "nf4", "int8", "fp8"]
+Offload = Literal["none", "model", "group", "sequential"]
+"""How a set's weights are stored, and what of them waits in the host's memory."""
+
 Scalar = str | int | float | bool
 
 _MOST_LISTED = 20
@@ -161,12 +165,14 @@ class TaskDefaults:
 class ModelInfo:
     """One model set: what it can do, and with which weights.
 
-    ``base_model`` is a folder or a Hub repository. ``shared_components`` are those that
-    every other base of the set takes from it, because they are the same weights there.
+    ``base_model`` is a folder or a Hub repository; ``components`` by name come from
+    elsewhere, a file or a folder, for the tasks over it. ``shared_components`` are
+    those that every other base of the set takes from it, because they are the same
+    weights there.
     ``skip_blocks`` are left out of a modular pipeline. ``native_size`` is the side in
     pixels of the square that the model works at, whatever is asked for (the picture is
     scaled), None where it draws any size. ``dtype`` overrides the data type of
-    components by name.
+    components by name; ``quantization`` and ``offload`` override the settings.
     """
 
     base_model: Source
@@ -177,6 +183,9 @@ class ModelInfo:
     sizes: SizeRules = field(default_factory=SizeRules)
     native_size: int | None = None
     dtype: Mapping[str, str] = field(default_factory=dict)
+    components: Mapping[str, Source | File] = field(default_factory=dict)
+    quantization: Quantization | None = None
+    offload: Offload | None = None
     licence: str = ""
     description: str = ""
 

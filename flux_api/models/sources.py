@@ -10,7 +10,7 @@ HUB = "https://huggingface.co"
 
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]{{1,128}}))?")
-_FILE = re.compile(rf"({_PART}/{_PART})/([\w./ -]+\.[a-z]+)")
+_FILE = re.compile(rf"({_PART}/{_PART})(?:@([\w.-]{{1,128}}))?/([\w./ -]+\.[a-z]+)")
 _PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)"
     r"(?:/(?:tree|blob|resolve)/([^/?#]+)(?:/([^?#]+))?)?/?(?:[?#].*)?"
@@ -92,5 +92,5 @@ def parse_source(text: str, beside: Path) -> Source | File:
     if found := _REPOSITORY.fullmatch(text):
         return Repository(found[1], found[2] or "main")
     if found := _FILE.fullmatch(text):
-        return File(Repository(found[1]), found[2])
+        return File(Repository(found[1], found[2] or "main"), found[3])
     raise ValueError("expected a folder, or a Hub id like 'owner/name'")

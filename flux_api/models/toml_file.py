@@ -17,130 +17,34 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from flux_api.core import Lora
 from flux_api.errors import BadSetting
 from flux_api.models.checks import check_model
-from flux_api.models.info import (
-    PIPELINES,
-    ModelInfo,
-    SizeRules,
-    TaskDefaults,
-    TaskName,
+from flux_api.models.file_sets import FILE_SETS, set_of_path
+from flux_api.models.info import ModelInfo, SizeRules, TaskDefaults
+from flux_api.models.sources import File, Folder, Repository, Source, parse_source
+from flux_api.models.toml_tables import (
+    COMPONENTS,
+    NAME,
+    LoraTable,
+    ModelTable,
+    SizesTable,
+    TaskTable,
 )
-from flux_api.models.sources import File, Folder, Source, parse_source
 
 logger = logging.getLogger(__name__)
 
 NOT_STATED = "not stated, see the model's page"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST_SHOWN = 200
-
-
-def _refuse(why: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{why}", {"why": why})
-
-
-def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise _refuse("expected A-Z, a-z, 0-9, '.', '_' and '-'")
-    return name
-
-
-def _check_text(text: str) -> str:
-    if not text.strip():
-        raise _refuse("expected a text")
-    return text
-
-
-def _check_scalar(value: object) -> object:
-    if not isinstance(value, str | int | float | bool):
-        raise _refuse("expected a text, a number, true or false")
-    return value
-
-
-def _check_pipeline(name: str) -> str:
-    if name not in PIPELINES:
-        raise _refuse(f"expected one of {', '.join(sorted(PIPELINES))}")
-    return name
-
-
-def _check_file(name: str) -> str:
-    if not name.endswith(".safetensors"):
-        raise _refuse("expected a .safetensors file")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-TextValue = Annotated[str, AfterValidator(_check_text)]
-Side = Annotated[int, Field(ge=16, le=8192)]
-
-
-class _Table(BaseModel):
-    """A table of the file; what it does not set stays as it was."""
-
-    # Strict: TOML has types, and "8" for a number is a slip.
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class SizesTable(_Table):
-    """The sizes that a model draws."""
-
-    multiple: Annotated[int, Field(ge=1, le=512)] = 16
-    minimum: Side = 16
-    maximum: Side = 8192
-    default: Annotated[list[Side], Field(min_length=2, max_length=2)] = []
-    max_pixels: Annotated[int, Field(ge=256, le=2**26)] = 2**26
-
-
-class LoraTable(_Table):
-    """Where a LoRA lies."""
-
-    source: TextValue
-    weight_name: Annotated[str, AfterValidator(_check_file)]
-
-
-class TaskTable(_Table):
-    """How a model does one task."""
-
-    pipeline: Annotated[str, AfterValidator(_check_pipeline)] = ""
-    num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 1
-    base_model: TextValue = ""
-    prior: TextValue = ""
-    guidance_scale: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
-    guidance_parameter: Literal["guidance_scale", "true_cfg_scale"] | None = None
-    negative_prompt: bool = False
-    strength: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    max_images: Annotated[int, Field(ge=1, le=16)] = 1
-    max_sequence_length: Annotated[int, Field(ge=1, le=8192)] = 1
-    prompt: TextValue = ""
-    loras: dict[Name, Annotated[float, Field(ge=-10.0, le=10.0)]] = {}
-    arguments: dict[Name, Annotated[Any, AfterValidator(_check_scalar)]] = {}
-
-
-class ModelTable(_Table):
-    """A model: a table at the top of the file."""
-
-    like: str = ""
-    base_model: TextValue = ""
-    description: TextValue = ""
-    licence: TextValue = ""
-    native_size: Side = 16
-    shared_components: list[str] = []
-    skip_blocks: list[str] = []
-    dtype: dict[Name, Literal["bfloat16", "float16", "float32"]] = {}
-    sizes: SizesTable = SizesTable()
-    loras: dict[Name, LoraTable] = {}
-    tasks: dict[TaskName, TaskTable] = {}
 
 
 def load_models(
@@ -175,13 +79,18 @@ def _model(
     name: str, table: Any, models: Mapping[str, ModelInfo], beside: Path
 ) -> ModelInfo:
     """ValueError where what is right in itself does not go together."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ValueError(": expected a name of A-Z, a-z, 0-9, '.', '_' and '-'")
     changes = ModelTable.model_validate(table).model_dump(exclude_unset=True)
     like = changes.pop("like", name)
+    if "transformer" in changes and like != name:
+        # What the file is, where it does not say so itself.
+        models = {**FILE_SETS, **models}
     if like != name and like not in models:
         raise ValueError(f".like: expected one of {', '.join(models)}")
     start = models.get(like)
+    if start is None and "transformer" in changes:
+        start = _of_file(changes["transformer"], beside)
     tasks = dict(start.tasks) if start else {}
     for task, task_table in changes.pop("tasks", {}).items():
         tasks[task] = _task(task, tasks.get(task), task_table, beside)
@@ -201,9 +110,22 @@ def _model(
     return made
 
 
+def _of_file(text: str, beside: Path) -> ModelInfo:
+    """What the file says that it is, where the table is like none."""
+    path = beside / Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError(".like: missing; what is not on this machine says nothing")
+    try:
+        return set_of_path(str(path), None, None)[1]
+    except BadSetting as error:
+        raise ValueError(f".transformer: {error.args[0].partition(': ')[2]}") from None
+
+
 def _has_others(made: ModelInfo, start: ModelInfo) -> bool:
     """Whether one of its checkpoints is not of ``start``, nor a local copy by that
     name: the licence of ``start`` says nothing of it."""
+    if made.components != start.components:
+        return True
     known = {start.base_model, *start.sources}
     names = {str(source).rpartition("/")[2] for source in known}
     return any(
@@ -228,12 +150,29 @@ def _source(key: str, text: str, beside: Path) -> Source:
     return source
 
 
+def _component(key: str, text: str, beside: Path) -> Source | File:
+    try:
+        return parse_source(text, beside)
+    except ValueError as error:
+        raise ValueError(f".{key}: {error}, or a file in one, got {text!r}") from None
+
+
 def _over(
     start: ModelInfo | None, changes: dict[str, Any], beside: Path
 ) -> dict[str, Any]:
     """``changes`` with the tables among them laid over those of ``start``."""
     if "base_model" in changes:
         changes["base_model"] = _source("base_model", changes["base_model"], beside)
+    if "revision" in changes:
+        base = changes.get("base_model", start and start.base_model)
+        if not isinstance(base, Repository):
+            raise ValueError(".revision: the base_model is no Hub id")
+        revision = changes.pop("revision")
+        changes["base_model"] = dataclasses.replace(base, revision=revision)
+    named = {name: changes.pop(name) for name in COMPONENTS if name in changes}
+    if named:
+        parts = {name: _component(name, text, beside) for name, text in named.items()}
+        changes["components"] = {**(start.components if start else {}), **parts}
     if "loras" in changes:
         files = {
             name: File(

@@ -10,7 +10,7 @@ from diffusers.loaders import single_file_utils
 from flux_api.loading.deltas import dense_weight
 from flux_api.loading.lora_layers import known_layers
 from flux_api.loading.lora_reader import read_lora
-from flux_api.loading.quantization import quantize_on_cpu
+from flux_api.loading.quantization import quantize
 from flux_api.models.lora_keys import flat
 from tests.support import tiny_checkpoints
 from tests.support.lora_schemes import Writer, bfl_names
@@ -72,7 +72,7 @@ def test_a_packed_layer_gets_the_same_change(tmp_path, kind, quantization):
     options = {} if kind == "dora" else {"kind": kind}
     made = writer.write(lambda name: f"transformer.{name}", only=("to_q",), **options)
     module = writer.module
-    quantize_on_cpu(module, quantization)
+    quantize(module, quantization, torch.device("cpu"))
     for path in made.added:
         if kind == "dora":
             base = dense_weight(module.get_submodule(path))

@@ -1,0 +1,337 @@
+"""FLUX_MODEL=/path: a set over one file, called by its name and nothing else of it."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+
+import gguf
+import numpy as np
+import pytest
+import requests
+import torch
+from transformers import T5EncoderModel
+
+from flux_api.errors import BadSetting
+from flux_api.loading.own_parts import FilePart, config_of
+from flux_api.loading.single_files import load_component
+from flux_api.models.checkpoints import identify_file
+from flux_api.models.file_sets import FILE_SETS, set_of_path
+from flux_api.models.headers import BadFile
+from tests.loading.test_checkpoint_forms import all_in_one, draw
+from tests.support.checkpoint_forms import (
+    build_base,
+    prefixed,
+    quantize_rows,
+    read,
+    save,
+    to_bfl,
+    with_component,
+    write_gguf,
+)
+from tests.support.pictures import make_png
+from tests.support.servers import run_api
+from tests.support.tiny_checkpoints import build, flux1_transformer
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Folders in diffusers' layout."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {
+        "flux1": build_base("flux1", folder / "flux1"),
+        "klein": build_base("klein", folder / "klein"),
+    }
+
+
+def flux1(base, **changes):
+    """A FLUX.1 transformer's tensors by Black Forest Labs' names."""
+    made = to_bfl("flux1", read(base, "transformer")) | changes
+    return {name: tensor for name, tensor in made.items() if tensor is not None}
+
+
+# How the file is called and what is written in it -> what it is taken for.
+VARIANTS = {
+    "some-model": ("", "dev"),
+    "my_Kontext_tune": ("", "kontext"),
+    "flux1-krea-dev": ("", "krea"),
+    "no-words": ("FLUX.1 Kontext [dev]", "kontext"),
+    "kontext-by-name": ("FLUX.1 Krea", "krea"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_metadata_then_the_name_tell_the_variant(tmp_path, bases, name):
+    title, variant = VARIANTS[name]
+    metadata = {"modelspec.title": title}
+    path = save(tmp_path / f"{name}.safetensors", flux1(bases["flux1"]), metadata)
+    assert identify_file(path).variant == variant
+    made = write_gguf(tmp_path / f"{name}.gguf", flux1(bases["flux1"]), "Q8_0", title)
+    assert made
+    assert identify_file(tmp_path / f"{name}.gguf").variant == variant
+
+
+def test_shapes_tell_schnell_fill_and_control(tmp_path, bases):
+    made = flux1(bases["flux1"])
+    bare = {name: t for name, t in made.items() if not name.startswith("guidance_in")}
+    assert identify_file(save(tmp_path / "a.safetensors", bare)).variant == "schnell"
+    wide = made | {"img_in.weight": torch.zeros(256, 384)}
+    assert identify_file(save(tmp_path / "b.safetensors", wide)).variant == "fill"
+    control = made | {"img_in.weight": torch.zeros(256, 128)}
+    with pytest.raises(BadFile, match="control"):
+        identify_file(save(tmp_path / "c.safetensors", control))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "variant"),
+    [
+        ("flux-2-klein", 3072, "klein-4b"),
+        ("flux-2-klein-base", 3072, "klein-base-4b"),
+        ("flux-2-klein", 4096, "klein-9b"),
+        ("flux-2-klein-kv", 4096, "klein-9b-kv"),
+        ("flux-2-klein_base", 4096, "klein-base-9b"),
+        ("flux2-dev", 6144, "flux2-dev"),
+    ],
+)
+def test_widths_and_names_tell_the_flux2_models(tmp_path, name, width, variant):
+    tensors = {
+        "double_stream_modulation_img.lin.weight": torch.zeros(1, 1),
+        "img_in.weight": torch.zeros(width, 128),
+    }
+    path = save(tmp_path / f"{name}.safetensors", tensors)
+    assert identify_file(path).variant == variant
+    assert variant in FILE_SETS
+
+
+OTHERS = {
+    "lora": ({"a.lora_A.weight": torch.ones(1)}, "a LoRA"),
+    "sdxl": (
+        {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(1)},
+        "Stable Diffusion",
+    ),
+    "svdq": ({"transformer_blocks.0.qweight": torch.ones(1)}, "Nunchaku"),
+    "t5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(1)}, "T5"),
+    "vae": ({"decoder.conv_in.weight": torch.ones(1)}, "a VAE"),
+    "nothing": ({"a": torch.ones(1)}, "no model"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_file_is_refused_by_what_it_is(tmp_path, name):
+    tensors, words = OTHERS[name]
+    path = save(tmp_path / f"{name}.safetensors", tensors)
+    with pytest.raises(BadSetting, match=words):
+        set_of_path(str(path), None, None)
+
+
+def gguf_of(count=1, values=0, body=b""):
+    return b"GGUF" + struct.pack("<IQQ", 3, count, values) + body
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+ENDLESS_LIST = text("a") + struct.pack("<IIQ", 9, 0, 2**62)
+NESTED = text("a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 2**40) * 5
+LONG_TEXT = text("a") + struct.pack("<IQ", 8, 2**60)
+FAR = text("img_in.weight") + struct.pack("<IQIQ", 1, 32, 0, 2**50)
+ODD = text("img_in.weight") + struct.pack("<IQIQ", 1, 33, 8, 0)
+UNKNOWN = text("img_in.weight") + struct.pack("<IQIQ", 1, 32, 77, 0)
+DIMENSIONS = text("img_in.weight") + struct.pack("<I", 2**31)
+DAMAGED = {
+    "no.gguf": b"GGML" + bytes(64),
+    "old.gguf": b"GGUF" + struct.pack("<I", 1) + bytes(64),
+    "short.gguf": b"GGUF",
+    "counts.gguf": gguf_of(2**62, 0),
+    "values.gguf": gguf_of(0, 2**62),
+    "list.gguf": gguf_of(0, 1, ENDLESS_LIST),
+    "nested.gguf": gguf_of(0, 1, NESTED),
+    "text.gguf": gguf_of(0, 1, LONG_TEXT),
+    "far.gguf": gguf_of(1, 0, FAR),
+    "odd.gguf": gguf_of(1, 0, ODD),
+    "kind.gguf": gguf_of(1, 0, UNKNOWN),
+    "dimensions.gguf": gguf_of(1, 0, DIMENSIONS),
+    "empty.gguf": b"",
+    "empty.safetensors": b"",
+    "header.safetensors": struct.pack("<Q", 2**60),
+    "brackets.safetensors": struct.pack("<Q", 100_000) + b"[" * 100_000,
+    "cut.safetensors": struct.pack("<Q", 100) + b"{}",
+    "a.ckpt": b"\x80\x04.",
+    "a.pt": b"PK\x03\x04",
+    "a.dduf": b"PK\x03\x04",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_or_foreign_file_is_refused_at_once(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(DAMAGED[name])
+    with pytest.raises(BadSetting, match=r"FLUX_MODEL=.*: it (is|cannot|has)"):
+        set_of_path(str(path), None, None)
+
+
+def test_another_gguf_kind_is_refused_by_its_name(tmp_path, bases):
+    info = bases["klein"].parent / "iq.toml"
+    made = to_bfl("klein", read(bases["klein"], "transformer"))
+    write_gguf(tmp_path / "a.gguf", made, "Q8_0")
+    content = (tmp_path / "a.gguf").read_bytes()
+    # The same bytes a row as IQ1_S would need are not checked before the kind is.
+    name = b"double_blocks.0.img_attn.proj.weight"
+    place = content.index(name) + len(name) + 4 + 16
+    changed = content[:place] + struct.pack("<I", 19) + content[place + 4 :]
+    (tmp_path / "a.gguf").write_bytes(changed)
+    info.write_text(
+        f'[mine]\nlike = "klein-4b"\nbase_model = "{bases["klein"]}"\n'
+        f'transformer = "{tmp_path / "a.gguf"}"\n'
+    )
+    with run_api(MODEL_INFO=info, FLUX_MODELS="tiny,mine") as server:
+        server.wait_ready()
+        values = {"prompt": "a", "size": "64x64", "model": "mine"}
+        url = f"{server.url}/v1/images/generations"
+        answer = requests.post(url, json=values, timeout=60)
+    assert answer.status_code == 503
+    assert "IQ1_S" in answer.json()["error"]["message"]
+    assert str(tmp_path) not in answer.text
+
+
+def ask(server, where, model, **files):
+    form = {"prompt": "a", "size": "64x64", "num_inference_steps": 2, "model": model}
+    return requests.post(
+        f"{server.url}/v1/images/{where}", data=form, files=files, timeout=120
+    )
+
+
+def test_a_gguf_by_its_path_alone(tmp_path, bases):
+    base = bases["klein"]
+    made = to_bfl("klein", read(base, "transformer"))
+    path = tmp_path / "My Klein (Q8_0).gguf"
+    write_gguf(path, made, "Q8_0")
+    with run_api(FLUX_MODEL=path, FLUX_COMPONENTS=base) as server:
+        server.wait_ready()
+        listed = requests.get(f"{server.url}/v1/models", timeout=10)
+        image = ("a.png", make_png((64, 64)), "image/png")
+        assert ask(server, "generations", "my-klein-q8_0").status_code == 200
+        assert ask(server, "edits", "my-klein-q8_0", image=image).status_code == 200
+        assert str(tmp_path) not in server.output
+    [model] = listed.json()["data"]
+    assert model["id"] == "my-klein-q8_0"
+    assert str(tmp_path) not in listed.text
+
+
+def test_an_all_in_one_file_needs_only_what_is_not_in_it(tmp_path, bases):
+    base = bases["flux1"]
+    path, _ = all_in_one(tmp_path / "whole", "flux1", base)
+    rest = tmp_path / "rest"
+    shutil.copytree(base, rest)
+    for component in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        for file in (rest / component).glob("*.safetensors"):
+            file.unlink()
+    with run_api(FLUX_MODEL=path, FLUX_COMPONENTS=rest) as server:
+        server.wait_ready()
+        with run_api(FLUX_MODEL=base) as other:
+            other.wait_ready()
+            one, two = draw(server, "whole"), draw(other, "flux1")
+        image = ("a.png", make_png((64, 64)), "image/png")
+        # What this one transformer can do: pictures from pictures, no instructions.
+        assert ask(server, "edits", "whole", image=image).status_code == 200
+    assert np.abs(one - two).max() <= 1
+
+
+def test_kontext_edits_and_nothing_else(tmp_path):
+    base = build("dev", tmp_path / "dev")
+    path = tmp_path / "kontext.safetensors"
+    save(path, to_bfl("flux1", flux1_transformer().state_dict()))
+    _, info = set_of_path(str(path), None, base)
+    assert list(info.tasks) == ["edit"]
+    assert info.tasks["edit"].num_inference_steps == 28
+    _, info = set_of_path(str(path), "dev", base)
+    assert set(info.tasks) == {"generate", "edit", "variation", "inpaint"}
+    assert not info.lora_files
+
+
+def test_a_wrong_family_stops_the_start(tmp_path, bases):
+    path = tmp_path / "a.safetensors"
+    save(path, to_bfl("klein", read(bases["klein"], "transformer")))
+    with pytest.raises(BadSetting, match=r"FLUX\.2"):
+        set_of_path(str(path), "dev", bases["flux1"])
+
+
+def test_text_encoders_and_vae_come_from_files_too(tmp_path, bases):
+    base = bases["flux1"]
+    lines = [f'base_model = "{base}"']
+    clip = read(base, "text_encoder")
+    clip = {n.removeprefix("text_model."): t for n, t in clip.items()}
+    save(tmp_path / "clip_l.safetensors", prefixed("text_model.", clip))
+    t5 = {n: t.to(torch.float8_e4m3fn) for n, t in read(base, "text_encoder_2").items()}
+    save(tmp_path / "t5xxl_fp8.safetensors", t5)
+    save(tmp_path / "ae.safetensors", read(base, "vae"))
+    lines += [
+        f'text_encoder = "{tmp_path}/clip_l.safetensors"',
+        f'text_encoder_2 = "{tmp_path}/t5xxl_fp8.safetensors"',
+        f'vae = "{tmp_path}/ae.safetensors"',
+    ]
+    task = (
+        'tasks.generate = { pipeline = "FluxPipeline", num_inference_steps = 2, '
+        'guidance_parameter = "guidance_scale", guidance_scale = 3.5 }'
+    )
+    same = tmp_path / "same"
+    with_component(base, same, "text_encoder_2", {n: t.float() for n, t in t5.items()})
+    info = tmp_path / "m.toml"
+    info.write_text(
+        "\n".join(["[files]", *lines, task, "[folder]", f'base_model = "{same}"', task])
+    )
+    with run_api(MODEL_INFO=info, FLUX_MODEL="files", FLUX_MAX_LOADED=2) as server:
+        server.wait_ready()
+        one, other = draw(server, "files"), draw(server, "folder")
+    assert np.abs(one - other).max() <= 1
+
+
+T5_NAMES = {
+    "shared": "token_embd",
+    "encoder.final_layer_norm": "enc.output_norm",
+    "layer.0.SelfAttention.q": "attn_q",
+    "layer.0.SelfAttention.k": "attn_k",
+    "layer.0.SelfAttention.v": "attn_v",
+    "layer.0.SelfAttention.o": "attn_o",
+    "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b",
+    "layer.0.layer_norm": "attn_norm",
+    "layer.1.layer_norm": "ffn_norm",
+    "layer.1.DenseReluDense.wi_0": "ffn_gate",
+    "layer.1.DenseReluDense.wi_1": "ffn_up",
+    "layer.1.DenseReluDense.wo": "ffn_down",
+}
+
+
+def test_a_t5_in_gguf(tmp_path, bases):
+    base = bases["flux1"]
+    meant = read(base, "text_encoder_2")
+    writer = gguf.GGUFWriter(tmp_path / "t5.gguf", "t5encoder")
+    random = np.random.default_rng(1)
+    for name, tensor in list(meant.items()):
+        layer = name.removesuffix(".weight").removeprefix("encoder.block.0.")
+        if layer not in T5_NAMES:
+            continue
+        theirs = T5_NAMES[layer]
+        key = theirs if "." in theirs or "embd" in theirs else f"enc.blk.0.{theirs}"
+        if tensor.dim() == 2 and "rel_b" not in theirs and tensor.shape[1] % 32 == 0:
+            packed, meant[name] = quantize_rows("Q8_0", tensor, random)
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{key}.weight", packed, raw_dtype=kind)
+        else:
+            writer.add_tensor(f"{key}.weight", tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    facts = identify_file(tmp_path / "t5.gguf")
+    part = FilePart(facts, facts.components["text_encoder_2"])
+    config = config_of("text_encoder_2", part, base)
+    loaded = load_component(T5EncoderModel, config, facts, part.prefix, torch.float32)
+    plain = T5EncoderModel.from_pretrained(base / "text_encoder_2")
+    plain.load_state_dict(meant, strict=False)
+    tokens = torch.arange(20).reshape(1, 20)
+    with torch.no_grad():
+        one, other = loaded(tokens)[0], plain.eval()(tokens)[0]
+    assert torch.allclose(one, other, atol=1e-4)
