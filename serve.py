@@ -119,6 +119,7 @@ def welcome(options: argparse.Namespace) -> str:
     api = f"http://{local(options.bind)}"
     return f"""
 Flux Imaging API is ready.
+  Page          {api}/
   API           {api}        (OpenAI SDK: base_url="{api}/v1")
   File server   http://{local(options.files_bind)}
 

@@ -13,6 +13,7 @@ PAIRS = [
     ("README.md", "README.ja.md"),
     ("docs/models.md", "docs/ja/models.md"),
     ("docs/jobs.md", "docs/ja/jobs.md"),
+    ("docs/page.md", "docs/ja/page.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()

@@ -1,5 +1,5 @@
 // The form: pictures, prompt, size, settings, and the one button.
-import { html, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { startMany } from "./jobs.js";
 import { Choices, NumberField } from "./parts.js";
@@ -28,6 +28,7 @@ export function submitForm() {
     store.notify(why);
     return document.getElementById("prompt").focus();
   }
+  set({ optionsOpen: false });
   return startMany(store.recipeNow(), state.inputs, state.mask, state.draft.count);
 }
 
@@ -107,7 +108,7 @@ function Prompt({ mode }) {
 }
 
 export function Composer() {
-  const [open, setOpen] = useState(false);
+  const open = state.optionsOpen;
   const file = useRef();
   const mode = store.modeNow();
   const model = store.modelNow();
@@ -137,7 +138,7 @@ export function Composer() {
       <button type="button" class="button framed add" title=${t("addPicture")} aria-label=${t("addPicture")}
         onClick=${() => file.current.click()}><${Icon} name="image" /><span>${t("addPicture")}</span></button>
       <button type="button" class="button framed toggle" aria-expanded=${open} aria-controls="options"
-        aria-label="${t("options")}: ${sizeText}" onClick=${() => setOpen(!open)}>
+        aria-label="${t("options")}: ${sizeText}" onClick=${() => set({ optionsOpen: !open })}>
         <${Icon} name="sliders" /><span>${sizeText}</span></button>
       <button class="button main" aria-disabled=${Boolean(why)} title=${why || t("shortcut")}>
         ${t(mode)}<kbd aria-hidden="true">Ctrl ↵</kbd></button>

@@ -2,7 +2,7 @@
 import { html } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { again, remove } from "./jobs.js";
-import { restore, set } from "./store.js";
+import { restore, set, setDraft, state } from "./store.js";
 import { t } from "./words.js";
 
 const FIELDS = {
@@ -45,10 +45,10 @@ function explain(job) {
 
 // Back to the form, at the field that was refused.
 async function amend(job, field) {
+  const { seed } = state.draft;
   await restore(job);
-  set({ notice: null });
-  const toggle = document.querySelector(".toggle");
-  if (toggle.offsetWidth && toggle.ariaExpanded === "false") toggle.click();
+  setDraft({ seed });
+  set({ notice: null, optionsOpen: true });
   document.querySelector(".settings").open = true;
   const name = field === "size" ? "width" : field;
   requestAnimationFrame(() => {

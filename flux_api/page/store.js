@@ -18,6 +18,8 @@ export const state = {
   inputs: [],
   mask: null,
   draft: { ...EMPTY_DRAFT, ...memory.recall("draft") },
+  // Where there is no room for the options beside the picture, they are folded away.
+  optionsOpen: false,
   dialog: null,
   notice: null,
   restored: 0,
@@ -139,8 +141,10 @@ export async function addInput(blob) {
 
 // The form as it was when `job` was asked for.
 export async function restore(job) {
-  const { mode, inputs, ...recipe } = job.recipe;
-  setDraft({ ...EMPTY_DRAFT, ...recipe });
+  const { mode, ...recipe } = job.recipe;
+  const usual = modelNow(recipe.model)?.sizes.default;
+  const size = String(recipe.size) === String(usual) ? null : recipe.size;
+  setDraft({ ...EMPTY_DRAFT, ...recipe, size });
   setInputs(job.inputs || [], job.mask || null);
   set({ restored: state.restored + 1 });
   notify(t("restored"));

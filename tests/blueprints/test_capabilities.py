@@ -56,9 +56,12 @@ def test_what_it_says_of_every_model_is_so(tmp_path):
         asked = {"model": "klein-4b", "prompt": "x", "guidance_scale": 7}
         url = f"{server.url}/v1/images/generations"
         assert requests.post(url, json=asked, timeout=20).status_code == 400
-        assert told["loras"] == [{"id": "ink", "model": None}]
-        [listed] = get(server, "/v1/loras")["data"]
-        assert listed["id"] == "ink"
+        assert told["loras"] == [
+            {"id": "turbo-alpha", "model": "flux1"},
+            {"id": "ink", "model": None},
+        ]
+        listed = get(server, "/v1/loras")["data"]
+        assert [lora["id"] for lora in listed] == ["turbo-alpha", "ink"]
 
 
 def test_both_are_open_and_the_rest_is_not_where_keys_are_on():

@@ -29,6 +29,7 @@ def choose(page, *files):
 
 def stroke(page, start, end):
     """Paint in the mask editor, from and to in shares of the picture."""
+    page.wait_for_selector(".world[style*=scale] img")
     box = page.locator(".world img").bounding_box()
     points = [
         (box["x"] + box["width"] * x, box["y"] + box["height"] * y)

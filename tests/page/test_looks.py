@@ -55,8 +55,6 @@ def test_every_state_is_fit_to_be_used(fake, browser, size, language, scheme):
         page.click(".settings summary")
         page.fill("#field-steps", "3")
         check(page)
-        if not is_wide:
-            page.click(".toggle")
         draw(page, "a cat")
         check(page)
         page.click(MORE)
