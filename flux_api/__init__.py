@@ -77,6 +77,7 @@ def create_app(
         settings=named,
         manager=manager or get_manager(settings, models[named.model].sources),
         models=models,
+        known=frozenset(load_models(settings.model_info, MODEL_INFO)),
         loras=LoraFolder(settings.lora_dir),
         hosts=TrustedHosts(settings.trusted_hosts),
         fetcher=Fetcher(fetch_policy(settings)),
@@ -209,7 +210,7 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
     def place_beside(name: str, info: ModelInfo, report: Report) -> Placement:
         """Where an older worker holds the set too, only like that one."""
         placement = place(name, info, report)
-        if handover is None or name != settings.model:
+        if handover is None or name != next(iter(models)):
             return placement
         if handover.beside and not (
             handover.waits

@@ -14,7 +14,6 @@ from flux_api.errors import ModelNotFound, Unavailable
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
-from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder
 from flux_api.net.fetch import Fetcher
@@ -29,14 +28,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a view works with; ``models`` are the sets on offer, ``loras`` the LoRAs
-    that requests may name beside a set's own; ``decodes`` and ``fetches`` are who may
-    decode and fetch at the moment; each of ``watchers`` is a connection that
-    watches a job, and holds a thread."""
+    """What a view works with; ``models`` are the sets on offer, of those that are
+    ``known``, ``loras`` the LoRAs that requests may name beside a set's own; ``decodes``
+    and ``fetches`` are who may decode and fetch at the moment; each of ``watchers`` is
+    a connection that watches a job, and holds a thread."""
 
     settings: Settings
     manager: PipelineManager
     models: dict[str, ModelInfo]
+    known: frozenset[str]
     loras: LoraFolder
     hosts: TrustedHosts
     fetcher: Fetcher
@@ -67,7 +67,7 @@ class Context:
         """The set that a request's ``name`` asks for; ModelNotFound where names are
         taken at their word, and for a set that is known but not offered: another
         model's picture is not what was meant."""
-        if name in MODEL_INFO and name not in self.models:
+        if name in self.known and name not in self.models:
             message = f"This server does not offer {name}: add it to FLUX_MODELS."
             raise ModelNotFound(message, param="model")
         strict = self.settings.strict_models

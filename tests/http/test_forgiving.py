@@ -91,6 +91,17 @@ def test_a_set_that_is_not_offered_is_404(fake):
     assert post(fake, GENERATIONS, json=PROMPT | {"model": "any"}).status_code == 200
 
 
+def test_a_set_of_ones_own_that_is_left_out_is_404_too(tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text('[mine]\nlike = "tiny"\n')
+    settings = {"MODEL_INFO": file, "FLUX_MODELS": "tiny"}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        server.wait_ready()
+        answer = post(server, GENERATIONS, json=PROMPT | {"model": "mine"})
+        assert answer.status_code == 404
+        assert "FLUX_MODELS" in message_of(answer)
+
+
 def test_a_models_other_names_are_answered(fake):
     found = requests.get(f"{fake.url}/v1/models/gpt-image-1", timeout=10).json()
     assert (found["id"], found["root"]) == ("gpt-image-1", "tiny")
