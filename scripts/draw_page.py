@@ -20,10 +20,6 @@ from tests.support.servers import ROOT, run_api
 
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
-    "viewport": {"width": 390, "height": 844},
-    "has_touch": True,
-    "is_mobile": True,
-}
 # Of emoji little is lost.
 COLOURS = 256
 GAP = 16

@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a view works with; ``models`` are the sets on offer, of those that are
-    ``known``, ``loras`` the LoRAs that requests may name beside a set's own; ``decodes``
-    and ``fetches`` are who may decode and fetch at the moment; each of ``watchers`` is
-    a connection that watches a job, and holds a thread."""
+    ``known``, ``loras`` the LoRAs that requests may name beside a set's own;
+    ``decodes`` and ``fetches`` are who may decode and fetch at the moment; each of
+    ``watchers`` is a connection that watches a job, and holds a thread."""
 
     settings: Settings
     manager: PipelineManager
