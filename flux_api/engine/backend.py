@@ -25,7 +25,13 @@ from flux_api.engine.steps import (
 )
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
-from flux_api.loading.device import Pace, free_memory, is_lost
+from flux_api.loading.device import (
+    Pace,
+    allocation_failures,
+    first_line,
+    free_memory,
+    is_lost,
+)
 from flux_api.loading.model_sets import Loaded, ModelSets
 from flux_api.loading.placement import Placement, choose_device
 from flux_api.metrics.instruments import measured
@@ -86,7 +92,7 @@ class DiffusersBackend:
                 loaded = self.sets.use(self._default, report)
                 loaded.load(task, info.tasks[task].loras, report)
         except torch.AcceleratorError as error:
-            raise BackendBroken(type(error).__name__) from error
+            raise BackendBroken(first_line(error)) from error
         if self._batch_tokens is None:
             self._batch_tokens = default_batch_tokens(
                 self._device, loaded.transformer_parameters
@@ -152,7 +158,7 @@ class DiffusersBackend:
             raise
         except RuntimeError as error:
             if isinstance(error, torch.AcceleratorError) or is_lost(self._device):
-                raise BackendBroken(type(error).__name__) from error
+                raise BackendBroken(first_line(error)) from error
             raise
 
     def _draw(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
@@ -214,10 +220,11 @@ class DiffusersBackend:
         latents = None
         for vae in (loaded.pipeline.vae, tiled(loaded.pipeline.vae)):
             try:
-                if latents is None:
-                    latents = self._denoise(loaded, vae, call, picture, callbacks)
-                callbacks.check()
-                with measured("decode"):
+                with allocation_failures():
+                    if latents is None:
+                        latents = self._denoise(loaded, vae, call, picture, callbacks)
+                    callbacks.check()
+                with allocation_failures(), measured("decode"):
                     return to_pixels(decode(loaded.pipeline, vae, latents))
             except torch.OutOfMemoryError:
                 logger.warning("job %s: out of memory", picture.job_id)

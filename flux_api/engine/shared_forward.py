@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from flux_api.loading.device import free_memory
+from flux_api.loading.device import allocation_failures, free_memory
 from flux_api.metrics.instruments import BATCH
 
 _POSITION_IDS = ("txt_ids", "img_ids")
@@ -120,10 +120,12 @@ class ForwardBatcher:
     def _run_joined(self, calls: list[_Call]) -> None:
         self._note_forward(len(calls))
         if len(calls) == 1:
-            calls[0].output = calls[0].module(**calls[0].kwargs)
+            with allocation_failures():
+                calls[0].output = calls[0].module(**calls[0].kwargs)
             return
         kwargs, counts = join([call.kwargs for call in calls])
-        output = calls[0].module(**kwargs)
+        with allocation_failures():
+            output = calls[0].module(**kwargs)
         for call, part in zip(calls, output[0].split(counts), strict=True):
             call.output = (part,)
 

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+# How libraries below torch say that they got no memory, in an error of no type of its
+# own.
+_ALLOCATION_FAILED = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",
+)
 
 
 def free_memory() -> None:
@@ -12,6 +22,22 @@ def free_memory() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+
+
+@contextmanager
+def allocation_failures() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError for what cuBLAS and cuDNN have no memory for."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(word in str(error) for word in _ALLOCATION_FAILED):
+            raise torch.OutOfMemoryError(first_line(error)) from error
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """What ``error`` says, without the advice that torch adds to it."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def is_lost(device: torch.device) -> bool:

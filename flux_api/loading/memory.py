@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import torch
 
 from flux_api.loading.footprint import GIB, Footprint, footprint_of
-from flux_api.loading.placement import Placement
+from flux_api.loading.placement import Placement, go_together
 from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo
 from flux_api.settings import Offload, Quantization, Settings
 
 # For the driver's context and for what the allocator cannot use.
 RESERVE = GIB
-# From the best picture to the least memory: model offload before quantization, and
-# quantization before group offload.
+# From the best picture to the least memory, but quantization before group offload,
+# which is slow.
 PREFERENCE: tuple[tuple[Quantization, Offload], ...] = (
     ("none", "none"),
     ("none", "model"),
     ("int8", "none"),
     ("nf4", "none"),
     ("nf4", "model"),
-    ("nf4", "group"),
+    ("none", "group"),
 )
 
 
@@ -129,7 +129,7 @@ def _choices(
     seen = set()
     for own, move in PREFERENCE:
         choice = (quantization or own, offload or move)
-        if choice not in seen:
+        if choice not in seen and go_together(*choice):
             seen.add(choice)
             yield choice
 

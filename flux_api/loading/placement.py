@@ -22,6 +22,11 @@ from flux_api.loading.quantization import (
 from flux_api.settings import Offload, Quantization
 
 _MARK, _HOOKS = "_flux_api_offloaded", "_flux_api_hooks"
+# What else may be moved than weights of the model's own data type.
+_OFFLOADS: dict[Quantization, tuple[Offload, ...]] = {
+    "nf4": ("none", "model"),
+    "int8": ("none",),
+}
 _MODULAR_ORDER = ("prompt_upsampler", "text_encoder", "transformer", "vae")
 
 
@@ -98,8 +103,16 @@ class Placement:
 
 def choose_device() -> torch.device:
     """The accelerator that torch sees, else the CPU."""
-    accelerator = torch.accelerator.current_accelerator()
+    # A build for a GPU knows its kind of accelerator without a driver, too.
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator if accelerator is not None else torch.device("cpu")
+
+
+def go_together(quantization: Quantization, offload: Offload) -> bool:
+    """Whether weights that are stored so can be moved so. bitsandbytes keeps what it
+    needs to read 4 bits beside them, where hooks of single layers leave it behind, and
+    of 8 bits a second copy on the GPU."""
+    return offload in _OFFLOADS.get(quantization, (offload,))
 
 
 def check_placement(
@@ -109,6 +122,12 @@ def check_placement(
     if offload != "none" and device.type == "cpu":
         raise BadSetting(
             f"FLUX_OFFLOAD={offload!r}: there is no GPU to keep free; leave it out"
+        )
+    if not go_together(quantization, offload):
+        possible = " or ".join(_OFFLOADS[quantization])
+        raise BadSetting(
+            f"FLUX_OFFLOAD={offload!r}: weights in {quantization} cannot be moved so; "
+            f"take {possible}, or FLUX_QUANTIZATION=none"
         )
     check_quantization(quantization, device)
 

@@ -432,7 +432,7 @@ class PipelineManager:
         """Leave the process once every request is answered; gunicorn starts another."""
         answer = answer or Unavailable("The device failed; try again.", retry_after=30)
         with self._changed:
-            self._readiness.fail("the pipeline hangs or the device failed; restarting")
+            self._readiness.fail(f"{why}; restarting")
             for job in self._jobs.living():
                 job.fail(answer)
         logger.critical("restarting this worker: %s", why)

@@ -23,7 +23,7 @@ from flux_api.loading import memory
 from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.memory import Machine, choose_placement, plan_memory
 from flux_api.loading.model_sets import ModelSets
-from flux_api.loading.placement import Placement
+from flux_api.loading.placement import Placement, check_placement, choose_device
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.sources import Folder
@@ -142,7 +142,7 @@ def held_bytes(module):
         ("klein-4b", 24, 32, "none", "none"),
         ("klein-4b", 16, 32, "none", "model"),
         ("klein-4b", 8, 32, "nf4", "none"),
-        ("klein-4b", 5, 32, "nf4", "group"),
+        ("klein-4b", 5, 32, "none", "group"),
         ("klein-9b", 24, 64, "none", "model"),
         ("klein-9b", 24, 24, "int8", "none"),
         ("flux1", 16, 32, "nf4", "model"),
@@ -162,13 +162,36 @@ def test_what_was_chosen_stays_and_the_rest_is_planned():
     machine = Machine(80 * GIB, 120 * GIB)
     assert plan_memory(footprint, machine, quantization="int8").offload == "none"
     assert plan_memory(footprint, machine, offload="group").quantization == "none"
-    fixed = plan_memory(footprint, machine, quantization="nf4", offload="sequential")
-    assert (fixed.quantization, fixed.offload) == ("nf4", "sequential")
+    fixed = plan_memory(footprint, machine, quantization="none", offload="sequential")
+    assert (fixed.quantization, fixed.offload) == ("none", "sequential")
+    small = Machine(2 * GIB, 120 * GIB)
+    for quantization, offload in (("nf4", "model"), ("int8", "none")):
+        plan = plan_memory(footprint, small, quantization=quantization)
+        assert (plan.quantization, plan.offload) == (quantization, offload)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "offload"),
+    [("nf4", "group"), ("nf4", "sequential"), ("int8", "model"), ("int8", "group")],
+)
+def test_what_cannot_be_moved_is_refused_by_name(quantization, offload):
+    with pytest.raises(BadSetting, match=f"FLUX_OFFLOAD={offload!r}.*{quantization}"):
+        check_placement(quantization, offload, torch.device("cuda"))
+
+
+def test_a_build_for_a_gpu_without_a_driver_works_on_the_cpu(monkeypatch):
+    """It names its accelerator all the same, unless it is asked for one that works."""
+
+    def current(check_available=False):
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current)
+    assert choose_device() == CPU
 
 
 def test_where_nothing_fits_the_least_is_taken_and_said():
     plan = plan_memory(footprint_of(MODEL_INFO["flux2-dev"]), Machine(2 * GIB, GIB))
-    assert (plan.quantization, plan.offload) == ("nf4", "group")
+    assert (plan.quantization, plan.offload) == ("none", "group")
     assert not plan.fits
 
 
