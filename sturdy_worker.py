@@ -13,6 +13,7 @@ import resource
 import selectors
 import threading
 import time
+from concurrent import futures
 
 from gunicorn.workers import gthread
 
@@ -26,6 +27,7 @@ BUSY = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
 ) % (len(_BODY), _BODY)
 _MOST_DESCRIPTORS = 65_536
+_MOST_STARTED = 128
 
 
 def is_short(error):
@@ -33,6 +35,17 @@ def is_short(error):
     if isinstance(error, OSError):
         return error.errno in SHORT
     return isinstance(error, MemoryError) or "can't start new thread" in str(error)
+
+
+class SturdyPool(futures.ThreadPoolExecutor):
+    """One whose work waits for a thread that is free where none can be started."""
+
+    def _adjust_thread_count(self):
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
 
 
 class PolledConnection(gthread.TConn):
@@ -68,11 +81,12 @@ class SturdyWorker(gthread.ThreadWorker):
         super().init_process()
 
     def get_thread_pool(self):
-        """All threads from the start: later there may be no memory for their stacks."""
-        pool = super().get_thread_pool()
-        started = threading.Barrier(self.cfg.threads)
-        for _ in range(self.cfg.threads):
+        """Most threads at once: later there may be no memory for their stacks."""
+        pool = SturdyPool(max_workers=self.cfg.threads)
+        started = threading.Event()
+        for _ in range(min(self.cfg.threads, _MOST_STARTED)):
             pool.submit(started.wait)
+        started.set()
         return pool
 
     def run(self):
