@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import with_path
+from flux_api.models.info import ModelInfo
 from flux_api.models.toml_file import load_models
 from flux_api.settings import Settings
 
@@ -30,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BadSetting as error:
         print(f"flux_api: {error}", file=sys.stderr)
         return 2
+    if options.command == "doctor" and options.file:
+        return _examine_file(options, settings, models)
     if options.command == "doctor":
         from flux_api.commands.doctor import examine
 
@@ -42,12 +47,39 @@ def main(arguments: list[str] | None = None) -> int:
     return fetch_sets(options.sets, models)
 
 
+def _examine_file(
+    options: argparse.Namespace, settings: Settings, models: Mapping[str, ModelInfo]
+) -> int:
+    from flux_api.commands.doctor_file import examine_file
+
+    try:
+        report = examine_file(
+            options.file.expanduser(),
+            models,
+            options.gpu,
+            like=settings.model_like,
+            components=settings.components,
+        )
+    except BadSetting as error:
+        print(f"flux_api: {error}", file=sys.stderr)
+        return 1
+    print(report)
+    return 0
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command and what it is given."""
     parser = argparse.ArgumentParser(prog="python -m flux_api", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     doctor = commands.add_parser(
         "doctor", help="what this machine has, and which model sets fit it"
+    )
+    doctor.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="say what this file is, a checkpoint or a LoRA, and which set takes it",
     )
     doctor.add_argument(
         "--gpu",

@@ -29,10 +29,9 @@ def examine(models: Mapping[str, ModelInfo], gpu: float | None = None) -> str:
     """A report on this machine and on each of ``models``, ending with advice. With
     ``gpu`` the sets are judged by a card of so many GB, all of it free."""
     device = choose_device()
-    machine = look_at_machine(device)
+    machine = card_of(gpu)
     if gpu is not None:
-        card = Machine(int(gpu * _USABLE * GIB), machine.host_free, f"a {gpu:g} GB GPU")
-        return _examine_card(models, card)
+        return _examine_card(models, machine)
     lines = ["This machine", *_machine_lines(device, machine), "", "Model sets"]
     plans: dict[str, Plan] = {}
     for name, info in models.items():
@@ -43,6 +42,14 @@ def examine(models: Mapping[str, ModelInfo], gpu: float | None = None) -> str:
         plans[name] = plan_memory(footprint, machine)
         lines += _set_lines(name, info, footprint, plans[name], machine)
     return "\n".join([*lines, "", *_advice(models, plans, device)])
+
+
+def card_of(gpu: float | None) -> Machine:
+    """This machine, or with ``gpu`` a card of so many GB, all of it free."""
+    machine = look_at_machine(choose_device())
+    if gpu is None:
+        return machine
+    return Machine(int(gpu * _USABLE * GIB), machine.host_free, f"a {gpu:g} GB GPU")
 
 
 def _examine_card(models: Mapping[str, ModelInfo], card: Machine) -> str:
@@ -89,7 +96,9 @@ def _set_lines(
         yield f"    runs here on the CPU, {weights * 2 / GIB:.2f} GiB"
     else:
         yield f"    needs a GPU: {_cards_for(footprint)}"
-    yield f"    weights {weights / GIB:.1f} GiB in bfloat16; {_download(info, weights)}"
+    own = sum(footprint.named(part, "none") for part in footprint.own)
+    missing = _download(info, weights - own)
+    yield f"    weights {weights / GIB:.1f} GiB in bfloat16; {missing}"
     yield f"    licence {info.licence}"
 
 

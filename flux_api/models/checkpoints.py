@@ -49,6 +49,7 @@ _KINDS = {
     "a T5 text encoder": "text_encoder_2",
     "a VAE": "vae",
 }
+_LORA = (".lora_", "_lora", ".lora.", ".lokr_", ".hada_")
 # Widths of FLUX.2's transformers.
 _FLUX2_WIDTHS = {3072: "klein-4b", 4096: "klein-9b", 6144: "flux2-dev"}
 # Beside an 8-bit weight, what it is to be multiplied with.
@@ -112,7 +113,7 @@ def identify(header: Header) -> CheckpointFacts:
                 if kind not in _KINDS:
                     raise BadFile(f"is {kind}, which is not served here")
                 return CheckpointFacts(header, kind, {_KINDS[kind]: prefix})
-    if any(".lora_" in name or "lokr_" in name or "hada_" in name for name in names):
+    if any(mark in name for name in names for mark in _LORA):
         return CheckpointFacts(header, "a LoRA", {})
     raise BadFile("holds no model that is known here")
 

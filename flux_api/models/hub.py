@@ -124,6 +124,16 @@ def present_folder(source: Source) -> Path | None:
     return None
 
 
+def present_file(file: File) -> Path | None:
+    """The path of ``file`` where it is on this machine."""
+    if isinstance(file.source, Folder):
+        path = file.source.path / file.name
+        return path if path.is_file() else None
+    revision = locked_commit(file.source) or file.source.revision
+    found = try_to_load_from_cache(file.source.id, file.name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
 def read_index(
     source: Source, name: str, report: Report
 ) -> tuple[Path, dict[str, Any]]:

@@ -80,10 +80,10 @@ def build_base(family, folder):
     return folder
 
 
-def to_bfl(family, tensors):
+def to_bfl(family, tensors, blocks=2):
     """Diffusers' ``tensors`` of a transformer as Black Forest Labs names them."""
     made = {}
-    for name, paths in bfl_names(family).items():
+    for name, paths in bfl_names(family, blocks).items():
         for kind in ("weight", "bias"):
             parts = [tensors.get(f"{path}.{kind}") for path in paths]
             if parts[0] is None:

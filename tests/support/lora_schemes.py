@@ -76,14 +76,14 @@ _OTHERS = {
 }
 
 
-def bfl_names(family):
+def bfl_names(family, blocks=2):
     """Every layer by Black Forest Labs' name, with diffusers' names of its parts."""
     names = {name: [ours] for name, ours in _OTHERS[family].items()}
     for name, parts in _BLOCKS[family].items():
         block = (
             "transformer_blocks" if "double" in name else "single_transformer_blocks"
         )
-        for number in range(2):
+        for number in range(blocks):
             paths = [f"{block}.{number}.{part}" for part in parts]
             names[name.format(number)] = paths
     return names

@@ -1,0 +1,118 @@
+"""``doctor FILE``: what a file is, from its header, and whether it fits a card."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flux_api.commands.doctor_file import examine_file
+from flux_api.errors import BadSetting
+from flux_api.loading.footprint import build_empty, describe, footprint_of
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.file_sets import set_of_path
+from flux_api.models.headers import GGML_TYPES
+from flux_api.models.sources import Repository
+from tests.commands.test_doctor import run
+from tests.support.checkpoint_forms import is_packed, to_bfl
+
+NUMBERS = {name: number for number, (name, _, _) in GGML_TYPES.items()}
+
+
+def true_sizes(family, name):
+    """The tensors of a published transformer, on the meta device."""
+    repository = Repository(f"black-forest-labs/{name}")
+    module = build_empty(*describe(repository)["transformer"])
+    blocks = max(module.config.num_layers, module.config.num_single_layers)
+    return to_bfl(family, dict(module.state_dict()), blocks)
+
+
+def write_header(path, tensors, kind):
+    """A GGUF whose data are a hole in the file."""
+    infos, offset = [], 0
+    for name, tensor in tensors.items():
+        own = kind if is_packed(name, tensor) else "F32"
+        _, block, width = GGML_TYPES[NUMBERS[own]]
+        shape = tuple(tensor.shape)
+        infos.append(
+            struct.pack("<Q", len(name))
+            + name.encode()
+            + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+            + struct.pack("<IQ", NUMBERS[own], offset)
+        )
+        offset += -(-(math.prod(shape) // block * width) // 32) * 32
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), 0) + b"".join(infos)
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(-(-len(head) // 32) * 32 + offset)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    """FLUX.1 dev in true size as Q4_K."""
+    path = tmp_path_factory.mktemp("dev") / "flux1-dev-Q4_K_S.gguf"
+    return write_header(path, true_sizes("flux1", "FLUX.1-dev"), "Q4_K")
+
+
+def test_a_gguf_counts_by_its_bytes(dev):
+    name, info = set_of_path(str(dev), None, None)
+    footprint = footprint_of(info)
+    own = footprint.named("transformer", "none")
+    assert abs(own - dev.stat().st_size) < 0.05 * dev.stat().st_size
+    assert own == footprint.named("transformer", "nf4")
+    whole = footprint_of(MODEL_INFO["schnell"]).named("transformer", "none")
+    assert 0.25 < own / whole < 0.35
+    assert name == "flux1-dev-q4_k_s"
+
+
+def test_doctor_says_what_a_gguf_is_and_whether_it_fits(dev):
+    done = run("doctor", dev, "--gpu", "12", HF_HOME=dev.parent)
+    assert done.returncode == 0, done.stderr
+    assert "a transformer of FLUX.1 dev" in done.stdout
+    assert "Q4_K" in done.stdout
+    assert "serves it as flux1-dev-q4_k_s: generate, edit" in done.stdout
+    assert "on a 12 GB GPU: fits with" in done.stdout
+
+
+def test_plain_files_are_weighed_like_the_set_itself(tmp_path):
+    tensors = true_sizes("klein", "FLUX.2-klein-4B")
+    path = write_header(tmp_path / "klein.gguf", tensors, "F16")
+    _, info = set_of_path(str(path), None, None)
+    own, other = footprint_of(info), footprint_of(MODEL_INFO["klein-4b"])
+    for quantization in ("none", "nf4", "int8"):
+        one, two = own.total(quantization), other.total(quantization)
+        assert abs(one - two) < 0.03 * two, quantization
+    assert own.working == other.working
+
+
+def test_a_lora_is_tried_on_each_set(tmp_path):
+    layer = "transformer.single_transformer_blocks.30.attn.to_q"
+    path = tmp_path / "ink.safetensors"
+    tensors = {
+        f"{layer}.lora_A.weight": torch.ones(8, 3072),
+        f"{layer}.lora_B.weight": torch.ones(3072, 8),
+    }
+    save_file(tensors, path, {"modelspec.trigger_phrase": "ink drawing"})
+    models = {name: MODEL_INFO[name] for name in ("flux1", "klein-4b")}
+    report = examine_file(path, models)
+    assert "ink.safetensors: a LoRA, rank 8" in report
+    assert "trigger words: ink drawing" in report
+    assert "flux1: takes it, 1 layers change" in report
+    assert "klein-4b: does not fit this model: it has no layer for" in report
+
+
+def test_other_files_are_named(tmp_path):
+    vae = tmp_path / "ae.safetensors"
+    save_file({"decoder.conv_in.weight": torch.zeros(1)}, vae)
+    assert f'MODEL_INFO takes it as vae = "{vae}"' in examine_file(vae, {})
+    pickle = tmp_path / "a.ckpt"
+    pickle.write_bytes(b"\x80\x04.")
+    with pytest.raises(BadSetting, match="pickle"):
+        examine_file(pickle, {})
+    done = run("doctor", pickle)
+    assert done.returncode == 1
+    assert "a.ckpt is a pickle" in done.stderr
