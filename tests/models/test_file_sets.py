@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 
@@ -18,6 +19,7 @@ from flux_api.loading.single_files import load_component
 from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS, set_of_path
 from flux_api.models.headers import BadFile
+from flux_api.models.toml_file import load_models
 from tests.loading.test_checkpoint_forms import all_in_one, draw
 from tests.support.checkpoint_forms import (
     build_base,
@@ -30,7 +32,7 @@ from tests.support.checkpoint_forms import (
     write_gguf,
 )
 from tests.support.pictures import make_png
-from tests.support.servers import run_api
+from tests.support.servers import ROOT, run_api
 from tests.support.tiny_checkpoints import build, flux1_transformer
 
 
@@ -248,6 +250,21 @@ def test_kontext_edits_and_nothing_else(tmp_path):
     _, info = set_of_path(str(path), "dev", base)
     assert set(info.tasks) == {"generate", "edit", "variation", "inpaint"}
     assert not info.lora_files
+
+
+def test_the_example_of_a_fine_tune_is_read(tmp_path, bases):
+    page = (ROOT / "docs" / "models.md").read_text()
+    [example] = [
+        t for t in re.findall(r"```toml\n(.*?)```", page, re.S) if "[toon]" in t
+    ]
+    save(tmp_path / "toonFlux_v2_fp8.safetensors", flux1(bases["flux1"]))
+    t5 = read(bases["flux1"], "text_encoder_2")
+    save(tmp_path / "t5xxl_fp8_e4m3fn.safetensors", t5)
+    (tmp_path / "m.toml").write_text(example.replace("/models", str(tmp_path)))
+    toon = load_models(tmp_path / "m.toml", {})["toon"]
+    assert set(toon.components) == {"transformer", "text_encoder_2"}
+    assert toon.offload == "model"
+    assert toon.tasks["generate"].num_inference_steps == 28
 
 
 def test_a_wrong_family_stops_the_start(tmp_path, bases):

@@ -394,7 +394,8 @@ def test_the_page_about_models_says_what_is_so(tmp_path):
     page = (ROOT / "docs" / "models.md").read_text()
     example = re.findall(r"```toml\n(.*?)```", page, re.S)
     write_models(tmp_path / "models")
-    models = read(tmp_path, example[0].replace("/models", str(tmp_path / "models")))
+    [sketches] = [text for text in example if "[sketches]" in text]
+    models = read(tmp_path, sketches.replace("/models", str(tmp_path / "models")))
     assert models["sketches"].tasks["generate"].loras == (Lora("pencil", 0.8),)
     assert models["flux3-klein"].skip_blocks == ("prompt_upsampler",)
     for name in MODEL_INFO:
