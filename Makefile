@@ -35,7 +35,7 @@ install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 serve: install
-	@exec $(PYTHON) serve.py $(SERVE_OPTIONS)
+	@exec $(PYTHON) -m flux_api serve $(SERVE_OPTIONS)
 
 # Three files at a time on two cores: much of the time servers are waited for.
 TEST_OPTIONS ?= -n 3 --dist loadfile --no-loadscope-reorder

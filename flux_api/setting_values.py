@@ -30,6 +30,8 @@ _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
+# Whom the command line asks; no settings of a server.
+_OF_CLIENTS = ("FLUX_SERVER", "FLUX_KEY")
 
 
 def _parsed(parse: Callable[..., object]) -> BeforeValidator:
@@ -170,7 +172,7 @@ def unknown(model: type[BaseModel], environ: Mapping[str, str]) -> Iterator[str]
     """A sentence for each variable that begins like one of ours and is none."""
     known = [str(field.alias) for field in model.model_fields.values()]
     for name in environ:
-        if name.startswith("FLUX_") and name not in known:
+        if name.startswith("FLUX_") and name not in (*known, *_OF_CLIENTS):
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
             yield f"{name} is set, but there is no such setting{meant}"

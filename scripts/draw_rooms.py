@@ -18,9 +18,9 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "architecture.sv
 # Name -> (column, row, what it does); a room stands above those that it imports.
 PLACES = {
     "__init__": (1, 0, "puts the parts together"),
-    "__main__": (3, 0, "python -m flux_api"),
+    "__main__": (3, 0, "flux-api"),
     "blueprints": (1, 1, "routes only"),
-    "commands": (3, 1, "doctor, fetch"),
+    "commands": (3, 1, "the command line"),
     "http": (1, 2, "what every route shares"),
     "engine": (2, 2, "runs a model"),
     "net": (0, 3, "sockets out"),

@@ -231,7 +231,7 @@ def test_gunicorn_stops_with_one_clear_line(name, value):
 def test_serve_stops_both_and_says_why(tmp_path):
     api, files = free_port(), free_port()
     status, output = start(
-        [sys.executable, "serve.py"]
+        [sys.executable, "-m", "flux_api", "serve"]
         + ["--bind", f"127.0.0.1:{api}", "--files-bind", f"127.0.0.1:{files}"],
         FLUX_MAX_QUEUE="lots",
         BEARER_TOKEN="x",

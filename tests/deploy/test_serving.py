@@ -183,7 +183,7 @@ def test_make_serve_runs_both_and_ctrl_c_stops_both(tmp_path):
 def test_busy_port_is_one_clear_line(api):
     taken = api.url.removeprefix("http://")
     done = subprocess.run(
-        [sys.executable, "serve.py", "--bind", taken],
+        [sys.executable, "-m", "flux_api", "serve", "--bind", taken],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,0 +1,105 @@
+"""``jobs``: what a server has of one's requests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from flux_api.commands.api import Api, Json
+from flux_api.commands.connecting import connect, server_options
+from flux_api.commands.files import Plan, write
+from flux_api.commands.transport import Failure
+
+_HEAD = ("ID", "STATE", "MODE", "MODEL", "SIZE", "STEPS", "AGE")
+
+
+def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Names of jobs, and whom to ask about them."""
+    return click.argument("ids", nargs=-1, required=True, metavar="ID...")(
+        server_options(command)
+    )
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each job.")
+@server_options
+@click.pass_context
+def jobs(
+    context: click.Context, as_json: bool, server: str | None, key: str | None
+) -> None:
+    """List your jobs on a server, newest first; stop them, fetch their pictures.
+
+    A server keeps a job and its pictures for ten minutes after its end.
+
+    \b
+    flux-api jobs --server http://localhost:8000
+    flux-api jobs cancel 0f3c
+    flux-api jobs save 0f3c -o heart.png
+    """
+    if context.invoked_subcommand:
+        return
+    found = _api(server, key).jobs()
+    if as_json:
+        for job in found:
+            click.echo(json.dumps(job))
+        return
+    rows = [_HEAD, *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@jobs.command()
+@_asked
+def cancel(ids: tuple[str, ...], server: str | None, key: str | None) -> int:
+    """Stop jobs before their next step."""
+    api, code = _api(server, key), 0
+    for job_id in ids:
+        try:
+            click.echo(f"{job_id}  {api.cancel(job_id)['state']}")
+        except Failure as failure:
+            click.echo(f"flux-api: {job_id}: {failure}", err=True)
+            code = max(code, failure.exit_code)
+    return code
+
+
+@jobs.command()
+@_asked
+@click.option("-o", "--out", metavar="FILE", help="A file, a folder, or - .")
+def save(
+    ids: tuple[str, ...], out: str | None, server: str | None, key: str | None
+) -> None:
+    """Fetch the pictures of jobs that are done."""
+    api = _api(server, key)
+    pictures = {job_id: _pictures(api, job_id) for job_id in ids}
+    plan = Plan(out, sum(map(len, pictures.values())))
+    for job_id, found in pictures.items():
+        for data, facts in found:
+            [path] = plan.names(job_id, 1, facts["format"])
+            write(path, data)
+            if out != "-":
+                click.echo(path)
+
+
+def _api(server: str | None, key: str | None) -> Api:
+    if not server:
+        raise click.UsageError("jobs are a server's: say --server URL or FLUX_SERVER")
+    return connect({}, server, key, None)
+
+
+def _pictures(api: Api, job_id: str) -> list[tuple[bytes, Json]]:
+    count = api.job(job_id).get("images", 1)
+    return [api.result(job_id, index) for index in range(count)]
+
+
+def _row(job: Json) -> tuple[str, ...]:
+    size = f"{job['width']}x{job['height']}" if "width" in job else "-"
+    steps = f"{job['step']}/{job['steps']}" if "step" in job else "-"
+    age = f"{max(0, time.time() - job['created_at']):.0f} s"
+    mode, model = job.get("mode", "-"), job.get("model", "-")
+    return (job["id"], job["state"], mode, model, size, steps, age)

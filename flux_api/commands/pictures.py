@@ -1,0 +1,205 @@
+"""``generate``, ``edit`` and ``vary``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from flux_api.commands.api import Field, Json
+from flux_api.commands.connecting import connect
+from flux_api.commands.drawing import Drawing, Request, show
+from flux_api.commands.files import STDOUT, Plan, format_of
+from flux_api.commands.options import picture_options
+from flux_api.commands.screen import Screen
+from flux_api.commands.transport import Failure
+
+_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+_SENT = {
+    "n": "n",
+    "seed": "seed",
+    "size": "size",
+    "model": "model",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "negative_prompt": "negative_prompt",
+}
+_PREVIEWS = "3"
+Input = tuple[str, list[Field]]
+"""What a request is called, and what only this one is sent."""
+
+
+@click.command()
+@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@picture_options
+def generate(prompts: tuple[str, ...], **options: Any) -> int:
+    """Make pictures from words.
+
+    \b
+    flux-api generate "a red heart" -o heart.png
+    flux-api generate "a cat" -n 4 --seed 7 --size 768x512
+    flux-api generate "a cat" "a dog" "a duck" -o pets/
+    flux-api generate "a cat" --model klein-4b --lora pixel-art:0.8
+    """
+    route = "/v1/images/generations"
+    return _draw(route, [(text, [("prompt", text)]) for text in prompts], options)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="IMAGE...")
+@click.argument("prompt")
+@click.option("--mask", type=_FILE, help="Repaint only where it is transparent.")
+@click.option(
+    "--ref",
+    "references",
+    multiple=True,
+    type=_FILE,
+    help="A further picture to look at, for models that take several.",
+)
+@picture_options
+def edit(
+    images: tuple[Path, ...],
+    prompt: str,
+    mask: Path | None,
+    references: tuple[Path, ...],
+    **options: Any,
+) -> int:
+    """Change pictures by words; each IMAGE is changed for itself.
+
+    \b
+    flux-api edit heart.png "make it blue" -o blue.png
+    flux-api edit photo.png "a red hat" --mask hat.png
+    flux-api edit holiday/*.jpg "make it monochrome" -o grey/
+    flux-api edit me.png "in this style" --ref style.png
+    """
+    more: list[Field] = [("image[]", _content(path)) for path in references]
+    if mask is not None:
+        more.append(("mask", _content(mask)))
+    inputs: list[Input] = [
+        (f"{path.stem}-edit", [("prompt", prompt), ("image[]", _content(path)), *more])
+        for path in images
+    ]
+    return _draw("/v1/images/edits", inputs, options)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="IMAGE...")
+@picture_options
+def vary(images: tuple[Path, ...], **options: Any) -> int:
+    """Make pictures like others.
+
+    \b
+    flux-api vary heart.png -n 4
+    flux-api generate "a cat" -o - | flux-api vary - -o like-it.png
+    """
+    inputs: list[Input] = [
+        (f"{p.stem}-variation", [("image", _content(p))]) for p in images
+    ]
+    return _draw("/v1/images/variations", inputs, options)
+
+
+def _draw(route: str, inputs: list[Input], options: dict[str, Any]) -> int:
+    """Ask for a picture or several of each of ``inputs``; the exit code."""
+    environ = click.get_current_context().obj
+    out, as_json = options["out"], options["as_json"]
+    if as_json and out == "-":
+        raise click.UsageError("--json and '-o -' both want standard output")
+    screen = Screen(sys.stderr, environ, previews=options["preview"])
+    file_format, count = format_of(out, options["file_format"]), options["n"]
+    plan = Plan(out, count * len(inputs))
+    fields = _fields(options, file_format)
+    if screen.shows_pictures:
+        fields.append(("partial_images", _PREVIEWS))
+    requests = [
+        Request(label, route, [*own, *fields], plan.names(label, count, file_format))
+        for label, own in inputs
+    ]
+    api = connect(environ, options["server"], options["key"], options["model"])
+    api.wait_ready(lambda reason: screen.show(f"{reason} ..."))
+    drawing = Drawing(api, requests)
+    stopped = _stop_at_signals(drawing, screen)
+    codes = [0]
+    for request, event in show(drawing, requests, screen):
+        if event["type"] == "picture":
+            _tell(screen, event, as_json)
+        elif failure := event["failure"]:
+            codes.append(failure.exit_code)
+            _tell_failure(screen, request, failure, as_json)
+    return 128 + stopped[0] if stopped else max(codes)
+
+
+def _fields(options: dict[str, Any], file_format: str) -> list[Field]:
+    fields: list[Field] = [("output_format", file_format)]
+    for option, name in _SENT.items():
+        if options[option] is not None:
+            fields.append((name, str(options[option])))
+    if options["loras"]:
+        fields.append(("loras", json.dumps([_lora(text) for text in options["loras"]])))
+    return fields
+
+
+def _lora(text: str) -> Json:
+    """``NAME:WEIGHT``, or a name with whatever colons."""
+    name, _, weight = text.rpartition(":")
+    try:
+        return {"name": name, "adapter_weight": float(weight)} if name else _plain(text)
+    except ValueError:
+        return _plain(text)
+
+
+def _plain(name: str) -> Json:
+    return {"name": name}
+
+
+def _content(path: Path) -> tuple[str, bytes]:
+    """What the API is sent of a file."""
+    if path == STDOUT:
+        return "picture", sys.stdin.buffer.read()
+    return path.name, path.read_bytes()
+
+
+def _stop_at_signals(drawing: Drawing, screen: Screen) -> list[int]:
+    """Cancel at the first signal, leave at the second; the signals so far. The handler
+    raises nothing: what the server says of the cancelled jobs is still waited for."""
+    seen: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            os._exit(128 + number)
+        threading.Thread(target=drawing.stop, daemon=True).start()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    return seen
+
+
+def _tell(screen: Screen, event: Json, as_json: bool) -> None:
+    path, facts = event["file"], event["facts"]
+    if path == STDOUT:
+        path = "standard output"
+    elif as_json:
+        click.echo(json.dumps({"file": str(path), **facts}))
+    elif not (sys.stdout.isatty() and sys.stderr.isatty()):
+        click.echo(path)
+    screen.say(
+        f"{path}  {facts['width']}x{facts['height']}, seed {facts['seed']}, "
+        f"{facts['steps']} steps, {facts['run_seconds']:.1f} s"
+    )
+    if warning := facts.get("warning"):
+        screen.say(f"  {warning}")
+
+
+def _tell_failure(
+    screen: Screen, request: Request, failure: Failure, as_json: bool
+) -> None:
+    if as_json:
+        click.echo(json.dumps({"job_id": request.job_id, "error": failure.error}))
+    screen.say(f"flux-api: {request.label}: {failure}")

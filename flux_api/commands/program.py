@@ -1,0 +1,165 @@
+"""``flux-api`` itself: its commands, and how any of them ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from flux_api.commands.completion import VARIABLE, complete_model, completion
+from flux_api.commands.jobs import jobs
+from flux_api.commands.pictures import edit, generate, vary
+from flux_api.commands.serve import serve
+from flux_api.commands.transport import Failure
+from flux_api.errors import BadSetting
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.file_sets import with_path
+from flux_api.models.info import ModelInfo
+from flux_api.models.toml_file import load_models
+from flux_api.settings import Settings
+
+# In GB; far above any card that there is.
+_LARGEST_CARD = 10_000
+
+
+class _Gigabytes(click.ParamType[float]):
+    name = "GB"
+
+    def convert(
+        self,
+        value: str | float,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        try:
+            size = float(value)
+        except ValueError:
+            size = 0.0
+        if not 0 < size <= _LARGEST_CARD:
+            self.fail(f"expected a number of GB, got {value!r}", param, ctx)
+        return size
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def program() -> None:
+    """Make pictures with Flux models, on this machine or on a server.
+
+    \b
+    flux-api generate "a red heart" -o heart.png   a picture from words
+    flux-api edit heart.png "make it blue"         the same, changed
+    flux-api vary heart.png -n 3                   three like it
+    flux-api serve                                 the HTTP server
+    flux-api doctor                                what this machine can run
+
+    Without a server the model is loaded in this process, anew for each command; the
+    settings of the server, such as FLUX_MODEL, count here too. A server keeps it
+    loaded:
+
+    \b
+    export FLUX_SERVER=http://localhost:8000
+    export FLUX_KEY=...                            where the server wants one
+
+    Pictures' names go to standard output, all else to standard error. Ctrl-C cancels
+    what was asked for.
+
+    \b
+    Exit codes: 0 all is done; 1 something failed; 2 the request is wrong, and the
+    message says how; 3 no server, or none that is ready; 130 Ctrl-C.
+    """
+
+
+@program.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--gpu",
+    type=_Gigabytes(),
+    help="Judge by a card with this much memory instead of this machine's.",
+)
+@click.pass_obj
+def doctor(environ: Mapping[str, str], file: Path | None, gpu: float | None) -> int:
+    """Say what this machine has, and which model sets fit it; or what FILE is, a
+    checkpoint or a LoRA, and which set takes it."""
+    settings, models = _settings_and_models(environ)
+    if file is None:
+        from flux_api.commands.doctor import examine
+
+        click.echo(examine(models, gpu))
+        return 0
+    from flux_api.commands.doctor_file import examine_file
+
+    try:
+        like, components = settings.model_like, settings.components
+        found = examine_file(
+            file.expanduser(), models, gpu, like=like, components=components
+        )
+    except BadSetting as error:
+        click.echo(f"flux-api: {error}", err=True)
+        return 1
+    click.echo(found)
+    return 0
+
+
+@program.command()
+@click.argument(
+    "sets", nargs=-1, required=True, metavar="SET...", shell_complete=complete_model
+)
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Take the newest commits instead of those downloaded before.",
+)
+@click.pass_obj
+def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> int:
+    """Download model sets; continues where it was cut off.
+
+    \b
+    flux-api fetch klein-4b
+    """
+    _, models = _settings_and_models(environ)
+    from flux_api.commands.fetch import fetch_sets, unlock_sets
+
+    if update:
+        unlock_sets(sets, models)
+    return fetch_sets(sets, models)
+
+
+for _command in (generate, edit, vary, jobs, serve, completion):
+    program.add_command(_command)
+
+
+def _settings_and_models(
+    environ: Mapping[str, str],
+) -> tuple[Settings, Mapping[str, ModelInfo]]:
+    # Looked for nowhere by the libraries: these commands load no weights.
+    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    settings = Settings.from_env(environ)
+    models = load_models(settings.model_info, MODEL_INFO)
+    like, components = settings.model_like, settings.components
+    return settings, with_path(models, settings.model, like, components)[1]
+
+
+def run(arguments: list[str] | None, environ: Mapping[str, str]) -> int:
+    """One command; its exit code."""
+    try:
+        code = program.main(
+            arguments,
+            prog_name="flux-api",
+            complete_var=VARIABLE,
+            standalone_mode=False,
+            obj=environ,
+        )
+        return int(code or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BadSetting as error:
+        click.echo(f"flux-api: {error}", err=True)
+        return 2
+    except Failure as failure:
+        click.echo(f"flux-api: {failure}", err=True)
+        return failure.exit_code
+    except click.Abort:
+        click.echo("flux-api: stopped", err=True)
+        return 130

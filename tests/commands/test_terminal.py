@@ -1,0 +1,280 @@
+"""The program in a terminal: what a person sees, and Ctrl-C."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import threading
+from contextlib import contextmanager
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.commands.program import COMMAND, environment, run, terminal
+from tests.support.servers import wait_for
+from tests.support.terminal import in_terminal
+
+BAR = r"\[[#-]{24}\] (\d+)/(\d+) steps"
+
+
+def jobs_of(server):
+    return requests.get(f"{server.url}/jobs", timeout=5).json()["data"]
+
+
+def test_a_bar_with_steps_and_seconds_left_and_what_became_of_it(fake, tmp_path):
+    with terminal(
+        tmp_path,
+        *("generate", "a cat pause=0.05", "-o", "cat.png", "--steps", 20),
+        FLUX_SERVER=fake.url,
+    ) as shown:
+        shown.read_until(BAR + r"  \d+ s left")
+        assert shown.wait() == 0
+        assert f"{'#' * 24}] 20/20 steps" in shown.text
+        line = r"\r\x1b\[Kcat\.png  512x512, seed \d+, 20 steps, \d+\.\d s\r\n"
+        assert re.search(line, shown.text)
+        # This terminal says of no way to show pictures.
+        assert "\u2580" not in shown.text and "\x1b_G" not in shown.text
+    assert (tmp_path / "cat.png").exists()
+
+
+def test_names_go_to_a_pipe_while_the_terminal_shows_the_rest(fake, tmp_path):
+    with (
+        (tmp_path / "list").open("wb") as file,
+        terminal(
+            tmp_path,
+            *("generate", "a cat", "a dog", "--size", "64x64"),
+            stdout=file,
+            FLUX_SERVER=fake.url,
+        ) as shown,
+    ):
+        shown.read_until(r"of 2 requests")
+        assert shown.wait() == 0
+    listed = (tmp_path / "list").read_text().split()
+    assert sorted(listed) == ["a-cat.png", "a-dog.png"]
+
+
+def test_previews_are_drawn_over_each_other_in_letters(fake, tmp_path):
+    with terminal(
+        tmp_path,
+        *("generate", "a cat pause=0.1", "--size", "512x256", "--seed", 200),
+        FLUX_SERVER=fake.url,
+        COLORTERM="truecolor",
+    ) as shown:
+        assert shown.wait() == 0
+    # Twice as wide as high: 40 letters of a half's height each, in ten rows.
+    rows = re.findall(r"(?:\x1b\[[\d;]+m\x1b\[[\d;]+m\u2580)+\x1b\[0m", shown.text)
+    assert {row.count("\u2580") for row in rows} == {40}
+    # Three previews (the fake's are square) and the picture itself.
+    assert len(rows) == 3 * 20 + 10
+    assert "\x1b[48;2;200;0;99m" in rows[-1]
+    assert shown.text.count("\x1b[20A") == 3
+
+
+@pytest.mark.parametrize(
+    "program", [{"KITTY_WINDOW_ID": "1"}, {"TERM_PROGRAM": "ghostty"}]
+)
+def test_a_terminal_with_graphics_gets_the_picture_itself(fake, tmp_path, program):
+    with terminal(
+        tmp_path,
+        *("generate", "a cat pause=0.1", "--size", "1024x1024", "--seed", 200),
+        FLUX_SERVER=fake.url,
+        **program,
+    ) as shown:
+        assert shown.wait() == 0
+    assert "\u2580" not in shown.text
+    commands = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", shown.text)
+    assert all(len(data) <= 4096 for _, data in commands)
+    starts = [n for n, (keys, _) in enumerate(commands) if "a=T" in keys]
+    assert len(starts) == 4
+    final = base64.b64decode("".join(data for _, data in commands[starts[-1] :]))
+    with Image.open(io.BytesIO(final)) as image:
+        assert image.format == "PNG" and max(image.size) == 512
+        assert image.getpixel((0, 0)) == (200, 0, 99)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"NO_COLOR": "1"}, {"TMUX": "1", "KITTY_WINDOW_ID": "1"}]
+)
+def test_no_picture_where_none_is_wanted_or_would_arrive(fake, tmp_path, setting):
+    colours = {} if "TMUX" in setting else {"COLORTERM": "truecolor"}
+    with terminal(
+        tmp_path, "generate", "a cat", FLUX_SERVER=fake.url, **setting, **colours
+    ) as shown:
+        assert shown.wait() == 0
+    assert "\u2580" not in shown.text and "\x1b_G" not in shown.text
+
+
+def test_ctrl_c_cancels_the_jobs_on_the_server(fake, tmp_path):
+    with terminal(
+        tmp_path,
+        *("generate", "hold one", "hold two", "--steps", 5),
+        FLUX_SERVER=fake.url,
+    ) as shown:
+        wait_for(lambda: len([j for j in jobs_of(fake) if active(j)]) == 2, 30)
+        shown.type("\x03")
+        assert shown.wait() == 130
+        assert "cancelled" in shown.text and "Traceback" not in shown.text
+    assert [job["state"] for job in jobs_of(fake)][:2] == ["cancelled"] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def active(job):
+    return job["state"] in ("queued", "running")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_cancel_too(fake, tmp_path, number):
+    with terminal(tmp_path, "generate", "hold it", FLUX_SERVER=fake.url) as shown:
+        wait_for(lambda: any(map(active, jobs_of(fake))), 30)
+        shown.process.send_signal(number)
+        assert shown.wait() == 128 + number
+    assert not any(map(active, jobs_of(fake)))
+
+
+def test_in_process_the_model_is_loaded_before_ones_eyes(tmp_path):
+    with terminal(
+        tmp_path, "generate", "a red heart", "-o", "heart.png", "--seed", 7
+    ) as shown:
+        shown.read_until(r"loading \w+")
+        shown.read_until(BAR)
+        assert shown.wait() == 0
+        assert "heart.png  512x512, seed 7, 12 steps" in shown.text
+    with Image.open(tmp_path / "heart.png") as image:
+        red, green, _ = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
+        assert red > green
+
+
+def test_in_process_ctrl_c_ends_loading_and_drawing(tmp_path):
+    with terminal(tmp_path, "generate", "a cat") as shown:
+        shown.read_until("starting")
+        shown.type("\x03")
+        assert shown.wait() == 130
+    with terminal(tmp_path, "generate", "a cat", "--steps", 200, "-n", 10) as shown:
+        shown.read_until(BAR)
+        shown.type("\x03")
+        assert shown.wait() == 130
+        assert "Traceback" not in shown.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_process_a_wrong_model_is_said(tmp_path):
+    done = run(tmp_path, "generate", "x", "--model", "nope")
+    assert done.returncode == 2
+    assert b"FLUX_MODEL='nope': one of tiny" in done.stderr
+
+
+@contextmanager
+def cutting_relay(server):
+    """A way to ``server`` that cuts the first two streams of events in their middle."""
+    host, port = server.url.removeprefix("http://").split(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+    cuts = []
+
+    def relay(client):
+        with client, socket.create_connection((host, int(port))) as upstream:
+            threading.Thread(target=pump, args=(client, upstream), daemon=True).start()
+            while data := upstream.recv(65_536):
+                client.sendall(data)
+                if b"event: step" in data and len(cuts) < 2:
+                    cuts.append(data)
+                    client.shutdown(socket.SHUT_RDWR)
+                    return
+
+    def pump(source, target):
+        try:
+            while data := source.recv(65_536):
+                target.sendall(data)
+        except OSError:
+            pass
+
+    def serve():
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=relay, args=(client,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", cuts
+
+
+def test_a_lost_connection_loses_no_picture(fake, tmp_path):
+    with cutting_relay(fake) as (url, cuts):
+        done = run(
+            tmp_path, "generate", "a cat pause=0.3", "--steps", 12, FLUX_SERVER=url
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(cuts) == 2
+    assert (tmp_path / "a-cat-pause-0-3.png").exists()
+    assert len([job for job in jobs_of(fake) if job["num_inference_steps"] == 12]) >= 1
+
+
+def test_help_teaches_every_command(tmp_path):
+    text = run(tmp_path, "--help").stdout.decode()
+    assert "Exit codes: 0" in text
+    commands = re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], re.M)
+    expected = ["completion", "doctor", "edit", "fetch"]
+    expected += ["generate", "jobs", "serve", "vary"]
+    assert commands == expected
+    for command in commands:
+        about = run(tmp_path, command, "--help").stdout.decode()
+        assert (
+            command in ("doctor",) or f"flux-api {command}" in about.partition("\n")[2]
+        )
+
+
+def test_bash_completes_commands_options_and_sets(tmp_path):
+    program = tmp_path / "bin" / "flux-api"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    env = environment(PS1="$ ")
+    env["PATH"] = f"{program.parent}:{env['PATH']}"
+    bash = ["bash", "--norc", "--noprofile", "-i"]
+    with in_terminal(bash, env=env, cwd=tmp_path) as shell:
+        shell.type('eval "$(flux-api completion bash)"; echo re"ady"\n')
+        shell.read_until("ready")
+        shell.type("flux-api gen\t")
+        shell.read_until("flux-api generate ")
+        shell.type("--nega\t")
+        shell.read_until("--negative-prompt ")
+        shell.type("x --model klein-4\t")
+        shell.read_until("--model klein-4b ")
+        shell.type("\x15exit\n")
+        shell.wait(10)
+
+
+@pytest.mark.parametrize(("shell", "word"), [("zsh", "#compdef"), ("fish", "complete")])
+def test_zsh_and_fish_are_told_how_to_complete(tmp_path, shell, word):
+    script = run(tmp_path, "completion", shell).stdout.decode()
+    assert word in script and "flux-api" in script
+    asked = run(tmp_path, _FLUX_API_COMPLETE=f"{shell}_complete", **words(shell))
+    assert b"generate" in asked.stdout
+
+
+def words(shell):
+    """What the script of ``shell`` says that was typed: ``flux-api gen``."""
+    if shell == "zsh":
+        return {"COMP_WORDS": "flux-api gen", "COMP_CWORD": "1"}
+    return {"COMP_WORDS": "flux-api gen", "COMP_CWORD": "gen"}
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(fake, tmp_path):
+    command = f"{shlex.join(COMMAND)} jobs | true"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=environment(FLUX_SERVER=fake.url),
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
