@@ -19,7 +19,7 @@ from tests.support.browser import draw, open_page, run_browser
 from tests.support.servers import ROOT, run_api
 
 DESK = {"viewport": {"width": 1280, "height": 800}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 # Of emoji little is lost.
 COLOURS = 256
 GAP = 16
