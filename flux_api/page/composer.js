@@ -10,6 +10,7 @@ import * as store from "./store.js";
 import { t } from "./words.js";
 
 const { state, set, setDraft } = store;
+const SHORTCUT = navigator.platform.startsWith("Mac") ? "⌘ ↵" : "Ctrl ↵";
 const COUNTS = [1, 2, 4, 8];
 const SIGNS = { generate: "pen", edit: "image", inpaint: "brush", variation: "vary" };
 
@@ -140,7 +141,7 @@ export function Composer() {
       <button type="button" class="button framed toggle" aria-expanded=${open} aria-controls="options"
         aria-label="${t("options")}: ${sizeText}" onClick=${() => set({ optionsOpen: !open })}>
         <${Icon} name="sliders" /><span>${sizeText}</span></button>
-      <button class="button main" aria-disabled=${Boolean(why)} title=${why || t("shortcut")}>
-        ${t(mode)}<kbd aria-hidden="true">Ctrl ↵</kbd></button>
+      <button class="button main" aria-disabled=${Boolean(why)} title=${why || null}>
+        ${t(mode)}<kbd aria-hidden="true">${SHORTCUT}</kbd></button>
     </div></form>`;
 }

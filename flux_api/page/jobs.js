@@ -4,7 +4,7 @@ import { ApiError, call, getJson, key, newJobId } from "./api.js";
 import * as follow from "./follow.js";
 import * as memory from "./memory.js";
 import { makePace } from "./pace.js";
-import { fromBase64, hashOf, thumbnail } from "./pictures.js";
+import { fromBase64, hashOf, letGo, thumbnail } from "./pictures.js";
 import { bodyOf, randomSeed, requestOf } from "./recipe.js";
 import { isLive, modelNow, notify, set, state } from "./store.js";
 import { t } from "./words.js";
@@ -13,6 +13,8 @@ import { t } from "./words.js";
 const MOST_AT_ONCE = 8;
 const PREVIEWS = 3;
 const TRIES = 4;
+// By then what took a preview's place is on the screen.
+const FADE_MS = 2000;
 const WAITS = ["model_loading", "rate_limit_exceeded", "concurrency_limit_exceeded", "server_is_overloaded"];
 
 const paces = new Map();
@@ -22,6 +24,8 @@ let latest = 0;
 export const find = (id) => state.jobs.find((job) => job.id === id);
 
 function change(id, patch) {
+  const { preview } = find(id);
+  if (preview && "preview" in patch) setTimeout(() => letGo(preview), FADE_MS);
   set({ jobs: state.jobs.map((job) => (job.id === id ? { ...job, ...patch } : job)) });
 }
 

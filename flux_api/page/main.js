@@ -101,7 +101,10 @@ function Page() {
 async function look() {
   try {
     const status = await getJson("v1/status");
-    const capabilities = state.capabilities || (await getJson("v1/capabilities"));
+    // Another server may have come back than the one that went.
+    const isNew = state.status.status === "offline" || status.model !== state.status.model;
+    const known = isNew ? null : state.capabilities;
+    const capabilities = known || (await getJson("v1/capabilities"));
     if (capabilities !== state.capabilities) set({ capabilities });
     if (JSON.stringify(status) !== JSON.stringify(state.status)) set({ status });
     resume();

@@ -9,6 +9,13 @@ export function urlOf(blob) {
   return addresses.get(blob);
 }
 
+// Its address holds a picture in memory until it is let go.
+export function letGo(blob) {
+  if (!addresses.has(blob)) return;
+  URL.revokeObjectURL(addresses.get(blob));
+  addresses.delete(blob);
+}
+
 // Throws where the browser cannot read it.
 export async function measure(blob) {
   const bitmap = await createImageBitmap(blob);

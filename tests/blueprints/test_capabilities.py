@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 
 import numpy as np
@@ -39,6 +40,19 @@ def test_tiny_tells_what_it_can_do(api):
     }
     assert "a red heart" in tiny["examples"]["en"]
     assert "赤いハート" in tiny["examples"]["ja"]
+
+
+def test_the_page_about_jobs_tells_every_field(fake):
+    page = (ROOT / "docs" / "jobs.md").read_text("utf-8")
+    for path in ("/v1/capabilities", "/v1/status"):
+        table = page.split(f"| `{path}` has")[1].split("\n\n")[0]
+        told = set(re.findall(r"`(\w+)`", table))
+        answer = get(fake, path)
+        answer.pop("object", None)
+        assert answer.keys() <= told
+        for model in answer.get("models", []):
+            assert model.keys() | model["tasks"].keys() <= told
+            assert model["tasks"]["edit"].keys() <= told
 
 
 def test_what_it_says_of_every_model_is_so(tmp_path):

@@ -123,8 +123,13 @@ def test_a_restarted_server_has_lost_what_it_had(browser):
             draw(page, "hold", state="running")
             os.killpg(fake.process.pid, signal.SIGKILL)
             page.wait_for_selector(".status.bad")
-            with run_api("-b", f"127.0.0.1:{port}", app=app):
-                page.wait_for_selector(".status.busy, .status.good")
+            again = {"FLUX_MODELS": "klein-4b,tiny"}
+            with run_api("-b", f"127.0.0.1:{port}", app=app, **again):
+                page.wait_for_selector(".status >> text=klein-4b")
+                page.click(".settings summary")
+                page.wait_for_selector(
+                    "[name=model] option:nth-child(2)", state="attached"
+                )
                 newest(page, "lost")
                 page.click(".failure .main")
                 newest(page, "running")

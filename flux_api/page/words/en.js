@@ -46,7 +46,6 @@ export default {
   needChange: "Say what to make of these pictures.",
   needMaskPrompt: "Say what belongs in the painted area.",
   noTask: "This model cannot do that.",
-  shortcut: "Ctrl + Enter",
 
   // Nothing there yet
   welcome: "What would you like to see?",

@@ -44,7 +44,6 @@ export default {
   needChange: "これらの画像をどうするかを入力してください。",
   needMaskPrompt: "塗った部分に何を描くかを入力してください。",
   noTask: "このモデルではできません。",
-  shortcut: "Ctrl + Enter",
 
   // まだ何もないとき
   welcome: "何を作りましょうか",
