@@ -55,7 +55,12 @@ def row(*outcomes, half=0, **promise):
     ids=["fine", "wrong", "half", "lost", "killed", "too many", "short", "long"],
 )
 def test_what_must_not_be_is_found(found, mistakes):
-    assert len(found.mistakes) == mistakes
+    assert len(found.mistakes(usual_gap=0.1)) == mistakes
+
+
+def test_a_busy_machine_may_have_gaps_of_its_own():
+    late = row("right", "refused", "right", longest_gap=1.5)
+    assert late.mistakes(usual_gap=1.0) == []
 
 
 def test_half_a_picture_is_seen(tmp_path):

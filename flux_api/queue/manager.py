@@ -5,6 +5,7 @@ It decides who runs next and when; how pictures are made is its backend's affair
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import logging
@@ -50,6 +51,8 @@ WATCH_SECONDS = 0.25
 # the files have changed: twice the same after a change, or they are still copied.
 _RELOAD_SECONDS = (5.0, 15.0, 60.0)
 _LOOK_SECONDS = 1.0
+# A third of the share of a thread that does not yield.
+_NICE = 5
 
 
 class PipelineManager:
@@ -142,6 +145,27 @@ class PipelineManager:
 
     def _load(self) -> None:
         threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
+        # Threads inherit a priority, so those that make pictures are not started by
+        # the one that loads.
+        loading = threading.Thread(target=self._load_backend, name="flux-load-weights")
+        loading.daemon = True
+        loading.start()
+        loading.join()
+        backend: Backend | None = getattr(self, "_backend", None)
+        if backend is None:
+            return
+        # A thread a picture: the backend blocks while it makes one.
+        for number in range(backend.slots + MAX_INTERLEAVED):
+            threading.Thread(
+                target=self._run_tasks, name=f"flux-run-{number}", daemon=True
+            ).start()
+        if self.handover is not None:
+            self.handover.say_ready()
+        self._readiness.set_ready()
+
+    def _load_backend(self) -> None:
+        if self.handover is not None and self.handover.waits:
+            _yield_to_others()
         for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
             files = self._look_at_files()
             self._life = LoadingLife()
@@ -163,14 +187,6 @@ class PipelineManager:
             self._wait_for_files(files, pause)
         self._life = None
         self._backend = backend
-        # A thread a picture: the backend blocks while it makes one.
-        for number in range(backend.slots + MAX_INTERLEAVED):
-            threading.Thread(
-                target=self._run_tasks, name=f"flux-run-{number}", daemon=True
-            ).start()
-        if self.handover is not None:
-            self.handover.say_ready()
-        self._readiness.set_ready()
 
     def _tell_loading(self, text: str) -> None:
         if self._life is not None:
@@ -441,3 +457,11 @@ class PipelineManager:
         faulthandler.dump_traceback(all_threads=True)
         # EX_SOFTWARE of sysexits.h, and none of those that gunicorn gives a meaning.
         self._exit_process(70)
+
+
+def _yield_to_others() -> None:
+    """Leave the cores to the old worker where it needs them."""
+    with contextlib.suppress(OSError):  # Linux alone knows threads by such a number
+        thread = threading.get_native_id()
+        own = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, own + _NICE)
