@@ -114,7 +114,7 @@ def test_loading_that_reads_nothing_is_ended_like_a_step(gate):
             gate.wait()
 
     manager = start(draw, step_timeout=0.5, exit_process=lambda _: ended.set())
-    job = manager.submit(request())
+    job = submit(manager, request())
     assert isinstance(job.wait(10), Failed)
     assert ended.wait(10)
 
