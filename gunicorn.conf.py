@@ -129,7 +129,7 @@ def post_worker_init(worker):
         )
     if not here.settings.api_keys and not here.settings.trusted_proxies:
         here.hosts.bind(addresses)
-    worker.busy = lambda: not here.manager.wait_idle(0.5)
+    worker.busy = lambda: is_busy(here.manager)
     drain_at_term(worker, here.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.
@@ -176,6 +176,14 @@ def take_over(worker, manager):
             return
         time.sleep(0.1)
     open_door(worker)
+
+
+def is_busy(manager):
+    """Whether a job runs, or pictures that nobody waited for are still being stored."""
+    if not manager.wait_idle(0.5):
+        return True
+    names = [thread.name for thread in threading.enumerate()]
+    return any(name.startswith("flux-finish") for name in names)
 
 
 def open_door(worker):

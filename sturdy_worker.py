@@ -95,6 +95,7 @@ class SturdyWorker(gthread.ThreadWorker):
         until = time.monotonic() + self.cfg.graceful_timeout
         while self.busy() and time.monotonic() < until:
             self.notify()
+            time.sleep(0.05)
 
     def is_parent_alive(self):
         """As gunicorn; without a master nobody is kept, and the port is free for the

@@ -49,6 +49,7 @@ class TakeoverArbiter(Arbiter):
     def __init__(self, app):
         self.board = Board()
         self._older, self._older_ready, self._stopping = (), False, None
+        self._last_age = 0
         super().__init__(app)
 
     def handover_of(self, worker):
@@ -75,7 +76,7 @@ class TakeoverArbiter(Arbiter):
             # An update within an update: only the last one counts.
             self.kill_worker(coming.pid, signal.SIGTERM)
         age, word = self._state()
-        self._older = tuple(old)
+        self._older, self._last_age = tuple(old), self.worker_age
         self._older_ready = word == READY and age in {w.age for w in old.values()}
         self.board["why"] = ""
         # Out of sight: whom gunicorn sees here it ends at once, and waits for.
@@ -134,7 +135,7 @@ class TakeoverArbiter(Arbiter):
         if self._stopping or len(self.WORKERS) <= self.num_workers:
             return None
         newest = max(self.WORKERS.values(), key=lambda worker: worker.age)
-        return None if self._state()[0] == newest.age else newest
+        return None if self._state()[0] > self._last_age else newest
 
     def _state(self):
         """The age of the worker that spoke last, and what it said."""
