@@ -28,9 +28,9 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import with_path
 from flux_api.models.file_stamps import look_at_files
 from flux_api.models.hub import Report
-from flux_api.models.info import ModelInfo
+from flux_api.models.info import COMPONENTS, ModelInfo
 from flux_api.models.lora_files import LoraFolder
-from flux_api.models.sources import Source
+from flux_api.models.sources import Folder, Source
 from flux_api.models.toml_file import load_models
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
@@ -247,7 +247,19 @@ def _keep_bitsandbytes_out(settings: Settings, models: Mapping[str, ModelInfo]) 
 
     automatic = settings.quantization is None and settings.memory == "auto"
     asked = {settings.quantization, *(info.quantization for info in models.values())}
-    if asked & {"nf4", "int8"}:
+    if asked & {"nf4", "int8"} or any(map(_is_packed, models.values())):
         return
     if not (automatic and torch.cuda.is_available()):
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
+
+def _is_packed(info: ModelInfo) -> bool:
+    """Whether a folder on this machine holds quantized weights."""
+    # It imports the Hub's client, which takes a while.
+    from flux_api.models.hub import is_packed_folder, present_folder
+
+    folders = [present_folder(source) for source in info.sources]
+    inner = [path / name for path in folders if path for name in COMPONENTS]
+    parts = info.components.values()
+    own = [part.path for part in parts if isinstance(part, Folder)]
+    return any(map(is_packed_folder, [*inner, *own]))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import diffusers
@@ -14,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from flux_api.loading.folder_parts import load_folder_part
 from flux_api.loading.own_parts import (
     FilePart,
     config_of,
@@ -22,7 +21,6 @@ from flux_api.loading.own_parts import (
     scheduler_for,
 )
 from flux_api.loading.placement import Placement
-from flux_api.loading.quantization import quantization_of
 from flux_api.loading.text_processor import TextProcessor
 from flux_api.models.hub import (
     CLASSIC_INDEX,
@@ -39,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 # These need torchvision only to read videos and pictures; prompts are text.
 _PROCESSORS = ("PixtralProcessor", "AutoProcessor", "Qwen3VLProcessor")
-
-_MOST_LISTED = 3
 
 # What a damaged or foreign checkpoint raises on its way into a model.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -158,7 +154,7 @@ def _load_classic(
                 loaded = load_part(kind, name, part, config, dtype, placement)
                 given[name] = loaded.to("cpu") if placement.offloads else loaded
             else:
-                given[name] = _load_part(kind, name, part, dtypes, placement)
+                given[name] = load_folder_part(kind, name, part, dtypes, placement)
     own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
     if own_processor:
         given["tokenizer"] = None
@@ -191,60 +187,6 @@ def _module_classes(index: Mapping[str, Any]) -> dict[str, type[torch.nn.Module]
     return found
 
 
-def _load_part(
-    kind: Any,
-    name: str,
-    folder: Path,
-    dtypes: Mapping[str, torch.dtype],
-    placement: Placement,
-) -> Any:
-    """The component ``name`` in ``folder``; off the device again where it will be moved
-    there when it is needed. ModelMissing names files and tensors that are missing."""
-    variant = _variant_of(folder, name)
-    packed = "quantization_config" in read_json(folder / "config.json")
-    wanted = "none" if packed else placement.load_quantization
-    part, loading = kind.from_pretrained(
-        folder,
-        variant=variant,
-        output_loading_info=True,
-        dtype=dtypes.get(name, dtypes["default"]),
-        quantization_config=quantization_of(wanted, name, kind, placement.dtype),
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    if missing := sorted(loading["missing_keys"]):
-        raise ModelMissing(f"the {name} lacks {_listed(missing)}")
-    return part.to("cpu") if placement.offloads else part
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """What the file says; nothing where there is none."""
-    if not file.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return found
-
-
-def _variant_of(folder: Path, name: str) -> str | None:
-    """``fp16`` where only such files were saved; ModelMissing where files are not
-    there."""
-    files = [path.name for path in folder.glob("*.safetensors")]
-    if not files:
-        raise ModelMissing(f"there is no .safetensors file of the {name}")
-    for index in folder.glob("*.safetensors.index*.json"):
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        if missing := sorted(shards - set(files)):
-            raise ModelMissing(f"the {name} lacks {_listed(missing)}")
-    return "fp16" if all(".fp16" in file for file in files) else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first of ``names``, and how many more there are."""
-    shown = ", ".join(names[:_MOST_LISTED])
-    more = len(names) - _MOST_LISTED
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
 def _load_modular(
     info: ModelInfo,
     pipeline_class: Any,
@@ -269,7 +211,7 @@ def _load_modular(
             parts[name] = TextProcessor.load(folder / subfolder)
         elif kind is not None and issubclass(kind, torch.nn.Module):
             where = folder / subfolder
-            parts[name] = _load_part(kind, name, where, dtypes, placement)
+            parts[name] = load_folder_part(kind, name, where, dtypes, placement)
         else:
             parts[name] = kind.from_pretrained(folder / subfolder)
     pipeline.update_components(**parts)

@@ -35,7 +35,15 @@ class Delta:
                 self._tensors[name] = tensor.to(x.device, x.dtype)
         return self._product(x) * self._scale
 
+    def dense(self) -> Tensor:
+        """The whole matrix, float32, on the CPU."""
+        tensors = {name: t.float().cpu() for name, t in self._tensors.items()}
+        return self._whole(tensors) * self._scale
+
     def _product(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
         raise NotImplementedError
 
 
@@ -45,14 +53,19 @@ class LowRank(Delta):
     def _product(self, x: Tensor) -> Tensor:
         return linear(linear(x, self._tensors["down"]), self._tensors["up"])
 
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors["up"] @ tensors["down"]
+
 
 class Hadamard(Delta):
     """LoHa: two low-rank matrices, multiplied number by number."""
 
     def _product(self, x: Tensor) -> Tensor:
-        tensors = self._tensors
+        return linear(x, self._whole(self._tensors))
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
         first = tensors["hada_w1_a"] @ tensors["hada_w1_b"]
-        return linear(x, first * (tensors["hada_w2_a"] @ tensors["hada_w2_b"]))
+        return first * (tensors["hada_w2_a"] @ tensors["hada_w2_b"])
 
 
 class Kronecker(Delta):
@@ -68,12 +81,19 @@ class Kronecker(Delta):
         grid = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
         return take((first @ linear(grid, second)).flatten(-2), self._rows, -1)
 
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        whole = torch.kron(tensors["lokr_w1"], tensors["lokr_w2"])
+        return take(whole, self._rows, 0)
+
 
 class Difference(Delta):
     """A whole matrix."""
 
     def _product(self, x: Tensor) -> Tensor:
         return linear(x, self._tensors["diff"])
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors["diff"]
 
 
 class Constant(Delta):
@@ -97,9 +117,7 @@ class Change:
     def weight(self, layer: torch.nn.Linear) -> Tensor:
         """The weight of ``layer`` with the matrix added, float32."""
         weight = dense_weight(layer)
-        if self._matrix is not None:
-            weight = weight + self._matrix(torch.eye(layer.in_features)).T
-        return weight
+        return weight if self._matrix is None else weight + self._matrix.dense()
 
     def set_gain(self, gain: Tensor, *, by_column: bool) -> None:
         """Scale each row of the result by its number in ``gain``, or each column."""

@@ -11,7 +11,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from flux_api.models.headers import BadFile
 from flux_api.models.hub import (
     CLASSIC_INDEX,
     MODULAR_INDEX,
+    is_packed_folder,
     present_file,
     present_folder,
 )
@@ -109,13 +110,16 @@ def footprint_of(info: ModelInfo) -> Footprint | None:
         described = describe(source)
         if described is None:
             return None
-        own = source == info.base_model
+        own, folder = source == info.base_model, present_folder(source)
         for name, (kind, config) in described.items():
             if name in info.skip_blocks or (not own and name in info.shared_components):
                 continue
             if own and name in files:
                 continue
             parts[source, name] = weigh(name, kind, json.dumps(config))
+            if folder is not None and is_packed_folder(folder / name):
+                stored = sum(f.stat().st_size for f in (folder / name).glob("*.safe*"))
+                parts[source, name] = replace(parts[source, name], stored=stored)
             working = max(working, _working_bytes(name, config, info))
     for name, (facts, prefix) in files.items():
         parts[info.base_model, name] = weigh_file(name, facts, prefix)

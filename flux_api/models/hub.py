@@ -124,6 +124,14 @@ def present_folder(source: Source) -> Path | None:
     return None
 
 
+def is_packed_folder(folder: Path) -> bool:
+    """Whether the component in ``folder`` was quantized when it was saved."""
+    try:
+        return "quantization_config" in (folder / "config.json").read_text("utf-8")
+    except OSError:
+        return False
+
+
 def present_file(file: File) -> Path | None:
     """The path of ``file`` where it is on this machine."""
     if isinstance(file.source, Folder):

@@ -19,6 +19,9 @@ Quantization = Literal["none", "nf4", "int8", "fp8"]
 Offload = Literal["none", "model", "group", "sequential"]
 """How a set's weights are stored, and what of them waits in the host's memory."""
 
+COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+"""What a set may take from elsewhere, one by one."""
+
 Scalar = str | int | float | bool
 
 _MOST_LISTED = 20

@@ -10,8 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from flux_api.models.info import PIPELINES, Offload, Quantization, TaskName
 
-COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

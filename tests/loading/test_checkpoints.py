@@ -103,6 +103,14 @@ def test_a_checkpoint_saved_as_fp16_is_loaded(copy):
     assert load(copy).transformer.dtype == torch.float32
 
 
+def test_quantized_folders_are_said_to_need_a_gpu(copy):
+    config = copy / "transformer" / "config.json"
+    packed = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | packed))
+    with pytest.raises(ModelMissing, match="transformer is quantized"):
+        load(copy)
+
+
 def test_a_server_says_what_is_missing_and_goes_on_once_it_is_there(copy, whole):
     spoiled = drop_weights(copy)
     file = copy.parent / "m.toml"

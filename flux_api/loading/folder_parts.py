@@ -1,0 +1,65 @@
+"""Components in folders of diffusers' layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flux_api.loading.placement import Placement
+from flux_api.loading.quantization import quantization_of
+from flux_api.models.hub import ModelMissing, is_packed_folder
+
+_MOST_LISTED = 3
+
+
+def load_folder_part(
+    kind: Any,
+    name: str,
+    folder: Path,
+    dtypes: Mapping[str, torch.dtype],
+    placement: Placement,
+) -> Any:
+    """The component ``name`` in ``folder``; off the device again where it will be moved
+    there when it is needed. ModelMissing names files and tensors that are missing."""
+    variant = _variant_of(folder, name)
+    packed = is_packed_folder(folder)
+    if packed and placement.device.type == "cpu":
+        raise ModelMissing(f"the {name} is quantized in a way that needs a GPU")
+    # Never a second time.
+    wanted = "none" if packed else placement.load_quantization
+    part, loading = kind.from_pretrained(
+        folder,
+        variant=variant,
+        output_loading_info=True,
+        dtype=dtypes.get(name, dtypes["default"]),
+        quantization_config=quantization_of(wanted, name, kind, placement.dtype),
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelMissing(f"the {name} lacks {_listed(missing)}")
+    return part.to("cpu") if placement.offloads else part
+
+
+def _variant_of(folder: Path, name: str) -> str | None:
+    """``fp16`` where only such files were saved; ModelMissing where files are not
+    there."""
+    files = [path.name for path in folder.glob("*.safetensors")]
+    if not files:
+        raise ModelMissing(f"there is no .safetensors file of the {name}")
+    for index in folder.glob("*.safetensors.index*.json"):
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        if missing := sorted(shards - set(files)):
+            raise ModelMissing(f"the {name} lacks {_listed(missing)}")
+    return "fp16" if all(".fp16" in file for file in files) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown = ", ".join(names[:_MOST_LISTED])
+    more = len(names) - _MOST_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
