@@ -199,6 +199,25 @@ def test_a_form_edits_too(server, form):
     assert np.abs(one - other).max() <= 1
 
 
+def test_a_file_is_quantized_as_a_folder_is_and_takes_a_lora(server):
+    """A GGUF takes one too, where the other components are quantized."""
+    wanted = ["klein-bfl", "same-klein-bfl", "klein-gguf-Q8_0"]
+    settings = {
+        "MODEL_INFO": server.folder / "models.toml",
+        "FLUX_LORA_DIR": server.folder / "loras",
+        "FLUX_MODELS": ",".join(wanted),
+        "FLUX_QUANTIZATION": "nf4",
+        "FLUX_MAX_LOADED": 2,
+    }
+    lora = {"loras": [{"name": "klein", "adapter_weight": WEIGHT}], "n": 1}
+    with run_api(**settings) as quantized:
+        quantized.wait_ready()
+        file, folder, packed = (draw(quantized, name, **lora) for name in wanted)
+        bare = draw(quantized, "klein-gguf-Q8_0", n=1)
+    assert np.abs(file - folder).max() <= 1
+    assert np.abs(packed - bare).max() > 4
+
+
 def test_what_the_package_cannot_write_is_what_it_reads():
     """The kinds of diffusers' table, and the bytes that stand for them here."""
     from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES

@@ -218,6 +218,8 @@ def test_a_gguf_by_its_path_alone(tmp_path, bases):
         assert str(tmp_path) not in server.output
     [model] = listed.json()["data"]
     assert model["id"] == "my-klein-q8_0"
+    assert "FLUX.2 klein-4b (its width" in model["description"]
+    assert "Q8_0" in model["description"]
     assert str(tmp_path) not in listed.text
 
 

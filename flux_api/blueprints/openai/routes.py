@@ -97,7 +97,9 @@ def _model(name: str) -> dict[str, Any]:
     about = {"id": name, "object": "model", "created": 0, "owned_by": owner}
     if isinstance(source, Repository):
         about["revision"] = locked_commit(source) or source.revision
-    return about | {"root": name}
+    # For a file, what it is taken to be and why.
+    description = get_context().models[name].description
+    return about | {"root": name, "description": description}
 
 
 def _answer(operation: Operation, deployment: str | None = None) -> Response:
