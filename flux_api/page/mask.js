@@ -1,5 +1,5 @@
 // The dialog to paint a mask in: its tools around the view.
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { MaskCanvas } from "./mask_canvas.js";
 import { MaskView } from "./mask_view.js";
@@ -15,7 +15,7 @@ function useMask(brush, redraw) {
   const parts = useRef({});
   const latest = useRef(brush);
   latest.current = brush;
-  useEffect(() => {
+  useLayoutEffect(() => {
     const { canvas, view, world, ring } = parts.current;
     const mask = new MaskCanvas(canvas, state.mask?.strokes);
     const seen = new MaskView({ view, world, ring, mask, brush: () => latest.current, onStroke: redraw });
@@ -26,7 +26,7 @@ function useMask(brush, redraw) {
     mask.open().then(redraw);
     return () => control.abort();
   }, []);
-  useEffect(() => parts.current.seen?.showRing(), [brush.size]);
+  useLayoutEffect(() => parts.current.seen?.showRing(), [brush.size]);
   return parts;
 }
 
@@ -38,7 +38,7 @@ function Tool({ icon, label, onClick, pressed, disabled, extra = "" }) {
 function useKeys(actions) {
   const latest = useRef(actions);
   latest.current = actions;
-  useEffect(() => {
+  useLayoutEffect(() => {
     const press = (event) => {
       const { undo, redo, brush, eraser, wider, narrower, zoomIn, zoomOut, fit } = latest.current;
       const key = event.key.toLowerCase();

@@ -1,5 +1,5 @@
 // What several parts of the page are made of.
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { set, state } from "./store.js";
 import { t } from "./words.js";
@@ -8,7 +8,8 @@ export const closeDialog = () => set({ dialog: null });
 
 export function Dialog({ title, kind = "", children }) {
   const element = useRef();
-  useEffect(() => {
+  // Before what is in it measures itself.
+  useLayoutEffect(() => {
     element.current.showModal();
   }, []);
   const outside = (event) => event.target === element.current && !kind.includes("whole") && closeDialog();

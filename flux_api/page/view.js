@@ -1,5 +1,5 @@
 // One picture over the whole window; arrow keys turn the pages.
-import { html, useEffect } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect } from "./vendor/htm-preact.js";
 import { Dialog, closeDialog } from "./parts.js";
 import { urlOf } from "./pictures.js";
 import { selectedJob, set, state } from "./store.js";
@@ -9,7 +9,7 @@ const TURNS = { ArrowLeft: -1, ArrowRight: 1 };
 
 export function ViewDialog() {
   const job = selectedJob();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const turn = (event) => {
       const made = state.jobs.filter(({ state: now }) => now === "done");
       const next = made[made.indexOf(selectedJob()) + TURNS[event.key]];

@@ -129,6 +129,8 @@ def test_copied_code_makes_the_same_picture_again(request, browser, tmp_path, se
         page.fill("[name=negative]", "text")
         draw(page, QUOTES)
         same(page, tmp_path, key)
+        if key:
+            return
         page.click("text=Use as input")
         page.click("text=Paint a mask")
         stroke(page, (0.3, 0.3), (0.7, 0.6))
