@@ -31,13 +31,14 @@ def run_browser():
 
 
 @contextlib.contextmanager
-def open_page(browser, server, *, refusals=False, **context):
+def open_page(browser, server, *, refusals=False, script="", **context):
     """The page of ``server`` in a browser that has never been there. At the end: no
     error, nothing on the console (but ``refusals``, where they are provoked), and no
     request to anybody else."""
     context = {"locale": "en-US", "viewport": {"width": 1280, "height": 800}} | context
     with contextlib.closing(browser.new_context(**context)) as fresh:
         page = fresh.new_page()
+        page.add_init_script(script)
         page.set_default_timeout(20_000)
         said, asked = [], []
         page.on("console", lambda message: said.append(message.text))
