@@ -11,7 +11,7 @@ from socket import socket
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import hooks, logs, metrics, views
+from . import hooks, logs, metrics, openapi, views
 from .cleaner import Cleaner
 from .config import DEFAULT_TOKEN, Bucket, Settings
 from .errors import SettingsError
@@ -49,6 +49,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["file_server"] = views.Context(settings, storage)
     app.register_blueprint(views.bp)
+    app.register_blueprint(openapi.bp)
     metrics.install(app, storage)
     if settings.trusted_proxies:
         count = settings.trusted_proxies

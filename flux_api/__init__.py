@@ -16,6 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs, setting_values
 from flux_api.blueprints import jobs, metrics, original, page, service
+from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
 from flux_api.http.context import Context
@@ -92,7 +93,7 @@ def create_app(
     )
     app.extensions["flux_api"] = context
     install(app)
-    for blueprint in (page.bp, original.bp, jobs.bp, service.bp):
+    for blueprint in (page.bp, original.bp, jobs.bp, service.bp, description.bp):
         app.register_blueprint(blueprint)
     # Where a client knows no address but its base URL, errors in its dialect.
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")

@@ -10,8 +10,8 @@ from flux_api.api_keys import ApiKey, holder_of
 from flux_api.errors import Unauthorized
 from flux_api.http.context import get_context
 
-OPEN_BLUEPRINTS = frozenset({"service", "playground"})
-"""Health and pages: they are served without a key."""
+OPEN_BLUEPRINTS = frozenset({"service", "playground", "description"})
+"""Health, pages and what describes the API: they are served without a key."""
 
 CALLER = "flux_api.caller"
 """The request's environment says here whose key it came with."""

@@ -71,8 +71,9 @@ def let_go(_error: BaseException | None) -> None:
         stream.stop_watching()
 
 
-def _speaks_openai() -> bool:
-    return f"{request.path}/".startswith(OPENAI_PREFIXES)
+def speaks_openai(path: str) -> bool:
+    """Whether errors at this path are OpenAI's."""
+    return f"{path}/".startswith(OPENAI_PREFIXES)
 
 
 def error_object(error: FluxError) -> dict[str, object]:
@@ -88,7 +89,7 @@ def error_object(error: FluxError) -> dict[str, object]:
 
 def _render(error: FluxError) -> Response:
     g.error_code = error.code
-    if _speaks_openai():
+    if speaks_openai(request.path):
         response = jsonify(error=error_object(error))
     else:
         response = jsonify(error=error.message)

@@ -1,0 +1,264 @@
+"""The OpenAPI 3.1 document, made from the URL map, the parameter models and
+``operations.py``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Flask
+from werkzeug.routing import Rule
+
+from flux_api.blueprints.description.operations import (
+    EXAMPLE_JOB,
+    OPERATIONS,
+    Content,
+    Operation,
+)
+from flux_api.blueprints.description.schemas import SCHEMAS, Schema, ref
+from flux_api.errors import FluxError, Unauthorized, UntrustedHost
+from flux_api.http.access import OPEN_BLUEPRINTS
+from flux_api.http.error_handlers import speaks_openai
+from flux_api.http.parameters import JOB_ID, Fields
+
+VERSION = "0.1.0"
+_ABOUT = """\
+Pictures from prompts and pictures: the original API at `/process`, OpenAI's Images API
+at `/v1`, and the jobs behind both. Bodies are forms or JSON. Every error names what is
+wrong; `code` is a word that does not change, the message is for people.
+"""
+_PACKAGE = "flux_api.blueprints."
+_VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
+_EXAMPLES = {"job_id": EXAMPLE_JOB, "deployment": "tiny", "name": "tiny"}
+_PICTURE = {"type": "string", "description": "Base64, a data URL or an http(s) URL."}
+_UPLOAD = {"type": "string", "format": "binary", "description": "A picture's file."}
+_HEADERS: dict[str, Schema] = {
+    "Idempotency-Key": {
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        "description": "The same request again gets the first one's answer, for a day.",
+    },
+    "Prefer": {
+        "schema": {"type": "string", "enum": ["respond-async"]},
+        "description": "Answer at once with the job instead of holding the connection.",
+    },
+    "X-Job-Id": {
+        "schema": {"type": "string", "pattern": f"^{JOB_ID.pattern}$"},
+        "description": "The job's id, over the field job_id.",
+    },
+}
+_ANSWERED: dict[str, Schema] = {
+    "X-Request-Id": {
+        "schema": {"type": "string"},
+        "description": "In the log, too. The caller's own, where it sent one.",
+    },
+    "X-Job-Id": {"schema": {"type": "string"}, "description": "The request's job."},
+    "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."},
+}
+
+
+def describe_api(app: Flask, *, with_keys: bool) -> dict[str, Any]:
+    """The document of ``app``; ``with_keys`` says that it asks for them."""
+    builder = _Builder(app, with_keys=with_keys)
+    paths: dict[str, Any] = defaultdict(dict)
+    for rule, operation in described_rules(app):
+        path = _VARIABLE.sub(r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            paths[path][method.lower()] = builder.operation(rule, method, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Flux Imaging API",
+            "version": VERSION,
+            "description": _ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "tags": [
+            {"name": tag}
+            for tag in dict.fromkeys(operation.tag for operation in OPERATIONS.values())
+        ],
+        "security": [{"bearer": []}, {"header": []}] if with_keys else [],
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "responses": builder.responses,
+            "requestBodies": builder.bodies,
+            "headers": _ANSWERED,
+            "parameters": {
+                name: {"name": name, "in": "header"} | about
+                for name, about in _HEADERS.items()
+            },
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "api-key"},
+            },
+        },
+    }
+
+
+def described_rules(app: Flask) -> Iterator[tuple[Rule, Operation]]:
+    """The rules of this package, in the order in which OPERATIONS has them."""
+    order = list(OPERATIONS)
+    found = []
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        if view.__module__.startswith(_PACKAGE):
+            name = f"{view.__module__.removeprefix(_PACKAGE)}.{view.__name__}"
+            found.append((order.index(name), len(rule.rule), rule))
+    for number, _, rule in sorted(found, key=lambda one: one[:2]):
+        yield rule, OPERATIONS[order[number]]
+
+
+class _Builder:
+    """Describes rules, and gathers what several of them share."""
+
+    def __init__(self, app: Flask, *, with_keys: bool) -> None:
+        self._app, self._with_keys = app, with_keys
+        self.responses: dict[str, Schema] = {}
+        self.bodies: dict[str, Schema] = {}
+
+    def operation(self, rule: Rule, method: str, operation: Operation) -> Schema:
+        """``method`` of ``rule``."""
+        view = self._app.view_functions[rule.endpoint]
+        blueprint = rule.endpoint.rpartition(".")[0]
+        text = " ".join((inspect.getdoc(view) or "").split())
+        words = re.findall(r"\w+", f"{method.lower()} {rule.rule}".replace("path:", ""))
+        described: Schema = {
+            "operationId": "_".join(words),
+            "summary": text.partition(". ")[0].rstrip(".") + ".",
+            "description": text,
+            "tags": [operation.tag],
+            "parameters": [*_path(rule, operation), *_query(operation)],
+            "responses": self._responses(rule, operation, blueprint),
+        }
+        if operation.body is not None:
+            described["requestBody"] = self._body(view.__name__, operation)
+            described["parameters"] += [
+                {"$ref": f"#/components/parameters/{name}"} for name in _HEADERS
+            ]
+        if blueprint in OPEN_BLUEPRINTS:
+            described["security"] = []
+        return described
+
+    def _body(self, name: str, operation: Operation) -> Schema:
+        if name not in self.bodies:
+            as_json, as_form = (_request(operation, p) for p in (_PICTURE, _UPLOAD))
+            form = as_form["properties"]
+            form["loras"] = {"type": "string", "description": "name:weight, ..."}
+            example = {"example": dict(operation.example)}
+            text = {k: v for k, v in as_form.items() if k != "required"}
+            self.bodies[name] = {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": as_json} | example,
+                    "multipart/form-data": {"schema": as_form},
+                    "application/x-www-form-urlencoded": {
+                        "schema": text | {"properties": form | _strings(operation)}
+                    },
+                },
+            }
+        return {"$ref": f"#/components/requestBodies/{name}"}
+
+    def _responses(self, rule: Rule, operation: Operation, blueprint: str) -> Schema:
+        headers = ["X-Request-Id", *(["X-Job-Id"] if operation.body else [])]
+        found = {"200": _response("Done.", operation.answer, *headers)}
+        for status, (text, content) in operation.other.items():
+            found[str(status)] = _response(text, content, *headers)
+        for status, kinds in self._errors(operation, blueprint).items():
+            if str(status) not in found:
+                found[str(status)] = self._error(rule, status, kinds)
+        return dict(sorted(found.items()))
+
+    def _errors(
+        self, operation: Operation, blueprint: str
+    ) -> dict[int, list[type[FluxError]]]:
+        by_status = defaultdict(list)
+        keyed = self._with_keys and blueprint not in OPEN_BLUEPRINTS
+        always = (UntrustedHost, FluxError, *((Unauthorized,) if keyed else ()))
+        for kind in dict.fromkeys((*operation.errors, *always)):
+            by_status[kind.status].append(kind)
+        return by_status
+
+    def _error(self, rule: Rule, status: int, kinds: list[type[FluxError]]) -> Schema:
+        dialect = "OpenAIError" if speaks_openai(rule.rule) else "Error"
+        names = "".join(sorted(kind.__name__ for kind in kinds))
+        name = f"{dialect}{status}{names}"
+        if name not in self.responses:
+            text = "\n".join(f"- `{k.code}`: {inspect.getdoc(k)}" for k in kinds)
+            headers = ["Retry-After"] if status in (409, 429, 503) else []
+            content = {"application/json": ref(dialect)}
+            self.responses[name] = _response(text, content, "X-Request-Id", *headers)
+        return {"$ref": f"#/components/responses/{name}"}
+
+
+def _response(text: str, content: Content, *headers: str) -> Schema:
+    body: Schema = {"description": text} | _headers(*headers)
+    if content:
+        body["content"] = {kind: {"schema": schema} for kind, schema in content.items()}
+    return body
+
+
+def _headers(*names: str) -> Schema:
+    return {"headers": {n: {"$ref": f"#/components/headers/{n}"} for n in names}}
+
+
+def _path(rule: Rule, operation: Operation) -> Iterator[Schema]:
+    for name in _VARIABLE.findall(rule.rule):
+        schema: Schema = {"type": "string", "minLength": 1}
+        if name == "job_id":
+            schema = {"type": "string", "pattern": f"^{JOB_ID.pattern}$"}
+        example = operation.example.get(name) or _EXAMPLES[name]
+        yield {"name": name, "in": "path", "required": True, "schema": schema} | {
+            "example": example
+        }
+
+
+def _query(operation: Operation) -> Iterator[Schema]:
+    if operation.query is None:
+        return
+    for name, schema in _properties(operation.query).items():
+        text = schema.pop("description", "")
+        # A list is one value, with commas.
+        yield {
+            **{"name": name, "in": "query", "description": text, "schema": schema},
+            **(
+                {"style": "form", "explode": False} if schema["type"] == "array" else {}
+            ),
+        }
+
+
+def _request(operation: Operation, picture: Schema) -> Schema:
+    """The body's schema, its pictures as ``picture``."""
+    assert operation.body is not None
+    properties = _properties(operation.body)
+    if "num_inference_steps" in properties:
+        steps = properties["num_inference_steps"]
+        properties["steps"] = steps | {"description": "As num_inference_steps."}
+    properties |= dict.fromkeys(operation.pictures, picture)
+    return {
+        "type": "object",
+        "properties": properties,
+        **({"required": list(operation.required)} if operation.required else {}),
+    }
+
+
+def _strings(operation: Operation) -> dict[str, Schema]:
+    return dict.fromkeys(operation.pictures, _PICTURE)
+
+
+def _properties(model: type[Fields]) -> dict[str, Schema]:
+    """The fields of ``model``; that null is as good as left out goes without saying."""
+    properties = model.model_json_schema()["properties"]
+    return {name: _plain(schema) for name, schema in properties.items()}
+
+
+def _plain(schema: Mapping[str, Any]) -> Schema:
+    plain = {k: v for k, v in schema.items() if k not in ("title", "anyOf")}
+    for choice in schema.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            plain = {**choice, **plain}
+    if plain.get("default", ...) is None:
+        del plain["default"]
+    return plain

@@ -1,0 +1,197 @@
+"""What each route takes and answers, by the name of its view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from flux_api import errors
+from flux_api.blueprints.description.schemas import TEXT, Schema, events, ref
+from flux_api.blueprints.jobs import ListParameters, ResultParameters
+from flux_api.blueprints.openai.parameters import ImagesParameters
+from flux_api.blueprints.openai.requests import Operation as Operations
+from flux_api.blueprints.original import ProcessParameters
+from flux_api.errors import FluxError
+from flux_api.http.parameters import FORMATS, Fields
+from flux_api.models.hub import ModelMissing
+
+EXAMPLE_JOB = "example-job"
+# 64x64 pixels of orange.
+EXAMPLE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAT0lEQVR42u3PQ"
+    "Q0AMAgEsGP+baATHOxP0jpoTee0lwgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIC"
+    "AgICAgI/C1sTAIkUnbhlgAAAABJRU5ErkJggg=="
+)
+JOB_EVENTS = events(
+    *("queued", "started", "step", "partial_image", "done", "failed", "cancelled")
+)
+IMAGE_EVENTS = events(
+    "error",
+    *(
+        f"image_{operation}.{what}"
+        for operation in get_args(Operations)
+        for what in ("partial_image", "completed")
+    ),
+)
+FILES: dict[str, Schema] = {f"image/{name}": {} for name in FORMATS}
+
+Content = Mapping[str, Schema]
+Errors = tuple[type[FluxError], ...]
+
+# What the model, the queue, the body and the caller's pictures may lead to.
+_BODY: Errors = (
+    errors.InvalidRequest,
+    errors.BodyTimeout,
+    errors.PayloadTooLarge,
+    errors.UnsupportedMedia,
+)
+_OUTCOMES: Errors = (
+    errors.InvalidRequest,
+    errors.InvalidImage,
+    errors.ImageFetchFailed,
+    errors.Cancelled,
+    errors.PipelineFailed,
+    errors.Unavailable,
+    ModelMissing,
+    errors.DeadlineExceeded,
+    errors.InsufficientStorage,
+)
+GENERATING: Errors = (
+    *_BODY,
+    *_OUTCOMES,
+    errors.CrossSiteRequest,
+    errors.ModelNotFound,
+    errors.JobConflict,
+    errors.KeyInUse,
+    errors.ResultExpired,
+    errors.KeyReused,
+    errors.QueueFull,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One view: the shelf that it stands on, what a good answer holds by media type,
+    the errors that it may meet, and what it reads. ``prompt`` says whether it is
+    needed; ``example`` is a body that works, and ``pictures`` the fields that may be
+    files."""
+
+    tag: str
+    answer: Content
+    errors: Errors = ()
+    other: Mapping[int, tuple[str, Content]] = field(default_factory=dict)
+    query: type[Fields] | None = None
+    body: type[Fields] | None = None
+    required: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _json(name: str) -> Content:
+    return {"application/json": ref(name)}
+
+
+_ACCEPTED = {202: ("With 'Prefer: respond-async': the job.", _json("AcceptedJob"))}
+_IMAGES = {**_json("ImagesAnswer"), **IMAGE_EVENTS, **FILES}
+
+
+def _images(*required: str, pictures: tuple[str, ...], **example: Any) -> Operation:
+    return Operation(
+        tag="Pictures as with OpenAI",
+        answer=_IMAGES,
+        errors=GENERATING,
+        other=_ACCEPTED,
+        body=ImagesParameters,
+        required=required,
+        pictures=pictures,
+        example=example,
+    )
+
+
+def _process(answer: Content) -> Operation:
+    return Operation(
+        tag="Pictures",
+        answer=answer,
+        errors=GENERATING,
+        other=_ACCEPTED,
+        body=ProcessParameters,
+        pictures=("input_file", "mask"),
+        example={"prompt": "a red heart", "width": 256, "height": 256, "seed": 7},
+    )
+
+
+def _job(answer: Content, *more: type[FluxError], **options: Any) -> Operation:
+    found: Errors = (errors.JobNotFound, *more)
+    return Operation(tag="Jobs", answer=answer, errors=found, **options)
+
+
+def _service(name: str, tag: str = "Health and numbers", **options: Any) -> Operation:
+    return Operation(tag=tag, answer=_json(name), **options)
+
+
+_PAGE = "Pages"
+_PLAIN = {"text/plain": TEXT}
+
+OPERATIONS: dict[str, Operation] = {
+    "original.process": _process(_json("ProcessAnswer")),
+    "original.process_raw": _process(FILES),
+    "openai.routes.generations": _images(
+        "prompt", pictures=(), prompt="a cute cat illustration", size="256x256", n=2
+    ),
+    "openai.routes.edits": _images(
+        "prompt",
+        pictures=("image", "mask"),
+        prompt="make it blue",
+        image=EXAMPLE_PICTURE,
+    ),
+    "openai.routes.variations": _images(pictures=("image",), image=EXAMPLE_PICTURE),
+    "openai.routes.models": _service("Models", "Models"),
+    "openai.routes.model": _service("Model", "Models", errors=(errors.ModelNotFound,)),
+    "openai.routes.list_loras": _service(
+        "Loras", "Models", errors=(errors.Unavailable,)
+    ),
+    "service.capabilities": _service("Capabilities", "Models"),
+    "jobs.list_jobs": Operation(
+        tag="Jobs",
+        answer=_json("Jobs"),
+        errors=(errors.InvalidRequest,),
+        query=ListParameters,
+    ),
+    "jobs.all_events": Operation(
+        tag="Jobs",
+        answer=JOB_EVENTS,
+        errors=(errors.InvalidRequest, errors.QueueFull),
+        query=ListParameters,
+    ),
+    "jobs.show": _job(_json("Job")),
+    "jobs.cancel": _job(_json("Job"), errors.CrossSiteRequest),
+    "jobs.events": _job(JOB_EVENTS, errors.QueueFull),
+    "jobs.result": _job(
+        FILES,
+        *_OUTCOMES,
+        errors.JobNotDone,
+        errors.ResultExpired,
+        query=ResultParameters,
+    ),
+    "service.status": _service("Status"),
+    "service.healthz": _service("Health"),
+    "service.readyz": _service(
+        "Ready", other={503: ("Not ready, and why.", _json("NotReady"))}
+    ),
+    "metrics.metrics": Operation(tag="Health and numbers", answer=_PLAIN),
+    "page.index": Operation(tag=_PAGE, answer={**_json("Server"), "text/html": TEXT}),
+    "page.file": Operation(
+        tag=_PAGE,
+        answer={"*/*": {}},
+        other={
+            304: ("It has not changed.", {}),
+            404: ("There is no such file.", _json("Error")),
+        },
+        example={"name": "tokens.css"},
+    ),
+    "description.routes.document": Operation(
+        tag=_PAGE, answer={"application/json": {}}
+    ),
+    "description.routes.docs": Operation(tag=_PAGE, answer={"text/html": TEXT}),
+}

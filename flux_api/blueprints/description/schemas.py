@@ -1,0 +1,257 @@
+"""The shapes of answers, in JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from flux_api.core import Mode
+from flux_api.http.parameters import FORMATS
+from flux_api.queue.jobs import State
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+FLAG: Schema = {"type": "boolean"}
+NO_NUMBER: Schema = {"type": ["number", "null"]}
+NO_TEXT: Schema = {"type": ["string", "null"]}
+
+
+def record(fields: dict[str, Schema], about: str = "") -> Schema:
+    """An object of ``fields``; those whose names end in ``?`` may be missing."""
+    schema: Schema = {
+        "type": "object",
+        "required": [name for name in fields if not name.endswith("?")],
+        "properties": {name.rstrip("?"): field for name, field in fields.items()},
+    }
+    return schema | ({"description": about} if about else {})
+
+
+def listed(item: Schema) -> Schema:
+    """A list of ``item``."""
+    return {"type": "array", "items": item}
+
+
+def named(item: Schema) -> Schema:
+    """An object whose names are free."""
+    return {"type": "object", "additionalProperties": item}
+
+
+def words(*known: str) -> Schema:
+    """One of the words."""
+    return {"type": "string", "enum": list(known)}
+
+
+def ref(name: str) -> Schema:
+    """One of SCHEMAS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def events(*names: str) -> dict[str, Schema]:
+    """A stream of server-sent events of these names, each as an object."""
+    data = TEXT | {"contentMediaType": "application/json"}
+    return {"text/event-stream": record({"event": words(*names), "data": data})}
+
+
+def about(schema: Schema, text: str) -> Schema:
+    """``schema`` and what it is."""
+    return schema | {"description": text}
+
+
+_MODE = words(*get_args(Mode))
+_FACTS = {
+    "seed": about(WHOLE, "The same request with it gives the same picture."),
+    "mode": _MODE,
+    "width": WHOLE,
+    "height": WHOLE,
+    "guidance_scale": NO_NUMBER,
+    "num_inference_steps": WHOLE,
+    "model": TEXT,
+    "loras": listed(record({"name": TEXT, "adapter_weight": NUMBER})),
+    "warning?": about(TEXT, "What was read otherwise than it was sent."),
+    "native_width?": about(WHOLE, "The model worked at this size."),
+    "native_height?": WHOLE,
+}
+_JOB = {
+    "id": TEXT,
+    "state": words(*get_args(State)),
+    "created_at": about(WHOLE, "Seconds since 1970."),
+    "mode?": _MODE,
+    "model?": TEXT,
+    "width?": WHOLE,
+    "height?": WHOLE,
+    "seed?": WHOLE,
+    "num_inference_steps?": WHOLE,
+    "guidance_scale?": NO_NUMBER,
+    "images?": about(WHOLE, "How many pictures were asked for."),
+    "queue_seconds": NUMBER,
+    "run_seconds": NUMBER,
+    "position?": about(WHOLE, "How many are in front of it."),
+    "image?": about(WHOLE, "The picture of the newest step, from 0."),
+    "step?": WHOLE,
+    "steps?": WHOLE,
+    "urls?": about(listed(TEXT), "Where its pictures are stored."),
+    "error?": record({"message": TEXT, "code": TEXT}),
+}
+_USAGE_DETAILS = record({"text_tokens": WHOLE, "image_tokens": WHOLE})
+
+SCHEMAS: dict[str, Schema] = {
+    "ProcessAnswer": record(
+        {
+            "result_image_url?": about(TEXT, "On the file server, where there is one."),
+            "result_image_base64?": about(TEXT, "Where there is none."),
+            **_FACTS,
+            "job_id": TEXT,
+        },
+        "The picture, and what made it.",
+    ),
+    "ImagesAnswer": record(
+        {
+            "created": about(WHOLE, "Seconds since 1970."),
+            "background": words("opaque"),
+            "data": listed(
+                record(
+                    {
+                        "seed": WHOLE,
+                        "native_size?": TEXT,
+                        "b64_json?": TEXT,
+                        "url?": TEXT,
+                    }
+                )
+            ),
+            "output_format": words(*FORMATS),
+            "quality": words("low", "medium", "high"),
+            "size": TEXT,
+            "model": TEXT,
+            "usage": record(
+                {
+                    "input_tokens": WHOLE,
+                    "output_tokens": WHOLE,
+                    "total_tokens": WHOLE,
+                    "input_tokens_details": _USAGE_DETAILS,
+                    "output_tokens_details": _USAGE_DETAILS,
+                }
+            ),
+            "warning?": TEXT,
+            "loras?": _FACTS["loras"],
+            "safety_identifier?": TEXT,
+        },
+        "OpenAI's answer, and the seed of each picture.",
+    ),
+    "Job": record(_JOB, "A request on its way; never its prompt."),
+    "AcceptedJob": record(
+        _JOB | {"links": record({"self": TEXT, "events": TEXT, "result": TEXT})},
+        "The job that has begun, and where it can be found.",
+    ),
+    "Jobs": record({"object": words("list"), "data": listed(ref("Job"))}),
+    "Model": record(
+        {
+            "id": TEXT,
+            "object": words("model"),
+            "created": WHOLE,
+            "owned_by": TEXT,
+            "revision?": about(NO_TEXT, "The commit of its files."),
+            "root": about(TEXT, "The set that is meant."),
+            "known_words?": about(named({}), "All that a small model draws."),
+        }
+    ),
+    "Models": record({"object": words("list"), "data": listed(ref("Model"))}),
+    "Loras": record(
+        {
+            "object": words("list"),
+            "data": listed(
+                record(
+                    {
+                        "id": TEXT,
+                        "object": words("lora"),
+                        "model": about(NO_TEXT, "Whose own it is, if any's."),
+                        "family?": NO_TEXT,
+                        "rank?": {"type": ["integer", "null"]},
+                        "trigger_words?": listed(TEXT),
+                    }
+                )
+            ),
+        }
+    ),
+    "Capabilities": record(
+        {
+            "object": words("capabilities"),
+            "default_model": TEXT,
+            "auth": words("key", "none"),
+            "models": listed(
+                record(
+                    {
+                        "id": TEXT,
+                        "description": TEXT,
+                        "licence": TEXT,
+                        "demo": FLAG,
+                        "native_size": {"type": ["integer", "null"]},
+                        "sizes": record(
+                            {
+                                "multiple": WHOLE,
+                                "minimum": WHOLE,
+                                "maximum": WHOLE,
+                                "max_pixels": WHOLE,
+                                "default": listed(WHOLE),
+                            }
+                        ),
+                        "tasks": named(
+                            record(
+                                {
+                                    "num_inference_steps": WHOLE,
+                                    "guidance_scale": NO_NUMBER,
+                                    "negative_prompt": FLAG,
+                                    "max_input_images": WHOLE,
+                                }
+                            )
+                        ),
+                        "examples?": named(listed(TEXT)),
+                    }
+                )
+            ),
+            "loras": listed(record({"id": TEXT, "model": NO_TEXT})),
+            "formats": listed(words(*FORMATS)),
+            "limits": named({"type": ["number", "boolean"]}),
+        }
+    ),
+    "Status": record(
+        {
+            "status": words("loading", "ready", "failed", "draining"),
+            "reason": NO_TEXT,
+            "model": TEXT,
+            "running": WHOLE,
+            "waiting": WHOLE,
+            "memory": {"anyOf": [named(WHOLE), {"type": "null"}]},
+        }
+    ),
+    "Health": record({"status": words("ok")}),
+    "Ready": record({"status": words("ready"), "model": TEXT, "failed_update?": TEXT}),
+    "NotReady": record({"status": words("not ready"), "reason": TEXT}),
+    "Server": record(
+        {
+            "name": TEXT,
+            "models": listed(TEXT),
+            "ready": FLAG,
+            "not_ready": NO_TEXT,
+            "routes": named(TEXT),
+        }
+    ),
+    "Error": record({"error": about(TEXT, "One sentence.")}),
+    "OpenAIError": record(
+        {
+            "error": record(
+                {
+                    "message": about(TEXT, "One sentence."),
+                    "type": TEXT,
+                    "param": about(NO_TEXT, "The parameter at fault."),
+                    "code": about(NO_TEXT, "A word that does not change."),
+                    "minimum?": NO_NUMBER,
+                    "maximum?": NO_NUMBER,
+                    "multiple?": NO_NUMBER,
+                    "given?": about({}, "What was sent, where it was out of range."),
+                }
+            )
+        }
+    ),
+}

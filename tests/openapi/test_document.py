@@ -1,0 +1,204 @@
+"""/openapi.json is whole: every route, status and error, and examples that run."""
+
+from __future__ import annotations
+
+import re
+
+import jsonschema_rs
+import pytest
+import requests
+from werkzeug.routing import Rule
+
+import file_server
+import flux_api
+from flux_api import errors
+from flux_api.blueprints.description.operations import EXAMPLE_JOB, OPERATIONS
+from flux_api.queue.manager import PipelineManager
+from flux_api.settings import Settings
+from tests.support.servers import ROOT, run_api
+
+
+def described(document):
+    """(method, path) pairs."""
+    return {
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+
+
+def routed(app):
+    """The same, as Flask knows them."""
+    return {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The API, which nobody calls."""
+    return flux_api.create_app(Settings(), manager=PipelineManager(lambda: None))
+
+
+@pytest.fixture(scope="module")
+def document(app):
+    return app.test_client().get("/openapi.json").json
+
+
+@pytest.fixture
+def files_app(tmp_path):
+    settings = file_server.Settings(storage=file_server.config.Folder(tmp_path))
+    return file_server.create_app(settings)
+
+
+def test_every_route_is_described_and_nothing_else(app, document):
+    assert isinstance(next(app.url_map.iter_rules()), Rule)
+    assert described(document) == routed(app)
+    assert len(routed(app)) > 40
+
+
+def test_every_route_of_the_file_server_is_described(files_app):
+    document = files_app.test_client().get("/openapi.json").json
+    assert described(document) == routed(files_app)
+
+
+def operations(document):
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_names_are_unique_and_every_text_is_there(document, files_app):
+    for one in (document, files_app.test_client().get("/openapi.json").json):
+        names = [operation["operationId"] for _, operation in operations(one)]
+        assert len(names) == len(set(names))
+        tags = {tag["name"] for tag in one["tags"]}
+        for where, operation in operations(one):
+            assert operation["summary"].endswith("."), where
+            assert set(operation["tags"]) <= tags, where
+            assert "200" in operation["responses"], where
+
+
+def resolve(document, thing):
+    """``thing``, or what it refers to."""
+    if "$ref" not in thing:
+        return thing
+    for name in thing["$ref"].removeprefix("#/").split("/"):
+        document = document[name]
+    return document
+
+
+def schemas(document):
+    """Every schema: those of components, parameters, bodies and answers."""
+    yield from document["components"]["schemas"].values()
+    for _, operation in operations(document):
+        for parameter in operation["parameters"]:
+            yield resolve(document, parameter)["schema"]
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for body in bodies:
+            for content in resolve(document, body).get("content", {}).values():
+                yield content["schema"]
+
+
+def test_every_schema_is_one(document, files_app):
+    for one in (document, files_app.test_client().get("/openapi.json").json):
+        found = list(schemas(one))
+        assert len(found) > 30
+        for schema in found:
+            jsonschema_rs.meta.validate(
+                schema | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+            )
+
+
+def test_every_error_that_a_caller_can_meet_is_described(document):
+    kinds, found = [errors.FluxError], set()
+    while kinds:
+        found.add(kind := kinds.pop())
+        kinds += kind.__subclasses__()
+    # Only where keys are set.
+    for kind in found - {errors.Unauthorized}:
+        texts = [
+            response["description"]
+            for name, response in document["components"]["responses"].items()
+            if f"Error{kind.status}" in name
+        ]
+        assert any(f"`{kind.code}`" in text for text in texts), kind
+
+
+def asks_key(server, where):
+    """Whether the route answers 401 without one."""
+    method, path = where.split(" ")
+    path = re.sub(r"\{\w+\}", "tokens.css", path)
+    return requests.request(method, server.url + path, timeout=10).status_code == 401
+
+
+def test_a_key_is_said_to_be_needed_where_it_is():
+    keys = {"FLUX_API_KEYS": "a:sk-a-key-of-a"}
+    with run_api(app="tests.support.fake_app:app", **keys) as server:
+        document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+        assert document["security"]
+        needing = {
+            where for where, _ in operations(document) if asks_key(server, where)
+        }
+    assert len(needing) > 30
+    for where, operation in operations(document):
+        needed = where in needing
+        assert ("401" in operation["responses"]) == needed, where
+        assert (operation.get("security") != []) == needed, where
+
+
+def test_the_version_is_that_of_the_changes(document):
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.M)[1]
+    assert document["info"]["version"] == newest
+
+
+def test_every_parameter_of_a_model_is_described(document):
+    for name, operation in OPERATIONS.items():
+        if operation.body is not None:
+            body = document["components"]["requestBodies"][name.rpartition(".")[2]]
+            for content in body["content"].values():
+                known = content["schema"]["properties"]
+                fields = operation.body.model_json_schema()["properties"]
+                assert fields.keys() <= known.keys()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The scripted backend, with the job that examples speak of."""
+    with run_api(app="tests.support.fake_app:app") as running:
+        running.wait_ready()
+        form = {"prompt": "a cat", "size": "64x64", "job_id": EXAMPLE_JOB}
+        assert requests.post(f"{running.url}/process", data=form, timeout=10).ok
+        yield running
+
+
+def test_examples_run(server):
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+    seen = set()
+    for where, operation in operations(document):
+        method, path = where.split(" ")
+        for parameter in operation["parameters"]:
+            parameter = resolve(document, parameter)
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+        options = {}
+        if "requestBody" in operation:
+            content = resolve(document, operation["requestBody"])["content"]
+            options["json"] = content["application/json"]["example"]
+        answer = requests.request(method, server.url + path, timeout=30, **options)
+        assert answer.status_code == 200, f"{where}: {answer.text}"
+        check_answer(document, operation, answer, where)
+        seen.add(where)
+    assert len(seen) == len(document["paths"]) + 2  # those with DELETE
+
+
+def check_answer(document, operation, answer, where):
+    """The answer's type and body are those that are described."""
+    kind = answer.headers["Content-Type"].partition(";")[0]
+    content = operation["responses"][str(answer.status_code)]["content"]
+    assert kind in content or "*/*" in content, where
+    if kind == "application/json":
+        schema = content[kind]["schema"] | {"components": document["components"]}
+        jsonschema_rs.validator_for(schema).validate(answer.json())
