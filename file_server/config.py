@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,20 @@ class Bucket:
     prefix: str
 
 
-DEFAULT_STORAGE = Folder(Path(__file__).resolve().parents[1] / "var" / "images")
+_TOP = Path(__file__).resolve().parents[1]
+
+
+def _default_storage() -> Folder:
+    """``var/images`` of a checkout, else below the user's state folder."""
+    if (_TOP / "pyproject.toml").exists():
+        return Folder(_TOP / "var" / "images")
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        state = Path.home() / ".local" / "state"
+    return Folder(state / "flux-imaging-api" / "images")
+
+
+DEFAULT_STORAGE = _default_storage()
 
 
 def _mask(variable: str, text: str) -> str:

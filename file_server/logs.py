@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from log_lines import formatter_for
+from flux_server.log_lines import formatter_for
 
 
 def configure() -> None:

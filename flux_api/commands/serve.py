@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import urllib3
 
-HERE = Path(__file__).resolve().parents[2]
+SETTINGS = Path(__file__).parents[2] / "flux_server" / "gunicorn_settings.py"
 _LOOK_SECONDS = 5.0
 
 
@@ -111,14 +111,14 @@ def start(
     which then stops them in order."""
     files = f"http://{local(addresses.files)}"
     given = {**environ, "FILE_SERVER": environ.get("FILE_SERVER") or files}
-    gunicorn = [sys.executable, "-m", "gunicorn"]
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c", str(SETTINGS)]
     commands = [
         [*gunicorn, "-b", addresses.files, "file_server:create_app()"],
-        [*gunicorn, "-c", "gunicorn.conf.py", "-b", addresses.api, "wsgi:app"],
+        [*gunicorn, "-b", addresses.api, "flux_server.wsgi:app"],
     ]
     for command in commands:
         processes.append(
-            subprocess.Popen(command, cwd=HERE, env=given, start_new_session=True)
+            subprocess.Popen(command, env=given, start_new_session=True)
         )
 
 

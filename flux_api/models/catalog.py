@@ -9,7 +9,7 @@ from flux_api.core import Lora
 from flux_api.models.info import ModelInfo, SizeRules, TaskDefaults, TaskName
 from flux_api.models.sources import File, Folder, Repository
 
-_TINY = Path(__file__).resolve().parents[2] / "models" / "tiny"
+_TINY = (Path(__file__).parents[2] / "flux_server" / "tiny").resolve()
 
 # For models without an image prior: an edit that asks for the picture once more.
 _VARIATION = (

@@ -1,0 +1,1 @@
+../sturdy_worker.py

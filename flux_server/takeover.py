@@ -1,0 +1,1 @@
+../takeover.py
