@@ -1,9 +1,9 @@
-"""``python -m benchmarks.first_page``: from a fresh clone to a picture seen in the page.
+"""``python -m benchmarks.first_page``: from a fresh clone to a picture in the page.
 
-Clones this repository into a temporary folder, runs ``make serve`` there, which installs
-everything, opens the page in a browser as soon as it answers, and prints the seconds
-until each step. Needs requirements-dev.txt and chromium-headless-shell; asks the package
-index for what pip has not cached.
+Clones this repository into a temporary folder, runs ``make serve`` there, which
+installs everything, opens the page in a browser as soon as it answers, and prints the
+seconds until each step. Needs requirements-dev.txt and chromium-headless-shell; asks
+the package index for what pip has not cached.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ def _record(**fields: Schema) -> Schema:
 _TEXT: Schema = {"type": "string"}
 _MESSAGE = {"application/json": {"schema": _record(error=_TEXT)}}
 _KINDS = dict.fromkeys(media_type(name) for name in EXTENSIONS if name != "jpeg")
-_FILES: Schema = {name: {"schema": {}} for name in (*_KINDS, "application/octet-stream")}
+_FILES: Schema = {
+    name: {"schema": {}} for name in (*_KINDS, "application/octet-stream")
+}
 _NAME = rf"^[0-9a-f]{{32}}\.({'|'.join(EXTENSIONS)})$"
 _PART_OF_FILE = {
     "206": {"description": "The range that was asked for.", "content": _FILES},

@@ -117,9 +117,7 @@ def start(
         [*gunicorn, "-b", addresses.api, "flux_server.wsgi:app"],
     ]
     for command in commands:
-        processes.append(
-            subprocess.Popen(command, env=given, start_new_session=True)
-        )
+        processes.append(subprocess.Popen(command, env=given, start_new_session=True))
 
 
 def watch(addresses: Addresses, processes: list[subprocess.Popen[bytes]]) -> int:
