@@ -440,7 +440,9 @@ class PipelineManager:
                 if self._life is not None:
                     beats.append(self._life.last_sign())
             if beats and time.monotonic() - max(beats) > self._step_timeout:
-                why = TimeoutError("no step or byte within FLUX_STEP_TIMEOUT")
+                why = TimeoutError(
+                    "the pipeline hangs: no step or byte within FLUX_STEP_TIMEOUT"
+                )
                 self._give_up(why, DeadlineExceeded("The pipeline made no progress."))
                 return
 

@@ -82,7 +82,7 @@ def test_the_fetches_of_a_request_have_thirty_seconds_to_begin(
     clock = SimpleNamespace(monotonic=lambda: now.seconds)
     monkeypatch.setattr(inputs, "time", clock)
 
-    def fetch(url, *, bearer_token, param, is_wanted):
+    def fetch(url, *, param, **_):
         now.seconds += seconds
         asked.append(url)
         return png
