@@ -58,6 +58,22 @@ _FLUX1 = _COMMON | {
     ),
     "single_blocks.{}.processor.proj": "single_transformer_blocks.{}.proj_out",
 }
+# DiffSynth-Studio's names: "a" is the picture's side, "b" the text's.
+_DIFFSYNTH = {
+    "blocks.{}.norm1_a.linear": _FLUX1["double_blocks.{}.img_mod.lin"],
+    "blocks.{}.norm1_b.linear": _FLUX1["double_blocks.{}.txt_mod.lin"],
+    "blocks.{}.attn.a_to_qkv": _FLUX1["double_blocks.{}.img_attn.qkv"],
+    "blocks.{}.attn.b_to_qkv": _FLUX1["double_blocks.{}.txt_attn.qkv"],
+    "blocks.{}.attn.a_to_out": _FLUX1["double_blocks.{}.img_attn.proj"],
+    "blocks.{}.attn.b_to_out": _FLUX1["double_blocks.{}.txt_attn.proj"],
+    "blocks.{}.ff_a.0": _FLUX1["double_blocks.{}.img_mlp.0"],
+    "blocks.{}.ff_a.2": _FLUX1["double_blocks.{}.img_mlp.2"],
+    "blocks.{}.ff_b.0": _FLUX1["double_blocks.{}.txt_mlp.0"],
+    "blocks.{}.ff_b.2": _FLUX1["double_blocks.{}.txt_mlp.2"],
+    "single_blocks.{}.norm.linear": _FLUX1["single_blocks.{}.modulation.lin"],
+    "single_blocks.{}.to_qkv_mlp": _FLUX1["single_blocks.{}.linear1"],
+    "single_blocks.{}.proj_out": _FLUX1["single_blocks.{}.linear2"],
+}
 _FLUX2 = _COMMON | {
     "time_in.in_layer": "time_guidance_embed.timestep_embedder.linear_1",
     "time_in.out_layer": "time_guidance_embed.timestep_embedder.linear_2",
@@ -107,7 +123,7 @@ _FUSED = {
     "transformer_blocks.{}.attn.to_added_qkv": _COMMON["double_blocks.{}.txt_attn.qkv"],
 }
 _FAMILIES = {
-    "FluxTransformer2DModel": _FLUX1 | _FUSED,
+    "FluxTransformer2DModel": _FLUX1 | _DIFFSYNTH | _FUSED,
     "Flux2Transformer2DModel": _FLUX2 | _FUSED,
     "Flux3Transformer2DModel": _FLUX3,
     "CLIPTextModel": {

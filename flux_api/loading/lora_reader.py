@@ -94,7 +94,8 @@ def _read(file: Any, key: str) -> torch.Tensor:
     # A copy, as the file may be written over; and 8 bits are for storage alone.
     wide = torch.bfloat16 if tensor.element_size() == 1 else tensor.dtype
     copy = tensor.to(wide, copy=True)
-    if not bool(torch.isfinite(copy).all()):
+    # A sum is not finite where a number is not.
+    if not bool(torch.isfinite(copy.sum(dtype=torch.float32))):
         what = "an alpha that is not above 0" if key.endswith(".alpha") else "NaN"
         raise KeyRefused(f"has {what}, in {key!r}")
     # A convolution of one pixel is a matrix.
