@@ -22,7 +22,7 @@ from flux_api.models.file_sets import FILE_SETS
 from flux_api.models.headers import BadFile
 from flux_api.models.hub import ModelMissing, Report, fetch_file, fetch_files
 from flux_api.models.info import ModelInfo
-from flux_api.models.sources import File
+from flux_api.models.sources import File, Folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,16 @@ def own_parts(info: ModelInfo, report: Report) -> dict[str, FilePart | Path]:
         if not isinstance(source, File):
             found[name] = fetch_files(source, ["*.json", "*.safetensors"], report)
             continue
-        facts = identified(fetch_file(source, report), str(source))
+        # A folder of this machine is nobody's business.
+        local = isinstance(source.source, Folder)
+        label = source.name if local else str(source)
+        facts = identified(fetch_file(source, report), label)
         if name not in facts.components:
-            raise ModelMissing(f"{source} is {facts}, and no {name}")
+            raise ModelMissing(f"{label} is {facts}, and no {name}")
         for part, prefix in facts.components.items():
             if part == name or part not in info.components:
                 found[part] = FilePart(facts, prefix)
-        logger.info("%s: %s is %s%s", name, source, facts, _because(facts))
+        logger.info("%s: %s is %s%s", name, label, facts, _because(facts))
     return found
 
 

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import requests
 import torch
+from PIL import Image
 from transformers import T5EncoderModel
 
 from flux_api.errors import BadSetting
+from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.own_parts import FilePart, config_of
+from flux_api.loading.placement import Placement
 from flux_api.loading.single_files import load_component
 from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS, set_of_path
@@ -252,6 +255,50 @@ def test_kontext_edits_and_nothing_else(tmp_path):
     _, info = set_of_path(str(path), "dev", base)
     assert set(info.tasks) == {"generate", "edit", "variation", "inpaint"}
     assert not info.lora_files
+
+
+DRAWN = {
+    "kontext": (lambda: flux1_transformer(), "edit", (3.0, True)),
+    "fill": (
+        lambda: flux1_transformer(in_channels=384, out_channels=64),
+        "inpaint",
+        (3.0, True),
+    ),
+    "schnell": (lambda: flux1_transformer(guidance=False), "generate", (1.0, False)),
+    "dev": (lambda: flux1_transformer(), "inpaint", (3.0, True)),
+}
+
+
+@pytest.mark.parametrize("variant", DRAWN)
+def test_a_variant_draws_with_the_components_of_another(tmp_path, variant):
+    """All over one folder: scheduler, channels and guidance are the file's own."""
+    make, task, shift = DRAWN[variant]
+    path = tmp_path / f"my-{variant}.safetensors"
+    save(path, to_bfl("flux1", make().state_dict()))
+    base = build("dev", tmp_path / "dev")
+    name, info = set_of_path(str(path), None, base)
+    sets = ModelSets({name: info}, lambda *_: Placement(torch.device("cpu")))
+    pipeline = sets.use(name, print).load(task, (), print).pipeline
+    config = pipeline.scheduler.config
+    assert (config.shift, config.use_dynamic_shifting) == shift
+    inputs = {"image": Image.new("RGB", (64, 64), "red")} if task != "generate" else {}
+    if task == "inpaint":
+        inputs["mask_image"] = Image.new("L", (64, 64), 255)
+    if task == "edit":
+        inputs |= {"_auto_resize": False, "max_area": 64 * 64}
+    options = {"num_inference_steps": 2, "height": 64, "width": 64}
+    made = pipeline(prompt="a", output_type="np", **options, **inputs).images
+    assert made.std() > 0
+
+
+def test_a_base_klein_over_a_distilled_one_takes_guidance(tmp_path, bases):
+    path = tmp_path / "klein-base.safetensors"
+    save(path, to_bfl("klein", read(bases["klein"], "transformer")))
+    name, info = set_of_path(str(path), None, bases["klein"])
+    assert info.tasks["generate"].guidance_scale == 4.0
+    sets = ModelSets({name: info}, lambda *_: Placement(torch.device("cpu")))
+    pipeline = sets.use(name, print).load("generate", (), print).pipeline
+    assert pipeline.config.is_distilled is False
 
 
 def test_the_example_of_a_fine_tune_is_read(tmp_path, bases):

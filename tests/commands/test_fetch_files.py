@@ -1,0 +1,52 @@
+"""``fetch`` for a set with files: they, and of the base what is not in them."""
+
+from __future__ import annotations
+
+from tests.commands.test_doctor import run
+from tests.support.checkpoint_forms import prefixed, read, save, to_bfl, write_gguf
+from tests.support.fake_hub import Hub, run_hub
+from tests.support.tiny_checkpoints import build
+
+SETS = """
+[mine]
+like = "klein-4b"
+base_model = "maker/base"
+transformer = "maker/files/sub/klein-Q8_0.gguf"
+
+[whole]
+like = "klein-4b"
+base_model = "maker/base"
+transformer = "maker/files/whole.fp16.safetensors"
+"""
+
+
+def test_what_is_in_files_is_not_fetched_twice(tmp_path):
+    base, files = build("klein", tmp_path / "base"), tmp_path / "files"
+    (files / "sub").mkdir(parents=True)
+    made = to_bfl("klein", read(base, "transformer"))
+    write_gguf(files / "sub" / "klein-Q8_0.gguf", made, "Q8_0")
+    whole = prefixed("model.diffusion_model.", made)
+    encoder = read(base, "text_encoder")
+    whole |= prefixed("text_encoders.qwen3_4b.transformer.", encoder)
+    save(files / "whole.fp16.safetensors", whole)
+    (files / "other.safetensors").write_bytes(b"never asked for")
+    (tmp_path / "models.toml").write_text(SETS)
+    for name, kept in (
+        ("mine", {"text_encoder", "vae"}),
+        ("whole", {"vae"}),
+    ):
+        hub = Hub({"maker/base": base, "maker/files": files})
+        with run_hub(hub) as url:
+            done = run(
+                *("fetch", name),
+                HF_ENDPOINT=url,
+                HF_HOME=tmp_path / name,
+                HF_HUB_OFFLINE=0,
+                HF_HUB_DISABLE_XET=1,
+                MODEL_INFO=tmp_path / "models.toml",
+            )
+        assert done.returncode == 0, done.stderr
+        weights = {p.split("/")[2] for p in hub.served if p.endswith("safetensors")}
+        assert weights - {"whole.fp16.safetensors"} == kept
+        assert "maker/base/transformer/config.json" in hub.served
+        assert "maker/files/other.safetensors" not in hub.served
