@@ -78,9 +78,13 @@ async function submit(job) {
     if (error.code === "job_id_in_use") return taken(job);
     if (!WAITS.includes(error.code)) return fail(job.id, error);
     advance(job.id, { state: error.code === "model_loading" ? "loading" : "queued", position: null });
-    const seconds = Math.min(10, error.retryAfter || 3);
-    timers.set(job.id, setTimeout(() => find(job.id) && isLive(find(job.id)) && submit(job), seconds * 1000));
+    timers.set(job.id, setTimeout(() => tryAgain(job), 1000 * Math.min(10, error.retryAfter || 3)));
   }
+}
+
+function tryAgain(job) {
+  clearTimeout(timers.get(job.id));
+  if (find(job.id) && isLive(find(job.id))) submit(job);
 }
 
 function taken(job) {
@@ -215,5 +219,9 @@ export async function openJobs() {
   for (const job of jobs.filter(({ sent, state: now }) => sent && now === "queued")) follow.watch(job.id);
 }
 
-// What was not sent before the page was closed; once the server is known.
-export const resume = () => pump();
+// The server takes requests: what waits for its model need not wait any longer, and what
+// was not sent before the page was closed is sent now.
+export function resume() {
+  state.jobs.filter((job) => job.state === "loading").forEach(tryAgain);
+  pump();
+}

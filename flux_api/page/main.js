@@ -107,7 +107,7 @@ async function look() {
     const capabilities = known || (await getJson("v1/capabilities"));
     if (capabilities !== state.capabilities) set({ capabilities });
     if (JSON.stringify(status) !== JSON.stringify(state.status)) set({ status });
-    resume();
+    if (status.status === "ready") resume();
   } catch {
     if (state.status.status !== "offline") set({ status: { status: "offline" } });
   }
