@@ -8,7 +8,7 @@ import { largerSize, randomSeed } from "./recipe.js";
 import { modelNow, notify, restore, set, setDraft, setInputs } from "./store.js";
 import { t } from "./words.js";
 
-export function fileName({ recipe }) {
+function fileName({ recipe }) {
   const words = (recipe.prompt || recipe.mode).replace(/[^\p{L}\p{N}]+/gu, "-");
   return `${words.slice(0, 40).replace(/^-+|-+$/g, "")}-${recipe.seed}`;
 }

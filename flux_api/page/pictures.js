@@ -48,7 +48,7 @@ async function drawn(blob, scale) {
 
 export const thumbnail = async (blob) => toFile(await drawn(blob, 320), "image/webp", 0.85);
 
-export async function convert(blob, type) {
+async function convert(blob, type) {
   return blob.type === type ? blob : toFile(await drawn(blob, Infinity), type);
 }
 

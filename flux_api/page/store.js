@@ -126,7 +126,7 @@ export async function addFiles(files) {
   }
 }
 
-export async function addInput(blob) {
+async function addInput(blob) {
   let input;
   try {
     input = await measure(blob);

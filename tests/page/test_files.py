@@ -59,6 +59,18 @@ def test_there_is_nothing_beside_them(keyed, name):
     assert "class FluxError" not in answer.text
 
 
+def test_every_module_is_used():
+    seen, left = set(), ["main.js"]
+    while left:
+        name = left.pop()
+        seen.add(name)
+        text = (PAGE / name).read_text("utf-8")
+        found = re.findall(r"""from "\./([\w/.-]+)";""", text)
+        left += [other for other in found if other not in seen]
+    modules = {path.name for path in PAGE.glob("*.js")}
+    assert seen == modules | {"vendor/htm-preact.js"}
+
+
 def test_nothing_is_loaded_from_elsewhere():
     for name, path in FILES.items():
         if path.suffix in (".js", ".css", ".html") and "vendor" not in name:
