@@ -56,7 +56,7 @@ function Inputs({ choose }) {
     ${(most === 1 || inputs.length < most) && html`<li><button type="button" class="button more-input"
       aria-label=${label} title=${label} onClick=${choose}>
       <${Icon} name=${most > 1 ? "add" : "image"} /></button></li>`}
-    ${store.modelNow()?.tasks.inpaint && html`<li><button type="button" class="button framed"
+    ${(mask || inputs.length <= store.modelNow()?.tasks.inpaint?.max_input_images) && html`<li><button type="button" class="button framed"
       onClick=${() => set({ dialog: "mask" })}>
       <${Icon} name="brush" />${t(mask ? "changeMask" : "paintMask")}</button></li>`}</ul>`;
 }

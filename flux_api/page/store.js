@@ -76,7 +76,11 @@ export function problem() {
   if (state.status.status === "offline") return t("offline");
   if (!capabilities) return t("starting");
   const mode = modeNow();
-  if (!modelNow().tasks[mode]) return t("noTask");
+  const task = modelNow().tasks[mode];
+  if (!task) return t("noTask");
+  if (state.inputs.length > task.max_input_images && mode !== "generate") {
+    return t(mode === "inpaint" ? "maskTooMany" : "tooManyInputs", task.max_input_images);
+  }
   if (draft.prompt.trim()) return "";
   if (mode === "variation") return "";
   return t({ generate: "needPrompt", edit: "needChange", inpaint: "needMaskPrompt" }[mode]);

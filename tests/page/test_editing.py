@@ -138,6 +138,30 @@ def test_references_are_sent_in_their_order(fake_multi, browser):
     assert [tuple(corner) for corner in corners] == [colours[2], *colours[:2]]
 
 
+def test_a_mask_is_for_as_many_pictures_as_the_model_takes_with_one(browser, png):
+    app = "tests.support.fake_app:app"
+    with (
+        run_api(app=app, FLUX_MODELS="klein-4b") as server,
+        open_page(browser, server.wait_ready()) as page,
+    ):
+        choose(page, png)
+        page.click("text=Paint a mask")
+        stroke(page, (0.3, 0.3), (0.7, 0.6))
+        page.click("dialog >> text=Done")
+        page.wait_for_selector(".input .veil")
+        choose(page, png)
+        page.wait_for_selector(".input:nth-child(2)")
+        page.fill("#prompt", "a cat")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".notice >> text=With a mask this model takes 1 picture")
+        page.click("text=Change the mask")
+        page.click("dialog >> text=No mask")
+        page.wait_for_selector("text=Change the mask", state="detached")
+        assert page.locator("text=Paint a mask").count() == 0
+        draw(page, "both of them")
+        assert len(stats(server)["requests"][-1]["images"]) == 2
+
+
 def test_masks_are_loaded_saved_inverted_and_kept(fake, browser):
     buffer = io.BytesIO()
     half = Image.new("L", (96, 64))

@@ -177,6 +177,7 @@ export default {
   restored: "Settings restored.",
   notAPicture: "This browser cannot read that file. Try PNG, JPEG or WebP.",
   tooManyInputs: (n) => `This model takes at most ${plural(n, "picture", "pictures")}.`,
+  maskTooMany: (n) => `With a mask this model takes ${plural(n, "picture", "pictures")}: remove the others, or the mask.`,
   notKept: "This browser has no room for more pictures: delete some in the history.",
   dropHere: "Drop it here to change it",
   announceDone: "A picture is finished.",

@@ -175,6 +175,7 @@ export default {
   restored: "設定を復元しました。",
   notAPicture: "このブラウザでは読めないファイルです。PNG、JPEG、WebP をお試しください。",
   tooManyInputs: (n) => `このモデルで使える画像は ${n} 枚までです。`,
+  maskTooMany: (n) => `マスクと一緒に使える画像は ${n} 枚までです。ほかの画像かマスクを外してください。`,
   notKept: "ブラウザの保存領域がいっぱいです。履歴から画像を削除してください。",
   dropHere: "ここにドロップして編集",
   announceDone: "画像ができました。",
