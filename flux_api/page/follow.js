@@ -1,5 +1,5 @@
 // One event stream for all jobs of this page: a browser opens six connections to a server.
-import { call, events } from "./api.js";
+import { call, events, getJson } from "./api.js";
 
 const MOST = 100;
 const REPLAY_MS = 250;
@@ -32,14 +32,27 @@ function soon(milliseconds) {
   timer = setTimeout(open, milliseconds);
 }
 
+// Where too many watch already: how the jobs are doing, as if it had just happened.
+async function look(ids) {
+  const { data } = await getJson(`v1/jobs?ids=${ids}`);
+  for (const { id, state, ...more } of data) {
+    const type = state === "running" ? (more.step ? "step" : "started") : state;
+    tell({ ...more, type, job_id: id });
+  }
+  const known = new Set(data.map(({ id }) => id));
+  for (const id of ids.split(",").filter((one) => !known.has(one))) {
+    tell({ type: "failed", job_id: id, error: { code: "job_not_found" } });
+  }
+}
+
 async function open() {
   control?.abort();
   if (!watched.size) return;
   const own = new AbortController();
   control = own;
   let pause = 100;
+  const ids = [...watched].slice(0, MOST).join(",");
   try {
-    const ids = [...watched].slice(0, MOST).join(",");
     const answer = await call(`v1/jobs/events?ids=${ids}`, { signal: own.signal });
     openedAt = performance.now();
     for await (const event of events(answer)) {
@@ -48,7 +61,8 @@ async function open() {
     }
   } catch (error) {
     if (own.signal.aborted) return;
-    pause = 1000 * (error.retryAfter || 1);
+    pause = 1000 * Math.min(2, error.retryAfter || 1);
+    if (error.code === "too_many_watchers") await look(ids).catch(() => {});
   }
   // Some may still be watched: it broke off, or there were too many for one stream.
   if (control === own && watched.size) soon(pause);

@@ -16,6 +16,8 @@ const TRIES = 4;
 // By then what took a preview's place is on the screen.
 const FADE_MS = 2000;
 const WAITS = ["model_loading", "rate_limit_exceeded", "concurrency_limit_exceeded", "server_is_overloaded"];
+// Another worker answers than the one that drew, or it was too long ago.
+const GONE = ["job_not_found", "result_expired"];
 
 const paces = new Map();
 const timers = new Map();
@@ -110,7 +112,7 @@ follow.onEvent((event) => {
   }
   if (type === "done") collect(id, event.urls?.[0]);
   if (type === "cancelled") end(id, { state: "stopped" });
-  if (type === "failed" && event.error.code === "job_not_found") end(id, { state: "lost" });
+  if (type === "failed" && GONE.includes(event.error.code)) end(id, { state: "lost" });
   else if (type === "failed") fail(id, new ApiError(-1, event.error));
 });
 
@@ -123,8 +125,9 @@ async function collect(id, url) {
       const [answer, story] = await Promise.all([call(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`)]);
       return await keep(find(id), await answer.blob(), answer.headers, story, url);
     } catch (error) {
-      if (error.code === "result_expired") return end(id, { state: "lost" });
-      if (error.status || attempt === TRIES) return fail(id, error);
+      if (GONE.includes(error.code)) return end(id, { state: "lost" });
+      const waits = error.status === 0 || error.code === "job_not_done";
+      if (!waits || attempt === TRIES) return fail(id, error);
       await new Promise((resolve) => setTimeout(resolve, 500 * attempt));
     }
   }
@@ -163,7 +166,7 @@ function fail(id, error) {
 const cancel = (id) => call(`v1/jobs/${id}`, { method: "DELETE" }).catch(() => {});
 
 export function stop(job) {
-  if (job.state !== "local") cancel(job.id);
+  if (job.sent || job.state === "sending") cancel(job.id);
   clearTimeout(timers.get(job.id));
   end(job.id, { state: "stopped" });
 }

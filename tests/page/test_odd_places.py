@@ -12,7 +12,7 @@ from tests.page.test_editing import choose, stroke
 from tests.support.browser import draw, open_page
 from tests.support.pictures import make_png
 from tests.support.programs import need
-from tests.support.servers import free_port, run, wait_for
+from tests.support.servers import free_port, run, run_api, wait_for
 from tests.support.wire import stats
 
 NOTHING_KEPT = """
@@ -69,6 +69,17 @@ def test_a_browser_that_keeps_nothing_still_draws(fake, browser, script):
         page.click(".actions >> text=Again")
         page.wait_for_selector(".strip li:nth-child(2)")
         page.wait_for_selector(".strip:not(:has(.card:not(.done)))")
+
+
+def test_where_nobody_may_watch_the_page_asks(browser):
+    settings = {"FLUX_MAX_WATCHERS": 0}
+    with run_api(app="tests.support.fake_app:app", **settings) as fake:
+        fake.wait_ready()
+        with open_page(browser, fake, refusals=True) as page:
+            draw(page, "pause=0.3", state="running")
+            page.wait_for_selector("text=/^Step \\d+ of 12$/")
+            page.wait_for_selector(".card.done")
+            draw(page, "fail=memory", state="failed")
 
 
 def test_two_fingers_zoom_and_one_paints(fake, browser):
