@@ -3,7 +3,8 @@
 python -m scripts.draw_page [FOLDER]
 
 Starts the API with tiny, makes pictures in the page, and writes docs/images/page-*.png.
-Needs the packages of requirements-dev.txt and chromium-headless-shell.
+Needs the packages of requirements-dev.txt, chromium-headless-shell and a Japanese font
+(Debian's fonts-noto-cjk).
 """
 
 from __future__ import annotations

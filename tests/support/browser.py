@@ -39,7 +39,7 @@ def open_page(browser, server, *, refusals=False, script="", **context):
     with contextlib.closing(browser.new_context(**context)) as fresh:
         page = fresh.new_page()
         page.add_init_script(script)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         said, asked = [], []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
