@@ -33,7 +33,7 @@ def index() -> Response:
     JSON."""
     accepted = request.accept_mimetypes
     if accepted.quality("text/html") > accepted.quality("application/json"):
-        response = _send("index.html")
+        response = send("index.html")
     else:
         response = describe_server()
     response.vary.add("Accept")
@@ -45,10 +45,11 @@ def file(name: str) -> Response:
     """One of the page's files."""
     if name not in FILES:
         abort(404)
-    return _send(name)
+    return send(name)
 
 
-def _send(name: str) -> Response:
+def send(name: str) -> Response:
+    """The file, under the pages' policy."""
     path = FILES[name]
     kind = _TYPES.get(path.suffix) or mimetypes.guess_type(name)[0]
     response = send_file(path, mimetype=kind, conditional=True, etag=True)

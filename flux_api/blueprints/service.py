@@ -29,6 +29,7 @@ def describe_server() -> Response:
             "GET /v1/status": "whether requests are taken, and how much is going on",
             "GET /jobs": "your requests, the newest first",
             "GET /jobs/<id>": "a request on its way",
+            "GET /docs": "in a browser: all of this, with a form to try it",
             "GET /openapi.json": "all of this for programs, as OpenAPI 3.1",
             "GET /readyz": "whether requests are taken, and if not, why",
         },

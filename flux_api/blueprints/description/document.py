@@ -6,23 +6,25 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Flask
 from werkzeug.routing import Rule
 
+from flux_api.blueprints.description.bodies import describe_body, properties_of
 from flux_api.blueprints.description.operations import (
     EXAMPLE_JOB,
     OPERATIONS,
     Content,
     Operation,
 )
-from flux_api.blueprints.description.schemas import SCHEMAS, Schema, ref
+from flux_api.blueprints.description.schemas import SCHEMAS
+from flux_api.blueprints.description.shapes import Schema, ref
 from flux_api.errors import FluxError, Unauthorized, UntrustedHost
 from flux_api.http.access import OPEN_BLUEPRINTS
 from flux_api.http.error_handlers import speaks_openai
-from flux_api.http.parameters import JOB_ID, Fields
+from flux_api.http.parameters import JOB_ID
 
 VERSION = "0.1.0"
 _ABOUT = """\
@@ -30,11 +32,10 @@ Pictures from prompts and pictures: the original API at `/process`, OpenAI's Ima
 at `/v1`, and the jobs behind both. Bodies are forms or JSON. Every error names what is
 wrong; `code` is a word that does not change, the message is for people.
 """
+ALIASES = ("openai_jobs", "openai_bare", "azure_v1", "azure")
 _PACKAGE = "flux_api.blueprints."
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 _EXAMPLES = {"job_id": EXAMPLE_JOB, "deployment": "tiny", "name": "tiny"}
-_PICTURE = {"type": "string", "description": "Base64, a data URL or an http(s) URL."}
-_UPLOAD = {"type": "string", "format": "binary", "description": "A picture's file."}
 _HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
@@ -106,8 +107,10 @@ def described_rules(app: Flask) -> Iterator[tuple[Rule, Operation]]:
         view = app.view_functions[rule.endpoint]
         if view.__module__.startswith(_PACKAGE):
             name = f"{view.__module__.removeprefix(_PACKAGE)}.{view.__name__}"
-            found.append((order.index(name), len(rule.rule), rule))
-    for number, _, rule in sorted(found, key=lambda one: one[:2]):
+            # First as documents name it, then under other base URLs.
+            again = rule.endpoint.partition(".")[0] in ALIASES
+            found.append((order.index(name), again, len(rule.rule), rule))
+    for number, _, _, rule in sorted(found, key=lambda one: one[:3]):
         yield rule, OPERATIONS[order[number]]
 
 
@@ -144,21 +147,7 @@ class _Builder:
 
     def _body(self, name: str, operation: Operation) -> Schema:
         if name not in self.bodies:
-            as_json, as_form = (_request(operation, p) for p in (_PICTURE, _UPLOAD))
-            form = as_form["properties"]
-            form["loras"] = {"type": "string", "description": "name:weight, ..."}
-            example = {"example": dict(operation.example)}
-            text = {k: v for k, v in as_form.items() if k != "required"}
-            self.bodies[name] = {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": as_json} | example,
-                    "multipart/form-data": {"schema": as_form},
-                    "application/x-www-form-urlencoded": {
-                        "schema": text | {"properties": form | _strings(operation)}
-                    },
-                },
-            }
+            self.bodies[name] = describe_body(operation)
         return {"$ref": f"#/components/requestBodies/{name}"}
 
     def _responses(self, rule: Rule, operation: Operation, blueprint: str) -> Schema:
@@ -218,7 +207,7 @@ def _path(rule: Rule, operation: Operation) -> Iterator[Schema]:
 def _query(operation: Operation) -> Iterator[Schema]:
     if operation.query is None:
         return
-    for name, schema in _properties(operation.query).items():
+    for name, schema in properties_of(operation.query).items():
         text = schema.pop("description", "")
         # A list is one value, with commas.
         yield {
@@ -227,38 +216,3 @@ def _query(operation: Operation) -> Iterator[Schema]:
                 {"style": "form", "explode": False} if schema["type"] == "array" else {}
             ),
         }
-
-
-def _request(operation: Operation, picture: Schema) -> Schema:
-    """The body's schema, its pictures as ``picture``."""
-    assert operation.body is not None
-    properties = _properties(operation.body)
-    if "num_inference_steps" in properties:
-        steps = properties["num_inference_steps"]
-        properties["steps"] = steps | {"description": "As num_inference_steps."}
-    properties |= dict.fromkeys(operation.pictures, picture)
-    return {
-        "type": "object",
-        "properties": properties,
-        **({"required": list(operation.required)} if operation.required else {}),
-    }
-
-
-def _strings(operation: Operation) -> dict[str, Schema]:
-    return dict.fromkeys(operation.pictures, _PICTURE)
-
-
-def _properties(model: type[Fields]) -> dict[str, Schema]:
-    """The fields of ``model``; that null is as good as left out goes without saying."""
-    properties = model.model_json_schema()["properties"]
-    return {name: _plain(schema) for name, schema in properties.items()}
-
-
-def _plain(schema: Mapping[str, Any]) -> Schema:
-    plain = {k: v for k, v in schema.items() if k not in ("title", "anyOf")}
-    for choice in schema.get("anyOf", ()):
-        if choice != {"type": "null"}:
-            plain = {**choice, **plain}
-    if plain.get("default", ...) is None:
-        del plain["default"]
-    return plain

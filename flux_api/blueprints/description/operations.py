@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from flux_api import errors
-from flux_api.blueprints.description.schemas import TEXT, Schema, events, ref
+from flux_api.blueprints.description.shapes import TEXT, Schema, events, ref
 from flux_api.blueprints.jobs import ListParameters, ResultParameters
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.blueprints.openai.requests import Operation as Operations

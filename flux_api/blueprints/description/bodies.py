@@ -1,0 +1,73 @@
+"""Request bodies in JSON Schema, from the parameter models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flux_api.blueprints.description.operations import Operation
+from flux_api.blueprints.description.shapes import TEXT, Schema
+from flux_api.http.inputs import MAX_IMAGES
+from flux_api.http.parameters import Fields
+
+_PICTURE = {"type": "string", "description": "Base64, a data URL or an http(s) URL."}
+_PICTURES = {
+    "anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": MAX_IMAGES}],
+    "description": f"{_PICTURE['description'][:-1]}, or a list of them.",
+}
+_UPLOAD = {"type": "string", "format": "binary", "description": "A picture's file."}
+
+
+def describe_body(operation: Operation) -> Schema:
+    """The body of ``operation`` in each of its forms."""
+    as_json, as_form = (_request(operation, p) for p in (_PICTURE, _UPLOAD))
+    if "image" in operation.pictures:
+        as_json["properties"]["image"] = _PICTURES
+    as_form["properties"]["loras"] = {
+        "type": "string",
+        "description": "name:weight, ...",
+    }
+    pictures = dict.fromkeys(operation.pictures, _PICTURE)
+    as_text = as_form | {"properties": as_form["properties"] | pictures}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": as_json,
+                "example": dict(operation.example),
+            },
+            "multipart/form-data": {"schema": as_form},
+            "application/x-www-form-urlencoded": {"schema": as_text},
+        },
+    }
+
+
+def _request(operation: Operation, picture: Schema) -> Schema:
+    """The body's schema, its pictures as ``picture``."""
+    assert operation.body is not None
+    properties = properties_of(operation.body)
+    if "num_inference_steps" in properties:
+        steps = properties["num_inference_steps"]
+        properties["steps"] = steps | {"description": "As num_inference_steps."}
+    properties |= dict.fromkeys(operation.pictures, picture)
+    return {
+        "type": "object",
+        "properties": properties,
+        **({"required": list(operation.required)} if operation.required else {}),
+    }
+
+
+def properties_of(model: type[Fields]) -> dict[str, Schema]:
+    """The fields of ``model``; that null is as good as left out goes without saying."""
+    properties = model.model_json_schema()["properties"]
+    return {name: _plain(schema) for name, schema in properties.items()}
+
+
+def _plain(schema: Mapping[str, Any]) -> Schema:
+    plain = {k: v for k, v in schema.items() if k not in ("title", "anyOf")}
+    for choice in schema.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            plain = {**choice, **plain}
+    if plain.get("default", ...) is None:
+        del plain["default"]
+    return plain
