@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from flux_api.loading.own_parts import own_parts
 from flux_api.models.hub import (
     MODULAR_INDEX,
     ModelMissing,
@@ -62,13 +61,23 @@ def fetch_set(info: ModelInfo, report: Report) -> None:
         else:
             # The others take these from the set's own checkpoint.
             own = source == info.base_model
-            described = own_parts(info, report) if own else ()
+            described = _files_of(info, report) if own else ()
             without = () if own else info.shared_components
             fetch_base(source, without, report, described=described)
     for prior in [source for source in info.sources if source not in info.bases]:
         fetch_base(prior, (), report)
     for file in info.lora_files.values():
         fetch_file(file, report)
+
+
+def _files_of(info: ModelInfo, report: Report) -> Collection[str]:
+    """Fetch the set's own files; the components that are in them."""
+    if not info.components:
+        return ()
+    # Imports torch, which takes seconds.
+    from flux_api.loading.own_parts import own_parts
+
+    return own_parts(info, report)
 
 
 def _show(text: str) -> None:

@@ -125,15 +125,18 @@ class Change:
 
     def __call__(self, layer: torch.nn.Linear, x: Tensor, output: Tensor) -> Tensor:
         """What it adds to the ``output`` of ``layer`` for ``x``."""
-        added = torch.zeros_like(output) if self._bias is None else self._bias(x)
+        added = [] if self._bias is None else [self._bias(x)]
         if self._gain is None:
-            return added if self._matrix is None else added + self._matrix(x)
+            added += [] if self._matrix is None else [self._matrix(x)]
+            return sum(added[1:], added[0])
         self._gain = gain = self._gain.to(output.device, output.dtype)
         if self._by_column:
-            own = _without_bias(layer, layer.forward(x * (gain - 1)))
-            return added + own + (0 if self._matrix is None else self._matrix(x * gain))
-        own = _without_bias(layer, output) * (gain - 1)
-        return added + own + (0 if self._matrix is None else self._matrix(x) * gain)
+            added.append(_without_bias(layer, layer.forward(x * (gain - 1))))
+            added += [] if self._matrix is None else [self._matrix(x * gain)]
+        else:
+            added.append(_without_bias(layer, output) * (gain - 1))
+            added += [] if self._matrix is None else [self._matrix(x) * gain]
+        return sum(added[1:], added[0])
 
 
 def dense_weight(layer: torch.nn.Linear) -> Tensor:

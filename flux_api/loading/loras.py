@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -60,10 +61,13 @@ class Adapters:
                 if path is None:
                     raise refusal(lora.name, "is gone")
                 self._read[lora.name] = self._open(lora.name, path)
+        changes: dict[torch.nn.Linear, list[tuple[Change, float]]] = defaultdict(list)
         for lora in loras:
             for one in self._read[lora.name]:
-                add = partial(_add, one.change, lora.adapter_weight)
-                self._hooks.append(one.layer.register_forward_hook(add))
+                changes[one.layer].append((one.change, lora.adapter_weight))
+        for layer, weighed in changes.items():
+            add = partial(_add, weighed)
+            self._hooks.append(layer.register_forward_hook(add))
         self._applied = loras
 
     def reset(self, keep: set[str] | frozenset[str] = frozenset()) -> None:
@@ -88,10 +92,11 @@ class Adapters:
 
 
 def _add(
-    change: Change,
-    weight: float,
+    changes: list[tuple[Change, float]],
     layer: torch.nn.Linear,
     inputs: tuple[torch.Tensor, ...],
     output: torch.Tensor,
 ) -> torch.Tensor:
-    return output + change(layer, inputs[0], output) * weight
+    # Each starts from the layer's own output, whatever the others add.
+    added = [change(layer, inputs[0], output) * weight for change, weight in changes]
+    return sum(added, output)

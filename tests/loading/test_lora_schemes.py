@@ -335,3 +335,11 @@ def test_a_scheme_draws_what_the_merged_base_draws(
     merged = draw(server, f"{family}-{scheme}")
     assert np.abs(with_lora - merged).max() <= 1
     assert np.abs(with_lora - plain[family]).max() > 4
+
+
+def test_several_at_once_do_not_depend_on_their_order(server):
+    """A DoRA scales the layer's own weight, not what another LoRA adds to it."""
+    names = [f"flux1.{scheme}:{WEIGHT}" for scheme in ("peft", "peft-dora", "lokr")]
+    one = draw(server, "flux1-base", ",".join(names))
+    other = draw(server, "flux1-base", ",".join(reversed(names)))
+    assert np.abs(one - other).max() <= 1
