@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,60 +17,30 @@ from typing import Any
 
 import torch
 
+from flux_api.loading.file_weights import (
+    Weights,
+    config_of_file,
+    own_files,
+    weigh_file,
+)
 from flux_api.loading.quantization import QUANTIZED, is_quantized_layer
-from flux_api.models.checkpoints import CheckpointFacts, identify_file
-from flux_api.models.headers import BadFile
 from flux_api.models.hub import (
     CLASSIC_INDEX,
     MODULAR_INDEX,
     is_packed_folder,
-    present_file,
     present_folder,
 )
 from flux_api.models.info import ModelInfo
-from flux_api.models.sources import File, Folder, Source
+from flux_api.models.sources import Folder, Source
 from flux_api.settings import Quantization
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.json")
-_BLOCK = 64  # weights that share one scale in nf4
-_SCALE = 4  # bytes of a scale, float32
 # Tensors of the widest full-size feature map that a VAE holds at once.
 _VAE_TENSORS = 4
 # Hidden states, projections and attention of one transformer block, in units of its
 # width a token.
 _BLOCK_WIDTHS = 40
 GIB = 2**30
-# Layers that are never quantized, as files name them.
-_WHOLE = (
-    *("img_in.", "txt_in.", "final_layer.linear.", "x_embedder.", "context_embedder."),
-    *("proj_out.", "lm_head.", "shared.", "model.embed_tokens.", "token_embd."),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """The weights of one component: how many could be quantized (in ``rows`` rows, the
-    largest layer having ``largest``), and how many could not. ``stored`` are the bytes
-    of a file that is packed already, and stays so."""
-
-    linear: int
-    rows: int
-    rest: int
-    largest: int
-    quantizable: bool
-    stored: int | None = None
-
-    def bytes_in(self, quantization: Quantization, width: int) -> int:
-        """Its bytes at ``width`` bytes a number (2 for bfloat16)."""
-        if self.stored is not None:
-            return self.stored
-        if quantization == "none" or not self.quantizable:
-            return (self.linear + self.rest) * width
-        if quantization == "nf4":
-            packed = self.linear // 2 + math.ceil(self.linear / _BLOCK) * _SCALE
-        else:
-            packed = self.linear + self.rows * _SCALE
-        return packed + self.rest * width
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,64 +86,19 @@ def footprint_of(info: ModelInfo) -> Footprint | None:
             if own and name in files:
                 continue
             parts[source, name] = weigh(name, kind, json.dumps(config))
-            if folder is not None and is_packed_folder(folder / name):
-                stored = sum(f.stat().st_size for f in (folder / name).glob("*.safe*"))
+            there = info.components.get(name) if own else None
+            where = (
+                there.path if isinstance(there, Folder) else folder and folder / name
+            )
+            if where and is_packed_folder(where):
+                stored = sum(f.stat().st_size for f in where.glob("*.safetensors"))
                 parts[source, name] = replace(parts[source, name], stored=stored)
             working = max(working, _working_bytes(name, config, info))
     for name, (facts, prefix) in files.items():
         parts[info.base_model, name] = weigh_file(name, facts, prefix)
-        config = _config_of_file(name, facts, prefix)
+        config = config_of_file(name, facts, prefix)
         working = max(working, _working_bytes(name, config, info))
     return Footprint(parts, working, frozenset(files))
-
-
-def own_files(info: ModelInfo) -> dict[str, tuple[CheckpointFacts, str]]:
-    """The components of ``info`` that are in files on this machine, each with the
-    prefix of its tensors; a file that cannot be read is told when it is loaded."""
-    found: dict[str, tuple[CheckpointFacts, str]] = {}
-    for name, source in info.components.items():
-        path = present_file(source) if isinstance(source, File) else None
-        if path is None:
-            continue
-        try:
-            facts = identify_file(path)
-        except BadFile:
-            continue
-        for part, prefix in facts.components.items():
-            if part == name or part not in info.components:
-                found[part] = facts, prefix
-    return found
-
-
-def weigh_file(name: str, facts: CheckpointFacts, prefix: str) -> Weights:
-    """The weights of component ``name`` in a file, from its header alone."""
-    linear = rows = rest = largest = stored = 0
-    packed = False
-    for key, tensor in facts.header.tensors.items():
-        if not key.startswith(prefix):
-            continue
-        numbers = math.prod(tensor.shape)
-        largest = max(largest, numbers)
-        # Packed weights stay so in the blocks alone.
-        kept = name != "transformer" or "block" in key
-        stored += min(tensor.size, numbers * 2) if kept else numbers * 2
-        packed = packed or (kept and tensor.size < numbers * 2)
-        if len(tensor.shape) == 2 and not key.removeprefix(prefix).startswith(_WHOLE):
-            linear += numbers
-            rows += tensor.shape[0]
-        else:
-            rest += numbers
-    quantizable = name in QUANTIZED and "CLIP" not in facts.kind
-    return Weights(linear, rows, rest, largest, quantizable, stored if packed else None)
-
-
-def _config_of_file(name: str, facts: CheckpointFacts, prefix: str) -> dict[str, Any]:
-    """What counts of its configuration for the memory that it works with."""
-    for key in ("img_in.weight", "x_embedder.weight"):
-        found = facts.header.tensors.get(prefix + key)
-        if name == "transformer" and found is not None:
-            return {"num_attention_heads": 1, "attention_head_dim": found.shape[0]}
-    return {}
 
 
 def describe(source: Source) -> dict[str, tuple[str, dict[str, Any]]] | None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 import transformers
 from accelerate import init_empty_weights
-from safetensors import safe_open
 
 from flux_api.loading.checkpoint_names import places_of, vae_tensors
 from flux_api.loading.deltas import take
 from flux_api.loading.lora_layers import Rows
 from flux_api.loading.packed import PackedLinear, Unpack, unpacker
+from flux_api.loading.tensor_file import TensorFile
 from flux_api.models.checkpoints import SCALES, CheckpointFacts
 from flux_api.models.headers import GGUF_KINDS, Header, TensorFacts
 from flux_api.models.hub import ModelMissing
@@ -25,8 +23,6 @@ from flux_api.models.hub import ModelMissing
 logger = logging.getLogger(__name__)
 
 _PLAIN = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
-_NUMBERS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_NUMBERS["F64"] = torch.float64
 # Where layers may stay packed: many and large. What is outside is small, and models
 # take their data type from there.
 _BLOCKS = (
@@ -134,7 +130,7 @@ def _fill(
         for name, _ in _own_names(header, prefix)
         if name.endswith(SCALES)
     }
-    with _Tensors(header, prefix) as tensors:
+    with TensorFile(header, prefix) as tensors:
         for place in places:
             unpack = _unpacker(header.tensors[prefix + place.name].dtype)
             tensor = take(tensors.read(place.name), place.rows, 0)
@@ -185,42 +181,6 @@ def _set(
         parent._buffers[name] = tensor
 
 
-class _Tensors:
-    """Reads the tensors of a file, one by one, as copies."""
-
-    def __init__(self, header: Header, prefix: str) -> None:
-        self._header, self._prefix = header, prefix
-        self._opened: Any = None
-
-    def __enter__(self) -> _Tensors:
-        if not self._header.is_gguf:
-            opened: Any = safe_open(self._header.path, framework="pt")
-            self._opened = opened.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._opened is not None:
-            self._opened.__exit__(None, None, None)
-
-    def read(self, name: str) -> torch.Tensor:
-        """Tensor ``name``; what is packed as rows of bytes."""
-        name = self._prefix + name
-        if self._opened is not None:
-            read: torch.Tensor = self._opened.get_tensor(name)
-            # Bytes for those that stay packed: they are cut, and not computed with.
-            packed = read.dtype.is_floating_point and read.element_size() == 1
-            return read.view(torch.int8).clone() if packed else read.clone()
-        facts = self._header.tensors[name]
-        raw = np.fromfile(
-            self._header.path, np.uint8, count=facts.size, offset=facts.offset
-        )
-        data = torch.from_numpy(raw)
-        if facts.dtype in _NUMBERS:
-            return data.view(_NUMBERS[facts.dtype]).reshape(facts.shape)
-        rows = math.prod(facts.shape[:-1])
-        return data.reshape(*facts.shape[:-1], facts.size // rows)
-
-
 def _load_vae(
     module: torch.nn.Module,
     config: Mapping[str, Any],
@@ -229,7 +189,7 @@ def _load_vae(
     dtype: torch.dtype,
 ) -> None:
     """Small, so that it is converted by diffusers itself."""
-    with _Tensors(header, prefix) as tensors:
+    with TensorFile(header, prefix) as tensors:
         read = {n: tensors.read(n).float() for n, _ in _own_names(header, prefix)}
     try:
         converted = vae_tensors(read, config)

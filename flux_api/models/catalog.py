@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from flux_api.core import Lora
-from flux_api.models.info import ModelInfo, SizeRules, TaskDefaults, TaskName
+from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
+from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Folder, Repository
 
 _TINY = (Path(__file__).parents[2] / "flux_server" / "tiny").resolve()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from flux_api.models.checkpoints import identify_file
 from flux_api.models.headers import BadFile
-from flux_api.models.info import ModelInfo, SizeRules
+from flux_api.models.info import ModelInfo
+from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Folder
 
 INDEXES = ("model_index.json", "modular_model_index.json")

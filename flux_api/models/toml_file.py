@@ -29,7 +29,8 @@ from flux_api.core import Lora
 from flux_api.errors import BadSetting
 from flux_api.models.checks import check_model
 from flux_api.models.file_sets import FILE_SETS, set_of_path
-from flux_api.models.info import COMPONENTS, ModelInfo, SizeRules, TaskDefaults
+from flux_api.models.info import COMPONENTS, ModelInfo, TaskDefaults
+from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Folder, Repository, Source, parse_source
 from flux_api.models.toml_tables import (
     NAME,

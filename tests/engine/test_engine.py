@@ -19,7 +19,8 @@ from flux_api.engine.backend import DiffusersBackend, preview_due
 from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
 from flux_api.loading.device import Pace, is_lost
-from flux_api.models.catalog import MODEL_INFO, ModelInfo, SizeRules, TaskDefaults
+from flux_api.models.catalog import MODEL_INFO, ModelInfo, TaskDefaults
+from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import Folder
 from flux_api.queue.manager import PipelineManager
 from tests.support.complete import complete
