@@ -14,6 +14,7 @@ PAIRS = [
     ("docs/models.md", "docs/ja/models.md"),
     ("docs/jobs.md", "docs/ja/jobs.md"),
     ("docs/page.md", "docs/ja/page.md"),
+    ("docs/metrics.md", "docs/ja/metrics.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()

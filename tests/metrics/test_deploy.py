@@ -78,6 +78,20 @@ def test_the_dashboard_and_the_alerts_look_at_every_metric(known):
             assert stem.sub("", name) in looked_at, name
 
 
+@pytest.mark.parametrize("page", ["docs/metrics.md", "docs/ja/metrics.md"])
+def test_every_metric_is_documented_with_its_labels(known, page):
+    rows = re.findall(
+        r"^\| `(flux_\w+)` \|(.*?)\|", (ROOT / page).read_text("utf-8"), re.M
+    )
+    said = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    ends = re.compile(r"_(bucket|sum|count)$")
+    # A counter's family has no "_total", and no sample.
+    names = [n for n in known if n.startswith("flux_") and f"{n}_total" not in known]
+    assert said.keys() == {ends.sub("", name) for name in names}
+    for name, labels in said.items():
+        assert labels == known.get(f"{name}_count", known[name]), name
+
+
 def test_alerts_are_valid_and_fire_when_they_should(tmp_path):
     promtool = need("promtool")
     config = DEPLOY / "prometheus" / "prometheus.yml"

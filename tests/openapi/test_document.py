@@ -200,5 +200,18 @@ def check_answer(document, operation, answer, where):
     content = operation["responses"][str(answer.status_code)]["content"]
     assert kind in content or "*/*" in content, where
     if kind == "application/json":
-        schema = content[kind]["schema"] | {"components": document["components"]}
-        jsonschema_rs.validator_for(schema).validate(answer.json())
+        components = {"schemas": document["components"]["schemas"]}
+        schema = content[kind]["schema"] | {"components": components}
+        jsonschema_rs.validator_for(sealed(schema)).validate(answer.json())
+
+
+def sealed(schema):
+    """``schema`` where an object has no field that is not described."""
+    if isinstance(schema, list):
+        return [sealed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {name: sealed(one) for name, one in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        strict |= {"additionalProperties": False}
+    return strict

@@ -117,6 +117,7 @@ SCHEMAS: dict[str, Schema] = {
             "owned_by": TEXT,
             "revision?": about(NO_TEXT, "The commit of its files."),
             "root": about(TEXT, "The set that is meant."),
+            "description?": TEXT,
             "known_words?": about(named({}), "All that a small model draws."),
         }
     ),
