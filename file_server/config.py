@@ -192,11 +192,14 @@ class Settings(BaseModel):
 
     @classmethod
     def unknown(cls, environ: Mapping[str, str]) -> Iterator[str]:
-        """Yield a sentence for each variable that begins like ours and is none."""
+        """Yield a sentence for each variable that begins like ours, or is nearly one,
+        and is none."""
         known = [str(field.alias) for field in cls.model_fields.values()]
         for name in environ:
-            if name.startswith("FILES_") and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+            ours = name.startswith("FILES_")
+            cutoff = 0.6 if ours else 0.85
+            near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+            if name not in known and (ours or near):
                 meant = f"; did you mean {near[0]}?" if near else ""
                 yield f"{name} is set, but there is no such setting{meant}"
 

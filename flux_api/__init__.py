@@ -10,11 +10,13 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs, setting_values
+from flux_api.api_keys import is_loopback
 from flux_api.blueprints import jobs, metrics, original, page, service
 from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.openai import routes as openai
@@ -64,6 +66,11 @@ def create_app(
     logs.configure(settings.log_level)
     for sentence in setting_values.unknown(Settings, os.environ):
         logger.warning(sentence)
+    if settings.trusted_proxies and _is_hidden(settings):
+        logger.warning(
+            "FILE_SERVER is an address of this machine: callers behind the proxy need "
+            "FILE_SERVER_PUBLIC_URL, the address under which they reach it"
+        )
     models = offered_models(settings)
     # The path of a file shows nowhere: it is known by its set's name.
     named = settings.model_copy(update={"model": next(iter(models))})
@@ -104,6 +111,12 @@ def create_app(
             app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=0
         )
     return app
+
+
+def _is_hidden(settings: Settings) -> bool:
+    """Whether callers are given URLs that only this machine can open."""
+    base = settings.public_file_server
+    return base is not None and is_loopback((urlsplit(base).hostname or "",))
 
 
 def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManager:

@@ -169,11 +169,13 @@ def read(model: type[Model], environ: Mapping[str, str]) -> Model:
 
 
 def unknown(model: type[BaseModel], environ: Mapping[str, str]) -> Iterator[str]:
-    """A sentence for each variable that begins like one of ours and is none."""
+    """A sentence for each variable that begins like one of ours, or is nearly one, and
+    is none."""
     known = [str(field.alias) for field in model.model_fields.values()]
     for name in environ:
-        if name.startswith("FLUX_") and name not in (*known, *_OF_CLIENTS):
-            near = difflib.get_close_matches(name, known, n=1)
+        ours = name.startswith("FLUX_")
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if ours else 0.85)
+        if name not in (*known, *_OF_CLIENTS) and (ours or near):
             meant = f"; did you mean {near[0]}?" if near else ""
             yield f"{name} is set, but there is no such setting{meant}"
 

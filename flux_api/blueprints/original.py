@@ -108,7 +108,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     token = parameters.bearer_token
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, body, model, most=1, bearer_token=token)
-        mode = choose_mode(parameters.prompt, inputs.images)
+        mode = choose_mode(parameters.prompt, inputs.images, parameters.notes)
         names = context.lora_files.keys() if parameters.loras else frozenset()
         image_request = complete_request(
             name, model, mode, parameters, inputs, lora_names=names
@@ -122,8 +122,8 @@ def _read_parameters(body: Body) -> ProcessParameters:
         value = body.values.get(name)
         if value not in (None, "") and str(value).strip().lower() not in harmless:
             raise InvalidRequest(
-                f"'{name}' with this value is not supported here: use "
-                "/v1/images/generations, or /v1/images/edits with a picture.",
+                f"/process does not support this '{name}': use /v1/images/generations, "
+                "or /v1/images/edits with a picture.",
                 param=name,
                 code="unsupported_parameter",
             )

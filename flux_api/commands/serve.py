@@ -122,35 +122,37 @@ def start(
 
 def watch(addresses: Addresses, processes: list[subprocess.Popen[bytes]]) -> int:
     """Show what the API is doing until it is ready, then wait for an end."""
-    said = None
+    said = ""
     while all(process.poll() is None for process in processes):
-        reason = not_ready(f"http://{local(addresses.api)}/readyz")
+        reason, model = look(f"http://{local(addresses.api)}/readyz")
         if reason != said:
-            print(welcome(addresses) if reason is None else f"... {reason}", flush=True)
+            text = f"... {reason}" if reason else welcome(addresses, model)
+            print(text, flush=True)
             said = reason
         time.sleep(0.2 if reason else 1.0)
     print("A server ended by itself; its last lines say why.", file=sys.stderr)
     return 1
 
 
-def not_ready(url: str) -> str | None:
-    """Why the API takes no requests yet, None when it does."""
+def look(url: str) -> tuple[str, str]:
+    """Why the API takes no requests yet, empty when it does; and its model."""
     try:
         answer = urllib3.request("GET", url, timeout=_LOOK_SECONDS, retries=False)
         told = json.loads(answer.data)
         if answer.status == 200:
             # Another server on this port is not ours.
-            return None if "model" in told else "starting"
-        return str(told["reason"])
+            return "", str(told["model"])
+        return str(told["reason"]), ""
     except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
-        return "starting"
+        return "starting", ""
 
 
-def welcome(addresses: Addresses) -> str:
-    """The addresses, and a command to paste."""
+def welcome(addresses: Addresses, model: str) -> str:
+    """The addresses, the ``model``, and a command to paste."""
     api = f"http://{local(addresses.api)}"
     return f"""
 Flux Imaging API is ready.
+  Model         {model}
   Page          {api}/
   API           {api}        (OpenAI SDK: base_url="{api}/v1")
   File server   http://{local(addresses.files)}

@@ -19,7 +19,7 @@ CALLER = "flux_api.caller"
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
-    r"|prefer|traceparent|user-agent|x-job-id|x-request-id|x-client-request-id"
+    r"|prefer|traceparent|user-agent|x-api-key|x-job-id|x-request-id|x-client-request-id"
     r"|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )
 _EXPOSED_HEADERS = (
@@ -46,12 +46,13 @@ def check_key() -> None:
 def _holder(keys: tuple[ApiKey, ...]) -> str:
     bearer = _BEARER.fullmatch(request.headers.get("Authorization", "").strip())
     shown = [bearer[1]] if bearer else []
-    if api_key := request.headers.get("Api-Key"):
-        shown.append(api_key)
+    for header in ("Api-Key", "X-Api-Key"):
+        if api_key := request.headers.get(header):
+            shown.append(api_key)
     for text in shown:
         # A header's text is its bytes in Latin-1.
-        if name := holder_of(keys, text.strip().encode("latin-1", "replace")):
-            return name
+        if found := holder_of(keys, text.strip().encode("latin-1", "replace")):
+            return found
     if shown:
         raise Unauthorized("Incorrect API key provided.")
     raise Unauthorized(

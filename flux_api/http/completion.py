@@ -28,15 +28,17 @@ class Inputs:
     warnings: tuple[str, ...] = ()
 
 
-def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
+def choose_mode(
+    prompt: str | None, images: tuple[Image, ...], notes: tuple[str, ...] = ()
+) -> Mode:
     """What the caller means: image and prompt edit, an image alone variation, a prompt
-    alone generate; InvalidRequest with neither."""
+    alone generate; InvalidRequest with neither, and with what may have been meant."""
     if images:
         return "edit" if prompt else "variation"
     if prompt:
         return "generate"
     raise InvalidRequest(
-        "Send a prompt, an image, or both.",
+        " ".join(("Send a prompt, an image, or both.", *notes)),
         param="prompt",
         code="missing_required_parameter",
     )
@@ -44,9 +46,16 @@ def choose_mode(prompt: str | None, images: tuple[Image, ...]) -> Mode:
 
 def check_size(model: ModelInfo, parameters: Parameters) -> None:
     """InvalidRequest where no picture of ``model`` has the size that is asked for:
-    known before any input is decoded. The smallest side stands for one left open."""
-    smallest = model.sizes.minimum
-    _choose_size(model, (smallest, smallest), parameters)
+    known before any input is decoded. A side left open is the default one, or the
+    smallest where that would be too large."""
+    sizes = model.sizes
+    width, height = (
+        own if asked is None else asked
+        for own, asked in zip(sizes.default, parameters.size, strict=True)
+    )
+    fits = width * height <= sizes.max_pixels
+    default = sizes.default if fits else (sizes.minimum, sizes.minimum)
+    _choose_size(model, default, parameters)
 
 
 def complete_request(
@@ -64,7 +73,9 @@ def complete_request(
     images, mask_image = inputs.images, inputs.mask_image
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
-    default = model.sizes.fit(images[0].size) if images else model.sizes.default
+    default = model.sizes.default
+    if images:
+        default = model.sizes.fit(_in_shape(images[0].size, parameters.size))
     width, height = _choose_size(model, default, parameters)
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
@@ -90,8 +101,24 @@ def complete_request(
         seed=seed,
         loras=merge_loras(task.loras, parameters.loras, known),
         partial_images=parameters.partial_images,
-        warnings=(*inputs.warnings, *_unknown_words(name, model, parameters.prompt)),
+        warnings=(
+            *parameters.notes,
+            *inputs.warnings,
+            *_unknown_words(name, model, parameters.prompt),
+        ),
     )
+
+
+def _in_shape(
+    size: tuple[int, int], asked: tuple[int | None, int | None]
+) -> tuple[int, int]:
+    """``size``, scaled to the one side that is ``asked`` for."""
+    (width, height), (wanted, other) = size, asked
+    if wanted is not None and other is None:
+        return max(1, wanted), max(1, round(height * wanted / width))
+    if other is not None and wanted is None:
+        return max(1, round(width * other / height)), max(1, other)
+    return size
 
 
 def _choose_size(

@@ -68,7 +68,10 @@ class Context:
         taken at their word, and for a set that is known but not offered: another
         model's picture is not what was meant."""
         if name in self.known and name not in self.models:
-            message = f"This server does not offer {name}: add it to FLUX_MODELS."
+            message = (
+                f"This server does not offer {name} but {', '.join(self.models)}; "
+                "FLUX_MODELS adds sets."
+            )
             raise ModelNotFound(message, param="model")
         strict = self.settings.strict_models
         return find_model(self.models, self.settings.model, name, strict=strict)

@@ -99,7 +99,8 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
 
 def _unknown_file(name: str) -> InvalidRequest:
     return InvalidRequest(
-        f"A file is not expected as '{name[:64]}': send a picture as 'image', what to "
+        f"A file is not expected as '{name[:64]}': send a picture as 'image' or "
+        "'input_file', what to "
         "repaint as 'mask', and anything else as text.",
         param=name[:64],
     )

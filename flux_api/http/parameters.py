@@ -6,10 +6,11 @@ adds its own to :class:`Parameters`.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -19,14 +20,17 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from flux_api.core import MAX_SEED, Lora
 from flux_api.errors import InvalidRequest
+from flux_api.http.body_text import PICTURE_FIELD
 
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
@@ -212,6 +216,7 @@ class Fields(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", use_attribute_docstrings=True
     )
+    _notes: tuple[str, ...] = PrivateAttr(())
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
@@ -219,9 +224,24 @@ class Fields(BaseModel):
         empty are the same. InvalidRequest names the first parameter that is wrong."""
         given = {n: v for n, v in values.items() if v is not None and v != ""}
         try:
-            return cls.model_validate(given)
+            found = cls.model_validate(given)
         except ValidationError as error:
             raise _refusal(cls, error.errors(include_url=False)[0]) from None
+        found._notes = tuple(cls._near_misses(given))
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on names that came and were passed over, and what they may mean."""
+        return self._notes
+
+    @classmethod
+    def _near_misses(cls, names: Iterable[str]) -> Iterator[str]:
+        known = [name for n, f in cls.model_fields.items() for name in _names(n, f)]
+        for name in names:
+            near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.8)
+            if name not in known and near and not PICTURE_FIELD.fullmatch(name[:80]):
+                yield f"'{name[:64]}' was passed over; did you mean '{near[0]}'?"
 
 
 class Parameters(Fields):
@@ -316,6 +336,14 @@ class Parameters(Fields):
     def steps_share(self) -> float:
         """What to multiply the model's default number of steps by."""
         return 1.0
+
+
+def _names(name: str, field: FieldInfo) -> list[str]:
+    """Under which names ``field`` may come."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [str(alias or name)]
 
 
 def _refusal(kind: type[Fields], error: ErrorDetails) -> InvalidRequest:

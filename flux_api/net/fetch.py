@@ -63,6 +63,19 @@ class _Refused(Exception):
     """Why a fetch failed: for the log only."""
 
 
+class _Status(_Refused):
+    """An answer that is none, by its HTTP ``status``."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        meanings = {
+            401: "wants its BEARER_TOKEN as 'bearer_token', which /process takes.",
+            403: "does not take this bearer_token.",
+            404: "has no such picture.",
+        }
+        self.meaning = meanings.get(status, f"answers {status}.")
+
+
 _FAILURES = (_Refused, UrlError, OSError, HTTPError, HTTPException, ValueError)
 
 
@@ -113,9 +126,13 @@ class Fetcher:
             if (short := shortage(error)) is not None:
                 raise short from error
             logger.warning("fetch of %s failed: %s", first, _describe(error))
+            if isinstance(error, _Status) and self._is_own_file(first):
+                # Our own file server's answer is no secret of anybody's network.
+                message = f"cannot fetch {param}: the file server {error.meaning}"
+                raise ImageFetchFailed(message, param=param) from None
             message = (
-                f"cannot fetch {param}. Addresses of private networks need "
-                "FLUX_ALLOW_PRIVATE_NETS."
+                f"cannot fetch {param}: no picture came from there. Addresses of "
+                "private networks need FLUX_ALLOW_PRIVATE_NETS."
             )
             raise ImageFetchFailed(message, param=param) from None
 
@@ -238,7 +255,7 @@ class Fetcher:
 
 def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -> bytes:
     if response.status != 200:
-        raise _Refused(f"status {response.status}")
+        raise _Status(response.status)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise _Refused("the content is encoded")
     length = response.headers.get("Content-Length", "0")

@@ -178,8 +178,11 @@ class PipelineManager:
                 return
             except BaseException as error:  # whatever a loader raises: ready says so
                 reason = getattr(error, "message", type(error).__name__)
-                logger.exception(
-                    "loading failed, next try in %g s or when the files change", pause
+                logger.error(
+                    "loading failed, next try in %g s or when the files change: %s",
+                    *(pause, reason),
+                    # What is said to callers says it all; else where it happened.
+                    exc_info=not isinstance(error, FluxError),
                 )
                 self._readiness.fail(f"loading failed: {reason}")
             # Outside the handler: its traceback holds what was loaded so far.

@@ -81,7 +81,7 @@ class ResultStore:
             raise JobNotDone("The job has not ended yet.", retry_after=1)
         count = job.request.num_images_per_prompt
         if not 0 <= index < count:
-            message = f"Invalid 'index': this job has {count} pictures, from 0 on."
+            message = f"Invalid 'index': the last picture of this job is {count - 1}."
             raise InvalidRequest(message, param="index")
         pictures = self.pictures(job)
         if pictures is not None:

@@ -305,3 +305,45 @@ def test_web_pages_may_read_every_header_of_a_picture():
     ours = [name for name in answer.headers if name.startswith("X-Flux-")]
     assert len(ours) >= 8
     assert set(ours) <= set(exposed)
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_misspelt_name_is_told(fake, path):
+    form = PROMPT | {"guidence_scale": 3, "nobody_means_this": 1}
+    answer = post(fake, path, json=form)
+    assert answer.status_code == 200
+    warning = answer.json()["warning"]
+    assert "'guidence_scale' was passed over; did you mean 'guidance_scale'?" in warning
+    assert "nobody" not in warning
+    missing = post(fake, path, json={"promt": "a dog"})
+    assert missing.status_code == 400
+    assert "did you mean 'prompt'?" in message_of(missing)
+
+
+def test_one_side_follows_the_shape_of_the_picture(fake):
+    picture = io.BytesIO()
+    Image.new("RGB", (768, 512)).save(picture, "PNG")
+    for asked, size in (({"width": 384}, [384, 256]), ({"height": 256}, [384, 256])):
+        files = {"image": ("a.png", picture.getvalue())}
+        answer = post(fake, "/process", data=PROMPT | asked, files=files)
+        assert answer.status_code == 200
+        assert seen(fake)["size"] == size
+
+
+def test_the_size_that_is_suggested_keeps_what_was_left_open(fake):
+    answer = post(fake, "/process", data=PROMPT | {"width": 100})
+    assert "try 96x512" in message_of(answer)
+
+
+def test_the_key_is_taken_from_the_headers_that_clients_use():
+    key = "the-key-of-app"
+    with run_api(app="tests.support.fake_app:app", FLUX_API_KEYS=f"a:{key}") as server:
+        server.wait_ready()
+        headers = (
+            {"X-API-Key": key},
+            {"api-key": key},
+            {"Authorization": f"Bearer {key}"},
+        )
+        for given in headers:
+            url = f"{server.url}/v1/models"
+            assert requests.get(url, headers=given, timeout=9).status_code == 200

@@ -50,7 +50,7 @@ def read_parameters(
     if accepted:
         _check_file(parameters, accepted)
     if operation != "variation" and parameters.prompt is None:
-        raise _missing("prompt")
+        raise _missing("prompt", *parameters.notes)
     return parameters
 
 
@@ -103,6 +103,6 @@ def _check_file(parameters: ImagesParameters, accepted: str) -> None:
         raise InvalidRequest(message, param="output_format")
 
 
-def _missing(param: str) -> InvalidRequest:
-    message = f"Missing required parameter: '{param}'."
+def _missing(param: str, *notes: str) -> InvalidRequest:
+    message = " ".join((f"Missing required parameter: '{param}'.", *notes))
     return InvalidRequest(message, param=param, code="missing_required_parameter")
