@@ -58,6 +58,9 @@ _FLUX1 = _COMMON | {
     ),
     "single_blocks.{}.processor.proj": "single_transformer_blocks.{}.proj_out",
 }
+_FLUX1["single_transformer_blocks.{}.attn.to_qkv"] = _FLUX1[
+    "single_blocks.{}.processor.qkv"
+]
 # DiffSynth-Studio's names: "a" is the picture's side, "b" the text's.
 _DIFFSYNTH = {
     "blocks.{}.norm1_a.linear": _FLUX1["double_blocks.{}.img_mod.lin"],

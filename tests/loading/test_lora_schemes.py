@@ -150,6 +150,13 @@ def lycoris_spell(name):
     return f"lycoris_{flat(name)}"
 
 
+def fused_spell(name):
+    """Diffusers' fused projections."""
+    block, side = name.split(".")[1:3]
+    fused = {"img_attn": "to_qkv", "txt_attn": "to_added_qkv"}[side]
+    return f"lycoris_transformer_blocks_{block}_attn_{fused}"
+
+
 def lycoris(kind, spell=lycoris_spell, **options):
     """LyCORIS over diffusers' layers, as SimpleTuner has it, or over others."""
     return lambda w: w.write(spell, kind=kind, **options)
@@ -204,6 +211,9 @@ FORMS = {
         "lokr", spell=kohya_spell, layout="bfl", low_rank=True, alpha=1
     ),
     "lokr-simpletuner": lycoris("lokr"),
+    "lokr-fused": lycoris(
+        "lokr", fused_spell, layout="bfl", only=("img_attn.qkv", "txt_attn.qkv")
+    ),
     "loha": bfl("diffusion_model.", kind="loha"),
     "loha-lycoris": lycoris("loha"),
     "mixed": mixed,
