@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from flux_api.models.lora_keys import KeyRefused, find_layer, parse_key
 
 logger = logging.getLogger(__name__)
 
+# A whole difference of the largest layer that there is, FLUX.2 dev's, has 0.34e9.
+_MOST_NUMBERS = 2**29
 # Nothing of the pictures depends on these layers.
 _WITHOUT_EFFECT = ("text_projection",)
 
@@ -88,6 +91,9 @@ def _group(
 
 
 def _read(file: Any, key: str) -> torch.Tensor:
+    numbers = math.prod(file.get_slice(key).get_shape())
+    if numbers > _MOST_NUMBERS:
+        raise KeyRefused(f"does not fit this model: {numbers} numbers in {key!r}")
     tensor: torch.Tensor = file.get_tensor(key)
     if not tensor.is_floating_point():
         raise KeyRefused(f"has whole numbers where weights belong, in {key!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -65,6 +66,8 @@ def one_tensor(**entry):
     return raw(json.dumps({DOWN: whole}).encode(), bytes(256))
 
 
+# 2 GiB of nothing in it.
+HUGE = one_tensor(dtype="F16", shape=[2**15, 2**15], data_offsets=[0, 2**31])
 NAN = torch.full((2, 32), float("nan"))
 # Name -> (set, the file, words of the answer).
 REFUSED = {
@@ -118,6 +121,7 @@ REFUSED = {
     "offsets": ("schnell", one_tensor(data_offsets=[0, 2**40]), "safetensors"),
     "negative": ("schnell", one_tensor(shape=[-2, 32]), "safetensors"),
     "kind": ("schnell", one_tensor(dtype="F7"), "safetensors"),
+    "huge": ("schnell", HUGE, "1073741824 numbers"),
     "many-keys": (
         "schnell",
         {f"{LAYER}{number}.lora_A.weight": torch.ones(1) for number in range(20_000)},
@@ -151,6 +155,8 @@ def test_it_is_refused_by_name_and_nothing_is_left(families, plain, name):
     path = families.lora_folder / f"refused-{name}.safetensors"
     if isinstance(content, bytes):
         path.write_bytes(content)
+        if content is HUGE:
+            os.truncate(path, len(content) - 256 + 2**31)
     else:
         save_file(content, path)
     answer = ask(families, model, f"refused-{name}")
