@@ -184,7 +184,7 @@ FACTS = {
     ),
     "3-places": (
         "Fetches have places of their own and hold none of the model's.",
-        ["test_concurrent_fetches_are_bounded", "test_a_slow_fetch_keeps_nobody"],
+        ["test_one_caller_fetches_four", "test_a_fetch_holds_a_place"],
     ),
     "3-message": (
         "Every failure has the same words; the log has neither token nor query.",
