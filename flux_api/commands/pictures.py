@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -19,6 +15,7 @@ from flux_api.commands.drawing import Drawing, Request, show
 from flux_api.commands.files import STDOUT, Plan, format_of
 from flux_api.commands.options import picture_options
 from flux_api.commands.screen import Screen
+from flux_api.commands.signals import Signals
 from flux_api.commands.transport import Failure
 
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
@@ -121,10 +118,11 @@ def _draw(route: str, inputs: list[Input], options: dict[str, Any]) -> int:
         Request(label, route, [*own, *fields], plan.names(label, count, file_format))
         for label, own in inputs
     ]
+    signals = Signals()
     api = connect(environ, options["server"], options["key"], options["model"])
     api.wait_ready(lambda reason: screen.show(f"{reason} ..."))
     drawing = Drawing(api, requests)
-    stopped = _stop_at_signals(drawing, screen)
+    signals.cancel = drawing.stop
     codes = [0]
     for request, event in show(drawing, requests, screen):
         if event["type"] == "picture":
@@ -132,7 +130,7 @@ def _draw(route: str, inputs: list[Input], options: dict[str, Any]) -> int:
         elif failure := event["failure"]:
             codes.append(failure.exit_code)
             _tell_failure(screen, request, failure, as_json)
-    return 128 + stopped[0] if stopped else max(codes)
+    return signals.exit_code or max(codes)
 
 
 def _fields(options: dict[str, Any], file_format: str) -> list[Field]:
@@ -163,22 +161,6 @@ def _content(path: Path) -> tuple[str, bytes]:
     if path == STDOUT:
         return "picture", sys.stdin.buffer.read()
     return path.name, path.read_bytes()
-
-
-def _stop_at_signals(drawing: Drawing, screen: Screen) -> list[int]:
-    """Cancel at the first signal, leave at the second; the signals so far. The handler
-    raises nothing: what the server says of the cancelled jobs is still waited for."""
-    seen: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            os._exit(128 + number)
-        threading.Thread(target=drawing.stop, daemon=True).start()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    return seen
 
 
 def _tell(screen: Screen, event: Json, as_json: bool) -> None:

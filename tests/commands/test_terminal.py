@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import shlex
 import signal
@@ -18,7 +19,7 @@ import requests
 from PIL import Image
 
 from tests.commands.program import COMMAND, environment, run, terminal
-from tests.support.servers import wait_for
+from tests.support.servers import run_api, wait_for
 from tests.support.terminal import in_terminal
 
 BAR = r"\[[#-]{24}\] (\d+)/(\d+) steps"
@@ -129,6 +130,22 @@ def active(job):
     return job["state"] in ("queued", "running")
 
 
+def test_a_second_ctrl_c_does_not_wait_for_the_server(tmp_path):
+    with (
+        run_api(app="tests.support.fake_app:app") as server,
+        terminal(tmp_path, "generate", "hold it", FLUX_SERVER=server.url) as shown,
+    ):
+        wait_for(lambda: any(map(active, jobs_of(server))), 30)
+        os.killpg(server.process.pid, signal.SIGSTOP)
+
+        def is_gone():
+            shown.process.send_signal(signal.SIGINT)
+            return shown.process.poll() is not None
+
+        wait_for(is_gone, 30)
+        assert shown.wait() == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_cancel_too(fake, tmp_path, number):
     with terminal(tmp_path, "generate", "hold it", FLUX_SERVER=fake.url) as shown:
@@ -215,7 +232,9 @@ def test_a_lost_connection_loses_no_picture(fake, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(cuts) == 2
     assert (tmp_path / "a-cat-pause-0-3.png").exists()
-    assert len([job for job in jobs_of(fake) if job["num_inference_steps"] == 12]) >= 1
+    # It was asked for once, and drawn once.
+    stats = requests.get(f"{fake.url}/fake/stats", timeout=5).json()
+    assert [asked["prompt"] for asked in stats["requests"]] == ["a cat pause=0.3"]
 
 
 def test_help_teaches_every_command(tmp_path):
