@@ -14,7 +14,10 @@ from flux_api.errors import BadSetting
 from flux_api.settings import Settings
 
 # In process there are no strangers, and nobody but this process fetches pictures.
-_OWN = ("FLUX_API_KEYS", "FLUX_API_KEYS_FILE", "FILE_SERVER", "FLUX_RESULTS_MB")
+_OWN = (
+    *("FLUX_API_KEYS", "FLUX_API_KEYS_FILE", "FLUX_METRICS_BIND"),
+    *("FILE_SERVER", "FLUX_RESULTS_MB"),
+)
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
