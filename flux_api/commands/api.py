@@ -37,7 +37,10 @@ class Api:
 
     def capabilities(self) -> Json:
         """What the server offers."""
-        return self._json("GET", "/v1/capabilities")
+        offer = self._json("GET", "/v1/capabilities")
+        if "limits" not in offer:
+            raise _no_api(200)
+        return offer
 
     def wait_ready(self, tell: Callable[[str], None]) -> None:
         """Return once requests are taken; ``tell`` hears what is waited for."""

@@ -45,9 +45,9 @@ class Drawing:
         self._stopping = threading.Event()
 
     def events(self) -> Iterator[tuple[int, Json]]:
-        """What happens, each with the number of its request, to the end of the last:
-        the job's own events, and ``waits``, ``accepted``, ``picture`` (with its file,
-        bytes and facts) and ``ended`` (with its failure, or None)."""
+        """What happens, each with the number of its request, to the end of the last: a
+        job's own events, and ``waits``, ``accepted``, ``stopping``, ``picture`` (with
+        its file, bytes and facts) and ``ended`` (with its failure, or None)."""
         for number in range(len(self._requests)):
             self._waiting.put(number)
         for _ in range(min(AT_ONCE, len(self._requests))):
@@ -62,6 +62,7 @@ class Drawing:
     def stop(self) -> None:
         """Have the server cancel what was sent, and send no more."""
         self._stopping.set()
+        self._events.put((0, {"type": "stopping"}))
         for job_id in list(self._sent):
             try:
                 self._api.cancel(job_id)

@@ -27,11 +27,14 @@ class Progress:
     def __init__(self, pictures: list[int]) -> None:
         self._requests = [_Request(count) for count in pictures]
         self._began: tuple[float, int] | None = None
+        self._stopping = False
 
     def hear(self, number: int, event: Json) -> None:
         """Take an event of request ``number``."""
         request = self._requests[number]
         match event["type"]:
+            case "stopping":
+                self._stopping = True
             case "waits":
                 request.state = event["why"]
             case "accepted":
@@ -52,6 +55,8 @@ class Progress:
     @property
     def line(self) -> str:
         """The state of all."""
+        if self._stopping:
+            return "stopping; Ctrl-C again does not wait"
         total = self._total
         if not self._done or not total:
             states = [r.state for r in self._requests if r.state != "ended"]
