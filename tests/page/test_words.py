@@ -53,3 +53,12 @@ def test_every_text_is_used_and_every_used_one_is_there():
     assert used <= set(english)
     for name in english:
         assert re.search(rf'"{name}"', code) or MADE.match(name), name
+
+
+def test_a_real_model_is_not_offered_without_what_it_needs():
+    english, japanese = (
+        (PAGE / f"words/{language}.js").read_text("utf-8") for language in ("en", "ja")
+    )
+    for text in (english, japanese):
+        [demo] = re.findall(r'demo: "(.+)"', text)
+        assert "GPU" in demo and "16 GB" in demo

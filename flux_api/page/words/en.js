@@ -52,7 +52,7 @@ export default {
   welcomeBelow: "Write it below, or start with one of these.",
   welcomeLeft: "Write it on the left, or start with one of these.",
   dropHint: "To change a picture, drop it here, paste it, or add it.",
-  demo: "This is tiny, a small demo model that draws emoji. For real pictures start a real model, for example:",
+  demo: "This is tiny, a small demo model that draws emoji. For real pictures start a real model. It needs a GPU and downloads about 16 GB at its first start, for example:",
   examples: [
     "A lighthouse in evening rain, seen from the sea, film photograph",
     "A fox asleep among birches, paper-cut illustration",
