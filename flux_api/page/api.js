@@ -35,8 +35,8 @@ export class ApiError extends Error {
 export const addressOf = (path) => new URL(path, document.baseURI).href;
 
 export async function call(path, options = {}) {
-  const headers = { ...options.headers };
-  if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
+  const own = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
+  const headers = { ...own, ...options.headers };
   let answer;
   try {
     answer = await fetch(addressOf(path), { ...options, headers });
@@ -47,6 +47,18 @@ export async function call(path, options = {}) {
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
   throw new ApiError(answer.status, body.error, Number(answer.headers.get("Retry-After")));
+}
+
+// Throws what is in the way of using it: a status of 401 where the server does not know it.
+export async function tryKey(value) {
+  // A header cannot carry anything else.
+  if (!/^[\x21-\x7e]+$/.test(value)) throw new ApiError(401);
+  try {
+    await call("v1/models", { headers: { Authorization: `Bearer ${value}` } });
+  } catch (error) {
+    // Busy or loading says nothing against the key.
+    if ([0, 401].includes(error.status)) throw error;
+  }
 }
 
 export const getJson = async (path) => (await call(path)).json();

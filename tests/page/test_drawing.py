@@ -231,10 +231,14 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
             page.wait_for_selector(".status >> text=Key needed")
             draw(page, "a cat", state="failed")
             page.wait_for_selector("dialog[open] #field-key")
-            page.fill("#field-key", "sk-wrong-key")
-            page.click("dialog .main")
-            # What was refused is tried with the new key, and refused again.
-            page.wait_for_selector("dialog[open] #field-key")
+            for wrong in ("sk-wrong-key", "鍵"):
+                page.fill("#field-key", wrong)
+                page.click("dialog .main")
+                page.wait_for_selector("dialog .wrong >> text=The key is not right")
+                page.fill("#field-key", "")
+            # Nothing was tried with it, and it is not kept.
+            assert not page.evaluate("sessionStorage.getItem('flux.key')")
+            assert page.locator(".card.failed").count() == 1
             page.fill("#field-key", "sk-key-one")
             page.click("dialog .main")
             newest(page, "done")

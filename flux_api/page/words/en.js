@@ -189,6 +189,7 @@ export default {
   atLeast: (low) => `At least ${low}.`,
   atMost: (high) => `At most ${high}.`,
   multiple: (n) => `A multiple of ${n}.`,
+  between: ". ",
   errors: {
     network: ["The server does not answer", "Is it running? Your settings are kept: try again when the dot at the top is green."],
     invalid_api_key: ["The key is not right", "Enter a key that this server knows."],
