@@ -47,10 +47,15 @@ function Loras() {
         onChoose=${(name) => name && setDraft({ loras: [...loras, { name, weight: 1 }] })} />`}</fieldset>`;
 }
 
+// What was unfolded may lie below the edge, behind the button.
+function showOpened({ currentTarget }) {
+  if (currentTarget.open) currentTarget.scrollIntoView({ block: "start" });
+}
+
 export function Settings() {
   const { draft, capabilities } = state;
   const task = taskNow();
-  return html`<details class="settings"><summary class="button quiet"><${Icon} name="sliders" />${t("more")}</summary>
+  return html`<details class="settings" onToggle=${showOpened}><summary class="button quiet"><${Icon} name="sliders" />${t("more")}</summary>
     <div class="settings-grid">
       ${capabilities.models.length > 1 && html`<${Select} label=${t("model")} name="model" value=${modelNow().id}
         options=${capabilities.models.map(({ id }) => [id, id])}

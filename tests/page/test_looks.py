@@ -85,3 +85,16 @@ def test_language_and_theme_are_changed_and_remembered(fake, browser):
         page.wait_for_selector(".composer .main >> text=生成")
         assert page.evaluate(ground) != light
         assert page.evaluate("() => document.documentElement.lang") == "ja"
+
+
+def test_what_is_unfolded_is_seen(fake, browser):
+    script = """() => {
+        const field = document.querySelector("#field-seed");
+        const { x, y, width, height } = field.getBoundingClientRect();
+        const there = document.elementFromPoint(x + width / 2, y + height / 2);
+        return there?.id === "field-seed";
+    }"""
+    desk = {"viewport": {"width": 1280, "height": 800}}
+    with open_page(browser, fake, **desk) as page:
+        page.click(".settings summary")
+        page.wait_for_function(script)
