@@ -3,7 +3,7 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { key } from "./api.js";
 import { Icon } from "./icons.js";
 import { Dialog, copyText } from "./parts.js";
-import { download } from "./pictures.js";
+import { download, isShown } from "./pictures.js";
 import { snippets } from "./snippets.js";
 import { selectedJob } from "./store.js";
 import { t } from "./words.js";
@@ -16,7 +16,11 @@ export function CodeDialog() {
   const [copied, setCopied] = useState("");
   const inputs = job.inputs || [];
   const saveInputs = () => {
-    inputs.forEach(({ blob }, index) => download(blob, `input-${index + 1}`, "image/png"));
+    inputs.forEach((input, index) => {
+      // What the browser cannot show, it cannot convert: the bytes that were sent, then.
+      const file = isShown(input) ? input.blob : new Blob([input.blob], { type: "image/png" });
+      download(file, `input-${index + 1}`, "image/png");
+    });
     if (job.mask) download(job.mask.blob, "mask");
   };
   const copy = async () => {

@@ -3,7 +3,7 @@ import { html, useLayoutEffect, useRef } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { startMany } from "./jobs.js";
 import { Choices, NumberField } from "./parts.js";
-import { urlOf } from "./pictures.js";
+import { isShown, urlOf } from "./pictures.js";
 import { fitSize, shapesOf } from "./recipe.js";
 import { Settings } from "./settings.js";
 import * as store from "./store.js";
@@ -37,7 +37,9 @@ function Input({ input, index }) {
   const { inputs, mask } = state;
   const mine = index === 0 && mask;
   return html`<li class="input">
-    <img src=${urlOf(input.blob)} alt=${t("inputNumber", index + 1)} />
+    ${isShown(input)
+      ? html`<img src=${urlOf(input.blob)} alt=${t("inputNumber", index + 1)} />`
+      : html`<span class="unshown" title=${input.name}><${Icon} name="image" /><span>${input.name}</span></span>`}
     ${mine && html`<i class="veil" style=${{ "--mask": `url(${urlOf(mask.blob)})` }}></i>`}
     ${inputs.length > 1 && html`<button type="button" class="order" disabled=${index === 0}
       aria-label=${t("putFirst", index + 1)} title=${t("putFirst", index + 1)}
@@ -50,13 +52,14 @@ function Inputs({ choose }) {
   const { inputs, mask } = state;
   if (!inputs.length) return null;
   const most = store.mostInputs();
+  const canPaint = isShown(inputs[0]) && inputs.length <= store.modelNow()?.tasks.inpaint?.max_input_images;
   const label = t(most > 1 ? "addPicture" : "replacePicture");
   return html`<ul class="inputs">
     ${inputs.map((input, index) => html`<${Input} key=${urlOf(input.blob)} input=${input} index=${index} />`)}
     ${(most === 1 || inputs.length < most) && html`<li><button type="button" class="button more-input"
       aria-label=${label} title=${label} onClick=${choose}>
       <${Icon} name=${most > 1 ? "add" : "image"} /></button></li>`}
-    ${(mask || inputs.length <= store.modelNow()?.tasks.inpaint?.max_input_images) && html`<li><button type="button" class="button framed"
+    ${(mask || canPaint) && html`<li><button type="button" class="button framed"
       onClick=${() => set({ dialog: "mask" })}>
       <${Icon} name="brush" />${t(mask ? "changeMask" : "paintMask")}</button></li>`}</ul>`;
 }

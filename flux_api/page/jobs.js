@@ -40,7 +40,7 @@ function advance(id, patch) {
 export function start(recipe, inputs = [], mask = null, select = true) {
   latest = Math.max(latest + 1, Date.now());
   const size = recipe.size
-    || (inputs[0] && [inputs[0].width, inputs[0].height])
+    || (inputs[0]?.width && [inputs[0].width, inputs[0].height])
     || modelNow(recipe.model).sizes.default;
   const job = { id: newJobId(), recipe, inputs, mask, size, created: latest, state: "local" };
   set({ jobs: [job, ...state.jobs], ...(select ? { selected: job.id } : {}) });

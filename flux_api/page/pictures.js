@@ -16,13 +16,30 @@ export function letGo(blob) {
   addresses.delete(blob);
 }
 
-// Throws where the browser cannot read it.
-export async function measure(blob) {
-  const bitmap = await createImageBitmap(blob);
-  const { width, height } = bitmap;
-  bitmap.close();
-  return { blob, width, height };
+// Formats that the server may read and most browsers do not show: TIFF, HEIC, AVIF.
+const TIFF = ["II*\0", "MM\0*"];
+const BOXED = /^ftyp(hei[cxms]|hev[cx]|mif1|msf1|avi[fs])/;
+
+async function isUnseenKind(blob) {
+  const start = String.fromCharCode(...new Uint8Array(await blob.slice(0, 12).arrayBuffer()));
+  return TIFF.includes(start.slice(0, 4)) || BOXED.test(start.slice(4));
 }
+
+// What the browser cannot show has no size: it is sent as it is. Throws where it is no picture.
+export async function measure(blob) {
+  const { name } = blob;
+  try {
+    const bitmap = await createImageBitmap(blob);
+    const { width, height } = bitmap;
+    bitmap.close();
+    return { blob, name, width, height };
+  } catch (error) {
+    if (await isUnseenKind(blob)) return { blob, name, width: 0, height: 0 };
+    throw error;
+  }
+}
+
+export const isShown = (input) => input.width > 0;
 
 export function makeCanvas(width, height) {
   return Object.assign(document.createElement("canvas"), { width, height });

@@ -4,7 +4,7 @@ import { Actions } from "./actions.js";
 import { Failure } from "./failure.js";
 import { Icon } from "./icons.js";
 import { stop } from "./jobs.js";
-import { urlOf } from "./pictures.js";
+import { isShown, urlOf } from "./pictures.js";
 import { isLive, modelNow, selectedJob, set, setDraft, state } from "./store.js";
 import { formatNumber, language, t } from "./words.js";
 
@@ -73,7 +73,8 @@ function Picture({ job }) {
   const [original, setOriginal] = useState(false);
   useEffect(() => setOriginal(false), [job.id]);
   const busy = isLive(job);
-  const before = job.inputs?.[0]?.blob;
+  const [first] = job.inputs || [];
+  const before = first && isShown(first) && first.blob;
   const shown = original ? before : job.blob || job.preview;
   const backdrop = busy && !shown ? before : null;
   const name = job.recipe.prompt || t(job.recipe.mode);

@@ -1,6 +1,6 @@
 // What the page shows: one state, and the form's part of what changes it.
 import * as memory from "./memory.js";
-import { hashOf, measure } from "./pictures.js";
+import { hashOf, isShown, measure } from "./pictures.js";
 import { randomSeed } from "./recipe.js";
 import { t } from "./words.js";
 
@@ -119,28 +119,50 @@ export function putFirst(input) {
 }
 
 export async function addFiles(files) {
+  const fresh = [];
   for (const file of files) {
     const known = await hashOf(file).then(memory.pictureOf).catch(() => null);
     if (known) {
       await restore(known);
-      notify(t("madeHere"), t("useInstead"), () => addInput(file));
+      notify(t("madeHere"), t("useInstead"), () => addInputs([file]));
     } else {
-      await addInput(file);
+      fresh.push(file);
     }
   }
+  if (fresh.length) await addInputs(fresh);
 }
 
-async function addInput(blob) {
-  let input;
-  try {
-    input = await measure(blob);
-  } catch {
-    return notify(t("notAPicture"));
+// Whatever does not become an input as expected is said, in one notice.
+async function addInputs(files) {
+  const said = [];
+  const found = [];
+  for (const file of files) {
+    try {
+      const input = await measure(file);
+      found.push(input);
+      if (!isShown(input)) said.push(t("unseenPicture", file.name));
+    } catch {
+      said.push(t(file.type.startsWith("image/") ? "brokenPicture" : "notAPicture", file.name));
+    }
   }
+  const { inputs, mask } = state;
   const most = mostInputs() || 1;
-  if (most === 1) return setInputs([input]);
-  if (state.inputs.length >= most) return notify(t("tooManyInputs", most));
-  setInputs([...state.inputs, input], state.mask);
+  if (most === 1) takeOne(found, said);
+  else if (found.length) {
+    const all = [...inputs, ...found];
+    if (all.length > most) said.push(t("tooManyInputs", most));
+    setInputs(all.slice(0, most), mask);
+  }
+  const isReplaced = most === 1 && found.length && inputs.length;
+  if (isReplaced) notify(said.join(" "), t("undo"), () => setInputs(inputs, mask));
+  else if (said.length) notify(said.join(" "));
+}
+
+function takeOne([first, ...more], said) {
+  if (!first) return;
+  if (more.length) said.push(t("onlyFirst", first.name));
+  if (state.inputs.length) said.push(t("replaced"));
+  setInputs([first]);
 }
 
 // The form as it was when `job` was asked for.

@@ -118,7 +118,56 @@ def test_pictures_are_dropped_and_pasted(fake, browser, png):
         page.evaluate(script, ["paste", list(png)])
         page.wait_for_selector(".input")
         choose(page, b"no picture")
-        page.wait_for_selector(".notice >> text=cannot read that file")
+        page.wait_for_selector(".notice >> text=cannot be read: it may be damaged")
+
+
+def add(page, **files):
+    """Add files by name, ``_`` for the dot, of the type that a browser would give."""
+    types = {"tif": "image/tiff", "md": "text/markdown", "png": "image/png"}
+    page.set_input_files(
+        ".bar input[type=file]",
+        [
+            {
+                "name": name.replace("_", "."),
+                "mimeType": types[name.rpartition("_")[2]],
+                "buffer": data,
+            }
+            for name, data in files.items()
+        ],
+    )
+
+
+def test_a_model_of_one_picture_says_what_became_of_the_others(fake, browser, png):
+    with open_page(browser, fake) as page:
+        add(page, one_png=png, two_png=make_png(size=(64, 64)))
+        page.wait_for_selector(".notice >> text=only “one.png” was added")
+        assert page.locator(".input").count() == 1
+        add(page, three_png=make_png(size=(64, 64)))
+        page.wait_for_selector(".notice >> text=taken the place of the one before")
+        page.click(".notice >> text=Undo")
+        draw(page, "make it blue")
+    assert stats(fake)["requests"][-1]["images"] == [[96, 64]]
+
+
+def test_what_is_no_picture_is_named(fake, browser, png):
+    with open_page(browser, fake) as page:
+        add(page, README_md=b"# Read me", one_png=png)
+        page.wait_for_selector(".notice >> text=“README.md” is no picture")
+        assert page.locator(".input").count() == 1
+
+
+def test_what_the_browser_cannot_show_is_sent_all_the_same(fake, browser):
+    tiff = io.BytesIO()
+    Image.new("RGB", (64, 96), "red").save(tiff, "TIFF")
+    with open_page(browser, fake) as page:
+        add(page, scan_tif=tiff.getvalue())
+        page.wait_for_selector(".notice >> text=cannot show “scan.tif”")
+        page.wait_for_selector(".input >> text=scan.tif")
+        assert page.locator("text=Paint a mask").count() == 0
+        draw(page, "make it blue")
+        assert page.locator("text=Original").count() == 0
+        page.wait_for_selector(".facts >> text=64 × 96")
+    assert stats(fake)["requests"][-1]["images"] == [[64, 96]]
 
 
 def test_references_are_sent_in_their_order(fake_multi, browser):
