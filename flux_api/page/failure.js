@@ -2,12 +2,13 @@
 import { html } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { again, remove } from "./jobs.js";
+import { ServerWords, understand } from "./server_words.js";
 import { restore, set, setDraft, state } from "./store.js";
 import { t } from "./words.js";
 
 const FIELDS = {
   num_inference_steps: "steps", guidance_scale: "guidance", seed: "seed", model: "model",
-  negative_prompt: "negative", width: "width", height: "height", size: "size", loras: "loras",
+  negative_prompt: "negative", prompt: "prompt", width: "width", height: "height", size: "size", loras: "loras",
 };
 const SAME = {
   invalid_mask_image_format: "invalid_image_file",
@@ -23,8 +24,10 @@ function kindOf({ status, code }) {
 }
 
 // The numbers of the error in the page's language, as far as it has any.
-function limitsInWords({ minimum, maximum, multiple } = {}) {
+function limitsInWords({ code, limits: { minimum, maximum, multiple, given } = {} }) {
+  if (code === "string_above_max_length" && maximum != null) return t("tooLong", maximum);
   const words = [];
+  if (given != null) words.push(t("given", given));
   if (minimum != null && maximum != null) words.push(t("range", minimum, maximum));
   else if (minimum != null) words.push(t("atLeast", minimum));
   else if (maximum != null) words.push(t("atMost", maximum));
@@ -37,10 +40,11 @@ function explain(job) {
   const { error } = job;
   const kind = kindOf(error);
   const field = FIELDS[error.param];
-  const [title, text] = t("errors")[kind];
-  if (kind !== "invalid_value" || !field) return { kind, title, text, said: error.message };
-  const limits = limitsInWords(error.limits);
-  return { kind, field, title: t("fieldWrong", t(field)), text: limits || text, said: error.message };
+  const [title, usual] = t("errors")[kind];
+  const { known, rest: said } = understand(error.message);
+  const text = Object.values(known).join(" ") || usual;
+  if (kind !== "invalid_value" || !field) return { kind, title, text, said };
+  return { kind, field, title: t("fieldWrong", t(field)), text: limitsInWords(error) || text, said };
 }
 
 // Back to the form, at the field that was refused.
@@ -73,7 +77,7 @@ export function Failure({ job }) {
   return html`<div class="failure ${isBad ? "bad" : ""}" role=${isBad ? "alert" : null}>
     <${Icon} name=${isBad ? "warn" : "stop"} size=${28} />
     <h2>${title}</h2><p>${text}</p>
-    ${said && kind !== "invalid_api_key" && html`<p class="said" lang="en">${said}</p>`}
+    ${said && kind !== "invalid_api_key" && html`<${ServerWords} said=${said} />`}
     <div class="row">${button}
       <button class="button framed" onClick=${() => remove(job)}>${t("delete")}</button></div></div>`;
 }

@@ -5,20 +5,25 @@ import { Failure } from "./failure.js";
 import { Icon } from "./icons.js";
 import { stop } from "./jobs.js";
 import { isShown, urlOf } from "./pictures.js";
+import { ServerWords, understand } from "./server_words.js";
 import { isLive, modelNow, selectedJob, set, setDraft, state } from "./store.js";
 import { formatNumber, language, t } from "./words.js";
 
-function Welcome() {
-  const model = modelNow();
+function Examples({ model }) {
   const examples = (model.examples?.[language] || t("examples")).slice(0, 4);
   const take = (prompt) => {
     setDraft({ prompt });
     document.getElementById("prompt").focus();
   };
+  return html`<ul class="examples">${examples.map((text) => html`<li>
+    <button class="button framed" onClick=${() => take(text)}>${text}</button></li>`)}</ul>`;
+}
+
+function Welcome() {
+  const model = modelNow();
   return html`<div class="welcome"><h2>${t("welcome")}</h2>
     <p class="narrow">${t("welcomeBelow")}</p><p class="roomy">${t("welcomeLeft")}</p>
-    <ul class="examples">${examples.map((text) => html`<li>
-      <button class="button framed" onClick=${() => take(text)}>${text}</button></li>`)}</ul>
+    <${Examples} model=${model} />
     <p class="note">${t("dropHint")}</p>
     ${model.demo && html`<p class="demo note">${t("demo")} <code>FLUX_MODEL=klein-4b make serve</code></p>`}</div>`;
 }
@@ -30,7 +35,7 @@ function NotReady() {
     : [t(`${status}Title`), t(`${status}Text`)];
   return html`<div class="welcome"><h2>${title}</h2><p>${text}</p>
     ${status === "loading" && html`<progress aria-label=${title}></progress>`}
-    ${reason && html`<p class="note" lang="en">${reason}</p>`}</div>`;
+    ${reason && html`<${ServerWords} said=${reason} />`}</div>`;
 }
 
 function progressText({ state: now, step, steps, position }) {
@@ -50,6 +55,14 @@ function Progress({ job }) {
       <${Icon} name="stop" size=${16} />${t("stop")}</button></div>`;
 }
 
+// What the server remarked on a finished picture.
+function Warning({ said, model }) {
+  const { known, rest } = understand(said);
+  return html`${Object.values(known).map((text) => html`<p class="note">${text}</p>`)}
+    ${known.knowsNoWord && html`<${Examples} model=${model} />`}
+    ${rest && html`<p class="note" lang="en">${rest}</p>`}`;
+}
+
 function Facts({ job }) {
   const { recipe, size, seconds, warning } = job;
   const steps = job.steps ?? recipe.steps;
@@ -66,7 +79,7 @@ function Facts({ job }) {
   return html`<div class="facts">
     <p class="prompt" title=${recipe.prompt}>${recipe.prompt || t(recipe.mode)}</p>
     <ul>${facts.filter(Boolean).map((fact) => html`<li>${fact}</li>`)}</ul>
-    ${warning && html`<p class="note" lang="en">${warning}</p>`}</div>`;
+    ${warning && html`<${Warning} said=${warning} model=${modelNow(recipe.model)} />`}</div>`;
 }
 
 function Picture({ job }) {

@@ -144,12 +144,44 @@ def test_a_refused_setting_is_named_and_can_be_changed(fake, browser, language):
         title = page.inner_text(".failure h2")
         said = page.inner_text(".failure")
         assert ("Steps" in title) if language == "en" else ("ステップ数" in title)
-        assert "200" in said.split("\n")[2] and "Invalid" in said
+        assert all(number in said for number in ("500", "200"))
+        # The server's English is there for whoever unfolds it.
+        assert "Invalid" not in said
+        page.click(".said summary")
+        assert "Invalid" in page.inner_text(".said p")
         page.click(".failure .main")
         page.wait_for_selector("#field-steps:focus")
         page.fill("#field-steps", "2")
         draw(page, "a cat")
         assert page.locator("#prompt").input_value() == "a cat"
+
+
+@pytest.mark.parametrize(("language", "example"), [("en", "a red heart"), ("ja", None)])
+def test_a_prompt_that_says_nothing_to_the_model_gets_examples(
+    fake, browser, language, example
+):
+    with open_page(browser, fake, locale=language) as page:
+        draw(page, "qwxzv")
+        told = page.inner_text(".facts")
+        assert ("knows no word" in told) == (language == "en")
+        assert "tiny" in told and "/v1/" not in told
+        if language == "ja":
+            assert "このプロンプトの言葉をどれも知りません" in told
+        page.click(".facts .examples button >> nth=0")
+        chosen = page.input_value("#prompt")
+        assert chosen == (example or chosen) and chosen != "qwxzv"
+
+
+def test_what_the_server_cannot_read_is_told_in_words(fake, browser):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(64)
+    with open_page(browser, fake, refusals=True, locale="ja") as page:
+        kept = {"name": "a.heic", "mimeType": "image/heic", "buffer": heic}
+        page.set_input_files(".bar input[type=file]", [kept])
+        page.wait_for_selector(".input >> text=a.heic")
+        draw(page, "make it blue", state="failed")
+        told = page.inner_text(".failure")
+        assert "PNG か JPEG" in told or "HEIC を読み込めません" in told
+        assert "server" not in told
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ def test_a_model_that_cannot_be_loaded_is_told(browser, tmp_path):
         open_page(browser, server) as page,
     ):
         page.wait_for_selector("h2 >> text=The model could not be loaded")
-        page.wait_for_selector(".note >> text=loading failed")
+        page.click(".said summary")
+        page.wait_for_selector(".said >> text=loading failed")
         page.wait_for_selector(".status.bad")
 
 
