@@ -32,7 +32,7 @@ function limitsInWords({ code, limits: { minimum, maximum, multiple, given } = {
   else if (minimum != null) words.push(t("atLeast", minimum));
   else if (maximum != null) words.push(t("atMost", maximum));
   if (multiple) words.push(t("multiple", multiple));
-  return words.join(" ");
+  return words.join(t("gap"));
 }
 
 function explain(job) {
@@ -42,7 +42,7 @@ function explain(job) {
   const field = FIELDS[error.param];
   const [title, usual] = t("errors")[kind];
   const { known, rest: said } = understand(error.message);
-  const text = Object.values(known).join(" ") || usual;
+  const text = Object.values(known).join(t("gap")) || usual;
   if (kind !== "invalid_value" || !field) return { kind, title, text, said };
   return { kind, field, title: t("fieldWrong", t(field)), text: limitsInWords(error) || text, said };
 }

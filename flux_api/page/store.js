@@ -154,8 +154,8 @@ async function addInputs(files) {
     setInputs(all.slice(0, most), mask);
   }
   const isReplaced = most === 1 && found.length && inputs.length;
-  if (isReplaced) notify(said.join(" "), t("undo"), () => setInputs(inputs, mask));
-  else if (said.length) notify(said.join(" "));
+  if (isReplaced) notify(said.join(t("gap")), t("undo"), () => setInputs(inputs, mask));
+  else if (said.length) notify(said.join(t("gap")));
 }
 
 function takeOne([first, ...more], said) {

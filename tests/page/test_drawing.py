@@ -145,6 +145,7 @@ def test_a_refused_setting_is_named_and_can_be_changed(fake, browser, language):
         said = page.inner_text(".failure")
         assert ("Steps" in title) if language == "en" else ("ステップ数" in title)
         assert all(number in said for number in ("500", "200"))
+        assert ("です。200" in said) == (language == "ja")
         # The server's English is there for whoever unfolds it.
         assert "Invalid" not in said
         page.click(".said summary")

@@ -194,6 +194,7 @@ export default {
   atMost: (high) => `At most ${high}.`,
   multiple: (n) => `A multiple of ${n}.`,
   between: ". ",
+  gap: " ",
   given: (value) => `${value} was asked for.`,
   tooLong: (most) => `At most ${most} characters.`,
   prompt: "Prompt",

@@ -192,6 +192,7 @@ export default {
   atMost: (high) => `${high} 以下にしてください。`,
   multiple: (n) => `${n} の倍数にしてください。`,
   between: "。",
+  gap: "",
   given: (value) => `指定した値は ${value} です。`,
   tooLong: (most) => `${most} 文字以内にしてください。`,
   prompt: "プロンプト",
