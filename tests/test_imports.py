@@ -14,7 +14,7 @@ ROOMS = {
     "__init__": {
         *("blueprints", "http", "queue", "engine", "loading", "models", "net"),
         "images",
-        *("settings", "setting_values", "logs"),
+        *("settings", "setting_values", "logs", "api_keys"),
     },
     "__main__": {"commands"},
     "blueprints": {"http", "queue", "models", "images", "metrics"},
