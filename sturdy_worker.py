@@ -120,6 +120,11 @@ class SturdyWorker(gthread.ThreadWorker):
             self.murder_keepalived(force=True)
             self._refuse_next(listener)
 
+    def on_client_socket_readable(self, conn, client):
+        """As gunicorn, unless it was closed by :meth:`accept` in the same turn."""
+        if client.fileno() >= 0:
+            super().on_client_socket_readable(conn, client)
+
     def wait_for_and_dispatch_events(self, timeout):
         """As gunicorn; without memory, later."""
         try:

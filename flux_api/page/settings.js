@@ -30,7 +30,7 @@ function Loras() {
   const left = offered.filter((id) => !chosen.some(({ name }) => name === id));
   if (!offered.length) return null;
   const change = (name, weight) =>
-    setDraft({ loras: loras.map((lora) => (lora.name === name ? { name, weight } : lora)) });
+    setDraft({ loras: state.draft.loras.map((lora) => (lora.name === name ? { name, weight } : lora)) });
   const most = state.capabilities.limits.max_lora_weight;
   return html`<fieldset class="wide loras"><legend>${t("loras")}</legend>
     ${chosen.map(({ name, weight }) => html`<div class="lora" key=${name}>
@@ -40,11 +40,11 @@ function Loras() {
       <${NumberField} name=${`lora-${name}`} label=${t("weight", name)} hidden value=${weight}
         onCommit=${(value) => change(name, Math.max(-most, Math.min(most, value ?? 1)))} />
       <button type="button" class="button square" aria-label=${t("removeLora", name)}
-        onClick=${() => setDraft({ loras: loras.filter((lora) => lora.name !== name) })}>
+        onClick=${() => setDraft({ loras: state.draft.loras.filter((lora) => lora.name !== name) })}>
         <${Icon} name="close" size=${16} /></button></div>`)}
     ${left.length > 0 && chosen.length < state.capabilities.limits.max_loras && html`
       <${Select} label=${t("addLora")} name="lora" value="" options=${[["", "…"], ...left.map((id) => [id, id])]}
-        onChoose=${(name) => name && setDraft({ loras: [...loras, { name, weight: 1 }] })} />`}</fieldset>`;
+        onChoose=${(name) => name && setDraft({ loras: [...state.draft.loras, { name, weight: 1 }] })} />`}</fieldset>`;
 }
 
 // What was unfolded may lie below the edge, behind the button.

@@ -154,6 +154,8 @@ def test_it_serves_a_page_and_pictures_from_there(programs, elsewhere):
         assert drawn.returncode == 0, drawn.stderr
         assert (folder / "a-red-heart.png").read_bytes() == stored
         assert "no such setting" not in server.output
+        # Its servers end with it.
+        assert server.stop() == 0
     (folder / "a-red-heart.png").unlink()
     assert list(folder.iterdir()) == []
 
