@@ -105,6 +105,7 @@ def _try_lora(path: Path, parts: Mapping[str, torch.nn.Module]) -> str:
     except InvalidRequest as refused:
         return refused.message.partition(f"{path.stem!r} ")[2]
     except NotImplementedError:
-        # A DoRA asks for weights; that far only one comes that fits.
+        # The model stands on torch's meta device, without values, and a DoRA scales by
+        # them: by then every layer and shape of it has been found to fit.
         return "takes it"
     return f"takes it, {len(changes)} layers change"

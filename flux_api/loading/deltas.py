@@ -8,6 +8,7 @@ adapters take weights of one kind each, and some reshape those that are packed.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from flux_api.loading.packed import PackedLinear
 Tensor = torch.Tensor
 
 
-class Delta:
+class Delta(ABC):
     """A matrix of shape (out, in), kept in its factors; ``scale`` times it is added."""
 
     def __init__(self, tensors: Mapping[str, Tensor], scale: float) -> None:
@@ -40,11 +41,13 @@ class Delta:
         tensors = {name: t.float().cpu() for name, t in self._tensors.items()}
         return self._whole(tensors) * self._scale
 
+    @abstractmethod
     def _product(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The matrix times ``x``, from its factors."""
 
+    @abstractmethod
     def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        raise NotImplementedError
+        """The matrix made of ``tensors``, its factors."""
 
 
 class LowRank(Delta):
@@ -102,6 +105,9 @@ class Constant(Delta):
     def _product(self, x: Tensor) -> Tensor:
         bias = self._tensors["diff_b"]
         return bias.expand(*x.shape[:-1], *bias.shape)
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors["diff_b"]
 
 
 class Change:
