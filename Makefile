@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos lines wheels mutants clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos lines wheels lock sbom mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,10 +20,11 @@ $(PYTHON):
 		{ echo "python3-venv is missing: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON3) -m venv $(VENV)
 
-# Torch first, from the index that fits the machine; see install_torch.py.
-$(VENV)/.installed: requirements.txt install_torch.py | $(PYTHON)
+# Torch first, from the index that fits the machine; see install_torch.py. The rest is
+# what requirements.lock names, byte for byte, whatever an index says today.
+$(VENV)/.installed: requirements.lock install_torch.py | $(PYTHON)
 	$(PYTHON) install_torch.py $(TORCH)
-	$(PYTHON) -m pip install -r requirements.txt
+	$(PYTHON) -m pip install --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-s3.txt requirements-gguf.txt
@@ -65,6 +66,21 @@ chaos: install
 # Asks the package index; installs nothing.
 wheels: | $(PYTHON)
 	$(PYTHON) -m scripts.wheels $(WHEELS_OPTIONS)
+
+# For Python 3.11 and later on every platform. Torch, and what only its CUDA build
+# needs, is pinned by its version alone: builds of several indexes have to fit.
+LOCK_OPTIONS ?=
+CUDA_ONLY := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,\
+	cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver\
+	cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+lock: install-dev
+	$(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-header $(addprefix --no-emit-package ,$(CUDA_ONLY)) \
+		$(LOCK_OPTIONS) requirements.txt --output-file requirements.lock
+
+# What is installed, with licences, in CycloneDX's format.
+sbom: install-dev
+	$(PYTHON) -m cyclonedx_py environment --output-format JSON --output-file sbom.cdx.json $(PYTHON)
 
 lines:
 	$(PYTHON3) -m scripts.count_lines flux_api file_server
