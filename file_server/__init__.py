@@ -34,7 +34,14 @@ def create_app(
     settings = settings or Settings.from_env(os.environ)
     for sentence in Settings.unknown(os.environ):
         logger.warning(sentence)
-    if settings.bearer_token == DEFAULT_TOKEN:
+    tokens = {
+        name: views.watch_token(name.upper(), token, path)
+        for name, token, path in (
+            ("bearer_token", settings.bearer_token, settings.bearer_token_file),
+            ("upload_token", settings.upload_token, settings.upload_token_file),
+        )
+    }
+    if tokens["bearer_token"]() == DEFAULT_TOKEN:
         logger.warning(
             "BEARER_TOKEN is the default, %s, which everybody knows: "
             "set BEARER_TOKEN before others can reach this server.",
@@ -47,7 +54,7 @@ def create_app(
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["file_server"] = views.Context(settings, storage)
+    app.extensions["file_server"] = views.Context(settings, storage, **tokens)
     app.register_blueprint(views.bp)
     app.register_blueprint(openapi.bp)
     metrics.install(app, storage)
@@ -67,7 +74,7 @@ def create_app(
 def warn_if_open(app: Flask, sockets: Iterable[socket]) -> None:
     """Say so when others can reach these sockets and store whatever they like."""
     context: views.Context = app.extensions["file_server"]
-    if context.settings.upload_token:
+    if context.upload_token():
         return
     for listener in sockets:
         host = listener.getsockname()[0]

@@ -64,13 +64,31 @@ def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda v: parse(v) if v and isinstance(v, str) else v)
 
 
-@_parsed
-def _token(text: str) -> str:
+def parse_token(text: str) -> str:
+    """The token that a file holds, with or without a line end."""
+    if not text.strip():
+        raise ValueError("no token in it")
+    return check_token(text.strip())
+
+
+def check_token(text: str) -> str:
+    """Return a token as it is, where it is one."""
     if len(text) > 4096 or text != text.strip() or not text.isprintable():
         raise ValueError(
             "a token has at most 4096 printable characters and no blank at its ends"
         )
     return text
+
+
+_token = _parsed(check_token)
+
+
+@_parsed
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError("no such file")
+    return path
 
 
 def _parse_number(text: str) -> float:
@@ -169,8 +187,12 @@ class Settings(BaseModel):
 
     bearer_token: Annotated[str, _env("BEARER_TOKEN"), _token] = DEFAULT_TOKEN
     """Token for /latest and /latest/raw."""
+    bearer_token_file: Annotated[Path | None, _env("BEARER_TOKEN_FILE"), _file] = None
+    """File with that token instead, read again when it changes."""
     upload_token: Annotated[str, _env("UPLOAD_TOKEN"), _token] = ""
     """When set, POST /upload needs it as a bearer token."""
+    upload_token_file: Annotated[Path | None, _env("UPLOAD_TOKEN_FILE"), _file] = None
+    """File with that token instead, read again when it changes."""
     storage: Annotated[Folder | Bucket, _env("STORAGE_URL"), _storage] = DEFAULT_STORAGE
     """Where pictures are kept, file:///FOLDER or s3://BUCKET/PREFIX."""
     public_url: Annotated[str, _env("PUBLIC_URL"), _public_url] = ""

@@ -23,9 +23,7 @@ bp = Blueprint("openapi", __name__)
 @bp.get("/openapi.json")
 def document() -> Response:
     """This description, as OpenAPI 3.1."""
-    return jsonify(
-        describe(current_app, with_token=bool(context().settings.upload_token))
-    )
+    return jsonify(describe(current_app, with_token=bool(context().upload_token())))
 
 
 def _record(**fields: Schema) -> Schema:

@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta, timezone
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from flask import Blueprint, Response, current_app, request
@@ -19,12 +21,15 @@ from werkzeug.exceptions import HTTPException, PreconditionFailed
 from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import FileWrapper
 
-from .config import Settings
+from flux_server.watched_file import WatchedFile
+
+from .config import Settings, parse_token
 from .errors import (
     BadUpload,
     FileMissing,
     Forbidden,
     NotAnImage,
+    SettingsError,
     StorageFull,
     StorageUnavailable,
     TooLarge,
@@ -48,6 +53,21 @@ class Context:
 
     settings: Settings
     storage: Storage
+    bearer_token: Callable[[], str]
+    upload_token: Callable[[], str]
+
+
+def watch_token(variable: str, token: str, path: Path | None) -> Callable[[], str]:
+    """The token that counts now: that of ``variable``, or what the file at ``path``
+    says. SettingsError where that holds none."""
+    if path is None:
+        return lambda: token
+    try:
+        watched = WatchedFile(f"{variable}_FILE", path, parse_token)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{variable}_FILE: {why}") from None
+    return lambda: watched.value
 
 
 def context() -> Context:
@@ -59,8 +79,8 @@ def context() -> Context:
 def upload() -> ResponseReturnValue:
     """Store one image and answer its path."""
     settings = context().settings
-    if settings.upload_token:
-        require_token(settings.upload_token)
+    if token := context().upload_token():
+        require_token(token)
     elif request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden("Pages of other sites may not store pictures here.")
     file = cast(BinaryIO, _parse_upload().stream)
@@ -90,7 +110,7 @@ def fetch(fid: str) -> ResponseReturnValue:
 def latest() -> ResponseReturnValue:
     """Answer the newest upload's URL and its time in Japan."""
     settings = context().settings
-    require_token(settings.bearer_token)
+    require_token(context().bearer_token())
     newest = context().storage.latest()
     return {
         "url": f"{settings.public_url or _request_base()}/i/{newest.name}",
@@ -101,7 +121,7 @@ def latest() -> ResponseReturnValue:
 @bp.get("/latest/raw")
 def latest_raw() -> ResponseReturnValue:
     """Answer the newest upload's bytes."""
-    require_token(context().settings.bearer_token)
+    require_token(context().bearer_token())
     storage = context().storage
     try:
         file = storage.open(storage.latest().name)

@@ -16,7 +16,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs, setting_values
-from flux_api.api_keys import is_loopback
+from flux_api.api_keys import is_loopback, watch_keys, watch_token
 from flux_api.blueprints import jobs, metrics, original, page, service
 from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.openai import routes as openai
@@ -83,6 +83,7 @@ def create_app(
     results = ResultStore(settings.results_mb << 20)
     context = Context(
         settings=named,
+        keys=watch_keys(settings.api_keys, settings.api_keys_file),
         manager=manager or get_manager(settings, models[named.model].sources),
         models=models,
         known=frozenset(load_models(settings.model_info, MODEL_INFO)),
@@ -185,7 +186,9 @@ def file_server(settings: Settings) -> FileServer | None:
     return FileServer(
         settings.file_server,
         settings.public_file_server,
-        settings.file_server_upload_token,
+        watch_token(
+            settings.file_server_upload_token, settings.file_server_upload_token_file
+        ),
     )
 
 

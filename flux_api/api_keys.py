@@ -1,15 +1,21 @@
-"""API keys: how an operator writes them down, and whose key a caller has shown."""
+"""API keys and tokens: how an operator writes them down, in a setting or in a file that
+may change, and whose key a caller has shown."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
+
+from flux_api.errors import BadSetting
+from flux_server.watched_file import WatchedFile
 
 _ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([\x21-\x2b\x2d-\x7e]{8,512})")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 _SEPARATOR = re.compile(r"[,\n]")
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 
@@ -38,6 +44,51 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
             raise ValueError(f"entry {number} repeats a key")
         keys.append(ApiKey(match[1], match[2]))
     return tuple(keys)
+
+
+def watch_keys(
+    keys: tuple[ApiKey, ...], path: str | None
+) -> Callable[[], tuple[ApiKey, ...]]:
+    """The keys that count now. ``keys`` are those of the start; the ones among them
+    that the file at ``path`` held then are what it says now."""
+    if path is None:
+        return lambda: keys
+    file = Path(path).expanduser()
+    at_start = parse_keys(file.read_text("utf-8"))
+    others = tuple(key for key in keys if key not in at_start)
+
+    def merge(text: str) -> tuple[ApiKey, ...]:
+        found = parse_keys(text)
+        if {key.secret for key in found} & {key.secret for key in others}:
+            raise ValueError("it repeats a key of FLUX_API_KEYS")
+        # Never open by mistake: an emptied file does not take the last key away.
+        if not (found or others):
+            raise ValueError("no key in it")
+        return (*others, *found)
+
+    watched = WatchedFile("FLUX_API_KEYS_FILE", file, merge)
+    return lambda: watched.value
+
+
+def parse_token(text: str) -> str:
+    """The token in ``text``, as a file with a line end holds it, too."""
+    if not _TOKEN.fullmatch(text.strip()):
+        raise ValueError("visible ASCII characters only, 4096 at most")
+    return text.strip()
+
+
+def watch_token(token: str | None, path: Path | None) -> Callable[[], str | None]:
+    """The upload token that counts now: ``token``, or what the file at ``path`` says.
+    BadSetting where that holds none."""
+    if path is None:
+        return lambda: token
+    variable = "FILE_SERVER_UPLOAD_TOKEN_FILE"
+    try:
+        watched = WatchedFile(variable, path, parse_token)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadSetting(f"{variable}: {why}") from None
+    return lambda: watched.value
 
 
 def holder_of(keys: Iterable[ApiKey], shown: bytes) -> str | None:

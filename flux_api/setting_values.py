@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from flux_api.api_keys import parse_keys
+from flux_api.api_keys import parse_keys, parse_token
 from flux_api.errors import BadSetting
 
 Network = IPv4Network | IPv6Network
@@ -27,7 +27,6 @@ _SPELLINGS: dict[Any, str] = {
     bool: r"[01]",
 }
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})")
-_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
 # Whom the command line asks; no settings of a server.
@@ -41,11 +40,10 @@ def _parsed(parse: Callable[..., object]) -> BeforeValidator:
 
 @_parsed
 def token(text: str) -> str:
-    if not _TOKEN.fullmatch(text):
-        raise BadSetting(
-            "FILE_SERVER_UPLOAD_TOKEN=***: visible ASCII characters only, 4096 at most"
-        )
-    return text
+    try:
+        return parse_token(text)
+    except ValueError as error:
+        raise BadSetting(f"FILE_SERVER_UPLOAD_TOKEN=***: {error}") from None
 
 
 @_parsed

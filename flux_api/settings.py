@@ -46,6 +46,10 @@ class Settings(BaseModel):
         str | None, _env("FILE_SERVER_UPLOAD_TOKEN"), values.token
     ] = None
     """The file server's UPLOAD_TOKEN."""
+    file_server_upload_token_file: Annotated[
+        Path | None, _env("FILE_SERVER_UPLOAD_TOKEN_FILE"), values.file
+    ] = None
+    """File with that token, read again when it changes."""
     model: Annotated[str, _env("FLUX_MODEL")] = "tiny"
     """The model set that is loaded at start, or the path of a file or folder of
     weights; else the first of FLUX_MODELS."""
@@ -88,7 +92,7 @@ class Settings(BaseModel):
     request_timeout: Annotated[float, _env("FLUX_REQUEST_TIMEOUT", 1, 86_400)] = 280.0
     """Seconds after which a request is given up."""
     api_keys_file: Annotated[str | None, _env("FLUX_API_KEYS_FILE")] = None
-    """File of more API keys, one name:key a line."""
+    """File of more API keys, one name:key a line; read again when it changes."""
     api_keys: Annotated[
         tuple[ApiKey, ...],
         Field(alias="FLUX_API_KEYS", validate_default=True),

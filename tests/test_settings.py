@@ -66,6 +66,7 @@ WRONG = {
     "FLUX_REQUEST_TIMEOUT": [*NUMBERS, "0", "0.5", "1000000"],
     "FLUX_API_KEYS": ["hidden", "a:hidden-12 3", "a:short-h", ":hidden-12", ","],
     "FLUX_API_KEYS_FILE": ["/no/such/file", "/", "/dev/null", "~nobody-here/keys"],
+    "FILE_SERVER_UPLOAD_TOKEN_FILE": ["/no/such/file", "/", "/dev/null"],
     "FLUX_PROMPT_CACHE_MB": [*NUMBERS, "65537"],
     "FLUX_TRUSTED_HOSTS": ["gpu.lan:80", "http://a", "a b", "*.a", ","],
     "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],

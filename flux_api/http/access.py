@@ -35,7 +35,7 @@ _PREFLIGHT_SECONDS = "600"
 
 def check_key() -> None:
     """Unauthorized unless the request has a key, where keys are set and needed."""
-    keys = get_context().settings.api_keys
+    keys = get_context().keys()
     if not keys or request.method == "OPTIONS" or request.url_rule is None:
         return
     if request.blueprint in OPEN_BLUEPRINTS:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask import current_app
 
+from flux_api.api_keys import ApiKey
 from flux_api.errors import ModelNotFound, Unavailable
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
@@ -28,12 +30,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a view works with; ``models`` are the sets on offer, of those that are
-    ``known``, ``loras`` the LoRAs that requests may name beside a set's own;
+    """What a view works with; ``keys`` gives the API keys of now; ``models`` are the
+    sets on offer, of those that are ``known``, ``loras`` the LoRAs that requests may name beside a set's own;
     ``decodes`` and ``fetches`` are who may decode and fetch at the moment; each of
     ``watchers`` is a connection that watches a job, and holds a thread."""
 
     settings: Settings
+    keys: Callable[[], tuple[ApiKey, ...]]
     manager: PipelineManager
     models: dict[str, ModelInfo]
     known: frozenset[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPException
 from urllib.parse import urlsplit
@@ -29,14 +30,14 @@ _FAILURES = (HTTPError, HTTPException, ValueError, OSError, RuntimeError, Memory
 
 class FileServer:
     """The image file server at ``base``; its URLs are given to callers under
-    ``public``. ``upload_token`` goes along as a bearer token where one is set. An
-    upload takes ``seconds`` at most."""
+    ``public``. What ``upload_token`` gives goes along as a bearer token. An upload
+    takes ``seconds`` at most."""
 
     def __init__(
         self,
         base: str,
         public: str,
-        upload_token: str | None = None,
+        upload_token: Callable[[], str | None] = lambda: None,
         *,
         seconds: float = TOTAL_SECONDS,
     ) -> None:
@@ -59,8 +60,8 @@ class FileServer:
         file = f"image.{encoded.extension}", encoded.data, encoded.media_type
         body, content_type = encode_multipart_formdata({"file": file})
         headers = {"Content-Type": content_type, "Connection": "close"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if token := self._token():
+            headers["Authorization"] = f"Bearer {token}"
         if traceparent:
             headers["traceparent"] = traceparent
         with Deadline(self._seconds) as deadline:

@@ -90,6 +90,8 @@ def test_storage_urls(url, place):
 WRONG = {
     "BEARER_TOKEN": ["a\tb", " x9q7", "x" * 5000, "a\x7f"],
     "UPLOAD_TOKEN": ["a\nb", "x9q7 "],
+    "BEARER_TOKEN_FILE": ["/no/such/file", "/"],
+    "UPLOAD_TOKEN_FILE": ["/no/such/file", "/dev/null"],
     "STORAGE_URL": [
         *("images", "/srv/images", "file:images", "file://host/srv", "s3://"),
         *("s3:///prefix", "s3://UPPER", "ftp://host/x", "http://host/", "file:///a?b"),

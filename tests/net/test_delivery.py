@@ -74,7 +74,7 @@ WRONG = {
 def test_a_wrong_answer_is_no_url(case):
     with trap(read_body(WRONG[case])) as seen:
         began = time.monotonic()
-        server = FileServer(seen.url(""), "https://files.example", "t")
+        server = FileServer(seen.url(""), "https://files.example", lambda: "t")
         assert server.upload(PICTURE) is None
         assert time.monotonic() - began < 5
         assert seen.connections == 1
@@ -101,7 +101,7 @@ def test_a_slow_answer_is_given_up_in_time(how):
 @pytest.mark.parametrize("token", [None, "an-upload-token"])
 def test_an_upload_carries_the_token_and_gives_the_public_url(token):
     with trap(read_body(GOOD)) as seen:
-        server = FileServer(seen.url(""), "https://files.example/base", token)
+        server = FileServer(seen.url(""), "https://files.example/base", lambda: token)
         url = server.upload(PICTURE)
         assert url == "https://files.example/base/i/0123456789abcdef.png"
         assert seen.header("Authorization") == (f"Bearer {token}" if token else None)
