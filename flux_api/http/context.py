@@ -31,9 +31,10 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a view works with; ``keys`` gives the API keys of now; ``models`` are the
-    sets on offer, of those that are ``known``, ``loras`` the LoRAs that requests may name beside a set's own;
-    ``decodes`` and ``fetches`` are who may decode and fetch at the moment; each of
-    ``watchers`` is a connection that watches a job, and holds a thread."""
+    sets on offer, of those that are ``known``, ``loras`` the LoRAs that requests may
+    name beside a set's own; ``decodes`` and ``fetches`` are who may decode and fetch at
+    the moment; each of ``watchers`` is a connection that watches a job, and holds a
+    thread."""
 
     settings: Settings
     keys: Callable[[], tuple[ApiKey, ...]]
