@@ -33,6 +33,7 @@ from flux_api.models.file_stamps import look_at_files
 from flux_api.models.hub import Report
 from flux_api.models.info import COMPONENTS, ModelInfo
 from flux_api.models.lora_files import LoraFolder
+from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import Folder, Source
 from flux_api.models.toml_file import load_models
 from flux_api.net.fetch import Fetcher, FetchPolicy
@@ -153,7 +154,8 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
         for name in names:
             if name not in known:
                 listed = ", ".join(known)
-                raise BadSetting(f"{variable}={name!r}: one of {listed}")
+                meant = did_you_mean(name, known)
+                raise BadSetting(f"{variable}={name!r}: one of {listed}.{meant}")
     added = tuple(name for name in known if name not in MODEL_INFO)
     names = (default, *(settings.models or added))
     loras = LoraFolder(settings.lora_dir).names

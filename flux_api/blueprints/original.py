@@ -111,7 +111,13 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
         mode = choose_mode(parameters.prompt, inputs.images, parameters.notes)
         names = context.lora_files.keys() if parameters.loras else frozenset()
         image_request = complete_request(
-            name, model, mode, parameters, inputs, lora_names=names
+            name,
+            model,
+            mode,
+            parameters,
+            inputs,
+            lora_names=names,
+            model_names=context.known,
         )
         context.manager.submit(job, image_request)
     return job, parameters, began

@@ -11,6 +11,7 @@ from flux_api import create_app
 from flux_api.commands.api import Api
 from flux_api.commands.transport import NO_SERVER, REFUSED, Failure, InProcess, Remote
 from flux_api.errors import BadSetting
+from flux_api.models.near_names import did_you_mean
 from flux_api.settings import Settings
 
 # In process there are no strangers, and nobody but this process fetches pictures.
@@ -55,7 +56,9 @@ def connect(
         offered = [about["id"] for about in offer["models"]]
         if model and model not in offered:
             # To the server an unknown name is its default model.
+            meant = did_you_mean(model, offered)
             message = f"this server offers no {model!r}: one of {', '.join(offered)}"
+            message += f".{meant}" if meant else ""
             raise Failure(message, REFUSED)
         return api
     own = {"FLUX_LOG_LEVEL": "error", **environ, **dict.fromkeys(_OWN, "")}

@@ -16,6 +16,7 @@ from flux_api.models.hub import (
 )
 from flux_api.models.hub_lock import unlock_commit
 from flux_api.models.info import ModelInfo
+from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import Repository
 
 
@@ -26,7 +27,9 @@ def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
     unknown = [name for name in names if name not in models]
     if unknown:
         known = ", ".join(models)
-        print(f"There is no set {unknown[0]!r}: one of {known}", file=sys.stderr)
+        meant = did_you_mean(unknown[0], models)
+        said = f"There is no set {unknown[0]!r}: one of {known}.{meant}"
+        print(said, file=sys.stderr)
         return 2
     for name in names:
         info = models[name]

@@ -13,6 +13,7 @@ from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, merge_loras
 from flux_api.models.known_words import knows
+from flux_api.models.near_names import NEARLY_THE_SAME, did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,10 +67,11 @@ def complete_request(
     inputs: Inputs,
     *,
     lora_names: Set[str] = frozenset(),
+    model_names: Set[str] = frozenset(),
 ) -> ImageRequest:
     """The request to ``model``, which is offered as ``name``. InvalidRequest names the
     parameter that it cannot honour; ``lora_names`` are the registered LoRAs beside its
-    own."""
+    own, ``model_names`` all that the caller may have meant."""
     images, mask_image = inputs.images, inputs.mask_image
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
@@ -104,6 +106,7 @@ def complete_request(
         warnings=(
             *parameters.notes,
             *inputs.warnings,
+            *_near_model(name, parameters.model, model_names),
             *_unknown_words(name, model, parameters.prompt),
         ),
     )
@@ -135,6 +138,16 @@ def _choose_size(
             "given": "x".join("?" if s is None else str(s) for s in parameters.size),
         }
         raise
+
+
+def _near_model(name: str, asked: str | None, known: Set[str]) -> list[str]:
+    """A warning where ``asked``, which got the default model, looks like a slip."""
+    if not asked or asked == name:
+        return []
+    meant = did_you_mean(asked, sorted(known), likeness=NEARLY_THE_SAME)
+    if not meant:
+        return []
+    return [f"There is no model {asked[:64]!r}, so {name!r} was taken.{meant}"]
 
 
 def _unknown_words(name: str, model: ModelInfo, prompt: str | None) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from flux_api.core import Lora, Mode
 from flux_api.errors import InvalidRequest, ModelNotFound
 from flux_api.models.lora_files import normal_name
+from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Source
 
@@ -170,8 +171,15 @@ def find_model(
     if name in models:
         return str(name)
     if strict and name:
-        raise ModelNotFound(f"The model {name[:64]!r} does not exist.", param="model")
+        raise unknown_model(name, models)
     return default
+
+
+def unknown_model(name: str, known: Iterable[str]) -> ModelNotFound:
+    """The error for a name that is none of ``known``, with what it may mean."""
+    meant = did_you_mean(name, known)
+    message = f"The model {name[:64]!r} does not exist.{meant}"
+    return ModelNotFound(message, param="model")
 
 
 def merge_loras(
@@ -184,9 +192,10 @@ def merge_loras(
     for lora in asked:
         if lora.name not in known:
             listed = ", ".join(sorted(known)[:_MOST_LISTED]) or "none"
+            meant = did_you_mean(lora.name, sorted(known))
             raise InvalidRequest(
-                f"There is no LoRA named {lora.name[:64]!r}. GET /v1/loras lists them: "
-                f"{listed}.",
+                f"There is no LoRA named {lora.name[:64]!r}.{meant} "
+                f"GET /v1/loras lists them: {listed}.",
                 param="loras",
             )
     weights = {lora.name: lora.adapter_weight for lora in (*applied, *asked)}

@@ -102,6 +102,8 @@ def test_a_gated_model_gives_the_page_to_visit(settings):
 def test_unknown_sets_and_repositories_are_named(settings):
     unknown = run("fetch", "nobody", **settings)
     assert unknown.returncode == 2 and "klein-4b" in unknown.stderr
+    slip = run("fetch", "serveed", **settings)
+    assert slip.returncode == 2 and "Did you mean 'served'?" in slip.stderr
     lost = run("fetch", "lost", **settings)
     assert lost.returncode == 1 and "maker/lost" in lost.stderr
     assert "Traceback" not in lost.stderr

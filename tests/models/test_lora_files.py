@@ -110,6 +110,21 @@ def test_an_unknown_name_lists_those_that_there_are():
         merge_loras((), (Lora("c"),), {"b", "a"})
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("pixel_art", "pixel-art"),
+        ("Pixel-Art", "pixel-art"),
+        ("ink", "styles/ink"),
+        ("すいさい", "styles/すいさい"),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest_one(asked, meant):
+    known = {"styles/ink", "pixel-art", "styles/すいさい"}
+    with pytest.raises(InvalidRequest, match=f"Did you mean '{meant}'"):
+        merge_loras((), (Lora(asked),), known)
+
+
 @pytest.mark.parametrize("written", ["NFC", "NFD"])
 @pytest.mark.parametrize("asked", ["NFC", "NFD"])
 def test_a_name_is_the_same_however_its_characters_are_put_together(

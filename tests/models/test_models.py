@@ -151,6 +151,25 @@ def test_strict_models_refuse_unknown_names():
             answer = generate(server, model=name)
             assert answer.status_code == 404
             assert answer.json()["error"]["code"] == "model_not_found"
+        for name in ("klein4b", "Klein-4B"):
+            answer = generate(server, model=name)
+            told = requests.get(f"{server.url}/v1/models/{name}", timeout=10)
+            for refusal in (answer, told):
+                assert refusal.status_code == 404
+                message = refusal.json()["error"]["message"]
+                assert "Did you mean 'klein-4b'?" in message
+
+
+def test_a_slip_in_a_models_name_is_told(fake):
+    """Names of other services get the default model; a slip gets it with a word."""
+    for name in ("gpt-image-1", "dall-e-3", "black-forest-labs/flux-schnell"):
+        assert "warning" not in generate(fake, model=name).json()
+    answer = generate(fake, model="tinny").json()
+    assert answer["model"] == "tiny"
+    assert "so 'tiny' was taken. Did you mean 'tiny'?" in answer["warning"]
+    form = {"prompt": "a cat", "model": "klein4b", "steps": 1}
+    raw = requests.post(f"{fake.url}/process/raw", data=form, timeout=30)
+    assert "Did you mean 'klein-4b'?" in raw.headers["X-Flux-Warning"]
 
 
 def test_flux_models_are_offered_with_the_default_first():
@@ -163,8 +182,9 @@ def test_flux_models_are_offered_with_the_default_first():
 
 @pytest.mark.parametrize("variable", ["FLUX_MODEL", "FLUX_MODELS"])
 def test_unknown_sets_are_start_up_errors(variable):
-    with pytest.raises(BadSetting, match=f"{variable}='klien'.*klein-4b"):
-        offered_models(Settings.from_env({variable: "klien"}))
+    told = f"{variable}='klien-4b': one of tiny,.* Did you mean 'klein-4b'"
+    with pytest.raises(BadSetting, match=told):
+        offered_models(Settings.from_env({variable: "klien-4b"}))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,15 @@ def parse_request(
     prompt = None if operation == "variation" else parameters.prompt
     mode = choose_mode(prompt, inputs.images)
     names = context.lora_files.keys() if parameters.loras else frozenset()
-    return complete_request(name, model, mode, parameters, inputs, lora_names=names)
+    return complete_request(
+        name,
+        model,
+        mode,
+        parameters,
+        inputs,
+        lora_names=names,
+        model_names=context.known,
+    )
 
 
 def accepted_picture(request: Request) -> str | None:

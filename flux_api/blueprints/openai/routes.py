@@ -23,11 +23,11 @@ from flux_api.blueprints.openai.requests import (
     read_parameters,
 )
 from flux_api.blueprints.openai.stream import Stream
-from flux_api.errors import ModelNotFound
 from flux_api.http.clients import open_job, wait_for
 from flux_api.http.context import get_context
 from flux_api.http.idempotency import keep_answer, read_new_body
 from flux_api.models.hub_lock import locked_commit
+from flux_api.models.info import unknown_model
 from flux_api.models.known_words import known_words
 from flux_api.models.lora_files import describe_lora
 from flux_api.models.sources import Repository
@@ -81,8 +81,7 @@ def model(name: str) -> Response:
     """The set that POST takes for this name, as its ``root``, with the words that a
     small model knows; ModelNotFound where there is none."""
     if not _NAME.fullmatch(name):
-        message = f"The model {name[:64]!r} does not exist."
-        raise ModelNotFound(message, param="model")
+        raise unknown_model(name, get_context().models)
     context = get_context()
     root = context.find_model(name)
     about = _model(root) | {"id": name}

@@ -1,0 +1,25 @@
+"""What was meant by a name that there is not."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+# Of what a caller sent; longer names cost time to compare.
+_LONGEST = 64
+NEARLY_THE_SAME = 0.8
+"""From here on a slip of the keys is likelier than another name."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """`` Did you mean 'x'?`` with the nearest of ``known`` to follow a sentence; empty
+    where none is alike (0 nothing to 1 all the same). A name without the folders in
+    front of it is near."""
+    # Several may differ in capitals alone; the first counts.
+    by_key: dict[str, str] = {}
+    for other in known:
+        by_key.setdefault(other.lower(), other)
+    key = name[:_LONGEST].lower()
+    near = [other for other in by_key if other.rpartition("/")[2] == key]
+    near = near or difflib.get_close_matches(key, by_key, n=1, cutoff=likeness)
+    return f" Did you mean {by_key[near[0]]!r}?" if near else ""
