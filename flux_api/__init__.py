@@ -31,7 +31,7 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import with_path
 from flux_api.models.file_stamps import look_at_files
 from flux_api.models.hub import Report
-from flux_api.models.info import COMPONENTS, ModelInfo
+from flux_api.models.info import COMPONENTS, ModelInfo, TaskName
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import Folder, Source
@@ -216,6 +216,7 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
     _keep_bitsandbytes_out(settings, models)
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.engine.backend import DiffusersBackend
+    from flux_api.loading.beforehand import check_files, check_memory
     from flux_api.loading.memory import choose_placement
     from flux_api.loading.model_sets import ModelSets
     from flux_api.loading.placement import Placement, choose_device
@@ -244,11 +245,16 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
         handover.placement = str(placement)
         return placement
 
+    def check(name: str, task: TaskName, report: Report) -> None:
+        check_files(models[name], task, report)
+        check_memory(name, models[name], task, settings, device)
+
     sets = ModelSets(
         models,
         place_beside,
         most=settings.max_loaded,
         loras=LoraFolder(settings.lora_dir),
+        check=check,
     )
     return DiffusersBackend(
         models,

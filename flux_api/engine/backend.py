@@ -191,6 +191,7 @@ class DiffusersBackend:
         callbacks.on_loading(True)
         try:
             with measured("load"):
+                self.sets.check(request.model, name, report)
                 loaded = self.sets.use(request.model, report)
                 return loaded.load(name, request.loras, report)
         except torch.OutOfMemoryError:

@@ -141,7 +141,7 @@ def _load_classic(
     own = {name: part for name, part in own.items() if name not in given}
     folder = fetch_base(source, given, report, described=own)
     _, index = read_index(Folder(folder), CLASSIC_INDEX, report)
-    for name, kind in _module_classes(index).items():
+    for name, kind in module_classes(index).items():
         # One after the other: a card need not hold them all before they move off it.
         # By themselves, too: a pipeline loads on where tensors are missing.
         if name in taken and name not in given:
@@ -175,7 +175,7 @@ def _load_classic(
     return pipeline
 
 
-def _module_classes(index: Mapping[str, Any]) -> dict[str, type[torch.nn.Module]]:
+def module_classes(index: Mapping[str, Any]) -> dict[str, type[torch.nn.Module]]:
     """The classes of the components with weights, by name."""
     found = {}
     for name, entry in index.items():

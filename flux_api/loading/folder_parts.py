@@ -25,7 +25,8 @@ def load_folder_part(
 ) -> Any:
     """The component ``name`` in ``folder``; off the device again where it will be moved
     there when it is needed. ModelMissing names files and tensors that are missing."""
-    variant = _variant_of(folder, name)
+    files = check_weights(folder, name)
+    variant = "fp16" if all(".fp16" in file for file in files) else None
     packed = is_packed_folder(folder)
     if packed and placement.device.type == "cpu":
         raise ModelMissing(f"the {name} is quantized in a way that needs a GPU")
@@ -45,8 +46,8 @@ def load_folder_part(
     return part.to("cpu") if placement.offloads else part
 
 
-def _variant_of(folder: Path, name: str) -> str | None:
-    """``fp16`` where only such files were saved; ModelMissing where files are not
+def check_weights(folder: Path, name: str) -> list[str]:
+    """The names of the component's files of weights; ModelMissing where one is not
     there."""
     files = [path.name for path in folder.glob("*.safetensors")]
     if not files:
@@ -55,7 +56,7 @@ def _variant_of(folder: Path, name: str) -> str | None:
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         if missing := sorted(shards - set(files)):
             raise ModelMissing(f"the {name} lacks {_listed(missing)}")
-    return "fp16" if all(".fp16" in file for file in files) else None
+    return files
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -131,6 +131,11 @@ class LoadedSet:
         return Loaded(pipeline, prior, base.preview, self._placement)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it is loaded."""
+        return not self._bases
+
+    @property
     def exclusive(self) -> bool:
         """Whether its pictures run one at a time: parts that are moved about, or calls
         that carry state from step to step, cannot be shared."""
@@ -189,13 +194,24 @@ class ModelSets:
         *,
         most: int = 1,
         loras: LoraFolder | None = None,
+        check: Callable[[str, TaskName, Report], None] | None = None,
     ) -> None:
         # No code of a checkpoint is ever run.
         os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
         quiet_libraries()
         self._models, self._place, self._most = models, place, most
-        self._loras = loras or LoraFolder(None)
+        self._loras, self._check = loras or LoraFolder(None), check
         self._loaded: OrderedDict[str, LoadedSet] = OrderedDict()
+
+    def check(self, name: str, task: TaskName, report: Report) -> None:
+        """ModelMissing where a set would be unloaded for one of which can be known that
+        it will not load."""
+        if (
+            self._check is not None
+            and name not in self._loaded
+            and len(self._loaded) >= self._most
+        ):
+            self._check(name, task, report)
 
     def use(self, name: str, report: Report) -> LoadedSet:
         """The set ``name``, for as long as no other is asked for: call it only while
@@ -204,7 +220,8 @@ class ModelSets:
         if name not in self._loaded:
             # First: the memory may not hold both.
             while len(self._loaded) >= self._most:
-                evicted = next(iter(self._loaded))
+                # First what could not be loaded: it holds a place and no weights.
+                evicted = min(self._loaded, key=lambda n: not self._loaded[n].is_empty)
                 report(f"unloading {evicted}")
                 del self._loaded[evicted]
                 free_memory()

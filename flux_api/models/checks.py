@@ -82,8 +82,7 @@ def _check_family(key: str, folder: Path, pipeline: str, whole: bool) -> Iterato
     try:
         index = json.loads(indexes[0].read_text(encoding="utf-8"))
         saved = index.get("_class_name", pipeline)
-        one, two = _family(saved), _family(pipeline)
-        other = one != two if whole else _generation(one) != _generation(two)
+        other = not is_of_family(saved, pipeline, whole=whole)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         yield f"{key}: {indexes[0].name} in {str(folder)!r} is not readable"
         return
@@ -92,6 +91,13 @@ def _check_family(key: str, folder: Path, pipeline: str, whole: bool) -> Iterato
             f"{key}: {str(folder)!r} holds a {saved}, which is of another family than "
             f"{pipeline}"
         )
+
+
+def is_of_family(saved: str, pipeline: str, *, whole: bool) -> bool:
+    """Whether a checkpoint ``saved`` by one pipeline is for another: of the same family
+    where it is taken ``whole``, else of the same generation."""
+    one, two = _family(saved), _family(pipeline)
+    return one == two if whole else _generation(one) == _generation(two)
 
 
 def _family(pipeline: str) -> str:

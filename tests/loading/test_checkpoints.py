@@ -19,6 +19,15 @@ from tests.support.tiny_checkpoints import build
 from tests.support.wire import generate
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """With two threads on busy cores the same call takes many times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A complete checkpoint."""
@@ -127,3 +136,117 @@ def test_a_server_says_what_is_missing_and_goes_on_once_it_is_there(copy, whole)
             60,
             server,
         )
+
+
+# -- one set for another ---------------------------------------------------------------
+
+
+def cut_short(folder):
+    file = weights_of(folder, "transformer")
+    file.write_bytes(file.read_bytes()[:-100])
+    return f"mine: {file.name} of the transformer is damaged"
+
+
+def change_family(folder):
+    index = folder / "model_index.json"
+    text = index.read_text().replace("Flux2KleinPipeline", "FluxPipeline")
+    index.write_text(text)
+    return "mine holds a FluxPipeline, of another family"
+
+
+def claim_much(folder):
+    """A transformer of some TiB, by its configuration."""
+    config = folder / "transformer" / "config.json"
+    wide = {"num_attention_heads": 1024, "attention_head_dim": 128}
+    config.write_text(json.dumps(json.loads(config.read_text()) | wide))
+    return "mine has "
+
+
+@pytest.fixture(scope="module")
+def in_turn(whole, tmp_path_factory):
+    """A server with room for one set: the good one, and one to spoil."""
+    folder = tmp_path_factory.mktemp("turn")
+    spoiled = shutil.copytree(whole, folder / "mine")
+    file = folder / "m.toml"
+    file.write_text(
+        f"[good]\nlike = 'klein-4b'\nbase_model = '{whole}'\n"
+        f"[mine]\nlike = 'klein-4b'\nbase_model = '{spoiled}'\n"
+    )
+    settings = {"MODEL_INFO": file, "FLUX_MODEL": "good", "FLUX_MAX_LOADED": 1}
+    with run_api(**settings) as server:
+        server.spoiled = spoiled
+        yield server.wait_ready()
+
+
+def draw(server, model):
+    """A small picture by ``model``, and what the server has printed meanwhile."""
+    before = len(server.output)
+    answer = generate(server, model=model, size="64x64", steps=1, seed=5)
+    return answer, server.output[before:]
+
+
+@pytest.mark.parametrize(
+    "spoil", [drop_weights, drop_component, drop_shard, cut_short, change_family]
+)
+def test_the_loaded_set_stays_where_the_other_cannot_load(in_turn, whole, spoil):
+    good, _ = draw(in_turn, "good")
+    shutil.rmtree(in_turn.spoiled)
+    shutil.copytree(whole, in_turn.spoiled)
+    expected = spoil(in_turn.spoiled)
+    refused, said = draw(in_turn, "mine")
+    assert refused.status_code == 503
+    message = refused.json()["error"]["message"]
+    assert message.startswith(expected)
+    assert "unloading" not in said and str(in_turn.spoiled) not in message
+    again, said = draw(in_turn, "good")
+    assert "loading" not in said
+    assert again.json()["data"] == good.json()["data"]
+
+
+def test_the_loaded_set_stays_where_the_memory_would_never_do(in_turn, whole):
+    shutil.rmtree(in_turn.spoiled)
+    shutil.copytree(whole, in_turn.spoiled)
+    expected = claim_much(in_turn.spoiled)
+    draw(in_turn, "good")
+    refused, said = draw(in_turn, "mine")
+    assert refused.status_code == 503, refused.text
+    message = refused.json()["error"]["message"]
+    assert message.startswith(expected) and "GiB of memory" in message
+    assert "unloading" not in said
+
+
+def test_the_good_set_comes_back_by_itself(in_turn, whole):
+    """What shows only while loading costs the good one its place, for one request."""
+    good, _ = draw(in_turn, "good")
+    shutil.rmtree(in_turn.spoiled)
+    shutil.copytree(whole, in_turn.spoiled)
+    expected = rename_tensors(in_turn.spoiled)
+    refused, said = draw(in_turn, "mine")
+    assert refused.status_code == 503
+    assert refused.json()["error"]["message"].startswith(expected)
+    assert "unloading good" in said
+    again, said = draw(in_turn, "good")
+    assert "loading" in said
+    assert again.json()["data"] == good.json()["data"]
+
+
+def test_a_set_that_could_not_be_loaded_costs_no_second_one_its_place(copy, whole):
+    drop_tensors(copy)
+    file = copy.parent / "m.toml"
+    tables = {"one": whole, "two": whole, "mine": copy}
+    file.write_text(
+        "".join(
+            f"[{name}]\nlike = 'klein-4b'\nbase_model = '{folder}'\n"
+            for name, folder in tables.items()
+        )
+    )
+    models = load_models(file, MODEL_INFO)
+    sets = ModelSets(models, lambda *_: Placement(torch.device("cpu")), most=2)
+    for name in ("one", "two"):
+        sets.use(name, print).load("generate", (), print)
+    with pytest.raises(ModelMissing):
+        sets.use("mine", print).load("generate", (), print)
+    said = []
+    sets.use("one", said.append).load("generate", (), said.append)
+    assert "unloading mine" in said and "unloading two" not in said
+    assert sets.names == ("two", "one")
