@@ -102,6 +102,7 @@ test-deps:
 	command -v chromium-headless-shell >/dev/null || apt-get install -y --no-install-recommends chromium-headless-shell
 	command -v promtool >/dev/null || apt-get install -y --no-install-recommends prometheus
 	command -v prlimit >/dev/null || apt-get install -y util-linux
+	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
