@@ -16,6 +16,7 @@ from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
 from flux_api.http.completion import check_size, choose_mode, complete_request
 from flux_api.http.context import Context, get_context
+from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.inputs import read_inputs
 from flux_api.http.parameters import Parameters, Text
@@ -119,6 +120,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
             lora_names=names,
             model_names=context.known,
         )
+        stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
     return job, parameters, began
 

@@ -293,6 +293,8 @@ class Parameters(Fields):
     """The quality of jpeg and webp."""
     job_id: Annotated[str | None, Field(pattern=f"^{JOB_ID.pattern}$")] = None
     """The job's id, chosen by the caller."""
+    dry_run: Annotated[bool, Boolean] = False
+    """Tell what would be made, and when; nothing runs."""
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:

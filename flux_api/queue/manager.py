@@ -357,10 +357,25 @@ class PipelineManager:
             if job.last(Queued) != (event := Queued(position)):
                 job.post(event)
 
+    def forecast(self, request: ImageRequest) -> tuple[int, float | None]:
+        """How many requests would wait in front of ``request``, and in about how many
+        seconds it would be done (None: nothing was measured yet)."""
+        with self._changed:
+            pictures = request.num_images_per_prompt * request.num_inference_steps
+            work = self._work_left() + pictures * self._backend.tokens(request)
+            seconds = self._pace.seconds_of(work, at_once=len(self._running))
+            return len(self._waiting()), seconds or None
+
     def _estimate(self) -> float:
         """Seconds until a place in the queue is free, 1..60: the work that is left to
         do, at the pace of that done, shared out among the jobs that wait."""
-        # In steps times tokens: pictures of all sizes and lengths add up.
+        work = self._work_left()
+        seconds = self._pace.seconds_of(work, at_once=len(self._running))
+        return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
+
+    def _work_left(self) -> int:
+        """What is queued and running, in steps times tokens: pictures of all sizes and
+        lengths add up."""
         work = 0
         for task in self._running:
             work += task.steps_left * self._backend.tokens(task.request)
@@ -368,8 +383,7 @@ class PipelineManager:
             request = waiting.job.request
             steps = waiting.left * request.num_inference_steps
             work += steps * self._backend.tokens(request)
-        seconds = self._pace.seconds_of(work, at_once=len(self._running))
-        return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
+        return work
 
     # -- running -----------------------------------------------------------------
 

@@ -88,12 +88,13 @@ class Operation:
     example: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _json(name: str) -> Content:
-    return {"application/json": ref(name)}
+def _json(*names: str) -> Content:
+    found = [ref(name) for name in names]
+    return {"application/json": {"anyOf": found} if len(found) > 1 else found[0]}
 
 
 _ACCEPTED = {202: ("With 'Prefer: respond-async': the job.", _json("AcceptedJob"))}
-_IMAGES = {**_json("ImagesAnswer"), **IMAGE_EVENTS, **FILES}
+_IMAGES = {**_json("ImagesAnswer", "Plan"), **IMAGE_EVENTS, **FILES}
 
 
 def _images(*required: str, pictures: tuple[str, ...], **example: Any) -> Operation:
@@ -134,8 +135,8 @@ _PAGE = "Pages"
 _PLAIN = {"text/plain": TEXT}
 
 OPERATIONS: dict[str, Operation] = {
-    "original.process": _process(_json("ProcessAnswer")),
-    "original.process_raw": _process(FILES),
+    "original.process": _process(_json("ProcessAnswer", "Plan")),
+    "original.process_raw": _process({**FILES, **_json("Plan")}),
     "openai.routes.generations": _images(
         "prompt", pictures=(), prompt="a cute cat illustration", size="256x256", n=2
     ),

@@ -8,6 +8,7 @@ from flux_api.blueprints.description.shapes import (
     FLAG,
     NO_NUMBER,
     NO_TEXT,
+    NO_WHOLE,
     NUMBER,
     TEXT,
     WHOLE,
@@ -103,6 +104,42 @@ SCHEMAS: dict[str, Schema] = {
         },
         "OpenAI's answer, and the seed of each picture.",
     ),
+    "Plan": record(
+        {
+            "dry_run": FLAG,
+            "request": record(
+                {
+                    "mode": _MODE,
+                    "model": TEXT,
+                    "prompt": TEXT,
+                    "negative_prompt": NO_TEXT,
+                    "width": WHOLE,
+                    "height": WHOLE,
+                    "native_size": about(
+                        NO_WHOLE, "The side of the square that the model works at."
+                    ),
+                    "num_inference_steps": WHOLE,
+                    "guidance_scale": NO_NUMBER,
+                    "strength": NO_NUMBER,
+                    "seed": about(WHOLE, "Send it to get the picture of this plan."),
+                    "n": WHOLE,
+                    "loras": _FACTS["loras"],
+                    "partial_images": WHOLE,
+                    "output_format": words(*FORMATS),
+                    "input_images": about(
+                        listed(listed(WHOLE)), "Width and height of each."
+                    ),
+                    "masked": FLAG,
+                }
+            ),
+            "position": about(WHOLE, "How many requests wait in front of it."),
+            "expected_seconds": about(
+                NO_NUMBER, "Until it is done; null: nothing was measured yet."
+            ),
+            "warnings": listed(TEXT),
+        },
+        "What 'dry_run' tells: the request with every default, and nothing made.",
+    ),
     "Job": record(_JOB, "A request on its way; never its prompt."),
     "AcceptedJob": record(
         _JOB | {"links": record({"self": TEXT, "events": TEXT, "result": TEXT})},
@@ -132,7 +169,7 @@ SCHEMAS: dict[str, Schema] = {
                         "object": words("lora"),
                         "model": about(NO_TEXT, "Whose own it is, if any's."),
                         "family?": NO_TEXT,
-                        "rank?": {"type": ["integer", "null"]},
+                        "rank?": NO_WHOLE,
                         "trigger_words?": listed(TEXT),
                     }
                 )
@@ -151,7 +188,7 @@ SCHEMAS: dict[str, Schema] = {
                         "description": TEXT,
                         "licence": TEXT,
                         "demo": FLAG,
-                        "native_size": {"type": ["integer", "null"]},
+                        "native_size": NO_WHOLE,
                         "sizes": record(
                             {
                                 "multiple": WHOLE,

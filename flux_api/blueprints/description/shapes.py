@@ -11,6 +11,7 @@ WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
 NO_NUMBER: Schema = {"type": ["number", "null"]}
+NO_WHOLE: Schema = {"type": ["integer", "null"]}
 NO_TEXT: Schema = {"type": ["string", "null"]}
 
 

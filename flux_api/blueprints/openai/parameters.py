@@ -90,6 +90,9 @@ class ImagesParameters(Parameters):
                 "Streamed pictures are Base64: 'url' is only supported without stream.",
                 param="response_format",
             )
+        if self.stream and self.dry_run:
+            message = "A dry run is told at once: send it without 'stream'."
+            raise InvalidRequest(message, param="stream")
         return self
 
     @property

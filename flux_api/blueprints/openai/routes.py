@@ -25,6 +25,7 @@ from flux_api.blueprints.openai.requests import (
 from flux_api.blueprints.openai.stream import Stream
 from flux_api.http.clients import open_job, wait_for
 from flux_api.http.context import get_context
+from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import keep_answer, read_new_body
 from flux_api.models.hub_lock import locked_commit
 from flux_api.models.info import unknown_model
@@ -109,6 +110,7 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     parameters = read_parameters(request, body, operation, deployment)
     with open_job(context, request, parameters.job_id) as job:
         image_request = parse_request(context, job, body, operation, parameters)
+        stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
     del body, image_request  # Not to be held while the job waits.
     if job.outlives_clients:

@@ -1,0 +1,59 @@
+"""``dry_run``: what a request would make, and when, with nothing run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flask import abort, g, jsonify
+
+from flux_api.core import ImageRequest
+from flux_api.http.context import Context
+from flux_api.http.parameters import Parameters
+from flux_api.queue.jobs import Job
+
+
+def stop_dry_run(
+    context: Context, job: Job, image_request: ImageRequest, parameters: Parameters
+) -> None:
+    """End the request here with its plan as JSON, where it asks for no more."""
+    if parameters.dry_run:
+        abort(jsonify(give_plan(context, job, image_request, parameters)))
+
+
+def give_plan(
+    context: Context, job: Job, image_request: ImageRequest, parameters: Parameters
+) -> dict[str, Any]:
+    """The request of ``job`` with every default filled in, how many wait in front of
+    it, and in about how many seconds it would be done (None: nothing was measured
+    yet). The place of ``job`` in the queue is free again."""
+    # Nothing of it is left to look at, so its id is not told either.
+    g.pop("job", None)
+    position, seconds = context.manager.forecast(image_request)
+    context.manager.cancel(job)
+    native = context.models[image_request.model].native_size
+    return {
+        "dry_run": True,
+        "request": {
+            "mode": image_request.mode,
+            "model": image_request.model,
+            "prompt": image_request.prompt,
+            "negative_prompt": image_request.negative_prompt,
+            "width": image_request.width,
+            "height": image_request.height,
+            "native_size": native,
+            "num_inference_steps": image_request.num_inference_steps,
+            "guidance_scale": image_request.guidance_scale,
+            "strength": image_request.strength,
+            "seed": image_request.seed,
+            "n": image_request.num_images_per_prompt,
+            "loras": [asdict(lora) for lora in image_request.loras],
+            "partial_images": image_request.partial_images,
+            "output_format": parameters.file_format,
+            "input_images": [list(image.size) for image in image_request.images],
+            "masked": image_request.mask_image is not None,
+        },
+        "position": position,
+        "expected_seconds": seconds if seconds is None else round(seconds, 2),
+        "warnings": list(image_request.warnings),
+    }

@@ -1,0 +1,90 @@
+"""``dry_run``: the request as it would run, on every route, and nothing runs."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+import requests
+
+from tests.support.servers import wait_for
+from tests.support.wire import begin, data_url, post, stats
+
+SMALL = {"prompt": "a cat", "size": "96x64", "dry_run": True}
+ROUTES = [
+    "/process",
+    "/process/raw",
+    "/v1/images/generations",
+]
+
+
+def plan(server, path="/v1/images/generations", **values):
+    """The plan of a request."""
+    answer = post(server, path, json=SMALL | values)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["dry_run"] is True
+    return answer.json()
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_the_whole_request_is_told_and_nothing_runs(fake, path):
+    told = plan(fake, path, seed=7, num_inference_steps=3)
+    request = told["request"]
+    assert (request["width"], request["height"], request["seed"]) == (96, 64, 7)
+    assert (request["mode"], request["model"], request["n"]) == ("generate", "tiny", 1)
+    assert request["num_inference_steps"] == 3
+    assert request["guidance_scale"] == 3.5
+    assert request["output_format"] == "png"
+    assert (told["position"], stats(fake)["begun"]) == (0, 0)
+    assert stats(fake)["queued"] == 0
+
+
+def test_what_is_told_is_what_is_made(fake, png):
+    body = SMALL | {"image": data_url(png), "n": 2}
+    del body["size"]
+    request = post(fake, "/v1/images/edits", json=body).json()["request"]
+    assert request["input_images"] == [[96, 64]]
+    body |= {"dry_run": False, "seed": request["seed"]}
+    made = post(fake, "/v1/images/edits", json=body)
+    assert made.json()["size"] == f"{request['width']}x{request['height']}"
+    assert [item["seed"] for item in made.json()["data"]] == [
+        request["seed"],
+        request["seed"] + 1,
+    ]
+    [first, _] = stats(fake)["requests"]
+    for name in ("mode", "num_inference_steps", "guidance_scale", "prompt"):
+        assert first[name] == request[name]
+
+
+def test_the_queue_and_the_pace_are_told(fake):
+    assert post(fake, json={"prompt": "pause=0.05", "size": "64x64"}).ok
+    alone = plan(fake)["expected_seconds"]
+    assert alone > 0
+    with closing(begin(fake, {"prompt": "hold"})) as held:
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        with closing(begin(fake, {"prompt": "a dog", "n": 4})) as waiting:
+            wait_for(lambda: stats(fake)["queued"] == 1, 10)
+            told = plan(fake)
+            requests.post(f"{fake.url}/fake/release", timeout=5)
+            assert held.getresponse().status == waiting.getresponse().status == 200
+    assert told["position"] == 1
+    assert told["expected_seconds"] > alone
+
+
+def test_a_wrong_request_is_refused_as_always(fake):
+    answer = post(fake, json=SMALL | {"size": "63x64"})
+    assert answer.status_code == 400
+    answer = post(fake, json=SMALL | {"stream": True})
+    assert answer.json()["error"]["param"] == "stream"
+    answer = post(fake, json=SMALL | {"dry_run": "perhaps"})
+    assert answer.json()["error"]["param"] == "dry_run"
+
+
+def test_a_key_for_the_dry_run_is_free_for_the_request(fake):
+    headers = {"Idempotency-Key": "dry-then-real"}
+    answer = post(fake, json=SMALL, headers=headers)
+    assert answer.json()["dry_run"] is True
+    body = SMALL | {"dry_run": False}
+    answer = post(fake, json=body, headers=headers)
+    assert answer.status_code == 200
+    assert "dry_run" not in answer.json()
