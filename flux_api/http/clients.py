@@ -22,6 +22,9 @@ from flux_api.queue.jobs import Job
 
 POLL_SECONDS = 0.25
 ALL_POLL_SECONDS = 0.1
+# Its end wakes who waits for a job; in between its client is looked for. A thousand may
+# wait, so not as often as where each event is sent on.
+WAIT_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 10.0
 DELIVERY_SECONDS = 8.0
 # Linux tells of a closed connection even behind bytes that nobody has read.
@@ -121,16 +124,14 @@ def wait_for(context: Context, job: Job, *, began: float) -> tuple[ImageResult, 
     left and ended by DeadlineExceeded ``FLUX_REQUEST_TIMEOUT`` seconds after the
     request was there, at ``began`` in monotonic seconds."""
     until = began + context.settings.request_timeout
-    for event in job.events(POLL_SECONDS):
+    while (outcome := job.wait(WAIT_SECONDS)) is None:
         if time.monotonic() > until:
             late = DeadlineExceeded("The request took too long.")
             context.manager.cancel(job, late)
-        elif event is None and not job.is_wanted:
+        elif not job.is_wanted:
             context.manager.cancel(job)
-    outcome = job.outcome
     if isinstance(outcome, Completed):
         return outcome.results
-    assert outcome is not None
     raise outcome.error
 
 

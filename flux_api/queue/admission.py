@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from flux_api.core import ImageRequest
 from flux_api.queue.fair_queue import FairQueue
@@ -13,6 +14,10 @@ from flux_api.queue.tasks import Backend, PictureTask
 # own latents in the device's memory.
 MAX_INTERLEAVED = 3
 """How many pictures may run beside those that fill the forwards, one of a caller."""
+
+# Of a thousand that wait one is found among the next, or hardly at all; each is looked
+# at with the manager's lock held.
+_MOST_LOOKED_AT = 64
 
 
 def find_next(
@@ -34,12 +39,22 @@ def find_next(
     interleaving = _Interleaving(running, backend)
     if interleaving.are_full:
         return None
-    for job in queue.in_turn():
+    for job in islice(queue.in_turn(), _MOST_LOOKED_AT):
         if not backend.joins(job.request, requests):
             return None
         if interleaving.may_have(job):
             return job, True
     return None
+
+
+def may_be_next(
+    job: Job, queue: FairQueue, running: Sequence[PictureTask], backend: Backend
+) -> bool:
+    """Whether ``job``, which just came, changes what :func:`find_next` finds."""
+    if queue.head() is job or not running:
+        return True
+    interleaving = _Interleaving(running, backend)
+    return not interleaving.are_full and interleaving.may_have(job)
 
 
 def _has_room(job: Job, filling: Sequence[ImageRequest], backend: Backend) -> bool:
@@ -57,7 +72,7 @@ class _Interleaving:
         self._callers = {task.job.caller for task in running if task.interleaved}
         filling = [task for task in running if not task.interleaved]
         # They share forwards: one step of all costs as much as all their tokens.
-        self._step = sum(backend.tokens(task.request) for task in filling)
+        self._step = sum(task.tokens for task in filling)
         # The first that is done makes room.
         left = min((task.steps_left for task in filling), default=0)
         self._until_room = left * self._step

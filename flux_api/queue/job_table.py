@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 
 from flux_api.errors import JobConflict, JobNotFound
 from flux_api.queue.jobs import Job
@@ -18,6 +18,12 @@ class JobTable:
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._living: dict[Job, None] = {}
+        self._alive: Counter[str] = Counter()
+        # Those that ended, as they did. Jobs end in any thread, without that lock: they
+        # come in on the right, and are looked at later.
+        self._ended: deque[Job] = deque()
+        self._noted: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
         """Enter ``job``; JobConflict while another with its id is alive."""
@@ -27,6 +33,9 @@ class JobTable:
         self._jobs[job.id] = job
         # In place of an ended one of that id it would keep the place of the old.
         self._jobs.move_to_end(job.id)
+        self._living[job] = None
+        self._alive[job.caller] += 1
+        job.call_at_end(self._ended.append)
         self._forget_old()
 
     def find(self, job_id: str, owner: str | None) -> Job:
@@ -45,19 +54,31 @@ class JobTable:
 
     def living(self) -> list[Job]:
         """Every job that has not ended."""
-        return [job for job in self._jobs.values() if job.outcome is None]
+        self._note_ends()
+        return list(self._living)
 
     def alive(self, caller: str) -> int:
         """How many of ``caller``'s jobs have not ended."""
-        return sum(
-            job.caller == caller and job.outcome is None for job in self._jobs.values()
-        )
+        self._note_ends()
+        return self._alive[caller]
+
+    def _note_ends(self) -> None:
+        while self._ended:
+            job = self._ended.popleft()
+            self._noted.append(job)
+            del self._living[job]
+            self._alive[job.caller] -= 1
+            if not self._alive[job.caller]:
+                del self._alive[job.caller]
 
     def _forget_old(self) -> None:
-        excess = len(self._jobs) - KEPT_JOBS
-        # The oldest first; the living stay, however many there are.
-        for job in list(self._jobs.values()):
-            seconds = job.ended_for
-            if seconds is not None and (seconds > KEPT_SECONDS or excess > 0):
+        self._note_ends()
+        # Those that ended first; the living stay, however many there are.
+        while self._noted and (
+            len(self._noted) + len(self._living) > KEPT_JOBS
+            or (self._noted[0].ended_for or 0.0) > KEPT_SECONDS
+        ):
+            job = self._noted.popleft()
+            # Another may have its id by now.
+            if self._jobs.get(job.id) is job:
                 del self._jobs[job.id]
-                excess -= 1

@@ -54,7 +54,11 @@ class Job:
         self._ended: float | None = None
         self._events: list[tuple[int, Event]] = []
         self._posted = 0
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Apart: who waits for the end alone is not woken by every step.
+        self._over = threading.Condition(lock)
+        self._at_end: list[Callable[[Job], object]] = []
         self._results: dict[int, ImageResult] = {}
         self._delivered = threading.Event()
 
@@ -118,14 +122,22 @@ class Job:
                     return
                 self._started = time.monotonic()
                 QUEUE_TIME.observe(self._started - self._created)
-            if isinstance(event, (Completed, Failed)):
-                self._ended = time.monotonic()
-            if isinstance(event, Queued) and self._is_queued():
-                # Only the newest position: in a long queue there are many.
-                self._events.pop()
+            if isinstance(event, Queued) and not self._takes_position(event):
+                return
             self._posted += 1
             self._events.append((self._posted, event))
             self._changed.notify_all()
+            if isinstance(event, (Completed, Failed)):
+                self._ended = time.monotonic()
+                self._over.notify_all()
+                for tell in self._at_end:
+                    tell(self)
+
+    def call_at_end(self, tell: Callable[[Job], object]) -> None:
+        """Call ``tell`` with this job once it has ended: by the thread that ends it,
+        which may hold locks, so it must not wait."""
+        with self._changed:
+            self._at_end.append(tell)
 
     def finish_image(self, index: int, result: ImageResult) -> None:
         """Keep picture ``index``; the last one completes the job."""
@@ -186,7 +198,7 @@ class Job:
     def wait(self, seconds: float | None) -> Completed | Failed | None:
         """How it ended, after at most ``seconds`` (None: however long it takes)."""
         with self._changed:
-            self._changed.wait_for(lambda: self._outcome() is not None, seconds)
+            self._over.wait_for(lambda: self._outcome() is not None, seconds)
             return self._outcome()
 
     def events(self, poll: float) -> Iterator[Event | None]:
@@ -246,8 +258,16 @@ class Job:
             self._events = kept
         self.note_delivery()
 
-    def _is_queued(self) -> bool:
-        return bool(self._events) and isinstance(self._events[-1][1], Queued)
+    def _takes_position(self, event: Queued) -> bool:
+        """Whether ``event`` is news; the position before it, which is none any more,
+        goes: in a long queue there are many."""
+        if self._started is not None:
+            return False
+        if self._events and isinstance(self._events[-1][1], Queued):
+            if self._events[-1][1] == event:
+                return False
+            self._events.pop()
+        return True
 
     def _outcome(self) -> Completed | Failed | None:
         last = self._events[-1][1] if self._events else None

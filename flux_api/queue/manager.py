@@ -5,9 +5,6 @@ It decides who runs next and when; how pictures are made is its backend's affair
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import itertools
 import logging
 import math
 import os
@@ -19,48 +16,32 @@ from contextlib import contextmanager
 
 from flux_api.core import ImageRequest, Queued, Started
 from flux_api.errors import (
-    DeadlineExceeded,
     FluxError,
     JobNotFound,
     PipelineFailed,
-    QueueFull,
-    Unavailable,
     shortage,
 )
 from flux_api.metrics.instruments import IMAGES
-from flux_api.queue.admission import MAX_INTERLEAVED, find_next
+from flux_api.queue.admission import MAX_INTERLEAVED, find_next, may_be_next
+from flux_api.queue.backend_loader import BackendLoader
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
-from flux_api.queue.life import LoadingLife
+from flux_api.queue.places import Places
+from flux_api.queue.positions import Positions
 from flux_api.queue.readiness import Handover, Readiness, State
-from flux_api.queue.tasks import (
-    Backend,
-    BackendBroken,
-    PictureTask,
-    WorkPace,
-    log_failure,
-)
+from flux_api.queue.tasks import Backend, BackendBroken, PictureTask, log_failure
+from flux_api.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
-
-# For the last answers to reach their clients before the process ends.
-LAST_WORDS_SECONDS = 10.0
-WATCH_SECONDS = 0.25
-# Hubs and networks often come back soon. Every five minutes from then on, and whenever
-# the files have changed: twice the same after a change, or they are still copied.
-_RELOAD_SECONDS = (5.0, 15.0, 60.0)
-_LOOK_SECONDS = 1.0
-# A third of the share of a thread that does not yield.
-_NICE = 5
 
 
 class PipelineManager:
     """The only one that touches pipelines. ``submit`` queues a request as n tasks, one
     a picture; callers take turns, so nobody waits behind another's ten pictures.
-    ``make_backend`` runs in the loading thread, so that heavy imports delay nobody;
-    what ``look_at_files`` gives changes when loading is worth another try.
-    """
+    ``make_backend`` and ``look_at_files`` are for loading, see
+    :class:`~flux_api.queue.backend_loader.BackendLoader`; ``step_timeout`` and
+    ``exit_process`` for :class:`~flux_api.queue.watchdog.Watchdog`."""
 
     def __init__(
         self,
@@ -72,32 +53,29 @@ class PipelineManager:
         step_timeout: float = 120.0,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
-        self._make_backend = make_backend
-        self._look_at_files = look_at_files
-        self._backend: Backend
-        self._max_queue = max_queue
-        self._max_per_caller = max_per_caller
-        self._step_timeout = step_timeout
-        self._exit_process = exit_process
         # Reentrant, because looking for work cancels what nobody waits for.
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         # Of the threads that make pictures, one at a time has to look for work.
         self._startable = threading.Condition(lock)
-        self._positions_told = True
         self._queue = FairQueue()
         self._running: list[PictureTask] = []
         self._jobs = JobTable()
-        # Jobs whose pictures are still being read, and callers that wait for a job of
-        # another request: each has a place in the queue.
-        self._incomplete: set[Job] = set()
-        self._held: list[str] = []
-        self._pace = WorkPace()
+        self._places = Places(
+            self._queue, self._jobs, most=max_queue, per_caller=max_per_caller
+        )
+        self._positions = Positions(self._jobs_in_order)
         self._started = False
         self._readiness = Readiness()
+        self._watchdog = Watchdog(
+            self._look,
+            self._answer_all,
+            step_timeout=step_timeout,
+            exit_process=exit_process,
+        )
+        self._loader = BackendLoader(make_backend, look_at_files, self._readiness)
+        self._backend: Backend
         self.handover: Handover | None = None
-        # Of the loading at the start, while it goes on.
-        self._life: LoadingLife | None = None
 
     # -- readiness ---------------------------------------------------------------
 
@@ -144,67 +122,22 @@ class PipelineManager:
             return self._changed.wait_for(lambda: not self._jobs.living(), seconds)
 
     def _load(self) -> None:
-        threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
-        # Threads inherit a priority, so those that make pictures are not started by
-        # the one that loads.
-        loading = threading.Thread(target=self._load_backend, name="flux-load-weights")
-        loading.daemon = True
-        loading.start()
-        loading.join()
-        backend: Backend | None = getattr(self, "_backend", None)
-        if backend is None:
+        self._watchdog.start()
+        self._positions.start()
+        waits = self.handover is not None and self.handover.waits
+        try:
+            self._backend = self._loader.load(yielding=waits)
+        except BackendBroken as broken:
+            self._watchdog.give_up(broken)
             return
         # A thread a picture: the backend blocks while it makes one.
-        for number in range(backend.slots + MAX_INTERLEAVED):
+        for number in range(self._backend.slots + MAX_INTERLEAVED):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
         if self.handover is not None:
             self.handover.say_ready()
         self._readiness.set_ready()
-
-    def _load_backend(self) -> None:
-        if self.handover is not None and self.handover.waits:
-            _yield_to_others()
-        for pause in itertools.chain(_RELOAD_SECONDS, itertools.repeat(300.0)):
-            files = self._look_at_files()
-            self._life = LoadingLife()
-            try:
-                backend = self._make_backend()
-                backend.load(self._tell_loading)
-                break
-            except BackendBroken as broken:
-                self._give_up(broken)
-                return
-            except BaseException as error:  # whatever a loader raises: ready says so
-                reason = getattr(error, "message", type(error).__name__)
-                logger.error(
-                    "loading failed, next try in %g s or when the files change: %s",
-                    *(pause, reason),
-                    # What is said to callers says it all; else where it happened.
-                    exc_info=not isinstance(error, FluxError),
-                )
-                self._readiness.fail(f"loading failed: {reason}")
-            # Outside the handler: its traceback holds what was loaded so far.
-            self._life = None
-            self._wait_for_files(files, pause)
-        self._life = None
-        self._backend = backend
-
-    def _tell_loading(self, text: str) -> None:
-        if self._life is not None:
-            self._life.show()
-        self._readiness.report(text)
-
-    def _wait_for_files(self, before: object, seconds: float) -> None:
-        """Until the files are others than ``before`` and rest, ``seconds`` at most."""
-        until, last = time.monotonic() + seconds, before
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(_LOOK_SECONDS, left))
-            now = self._look_at_files()
-            if now == last != before:
-                return
-            last = now
 
     # -- jobs --------------------------------------------------------------------
 
@@ -227,22 +160,25 @@ class PipelineManager:
         )
         with self._changed:
             self._readiness.check()
-            self._check_room(caller)
+            self._places.check(caller, self._running)
             self._jobs.add(job)
-            self._incomplete.add(job)
-            job.post(Queued(self._places_taken - 1))
-            self._note_change()
+            job.post(Queued(self._places.taken(self._running)))
+            self._places.reading.add(job)
+            self._changed.notify_all()
         return job
 
     def submit(self, job: Job, request: ImageRequest) -> None:
         """Queue ``job`` to make ``request``, unless it has ended meanwhile."""
         with self._changed:
             job.complete(request)
-            self._incomplete.discard(job)
-            if job.outcome is None:
-                self._queue.add(job)
-                self._tell_position(job)
-            self._note_change()
+            self._places.reading.discard(job)
+            if job.outcome is not None:
+                return
+            self._queue.add(job, self._backend.tokens(request))
+            job.post(Queued(self._queue.position(job)))
+            self._positions.note_change()
+            if may_be_next(job, self._queue, self._running, self._backend):
+                self._startable.notify()
 
     @contextmanager
     def hold_place(self, caller: str) -> Iterator[None]:
@@ -250,39 +186,13 @@ class PipelineManager:
         Unavailable or QueueFull."""
         with self._changed:
             self._readiness.check()
-            self._check_room(caller)
-            self._held.append(caller)
+            self._places.check(caller, self._running)
+            self._places.hold(caller)
         try:
             yield
         finally:
             with self._changed:
-                self._held.remove(caller)
-                self._note_change()
-
-    @property
-    def _places_taken(self) -> int:
-        return len(self._waiting()) + len(self._incomplete) + len(self._held)
-
-    def _check_room(self, caller: str) -> None:
-        if self._places_taken >= self._max_queue:
-            message = "Every place in the queue is taken."
-            raise QueueFull(message, retry_after=self._estimate())
-        alive = self._jobs.alive(caller) + self._held.count(caller)
-        if 0 < self._max_per_caller <= alive:
-            raise QueueFull(
-                f"You have {alive} requests here already; wait for one to end.",
-                retry_after=self._estimate(),
-                code="concurrency_limit_exceeded",
-            )
-
-    def _waiting(self) -> list[Job]:
-        """The jobs that have not ended and of which a picture waits and none runs."""
-        running = {task.job for task in self._running}
-        return [
-            pictures.job
-            for pictures in self._queue.pictures()
-            if pictures.job not in running and pictures.job.outcome is None
-        ]
+                self._places.let_go(caller)
 
     def find(
         self, job_id: str, *, owner: str | None = None, seconds: float = 0.0
@@ -313,7 +223,7 @@ class PipelineManager:
         else:
             job.fail(error)
         with self._changed:
-            self._incomplete.discard(job)
+            self._places.reading.discard(job)
             self._queue.drop(job)
             self._note_change()
 
@@ -321,8 +231,7 @@ class PipelineManager:
     def queue_depth(self) -> int:
         """How many requests wait for their first picture's start."""
         with self._changed:
-            waiting = sum(p.job.state == "queued" for p in self._queue.pictures())
-            return waiting + len(self._incomplete) + len(self._held)
+            return self._places.unstarted
 
     @property
     def running(self) -> int:
@@ -337,53 +246,21 @@ class PipelineManager:
             return sum(job.state == "running" for job in self._jobs.living())
 
     def _note_change(self) -> None:
-        self._positions_told = False
+        self._positions.note_change()
         self._startable.notify()
         self._changed.notify_all()
 
-    def _tell_position(self, job: Job) -> None:
-        for position, waiting in enumerate(self._queue.jobs()):
-            if waiting is job:
-                job.post(Queued(position))
-                return
-
-    def _tell_positions(self) -> None:
-        """Post new queue positions, at most every WATCH_SECONDS: each change moves
-        many."""
-        if self._positions_told:
-            return
-        self._positions_told = True
-        for position, job in enumerate(self._queue.jobs()):
-            if job.last(Queued) != (event := Queued(position)):
-                job.post(event)
+    def _jobs_in_order(self) -> list[Job]:
+        with self._changed:
+            return self._queue.jobs()
 
     def forecast(self, request: ImageRequest) -> tuple[int, float | None]:
         """How many requests would wait in front of ``request``, and in about how many
         seconds it would be done (None: nothing was measured yet)."""
         with self._changed:
             pictures = request.num_images_per_prompt * request.num_inference_steps
-            work = self._work_left() + pictures * self._backend.tokens(request)
-            seconds = self._pace.seconds_of(work, at_once=len(self._running))
-            return len(self._waiting()), seconds or None
-
-    def _estimate(self) -> float:
-        """Seconds until a place in the queue is free, 1..60: the work that is left to
-        do, at the pace of that done, shared out among the jobs that wait."""
-        work = self._work_left()
-        seconds = self._pace.seconds_of(work, at_once=len(self._running))
-        return min(60.0, max(1.0, seconds / max(1, len(self._waiting()))))
-
-    def _work_left(self) -> int:
-        """What is queued and running, in steps times tokens: pictures of all sizes and
-        lengths add up."""
-        work = 0
-        for task in self._running:
-            work += task.steps_left * self._backend.tokens(task.request)
-        for waiting in self._queue.pictures():
-            request = waiting.job.request
-            steps = waiting.left * request.num_inference_steps
-            work += steps * self._backend.tokens(request)
-        return work
+            work = pictures * self._backend.tokens(request)
+            return self._places.forecast(work, self._running)
 
     # -- running -----------------------------------------------------------------
 
@@ -396,8 +273,8 @@ class PipelineManager:
             finally:
                 with self._changed:
                     self._running.remove(task)
-                    work = task.step * self._backend.tokens(task.request)
-                    self._pace.learn(work, time.monotonic() - began - task.loaded)
+                    seconds = time.monotonic() - began - task.loaded
+                    self._places.pace.learn(task.step * task.tokens, seconds)
                     if task.job.outcome is not None:
                         self._queue.drop(task.job)
                     self._note_change()
@@ -435,52 +312,26 @@ class PipelineManager:
         except FluxError as error:
             task.job.fail(error)
         except BackendBroken as broken:
-            self._give_up(broken)
+            self._watchdog.give_up(broken)
         except BaseException as error:  # a panic in a library must not end the thread
             log_failure(error, task)
             failed = PipelineFailed("The pipeline failed on this request.")
             task.job.fail(shortage(error) or failed)
 
-    def _watch(self) -> None:
-        """Notice that nothing shows life for ``step_timeout`` seconds. One picture
-        drives the device at a time, so the liveliest speaks for all that wait."""
-        while True:
-            # Often enough for a short timeout, as tests have it, to be kept.
-            time.sleep(min(WATCH_SECONDS, self._step_timeout / 4))
-            with self._changed:
-                for job in [job for job in self._incomplete if not job.is_wanted]:
-                    self.cancel(job)
-                self._tell_positions()
-                # A set that has been loaded meanwhile lets others join.
-                self._startable.notify()
-                beats = [task.last_beat for task in self._running]
-                if self._life is not None:
-                    beats.append(self._life.last_sign())
-            if beats and time.monotonic() - max(beats) > self._step_timeout:
-                why = TimeoutError(
-                    "the pipeline hangs: no step or byte within FLUX_STEP_TIMEOUT"
-                )
-                self._give_up(why, DeadlineExceeded("The pipeline made no progress."))
-                return
-
-    def _give_up(self, why: Exception, answer: FluxError | None = None) -> None:
-        """Leave the process once every request is answered; gunicorn starts another."""
-        answer = answer or Unavailable("The device failed; try again.", retry_after=30)
+    def _look(self) -> list[float]:
+        """The last signs of life of what is on its way; what nobody waits for any more
+        goes."""
         with self._changed:
-            self._readiness.fail(f"{why}; restarting")
+            for job in [job for job in self._places.reading if not job.is_wanted]:
+                self.cancel(job)
+            # A set that has been loaded meanwhile lets others join.
+            self._startable.notify()
+            beats = [task.last_beat for task in self._running]
+        loading = self._loader.last_sign()
+        return beats if loading is None else [*beats, loading]
+
+    def _answer_all(self, reason: str, answer: FluxError) -> None:
+        with self._changed:
+            self._readiness.fail(reason)
             for job in self._jobs.living():
                 job.fail(answer)
-        logger.critical("restarting this worker: %s", why)
-        time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
-        # A thread that is stuck in the driver cannot be ended, only shown.
-        faulthandler.dump_traceback(all_threads=True)
-        # EX_SOFTWARE of sysexits.h, and none of those that gunicorn gives a meaning.
-        self._exit_process(70)
-
-
-def _yield_to_others() -> None:
-    """Leave the cores to the old worker where it needs them."""
-    with contextlib.suppress(OSError):  # Linux alone knows threads by such a number
-        thread = threading.get_native_id()
-        own = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, own + _NICE)

@@ -56,14 +56,15 @@ class Callbacks:
 @dataclass(eq=False, slots=True)
 class PictureTask:
     """One picture of a job; ``request`` is the job's, whole for as long as the picture
-    is made, ``beat`` its last sign of life in monotonic seconds, ``step`` of ``total``
-    the newest step that is done, at ``stepped``, ``loaded`` how many seconds went into
-    loading weights for it; ``interleaved`` says that it runs beside those that fill the
-    forwards."""
+    is made, ``tokens`` what a step of it costs, ``beat`` its last sign of life in
+    monotonic seconds, ``step`` of ``total`` the newest step that is done, at
+    ``stepped``, ``loaded`` how many seconds went into loading weights for it;
+    ``interleaved`` says that it runs beside those that fill the forwards."""
 
     job: Job
     index: int
     request: ImageRequest
+    tokens: int = 1
     beat: float = 0.0
     step: int = 0
     total: int | None = None

@@ -19,7 +19,7 @@ numbers = itertools.count()
 def add(queue, caller, count=10):
     """A job of ``count`` pictures that waits in ``queue``."""
     job = Job(request(count), id=str(next(numbers)), caller=caller)
-    queue.add(job)
+    queue.add(job, 1)
     return job
 
 
@@ -141,7 +141,7 @@ def test_what_is_dropped_or_done_leaves_nothing():
     assert [(p.job, p.left) for p in queue.pictures()] == [(second, 2)]
     assert serve(queue) == [second, second]
     assert not queue
-    assert list(queue.pictures()) == list(queue.jobs()) == []
+    assert list(queue.pictures()) == queue.jobs() == []
 
 
 def test_pictures_of_a_job_start_in_the_order_of_their_seeds():
@@ -180,7 +180,7 @@ def test_requests_of_one_caller_take_turns_too():
     five = add(queue, "A", 5)
     serve(queue, 1)
     one, three = add(queue, "A", 1), add(queue, "A", 3)
-    assert list(queue.jobs()) == [one, three]
+    assert queue.jobs() == [one, three]
     assert serve(queue) == [one, three, *[five, three] * 2, five, five]
 
 
@@ -192,7 +192,7 @@ def test_who_waited_while_many_were_done_may_have_two_turns_in_a_row():
     last = add(queue, "A")
     serve(queue, 8)
     newcomer = add(queue, "A")
-    assert list(queue.jobs()) == [last, newcomer]
+    assert queue.jobs() == [last, newcomer]
     assert serve(queue, 4) == [last, last, newcomer, last]
 
 
@@ -224,7 +224,7 @@ def test_positions_count_turns_to_come_between_those_of_others():
     newcomer = add(queue, "N", 1)
     # At 0, 1/2, 1, 1 and 2; of the equal ones, A had its place before.
     expected = [b, newcomer, a, c, d]
-    assert list(queue.jobs()) == expected
+    assert queue.jobs() == expected
     assert serve(queue) == expected
 
 
@@ -259,7 +259,9 @@ def test_the_order_that_is_told_is_the_one_that_comes(operations):
     queue = FairQueue()
     for operation in operations:
         apply(queue, *operation)
-    told = list(queue.jobs())
+        assert list(map(queue.position, queue.jobs())) == list(range(queue.unstarted))
+    told = queue.jobs()
+    assert queue.cost == sum(pictures.left for pictures in queue.pictures())
     assert next(queue.in_turn(), None) is (queue.head() if queue else None)
     queued = [p.job for p in queue.pictures() if p.job.state == "queued"]
     come = list(dict.fromkeys(job for job in serve(queue) if job in queued))

@@ -557,8 +557,8 @@ def test_a_kept_failure_holds_no_frames():
 def test_loading_that_failed_is_tried_again_once_the_files_have_changed_and_rest(
     monkeypatch,
 ):
-    monkeypatch.setattr("flux_api.queue.manager._RELOAD_SECONDS", (3600.0,))
-    monkeypatch.setattr("flux_api.queue.manager._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("flux_api.queue.backend_loader._RELOAD_SECONDS", (3600.0,))
+    monkeypatch.setattr("flux_api.queue.backend_loader._LOOK_SECONDS", 0.01)
     # As when a file is being copied: it grows at each look until it is whole.
     sizes, tries = iter([1, 1, 1, 2, 3, 4, 4]), []
 
