@@ -101,6 +101,7 @@ test-deps:
 	command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
 	command -v chromium-headless-shell >/dev/null || apt-get install -y --no-install-recommends chromium-headless-shell
 	command -v promtool >/dev/null || apt-get install -y --no-install-recommends prometheus
+	command -v exiftool >/dev/null || apt-get install -y --no-install-recommends libimage-exiftool-perl
 	command -v prlimit >/dev/null || apt-get install -y util-linux
 	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 

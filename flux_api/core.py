@@ -13,6 +13,7 @@ from flux_api.errors import FluxError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+VERSION = "0.1.0"
 Mode = Literal["generate", "edit", "variation"]
 
 SEED_MODULUS = 2**64
@@ -27,6 +28,17 @@ class Lora:
     adapter_weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """The file that an input picture came as: its ``sha256``, those of the ``parents``
+    that it was made from itself as far as it says so, the nearest first, and the name
+    under which the file server has it ``stored`` (None: under none that is known)."""
+
+    sha256: str
+    parents: tuple[str, ...] = ()
+    stored: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageRequest:
     """What to draw, complete: every default is already filled in.
@@ -35,7 +47,8 @@ class ImageRequest:
     ``mask_image`` is "L" with 255 where to repaint. ``guidance_scale`` is None where
     guidance plays no part. ``seed`` is that of the first of
     ``num_images_per_prompt`` pictures. ``warnings`` are sentences for the caller on
-    what was read otherwise than it was sent.
+    what was read otherwise than it was sent. ``image_files`` and ``mask_file`` are what
+    the pictures came as.
     """
 
     mode: Mode
@@ -54,6 +67,8 @@ class ImageRequest:
     loras: tuple[Lora, ...] = ()
     partial_images: int = 0
     warnings: tuple[str, ...] = ()
+    image_files: tuple[InputFile, ...] = ()
+    mask_file: InputFile | None = None
 
     def seed_of(self, index: int) -> int:
         """The seed (0..2^64-1) of picture ``index``: seed + index, modulo 2^64."""

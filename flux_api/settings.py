@@ -15,6 +15,7 @@ MIB = 2**20
 Quantization = Literal["none", "nf4", "int8", "fp8"]
 Offload = Literal["none", "model", "group", "sequential"]
 Memory = Literal["auto", "manual"]
+Level = Literal["none", "mark", "recipe", "prompt"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -122,6 +123,9 @@ class Settings(BaseModel):
     503."""
     body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
     """Seconds in which a request body must bring at least 64 KiB, or its end."""
+    metadata: Annotated[Level, _env("FLUX_METADATA")] = "recipe"
+    """What pictures say of themselves: nothing, a mark that they are synthetic, or how
+    they were made as well, without prompts or with them."""
     metrics_bind: Annotated[str | None, _env("FLUX_METRICS_BIND"), values.address] = (
         None
     )

@@ -16,6 +16,7 @@ PAIRS = [
     ("docs/page.md", "docs/ja/page.md"),
     ("docs/metrics.md", "docs/ja/metrics.md"),
     ("docs/command-line.md", "docs/ja/command-line.md"),
+    ("docs/marking.md", "docs/ja/marking.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()

@@ -75,6 +75,7 @@ WRONG = {
     "FLUX_RESULTS_MB": [*NUMBERS, "65537"],
     "FLUX_DECODED_MB": [*NUMBERS, "63", "65537"],
     "FLUX_BODY_TIMEOUT": [*NUMBERS, "0", "4000"],
+    "FLUX_METADATA": ["all", "None"],
     "FLUX_METRICS_BIND": ["9100", "lan:9100", "127.0.0.1:0", "::1:9100", "1.2.3.4:x"],
     "FLUX_LOG_LEVEL": ["loud", "INFO"],
     "FLUX_LOG_PROMPTS": ["yes", "-1"],

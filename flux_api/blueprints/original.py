@@ -57,7 +57,7 @@ def process() -> Response:
     """One picture as JSON: a URL on the file server, else Base64."""
     context = get_context()
     job, parameters, began = _submit(context)
-    encode = partial(_encode, job, parameters)
+    encode = partial(_encode, context, job, parameters)
     if job.outlives_clients:
         return accept(
             context, job, lambda made: upload_pictures(context, job, encode(made))[0]
@@ -83,7 +83,7 @@ def process_raw() -> Response:
     """One picture as its file, its facts in the headers."""
     context = get_context()
     job, parameters, began = _submit(context)
-    encode = partial(_encode, job, parameters)
+    encode = partial(_encode, context, job, parameters)
     if job.outlives_clients:
         return accept(context, job, encode)
     pictures = encode(wait_for(context, job, began=began))
@@ -91,10 +91,13 @@ def process_raw() -> Response:
 
 
 def _encode(
-    job: Job, parameters: ProcessParameters, results: tuple[ImageResult, ...]
+    context: Context,
+    job: Job,
+    parameters: ProcessParameters,
+    results: tuple[ImageResult, ...],
 ) -> list[FinishedPicture]:
-    compression = parameters.output_compression
-    return encode_pictures(job, results, parameters.file_format, compression)
+    format_ = parameters.file_format, parameters.output_compression
+    return encode_pictures(context, job, results, *format_)
 
 
 def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:

@@ -8,7 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flux_api.core import ImageRequest, Mode
+from flux_api.core import ImageRequest, InputFile, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, merge_loras
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
     """The decoded pictures of a request: ``images`` are RGB, ``mask_image`` is "L"
-    with 255 where to repaint the first of them. ``warnings`` are for the caller."""
+    with 255 where to repaint the first of them. ``image_files`` and ``mask_file`` are
+    what they came as, ``warnings`` are for the caller."""
 
     images: tuple[Image, ...] = ()
     mask_image: Image | None = None
     warnings: tuple[str, ...] = ()
+    image_files: tuple[InputFile, ...] = ()
+    mask_file: InputFile | None = None
 
 
 def choose_mode(
@@ -109,6 +112,8 @@ def complete_request(
             *_near_model(name, parameters.model, model_names),
             *_unknown_words(name, model, parameters.prompt),
         ),
+        image_files=inputs.image_files,
+        mask_file=inputs.mask_file,
     )
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flux_api.core import InputFile
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
@@ -14,6 +15,7 @@ from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
 from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.decoder import is_picture
+from flux_api.images.recipe import hash_of, parents_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,17 +62,24 @@ def read_inputs(
     fetch = _Fetch(context, job, until, bearer_token)
     is_wanted = fetch.is_wanted
     images: list[Image] = []
+    files: list[InputFile] = []
     for param, reference in found:
         data = _read(fetch, param, reference)
+        files.append(_describe(data))
         with context.decodes.hold(job.caller, is_wanted):
             images.append(context.decoder.image(data, param=param))
-    mask = None
+    mask = mask_file = None
     for param, reference in masks:
         data = _read(fetch, param, reference)
+        mask_file = _describe(data)
         with context.decodes.hold(job.caller, is_wanted):
             mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
         warnings += notes
-    return Inputs(tuple(images), mask, tuple(warnings))
+    return Inputs(tuple(images), mask, tuple(warnings), tuple(files), mask_file)
+
+
+def _describe(data: bytes) -> InputFile:
+    return InputFile(hash_of(data), parents_of(data))
 
 
 def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:

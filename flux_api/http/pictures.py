@@ -14,6 +14,7 @@ from flask import Response
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.clients import DELIVERY_SECONDS
 from flux_api.http.context import Context
+from flux_api.http.marking import mark
 from flux_api.images.codec import EncodedImage, encode_image
 from flux_api.metrics.instruments import measured
 from flux_api.queue.jobs import Job
@@ -67,18 +68,22 @@ def to_file(picture: FinishedPicture) -> Response:
 
 
 def encode_pictures(
+    context: Context,
     job: Job,
     results: tuple[ImageResult, ...],
     file_format: str = "png",
     compression: int = 100,
 ) -> list[FinishedPicture]:
-    """The pictures of ``job`` as files of ``file_format``."""
+    """The pictures of ``job`` as files of ``file_format``, which say of themselves what
+    FLUX_METADATA has them say."""
     pictures = []
     for result in results:
         with measured("encode_file"):
             file = encode_image(result.image, file_format, compression)
         facts = describe(job.request, result)
-        pictures.append(FinishedPicture(file.data, file.media_type, facts))
+        file, recipe = mark(context, job.request, facts, file, compression)
+        picture = FinishedPicture(file.data, file.media_type, facts, recipe)
+        pictures.append(picture)
     return pictures
 
 

@@ -63,10 +63,11 @@ def _encode_png(image: Image.Image) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
     body = isal_zlib.compress(rows, 1)
     chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*chunk) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
-def _png_chunk(name: bytes, body: bytes) -> bytes:
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    """One chunk of a PNG with its length and checksum."""
     checksum = crc32(body, crc32(name))
     return b"".join(
         (struct.pack(">I", len(body)), name, body, struct.pack(">I", checksum))

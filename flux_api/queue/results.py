@@ -19,11 +19,13 @@ from flux_api.queue.jobs import Job
 @dataclass(frozen=True, slots=True)
 class FinishedPicture:
     """A picture as it goes out: its file's bytes and type, its facts by the original
-    API's names, and the URL under which it is stored, None where it is not."""
+    API's names, its recipe as JSON ("" for none) and the URL under which it is stored,
+    None where it is not."""
 
     data: bytes
     media_type: str
     facts: Mapping[str, Any]
+    recipe: str = ""
     url: str | None = None
 
 

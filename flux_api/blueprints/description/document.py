@@ -21,12 +21,12 @@ from flux_api.blueprints.description.operations import (
 )
 from flux_api.blueprints.description.schemas import SCHEMAS
 from flux_api.blueprints.description.shapes import Schema, ref
+from flux_api.core import VERSION
 from flux_api.errors import FluxError, Unauthorized, UntrustedHost
 from flux_api.http.access import OPEN_BLUEPRINTS
 from flux_api.http.error_handlers import speaks_openai
 from flux_api.http.parameters import JOB_ID
 
-VERSION = "0.1.0"
 _ABOUT = """\
 Pictures from prompts and pictures: the original API at `/process`, OpenAI's Images API
 at `/v1`, and the jobs behind both. Bodies are forms or JSON. Every error names what is

@@ -37,7 +37,7 @@ def finish_pictures(
     """The pictures as files, stored where their URLs are asked for, and the header that
     says where they could not be."""
     file_format, compression = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(job, results, file_format, compression)
+    pictures = encode_pictures(context, job, results, file_format, compression)
     if _key(parameters, with_file_server=context.file_server is not None) == "url":
         return upload_pictures(context, job, pictures)
     return pictures, {}
@@ -51,7 +51,7 @@ def render_file(
 ) -> Response:
     """The one picture as its file, its facts in the headers."""
     file_format, compression = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(job, results, file_format, compression)
+    pictures = encode_pictures(context, job, results, file_format, compression)
     return deliver(context, job, pictures, lambda pictures: to_file(*pictures))
 
 

@@ -121,7 +121,8 @@ class Stream:
         pictures = self._context.results.pictures(self._job)
         if pictures is None and event.results:
             format_ = self._parameters.file_format, self._parameters.output_compression
-            pictures = encode_pictures(self._job, event.results, *format_)
+            made = self._context, self._job, event.results
+            pictures = encode_pictures(*made, *format_)
             seconds = self._kept_seconds
             self._context.results.keep(self._job, pictures, seconds=seconds)
         return pictures or []
