@@ -261,6 +261,7 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
         next(iter(models)),
         batch_tokens=settings.batch_tokens,
         prompt_cache_bytes=settings.prompt_cache_mb << 20,
+        performance=settings.performance,
         sets=sets,
     )
 

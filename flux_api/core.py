@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 Mode = Literal["generate", "edit", "variation"]
+Performance = Literal["exact", "speed", "max"]
 
 SEED_MODULUS = 2**64
 MAX_SEED = SEED_MODULUS - 1
@@ -80,12 +81,14 @@ class ImageResult:
     """One finished picture (RGB, of the size asked for) and the seed that made it.
 
     ``native_size`` is the (width, height) that the model worked at where the picture
-    was scaled from it, else None.
+    was scaled from it, else None. ``performance`` is how it was made: another way
+    rounds otherwise.
     """
 
     image: Image
     seed: int
     native_size: tuple[int, int] | None = None
+    performance: Performance = "exact"
 
 
 @dataclass(frozen=True, slots=True)

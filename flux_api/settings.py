@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flux_api import setting_values as values
 from flux_api.api_keys import ApiKey
+from flux_api.core import Performance
 
 MIB = 2**20
 Quantization = Literal["none", "nf4", "int8", "fp8"]
@@ -86,6 +87,9 @@ class Settings(BaseModel):
     """How many requests of one caller may be here at once; 0: no bound of its own."""
     batch_tokens: Annotated[int | None, _env("FLUX_BATCH_TOKENS", 0, 10**6)] = None
     """Most tokens in one shared forward; 0: one picture a forward."""
+    performance: Annotated[Performance, _env("FLUX_PERFORMANCE")] = "exact"
+    """What pictures may pay for speed: exact nothing, speed rounding, max small
+    differences."""
     prompt_cache_mb: Annotated[int, _env("FLUX_PROMPT_CACHE_MB", 0, 65_536)] = 256
     """MiB of encoded prompts that are kept in the computer's memory; 0: none."""
     step_timeout: Annotated[float, _env("FLUX_STEP_TIMEOUT", 0.5, 86_400)] = 120.0

@@ -14,6 +14,7 @@ PAIRS = [
     ("docs/models.md", "docs/ja/models.md"),
     ("docs/jobs.md", "docs/ja/jobs.md"),
     ("docs/page.md", "docs/ja/page.md"),
+    ("docs/performance.md", "docs/ja/performance.md"),
     ("docs/metrics.md", "docs/ja/metrics.md"),
     ("docs/command-line.md", "docs/ja/command-line.md"),
     ("docs/marking.md", "docs/ja/marking.md"),

@@ -56,6 +56,7 @@ WRONG = {
     "FLUX_QUANTIZATION": ["int2", "NF4"],
     "FLUX_OFFLOAD": ["disk", "1"],
     "FLUX_MEMORY": ["much"],
+    "FLUX_PERFORMANCE": ["fast", "EXACT"],
     "FLUX_MAX_UPLOAD_MB": [*NUMBERS, "0", "4097", "64MB"],
     "FLUX_TRUSTED_PROXIES": [*NUMBERS, "11", "*"],
     "FLUX_MAX_QUEUE": [*NUMBERS, "0", "1001"],

@@ -68,6 +68,7 @@ def readyz() -> tuple[Response, int, dict[str, str]]:
         body = jsonify(status="not ready", reason=reason)
         return body, 503, {"Retry-After": "5"}
     answer = {"status": "ready", "model": get_context().settings.model}
+    answer |= manager.performance
     if manager.failed_update is not None:
         answer["failed_update"] = manager.failed_update
     return jsonify(answer), 200, {}

@@ -145,7 +145,11 @@ def _facts(headers: Mapping[str, str]) -> Json:
     for header, text in headers.items():
         if header.startswith("x-flux-"):
             name = header.removeprefix("x-flux-").replace("-", "_")
-            facts[name] = text if name in ("model", "warning", "mode") else _value(text)
+            facts[name] = (
+                text
+                if name in ("model", "warning", "mode", "performance")
+                else _value(text)
+            )
     return facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flux_api.core import ImageRequest, ImageResult
+from flux_api.core import ImageRequest, ImageResult, Performance
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.shared_forward import ForwardBatcher, Gate
@@ -47,13 +48,16 @@ _TEXT_TOKENS = 512
 _MOST_SLOTS = 13
 # Less is what a desktop or a driver holds on any card.
 _FOREIGN_MEMORY = 0.1
+# Pixels of a side up to which a forward is mostly overhead.
+_SMALL_SIDE = 256
 
 
 class DiffusersBackend:
     """Run ``models`` with unmodified diffusers pipelines; ``default`` is loaded
     at the start. Pictures share forwards up to ``batch_tokens`` (image and text tokens
-    in sum; None: from the default set's size on an accelerator, 0 on a CPU).
-    ``prompt_cache_bytes`` of encoded prompts are kept."""
+    in sum; None: from the default set's size on an accelerator, 0 on a CPU unless
+    ``performance`` makes it pay). ``prompt_cache_bytes`` of encoded prompts are
+    kept."""
 
     def __init__(
         self,
@@ -62,16 +66,29 @@ class DiffusersBackend:
         *,
         batch_tokens: int | None = None,
         prompt_cache_bytes: int = 256 << 20,
+        performance: Performance = "exact",
         sets: ModelSets | None = None,
     ) -> None:
         self._models = models
         self._default = default
         self._device = choose_device()
         self._batch_tokens = batch_tokens
+        self._performance = performance
         self._batcher = ForwardBatcher()
         self.prompts = PromptCache(prompt_cache_bytes)
         self.memory: dict[str, int] | None = None
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
+
+    @property
+    def performance(self) -> dict[str, str]:
+        """How pictures of the default set are made, by the names of ``/readyz``."""
+        return {"performance": self._level}
+
+    @property
+    def _level(self) -> Performance:
+        # Sharing on a CPU is what it amounts to.
+        shares = self._device.type == "cpu" and self._batch_tokens
+        return self._performance if shares else "exact"
 
     @property
     def slots(self) -> int:
@@ -94,9 +111,11 @@ class DiffusersBackend:
         except torch.AcceleratorError as error:
             raise BackendBroken(first_line(error)) from error
         if self._batch_tokens is None:
-            self._batch_tokens = default_batch_tokens(
-                self._device, loaded.transformer_parameters
+            pays = self._device.type != "cpu" or pays_on_cpu(
+                self._performance, info.native_size
             )
+            parameters = loaded.transformer_parameters
+            self._batch_tokens = default_batch_tokens(parameters) if pays else 0
         self._batcher.budget = self._batch_tokens
         report("drawing a first picture")
         # What is slow once (kernels, threads, memory) is not left to a caller.
@@ -175,7 +194,8 @@ class DiffusersBackend:
         self.memory = device_memory()
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
-        return call.deliver(Image.fromarray(pixels), seed)
+        result = call.deliver(Image.fromarray(pixels), seed)
+        return dataclasses.replace(result, performance=self._level)
 
     def _load_task(
         self, picture: Picture, name: TaskName, callbacks: Callbacks
@@ -282,12 +302,17 @@ def _go_on(*_: object) -> None:
     """Nobody watches."""
 
 
-def default_batch_tokens(device: torch.device, parameters: int) -> int:
-    """A forward's budget: on an accelerator one picture of 1024x1024, or several of
-    512x512, more of them the smaller the transformer; nothing to share on a CPU."""
-    if device.type == "cpu":
-        return 0
+def default_batch_tokens(parameters: int) -> int:
+    """A forward's budget where sharing pays: one picture of 1024x1024, or several of
+    512x512, more of them the smaller the transformer."""
     return int(min(9000.0, max(4608.0, 7.5e13 / parameters)))
+
+
+def pays_on_cpu(performance: Performance, native_size: int | None) -> bool:
+    """Whether sharing forwards is worth its rounding on a CPU: small pictures are
+    mostly overhead."""
+    small = native_size is not None and native_size <= _SMALL_SIDE
+    return small and performance != "exact"
 
 
 def preview_due(step: int, total: int, wanted: int) -> int | None:

@@ -28,7 +28,8 @@ _EXPOSED_HEADERS = (
     "X-Flux-Seed, X-Flux-Mode, X-Flux-Width, X-Flux-Height, X-Flux-Steps, "
     "X-Flux-Native-Width, X-Flux-Native-Height, X-Flux-Warning, "
     "X-Flux-Guidance-Scale, X-Flux-Model, X-Flux-Loras, X-Flux-Delivery, "
-    "X-Flux-Queue-Seconds, X-Flux-Run-Seconds, Idempotent-Replayed"
+    "X-Flux-Performance, X-Flux-Queue-Seconds, X-Flux-Run-Seconds, "
+    "Idempotent-Replayed"
 )
 _PREFLIGHT_SECONDS = "600"
 

@@ -213,4 +213,6 @@ def _job_headers(job: Job) -> dict[str, str]:
     if job.outcome is not None:
         headers["X-Flux-Queue-Seconds"] = f"{job.queue_seconds:.3f}"
         headers["X-Flux-Run-Seconds"] = f"{job.run_seconds:.3f}"
+    if job.performance:
+        headers["X-Flux-Performance"] = job.performance
     return headers

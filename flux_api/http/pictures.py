@@ -32,6 +32,7 @@ _FACT_HEADERS = {
     "X-Flux-Steps": "num_inference_steps",
     "X-Flux-Guidance-Scale": "guidance_scale",
     "X-Flux-Model": "model",
+    "X-Flux-Performance": "performance",
     "X-Flux-Warning": "warning",
 }
 
@@ -46,6 +47,7 @@ def describe(image_request: ImageRequest, result: ImageResult) -> dict[str, Any]
         "guidance_scale": image_request.guidance_scale,
         "num_inference_steps": image_request.num_inference_steps,
         "model": image_request.model,
+        "performance": result.performance,
         "loras": [dataclasses.asdict(lora) for lora in image_request.loras],
     }
     if image_request.warnings:

@@ -15,6 +15,7 @@ from flux_api.core import (
     ImageRequest,
     ImageResult,
     PartialImage,
+    Performance,
     Queued,
     Started,
 )
@@ -60,6 +61,7 @@ class Job:
         self._over = threading.Condition(lock)
         self._at_end: list[Callable[[Job], object]] = []
         self._results: dict[int, ImageResult] = {}
+        self._performances: list[Performance] = []
         self._delivered = threading.Event()
 
     @property
@@ -112,6 +114,12 @@ class Job:
             return 0.0
         return (self._ended or time.monotonic()) - self._started
 
+    @property
+    def performance(self) -> str:
+        """How its pictures were made, in one word unless that changed on the way;
+        empty until there is one."""
+        return ", ".join(self._performances)
+
     def post(self, event: Event) -> None:
         """Append ``event``; after the end nothing is appended any more."""
         with self._changed:
@@ -145,6 +153,8 @@ class Job:
             if self._outcome() is not None:
                 return
             self._results[index] = result
+            if result.performance not in self._performances:
+                self._performances.append(result.performance)
             if len(self._results) < self.request.num_images_per_prompt:
                 return
             results = tuple(self._results[i] for i in sorted(self._results))

@@ -96,6 +96,12 @@ class PipelineManager:
         return backend.memory if backend is not None else None
 
     @property
+    def performance(self) -> dict[str, str]:
+        """The backend's; nothing before there is one."""
+        backend = getattr(self, "_backend", None)
+        return backend.performance if backend is not None else {}
+
+    @property
     def failed_update(self) -> str | None:
         """Why the last new worker did not take over from this one."""
         return (self.handover and self.handover.failed_update) or None

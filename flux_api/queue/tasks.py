@@ -158,6 +158,11 @@ class Backend(Protocol):
         memory of its own."""
 
     @property
+    def performance(self) -> dict[str, str]:
+        """How pictures of the default set are made (``performance``), and why not as
+        the server was told (``performance_note``); asked after ``load``."""
+
+    @property
     def slots(self) -> int:
         """How many pictures may share forwards at once; asked after ``load``."""
 

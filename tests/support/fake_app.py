@@ -66,6 +66,7 @@ class FakeBackend:
     """Pictures of one colour, made in ``num_inference_steps`` empty steps."""
 
     memory = None
+    performance = {"performance": "exact"}
     slots = int(os.environ.get("FAKE_SLOTS") or 1)
 
     def __init__(self):

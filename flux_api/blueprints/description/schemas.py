@@ -20,7 +20,7 @@ from flux_api.blueprints.description.shapes import (
     ref,
     words,
 )
-from flux_api.core import Mode
+from flux_api.core import Mode, Performance
 from flux_api.http.parameters import FORMATS
 from flux_api.queue.jobs import State
 
@@ -33,6 +33,7 @@ _FACTS = {
     "guidance_scale": NO_NUMBER,
     "num_inference_steps": WHOLE,
     "model": TEXT,
+    "performance": about(words(*get_args(Performance)), "How it was made."),
     "loras": listed(record({"name": TEXT, "adapter_weight": NUMBER})),
     "warning?": about(TEXT, "What was read otherwise than it was sent."),
     "native_width?": about(WHOLE, "The model worked at this size."),
@@ -228,7 +229,15 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "Health": record({"status": words("ok")}),
-    "Ready": record({"status": words("ready"), "model": TEXT, "failed_update?": TEXT}),
+    "Ready": record(
+        {
+            "status": words("ready"),
+            "model": TEXT,
+            "performance": _FACTS["performance"],
+            "performance_note?": about(TEXT, "Why it is not as the server was told."),
+            "failed_update?": TEXT,
+        }
+    ),
     "NotReady": record({"status": words("not ready"), "reason": TEXT}),
     "Server": record(
         {

@@ -106,7 +106,7 @@ class Stream:
         data: dict[str, Any] = {"type": name, "b64_json": to_base64(picture.data)}
         data |= self._about()
         data |= {"usage": self._usage, "image_index": index}
-        for fact in ("seed", "num_inference_steps", "guidance_scale"):
+        for fact in ("seed", "num_inference_steps", "guidance_scale", "performance"):
             data[fact] = picture.facts[fact]
         # A stream's headers go out before its times are known.
         data["queue_seconds"] = round(job.queue_seconds, 3)

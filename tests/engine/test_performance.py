@@ -1,0 +1,98 @@
+"""FLUX_PERFORMANCE over HTTP: what makes the pictures, and that each answer says so."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from tests.support.servers import run_api
+
+HEART = {"prompt": "a red heart", "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def fast():
+    """A server over the embedded model that is told to be fast."""
+    with run_api(FLUX_PERFORMANCE="speed") as server:
+        yield server.wait_ready()
+
+
+def pixels(data):
+    """A file's picture as an array."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def raw(server, **fields):
+    """The answer of /process/raw."""
+    answer = requests.post(f"{server.url}/process/raw", data=fields, timeout=120)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def completed_event(server):
+    """The last event of a stream."""
+    url = f"{server.url}/v1/images/generations"
+    answer = requests.post(url, json=HEART | {"stream": True}, timeout=120)
+    lines = [line for line in answer.text.splitlines() if line.startswith("data: {")]
+    return json.loads(lines[-1].removeprefix("data: "))
+
+
+@pytest.mark.parametrize(("kind", "word"), [("api", "exact"), ("fast", "speed")])
+def test_every_answer_says_what_made_its_picture(kind, word, request):
+    server = request.getfixturevalue(kind)
+    generations = f"{server.url}/v1/images/generations"
+    told = requests.post(f"{server.url}/process", data=HEART, timeout=120)
+    assert told.json()["performance"] == word
+    for answer in (
+        told,
+        raw(server, **HEART),
+        requests.post(generations, json=HEART, timeout=120),
+        requests.get(
+            f"{server.url}/jobs/{told.headers['X-Job-Id']}/result", timeout=10
+        ),
+    ):
+        assert answer.headers["X-Flux-Performance"] == word
+    assert completed_event(server)["performance"] == word
+    ready = requests.get(f"{server.url}/readyz", timeout=10).json()
+    assert ready["performance"] == word
+
+
+def test_exact_pictures_are_those_that_speed_makes_up_to_rounding(api, fast):
+    exact, other = (pixels(raw(server, **HEART).content) for server in (api, fast))
+    assert np.abs(exact - other).max() <= 1
+
+
+def test_pictures_of_several_callers_share_forwards(fast):
+    def forwards():
+        text = requests.get(f"{fast.url}/metrics", timeout=10).text
+        numbers = {
+            name: float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            for name in ("sum", "count")
+            if line.startswith(f"flux_batch_size_{name}")
+        }
+        return np.array([numbers["sum"], numbers["count"]])
+
+    before = forwards()
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda seed: raw(fast, prompt="a cat", seed=seed), range(6))
+        )
+    pictures, run = forwards() - before
+    assert run < pictures
+    alone = raw(fast, prompt="a cat", seed=5)
+    apart = np.abs(pixels(answers[5].content) - pixels(alone.content)).max()
+    assert apart <= 1
+
+
+def test_json_carries_the_same_picture_as_the_raw_file(fast):
+    told = requests.post(f"{fast.url}/process", data=HEART, timeout=120).json()
+    data = base64.b64decode(told["result_image_base64"])
+    assert (pixels(data) == pixels(raw(fast, **HEART).content)).all()
