@@ -22,6 +22,7 @@ PARTIAL_FIELDS = [
 ]
 OURS = (
     *("image_index", "seed", "num_inference_steps", "guidance_scale"),
+    "performance",
     *("queue_seconds", "run_seconds"),
 )
 COMPLETED_FIELDS = [*PARTIAL_FIELDS[:-1], "usage"]
