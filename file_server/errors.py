@@ -16,6 +16,12 @@ A message is one sentence for the caller, never a path, a token or a traceback.
 
 from __future__ import annotations
 
+ABOUT = (
+    "This server keeps pictures and makes none: for /v1, /process and the page ask the "
+    "Flux Imaging API, another server, on port 8000 unless it was set up otherwise."
+)
+"""For whoever takes this server for the other one."""
+
 
 class FileServerError(Exception):
     """A failure with its HTTP ``status`` and the ``headers`` that belong to it."""

@@ -8,12 +8,13 @@ import ssl
 import time
 import uuid
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from .errors import FileServerError
+from .errors import ABOUT, FileServerError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -24,6 +25,7 @@ DRAIN_BYTES = 256 * 1024 * 1024
 """How much of an unwanted body is read so that its sender sees the answer."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_OF_THE_API = re.compile(r"/+(v1|process|images|models|jobs|docs|openai)(/|$)")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SENTENCES = {
     400: "The request is malformed.",
@@ -134,7 +136,10 @@ def _render_own(error: FileServerError) -> Response:
 
 def _render_http(error: HTTPException) -> Response:
     status = error.code or 500
-    response = _render(status, _SENTENCES.get(status, f"{error.name}."))
+    sentence = _SENTENCES.get(status, f"{error.name}.")
+    if status == HTTPStatus.NOT_FOUND and _OF_THE_API.match(request.path):
+        sentence = f"{sentence} {ABOUT}"
+    response = _render(status, sentence)
     if not isinstance(error, InternalServerError):
         for name, value in error.get_response(request.environ).headers.items():
             if name in ("Allow", "Content-Range", "Retry-After"):

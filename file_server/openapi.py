@@ -61,6 +61,7 @@ _STORE = (errors.StorageUnavailable,)
 _TOKEN = (errors.Unauthorized, errors.Forbidden)
 _OPERATIONS: dict[str, tuple[Schema, tuple[type[FileServerError], ...], Schema]] = {
     # View: a good answer, the errors beside 500, other answers.
+    "index": (_json(name=_TEXT, about=_TEXT, routes={"type": "object"}), (), {}),
     "upload": (
         _json(url=_TEXT),
         (

@@ -25,6 +25,7 @@ from flux_server.watched_file import WatchedFile
 
 from .config import Settings, parse_token
 from .errors import (
+    ABOUT,
     BadUpload,
     FileMissing,
     Forbidden,
@@ -73,6 +74,24 @@ def watch_token(variable: str, token: str, path: Path | None) -> Callable[[], st
 def context() -> Context:
     """Return the current app's context."""
     return cast(Context, current_app.extensions["file_server"])
+
+
+@bp.get("/")
+def index() -> ResponseReturnValue:
+    """Answer what this server is, and what it takes."""
+    return {
+        "name": "Image file server",
+        "about": ABOUT,
+        "routes": {
+            "POST /upload": "store one image, multipart/form-data, as 'file'",
+            "GET /i/<name>": "a stored image",
+            "GET /latest": "the newest one's URL and time, with the bearer token",
+            "GET /latest/raw": "the newest one itself, with the bearer token",
+            "GET /readyz": "whether images can be stored, and if not, why",
+            "GET /metrics": "numbers for Prometheus, with the bearer token",
+            "GET /openapi.json": "all of this for programs, as OpenAPI 3.1",
+        },
+    }
 
 
 @bp.post("/upload")

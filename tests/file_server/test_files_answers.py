@@ -14,7 +14,8 @@ from tests.file_server.serving import AUTH, SAFE, fact
 ADDRESSES = {
     "unknown-id": ("GET", f"/i/{'0' * 32}.png", 404),
     "no-route": ("GET", "/nothing/here", 404),
-    "root": ("GET", "/", 404),
+    "api": ("GET", "/v1", 404),
+    "api-route": ("POST", "/v1/images/generations", 404),
     "list": ("GET", "/i/", 404),
     "double-slash": ("GET", "/i//latest", 404),
     "trailing-slash": ("GET", "/latest/", 404),
@@ -38,6 +39,22 @@ def test_every_failure_is_one_json_sentence(server, what):
     assert answer.headers.items() >= SAFE.items()
     if status == 405:
         assert answer.headers["Allow"]
+
+
+def test_who_looks_for_the_api_is_told_where_it_is(server):
+    root = server.get("/")
+    assert root.status_code == 200
+    assert "keeps pictures and makes none" in root.json()["about"]
+    routes = {route.split()[1] for route in root.json()["routes"]}
+    described = server.get("/openapi.json").json()["paths"]
+    assert {path.replace("{fid}", "<name>") for path in described} - routes == {
+        "/",
+        "/healthz",
+    }
+    for path in ("/v1", "/v1/models", "//v1/", "/process", "/docs"):
+        assert "Flux Imaging API" in server.get(path).json()["error"]
+    for path in ("/v2", "/processes", "/nothing"):
+        assert server.get(path).json()["error"] == "There is nothing at this address."
 
 
 @pytest.mark.parametrize(
