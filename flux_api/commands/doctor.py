@@ -44,6 +44,25 @@ def examine(models: Mapping[str, ModelInfo], gpu: float | None = None) -> str:
     return "\n".join([*lines, "", *_advice(models, plans, device)])
 
 
+def examine_set(name: str, info: ModelInfo, gpu: float | None = None) -> str:
+    """A report on the set ``name`` alone, judged by this machine's card or by one with
+    ``gpu`` GB."""
+    machine, footprint = card_of(gpu), footprint_of(info)
+    if footprint is None:
+        return f"{name}: not downloaded, and its size is not known beforehand"
+    plan = plan_memory(footprint, machine)
+    lines = _set_lines(name, info, footprint, plan, machine)
+    rows = info.tasks.items()
+    tasks = [f"{task} in {row.num_inference_steps} steps" for task, row in rows]
+    return "\n".join(
+        [
+            *(line.removeprefix("  ") for line in lines),
+            f"  does {', '.join(tasks)}; sizes are {info.sizes}",
+            f"  FLUX_MODEL={name} makes it the default, FLUX_MODELS adds it to others",
+        ]
+    )
+
+
 def card_of(gpu: float | None) -> Machine:
     """This machine, or with ``gpu`` a card of so many GB, all of it free."""
     machine = look_at_machine(choose_device())

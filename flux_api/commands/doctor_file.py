@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from flux_api.commands.doctor import card_of
+from flux_api.commands.doctor_folder import examine_folder
+from flux_api.commands.model_table import like_of_part, table
 from flux_api.errors import BadSetting, InvalidRequest
 from flux_api.loading.footprint import GIB, build_empty, describe, footprint_of
 from flux_api.loading.lora_reader import read_lora
@@ -18,7 +21,7 @@ from flux_api.models.checkpoints import CheckpointFacts, identify_file
 from flux_api.models.file_sets import set_of_path
 from flux_api.models.headers import BadFile
 from flux_api.models.info import ModelInfo
-from flux_api.models.lora_files import check_lora, describe_lora
+from flux_api.models.lora_files import check_lora, describe_lora, normal_name
 
 
 def examine_file(
@@ -29,10 +32,14 @@ def examine_file(
     like: str | None = None,
     components: Path | None = None,
 ) -> str:
-    """A report on the file at ``path``, judged by this machine's card or by one with
-    ``gpu`` GB; BadSetting says why there is none."""
+    """A report on the file or folder at ``path``, judged by this machine's card or by
+    one with ``gpu`` GB; BadSetting says why there is none."""
     # Its findings are the report.
     logging.getLogger("flux_api.loading").setLevel(logging.ERROR)
+    if path.is_dir():
+        report, whole = examine_folder(path, like)
+        more = () if whole is None else _memory_lines(whole, gpu)
+        return "\n".join([report, *more])
     try:
         facts = identify_file(path)
     except BadFile as why:
@@ -48,10 +55,12 @@ def examine_file(
     )
     if "transformer" not in facts.components:
         [name] = facts.components
-        return "\n".join([*lines, f'  MODEL_INFO takes it as {name} = "{path}"'])
+        return "\n".join([*lines, *table(path, like_of_part(facts), name)])
     lines.append(f"  in it: {', '.join(facts.components)}")
     name, info = set_of_path(str(path), like, components)
-    lines.append(f"  FLUX_MODEL={path} serves it as {name}: {', '.join(info.tasks)}")
+    where = shlex.quote(str(path.absolute()))
+    lines.append(f"  FLUX_MODEL={where} serves it as {name}: {', '.join(info.tasks)}")
+    lines += table(path, like or facts.variant, "transformer")
     return "\n".join([*lines, *_memory_lines(info, gpu)])
 
 
@@ -79,6 +88,8 @@ def _lora_lines(
     family = f", trained for {told.family}" if told.family else ""
     yield f"{path.name}: a LoRA{rank}{family}"
     yield f"  {facts.dtype}, {facts.size / GIB:.2f} GiB"
+    folder = shlex.quote(str(path.absolute().parent))
+    yield f"  FLUX_LORA_DIR={folder} offers it as {normal_name(path.stem)!r}"
     if told.trigger_words:
         yield f"  trigger words: {', '.join(told.trigger_words)}"
     verdicts: dict[str, str] = {}

@@ -12,11 +12,12 @@ from flux_api.commands.completion import VARIABLE, complete_model, completion
 from flux_api.commands.jobs import jobs
 from flux_api.commands.pictures import edit, generate, vary
 from flux_api.commands.serve import serve
-from flux_api.commands.transport import Failure
+from flux_api.commands.transport import REFUSED, Failure
 from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import with_path
 from flux_api.models.info import ModelInfo
+from flux_api.models.near_names import did_you_mean
 from flux_api.models.toml_file import load_models
 from flux_api.settings import Settings
 
@@ -71,33 +72,51 @@ def program() -> None:
 
 
 @program.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "what",
+    required=False,
+    metavar="[FILE|FOLDER|SET]",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--gpu",
     type=_Gigabytes(),
     help="Judge by a card with this much memory instead of this machine's.",
 )
 @click.pass_obj
-def doctor(environ: Mapping[str, str], file: Path | None, gpu: float | None) -> int:
-    """Say what this machine has, and which model sets fit it; or what FILE is, a
-    checkpoint or a LoRA, and which set takes it."""
+def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> int:
+    """Say what this machine has, and which model sets fit it; or what a file or a
+    folder is, a checkpoint or a LoRA, and which set takes it; or all about one set.
+
+    \b
+    flux-api doctor
+    flux-api doctor klein-4b --gpu 12
+    flux-api doctor ~/Downloads/flux1-dev-Q4_K_S.gguf
+    """
     settings, models = _settings_and_models(environ)
-    if file is None:
+    if what is None:
         from flux_api.commands.doctor import examine
 
         click.echo(examine(models, gpu))
         return 0
+    path, name = what.expanduser(), str(what)
+    if name in models and not path.exists():
+        from flux_api.commands.doctor import examine_set
+
+        click.echo(examine_set(name, models[name], gpu))
+        return 0
+    if not path.exists():
+        listed = f"one of {', '.join(models)}.{did_you_mean(name, models)}"
+        message = f"there is no file or folder {name}, and no such set: {listed}"
+        raise Failure(message, REFUSED)
     from flux_api.commands.doctor_file import examine_file
 
     try:
         like, components = settings.model_like, settings.components
-        found = examine_file(
-            file.expanduser(), models, gpu, like=like, components=components
-        )
+        click.echo(examine_file(path, models, gpu, like=like, components=components))
     except BadSetting as error:
         click.echo(f"flux-api: {error}", err=True)
         return 1
-    click.echo(found)
     return 0
 
 

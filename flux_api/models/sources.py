@@ -8,6 +8,7 @@ from pathlib import Path
 
 HUB = "https://huggingface.co"
 
+_WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]{{1,128}}))?")
 _FILE = re.compile(rf"({_PART}/{_PART})(?:@([\w.-]{{1,128}}))?/([\w./ -]+\.[a-z]+)")
@@ -69,16 +70,25 @@ def _parse_path(text: str, beside: Path) -> Folder | File | None:
         return Folder(path)
     if path.is_file():
         return File(Folder(path.parent), path.name)
-    if text.startswith(("/", "./", "../", "~")):
+    if text.startswith(("/", "./", "../", "~")) or _is_file_name(text, path):
         raise ValueError(f"there is no {str(path)!r}")
     return None
+
+
+def _is_file_name(text: str, path: Path) -> bool:
+    """Whether ``text`` means a file of this machine: one on the Hub has ``owner/name/``
+    in front, and no such folder is here."""
+    if path.suffix.lower() not in _WEIGHTS:
+        return False
+    return text.count("/") < 2 or path.parent.is_dir()
 
 
 def parse_source(text: str, beside: Path) -> Source | File:
     """What an operator wrote. What begins with ``/``, ``./``, ``../`` or ``~`` is a
     path, else what exists in the folder ``beside`` is one, else ``owner/name``, with
-    ``@revision`` or not, is a Hub id and ``owner/name/file.ext`` a file in it. The
-    Hub's web addresses are taken as the ids in them. ValueError says what is wrong."""
+    ``@revision`` or not, is a Hub id and ``owner/name/file.ext`` a file in it; the name
+    of another file of weights is a path to nothing. The Hub's web addresses are taken
+    as the ids in them. ValueError says what is wrong."""
     text = text.strip()
     if page := _PAGE.fullmatch(text):
         repository = Repository(page[1], page[2] or "main")

@@ -112,11 +112,11 @@ def _model(
 
 def _of_file(text: str, beside: Path) -> ModelInfo:
     """What the file says that it is, where the table is like none."""
-    path = beside / Path(text).expanduser()
-    if not path.is_file():
+    found = _component("transformer", text, beside)
+    if not isinstance(found, File) or not isinstance(found.source, Folder):
         raise ValueError(".like: missing; what is not on this machine says nothing")
     try:
-        return set_of_path(str(path), None, None)[1]
+        return set_of_path(str(found.source.path / found.name), None, None)[1]
     except BadSetting as error:
         raise ValueError(f".transformer: {error.args[0].partition(': ')[2]}") from None
 
@@ -154,7 +154,8 @@ def _component(key: str, text: str, beside: Path) -> Source | File:
     try:
         return parse_source(text, beside)
     except ValueError as error:
-        raise ValueError(f".{key}: {error}, or a file in one, got {text!r}") from None
+        more = ", or a file in one" if "expected" in str(error) else ""
+        raise ValueError(f".{key}: {error}{more}, got {text!r}") from None
 
 
 def _over(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from flux_api.loading.footprint import build_empty, describe, footprint_of
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import set_of_path
 from flux_api.models.headers import GGML_TYPES
-from flux_api.models.sources import Repository
+from flux_api.models.sources import File, Folder, Repository
+from flux_api.models.toml_file import load_models
 from tests.commands.test_doctor import run
 from tests.support.checkpoint_forms import is_packed, to_bfl
+from tests.support.tiny_checkpoints import build
 
 NUMBERS = {name: number for number, (name, _, _) in GGML_TYPES.items()}
 
@@ -108,7 +112,7 @@ def test_a_lora_is_tried_on_each_set(tmp_path):
 def test_other_files_are_named(tmp_path):
     vae = tmp_path / "ae.safetensors"
     save_file({"decoder.conv_in.weight": torch.zeros(1)}, vae)
-    assert f'MODEL_INFO takes it as vae = "{vae}"' in examine_file(vae, {})
+    assert f'vae = "{vae}"' in examine_file(vae, {})
     pickle = tmp_path / "a.ckpt"
     pickle.write_bytes(b"\x80\x04.")
     with pytest.raises(BadSetting, match="pickle"):
@@ -116,3 +120,91 @@ def test_other_files_are_named(tmp_path):
     done = run("doctor", pickle)
     assert done.returncode == 1
     assert "a.ckpt is a pickle" in done.stderr
+
+
+def pasted(report, folder):
+    """The set that the table in ``report`` makes, read as MODEL_INFO is."""
+    _, _, table = report.partition("in the file of MODEL_INFO:\n")
+    lines = [line[4:] for line in table.splitlines() if line.startswith("    ")]
+    file = folder / "models.toml"
+    file.write_text("\n".join(lines))
+    models = load_models(file, MODEL_INFO)
+    [name] = models.keys() - MODEL_INFO.keys()
+    return models[name]
+
+
+def qwen(width):
+    return {
+        "model.embed_tokens.weight": torch.zeros(4, width),
+        "model.layers.0.self_attn.q_norm.weight": torch.zeros(1),
+    }
+
+
+def latents(channels):
+    return {"decoder.conv_in.weight": torch.zeros(2, channels, 1, 1)}
+
+
+CLIP = "text_model.encoder.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "key", "like"),
+    [
+        ("ae.safetensors", latents(16), "vae", "flux1"),
+        ("flux2 vae.v1.safetensors", latents(32), "vae", "klein-4b"),
+        ("qwen_3_4b.safetensors", qwen(2560), "text_encoder", "klein-4b"),
+        ("qwen_3_8b.safetensors", qwen(4096), "text_encoder", "klein-9b"),
+        ('clip"l.safetensors', {CLIP: torch.zeros(1)}, "text_encoder", "flux1"),
+    ],
+)
+def test_what_is_printed_for_model_info_works_as_pasted(
+    tmp_path, monkeypatch, name, tensors, key, like
+):
+    save_file(tensors, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    made = pasted(examine_file(Path(name), {}), tmp_path)
+    assert made.components[key] == File(Folder(tmp_path), name)
+    assert made.base_model == MODEL_INFO[like].base_model
+
+
+def test_a_transformers_table_works_as_pasted(dev, tmp_path):
+    made = pasted(examine_file(dev, {}, 12), tmp_path)
+    assert made.components["transformer"] == File(Folder(dev.parent), dev.name)
+    assert made.tasks["generate"].num_inference_steps == 28
+
+
+def test_a_whole_folder_is_told_with_what_it_lacks(tmp_path):
+    folder = build("klein", tmp_path / "My Klein")
+    report = examine_file(folder, {}, 12)
+    assert "My Klein: klein-" in report and "a folder" in report
+    assert f"FLUX_MODEL='{folder}' serves it as my-klein: generate, edit" in report
+    assert "on a 12 GB GPU: fits with" in report and "cannot be loaded" not in report
+    shutil.rmtree(folder / "vae")
+    report = examine_file(folder, {})
+    assert "cannot be loaded: My Klein: there is no .safetensors file of the" in report
+    component = examine_file(folder / "transformer", {})
+    assert "a Flux2Transformer2DModel, one component" in component
+    made = pasted(component, tmp_path)
+    assert made.components["transformer"] == Folder(folder / "transformer")
+
+
+def test_a_folder_of_files_is_listed(tmp_path):
+    save_file(latents(16), tmp_path / "ae.safetensors")
+    (tmp_path / "page.safetensors").write_text("<html>")
+    report = examine_file(tmp_path, {})
+    assert "ae.safetensors: a VAE" in report and "page.safetensors is" in report
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadSetting, match="empty holds no model"):
+        examine_file(tmp_path / "empty", {})
+
+
+def test_doctor_tells_of_one_set_and_of_a_slip():
+    done = run("doctor", "klein-4b", "--gpu", "12")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("klein-4b: FLUX.2 klein 4B")
+    assert "fits with" in done.stdout and "flux1" not in done.stdout
+    assert "does generate in 4 steps" in done.stdout
+    slip = run("doctor", "klein4b")
+    assert slip.returncode == 2
+    assert "no file or folder klein4b" in slip.stderr
+    assert "Did you mean 'klein-4b'?" in slip.stderr

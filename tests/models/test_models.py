@@ -298,6 +298,9 @@ def test_the_file_adds_sets(tmp_path):
         ("x = 1", "x: expected a table"),
         ("klein-4b.base_model = '/nowhere'", "klein-4b.base_model: there is no"),
         ("klein-4b.base_model = './nowhere'", "klein-4b.base_model: there is no"),
+        ("klein-4b.vae = 'vaes/ae.safetensors'", "klein-4b.vae: there is no '/"),
+        ("mine.transformer = 'my.gguf'", "mine.transformer: there is no '/"),
+        ("klein-4b.transformer = 'klein/b/my.gguf'", "transformer: there is no '/"),
         ("klein-4b.base_model = '~nobody-here/a'", "base_model: expected a folder, or"),
         (f"klein-4b.base_model = '{'a' * 5000}'", "base_model: expected a folder, or"),
         (f"klein-4b.base_model = '/{'a' * 5000}'", "base_model: expected a folder, or"),
@@ -340,6 +343,7 @@ def test_the_file_is_refused_with_the_key_that_is_wrong(tmp_path, text, key):
     write_checkpoint(tmp_path / "deep")
     (tmp_path / "deep" / "model_index.json").write_text("[" * 100_000)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "klein" / "b").mkdir()
     with pytest.raises(BadSetting) as caught:
         read(tmp_path, text)
     assert "MODEL_INFO=" in str(caught.value)
