@@ -28,7 +28,7 @@ def a_job(count=1):
 
 def picture(size=100, url=None):
     """A finished picture of ``size`` bytes."""
-    return FinishedPicture(bytes(size), "image/png", {"seed": 1}, url)
+    return FinishedPicture(bytes(size), "image/png", {"seed": 1}, url=url)
 
 
 def finished(store, *pictures):
