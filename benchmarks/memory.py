@@ -131,8 +131,8 @@ def run(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Load and draw once: the peak in bytes, and what the plan had expected."""
     from flux_api.loading.footprint import footprint_of
-    from flux_api.loading.memory import Machine, plan_memory
     from flux_api.loading.placement import Placement, choose_device
+    from flux_api.loading.plan import Machine, plan_memory
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     info = random_set(case, options.folder)

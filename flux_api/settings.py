@@ -14,7 +14,7 @@ from flux_api.core import Performance
 
 MIB = 2**20
 Quantization = Literal["none", "nf4", "int8", "fp8"]
-Offload = Literal["none", "model", "group", "sequential"]
+Offload = Literal["none", "text", "model", "group", "sequential"]
 Memory = Literal["auto", "manual"]
 Level = Literal["none", "mark", "recipe", "prompt"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -13,8 +13,9 @@ import torch
 from huggingface_hub import constants, get_token
 
 from flux_api.loading.footprint import GIB, Footprint, footprint_of
-from flux_api.loading.memory import Machine, Plan, look_at_machine, plan_memory
+from flux_api.loading.memory import look_at_machine
 from flux_api.loading.placement import choose_device
+from flux_api.loading.plan import Machine, Plan, plan_memory
 from flux_api.models.hub import present_folder
 from flux_api.models.info import ModelInfo
 from flux_api.models.sources import Repository

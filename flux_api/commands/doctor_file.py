@@ -16,7 +16,7 @@ from flux_api.errors import BadSetting, InvalidRequest
 from flux_api.loading.footprint import GIB, build_empty, describe, footprint_of
 from flux_api.loading.lora_reader import read_lora
 from flux_api.loading.loras import COMPONENTS
-from flux_api.loading.memory import plan_memory
+from flux_api.loading.plan import plan_memory
 from flux_api.models.checkpoints import CheckpointFacts, identify_file
 from flux_api.models.file_sets import set_of_path
 from flux_api.models.headers import BadFile

@@ -81,8 +81,7 @@ def load(
         raise ModelMissing(message) from error
     fresh = {n: part for n, part in pipeline.components.items() if n not in given}
     placement.finish(fresh)
-    if not placement.offloads:
-        pipeline.to(placement.device)
+    placement.settle(pipeline)
     return pipeline
 
 
@@ -152,7 +151,7 @@ def _load_classic(
                 config = config_of(name, part, folder)
                 dtype = dtypes.get(name, dtypes["default"])
                 loaded = load_part(kind, name, part, config, dtype, placement)
-                given[name] = loaded.to("cpu") if placement.offloads else loaded
+                given[name] = loaded.to("cpu") if placement.waits(name) else loaded
             else:
                 given[name] = load_folder_part(kind, name, part, dtypes, placement)
     own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS

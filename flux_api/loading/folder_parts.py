@@ -31,7 +31,7 @@ def load_folder_part(
     if packed and placement.device.type == "cpu":
         raise ModelMissing(f"the {name} is quantized in a way that needs a GPU")
     # Never a second time.
-    wanted = "none" if packed else placement.load_quantization
+    wanted = "none" if packed else placement.load_quantization(name)
     part, loading = kind.from_pretrained(
         folder,
         variant=variant,
@@ -43,7 +43,7 @@ def load_folder_part(
     )
     if missing := sorted(loading["missing_keys"]):
         raise ModelMissing(f"the {name} lacks {_listed(missing)}")
-    return part.to("cpu") if placement.offloads else part
+    return part.to("cpu") if placement.waits(name) else part
 
 
 def check_weights(folder: Path, name: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from flux_api.loading.activations import TEXT_PARTS, Working, working_of
 from flux_api.loading.file_weights import (
     Weights,
     config_of_file,
@@ -35,22 +36,25 @@ from flux_api.models.sources import Folder, Source
 from flux_api.settings import Quantization
 
 _ARCHITECTURES = Path(__file__).with_name("architectures.json")
-# Tensors of the widest full-size feature map that a VAE holds at once.
-_VAE_TENSORS = 4
-# Hidden states, projections and attention of one transformer block, in units of its
-# width a token.
-_BLOCK_WIDTHS = 40
+# A LoRA of rank 64 on every layer of FLUX.1; of the files only the names are known.
+_LORA = 700 << 20
 GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """The components of a set by checkpoint and name, and the bytes that making one
-    picture takes beside them; ``own`` names those that are in files of the set's."""
+    picture takes beside them. ``own`` names those that are in files of the set's,
+    ``bases`` the checkpoints that have a transformer, ``shared`` what all of those have
+    in common. ``streams`` says that text encoders can be read layer by layer."""
 
     parts: Mapping[tuple[Source, str], Weights]
-    working: int
+    working: Working
     own: frozenset[str] = frozenset()
+    bases: tuple[Source, ...] = ()
+    shared: frozenset[str] = frozenset()
+    loras: int = 0
+    streams: bool = True
 
     def total(self, quantization: Quantization, width: int = 2) -> int:
         """The bytes of all weights."""
@@ -62,18 +66,57 @@ class Footprint:
 
     def named(self, name: str, quantization: Quantization, width: int = 2) -> int:
         """The bytes of the components called ``name``."""
-        found = (part for (_, own), part in self.parts.items() if own == name)
-        return sum(part.bytes_in(quantization, width) for part in found)
+        return sum(self.named_each(name, width, quantization))
+
+    def named_each(
+        self, name: str, width: int, quantization: Quantization = "none"
+    ) -> list[int]:
+        """The bytes of each of the components called ``name``."""
+        return [
+            part.bytes_in(quantization, width)
+            for (_, own), part in self.parts.items()
+            if own == name
+        ]
 
     def largest_layer(self, width: int = 2) -> int:
         """The bytes of the largest single layer."""
         return max(part.largest for part in self.parts.values()) * width
 
+    def of_bases(self, quantization: Quantization, width: int = 2) -> list[int]:
+        """The bytes of what each checkpoint has for itself, the largest first."""
+        sums = dict.fromkeys(self.bases, 0)
+        for (source, name), part in self.parts.items():
+            if source in sums and name not in self.shared | set(TEXT_PARTS):
+                sums[source] += part.bytes_in(quantization, width)
+        return sorted(sums.values(), reverse=True)
+
+    def of_texts(self, quantization: Quantization, width: int = 2) -> list[int]:
+        """The bytes of each text encoder."""
+        return [
+            part.bytes_in(quantization, width)
+            for (_, name), part in self.parts.items()
+            if name in TEXT_PARTS
+        ]
+
+    def largest_text_layer(self, width: int = 2) -> int:
+        """The bytes of the largest layer of a text encoder."""
+        parts = self.parts.items()
+        found = (part.largest for (_, name), part in parts if name in TEXT_PARTS)
+        return max(found, default=0) * width
+
+    def of_priors(self, width: int = 2) -> int:
+        """The bytes of what stands in front of a pipeline and is never moved."""
+        return sum(
+            part.bytes_in("none", width)
+            for (source, _), part in self.parts.items()
+            if source not in self.bases
+        )
+
 
 def footprint_of(info: ModelInfo) -> Footprint | None:
     """What ``info`` takes; None where a checkpoint is not here and not known."""
     parts: dict[tuple[Source, str], Weights] = {}
-    working = 0
+    configs: dict[str, tuple[str, Mapping[str, Any]]] = {}
     files = own_files(info)
     for source in info.sources:
         described = describe(source)
@@ -93,12 +136,20 @@ def footprint_of(info: ModelInfo) -> Footprint | None:
             if where and is_packed_folder(where):
                 stored = sum(f.stat().st_size for f in where.glob("*.safetensors"))
                 parts[source, name] = replace(parts[source, name], stored=stored)
-            working = max(working, _working_bytes(name, config, info))
+            configs[name] = kind, config
     for name, (facts, prefix) in files.items():
         parts[info.base_model, name] = weigh_file(name, facts, prefix)
-        config = config_of_file(name, facts, prefix)
-        working = max(working, _working_bytes(name, config, info))
-    return Footprint(parts, working, frozenset(files))
+        kind = "Flux2Transformer2DModel" if facts.family == "FLUX.2" else ""
+        configs[name] = kind, config_of_file(name, facts, prefix)
+    return Footprint(
+        parts,
+        working_of(configs, info),
+        frozenset(files),
+        tuple(info.bases),
+        frozenset(info.shared_components) if len(info.bases) > 1 else frozenset(),
+        len(info.lora_files) * _LORA,
+        not any("Modular" in row.pipeline for row in info.tasks.values()),
+    )
 
 
 def describe(source: Source) -> dict[str, tuple[str, dict[str, Any]]] | None:
@@ -118,10 +169,12 @@ def weigh(name: str, kind: str, config: str) -> Weights:
     """The weights of component ``name``: class ``kind`` built from ``config``, JSON."""
     module = build_empty(kind, json.loads(config))
     linear = rows = largest = 0
+    # The libraries' loaders leave these whole: T5's last matrix of each block.
+    whole = set(getattr(module, "_keep_in_fp32_modules", None) or ())
     for path, layer in module.named_modules():
         own = sum(p.numel() for p in layer.parameters(recurse=False))
         largest = max(largest, own)
-        if is_quantized_layer(path, layer):
+        if is_quantized_layer(path, layer) and whole.isdisjoint(path.split(".")):
             linear += layer.weight.numel()
             rows += layer.weight.shape[0]
     total = sum(p.numel() for p in module.parameters())
@@ -158,19 +211,3 @@ def _describe_folder(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
 
 # How pipelines' indexes name the modules of classes that no library exports.
 _LIBRARIES = {"flux": "diffusers.pipelines.flux"}
-
-
-def _working_bytes(name: str, config: Mapping[str, Any], info: ModelInfo) -> int:
-    """What making a picture of the default size takes in this component, bfloat16."""
-    width, height = info.sizes.default
-    if info.native_size:
-        width = height = info.native_size
-    if name == "vae":
-        channels = config.get("block_out_channels", (128, 256))
-        return _VAE_TENSORS * int(max(channels[:2])) * width * height * 2
-    if name == "transformer":
-        heads = int(config.get("num_attention_heads", 24))
-        inner = heads * int(config.get("attention_head_dim", 128))
-        tokens = (width // 16) * (height // 16) + 512
-        return _BLOCK_WIDTHS * inner * tokens * 2
-    return 0

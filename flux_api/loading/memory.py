@@ -1,113 +1,99 @@
-"""Which quantization and offload let a set fit into the memory that there is."""
+"""The memory and the numbers of this machine, and where they let a set go."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
-from flux_api.loading.footprint import GIB, Footprint, footprint_of
-from flux_api.loading.placement import Placement, go_together
+from flux_api.loading.footprint import GIB, footprint_of
+from flux_api.loading.placement import Placement
+from flux_api.loading.plan import Machine, plan_memory
 from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo
-from flux_api.settings import Offload, Quantization, Settings
+from flux_api.settings import Settings
 
-# For the driver's context and for what the allocator cannot use.
-RESERVE = GIB
-# From the best picture to the least memory, but quantization before group offload,
-# which is slow.
-PREFERENCE: tuple[tuple[Quantization, Offload], ...] = (
-    ("none", "none"),
-    ("none", "model"),
-    ("int8", "none"),
-    ("nf4", "none"),
-    ("nf4", "model"),
-    ("none", "group"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Free bytes on the device (0 without one) and in the host's memory."""
-
-    device_free: int
-    host_free: int
-    device_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a set is to be held: about ``peak`` bytes on the device and ``host`` in the
-    host's memory; ``fits`` where that is there."""
-
-    quantization: Quantization
-    offload: Offload
-    peak: int
-    host: int
-    fits: bool
-
-    def __str__(self) -> str:
-        words = f"quantization {self.quantization}, offload {self.offload}"
-        return f"{words}: about {self.peak / GIB:.1f} GiB on the GPU"
-
-
-def plan_memory(
-    footprint: Footprint,
-    machine: Machine,
-    *,
-    quantization: Quantization | None = None,
-    offload: Offload | None = None,
-) -> Plan:
-    """The first of PREFERENCE that fits ``machine``, among those with what was chosen
-    already; where none does, the one that takes the least."""
-    plans = [
-        _plan(footprint, machine, *choice) for choice in _choices(quantization, offload)
-    ]
-    fitting = [plan for plan in plans if plan.fits]
-    return fitting[0] if fitting else min(plans, key=lambda plan: plan.peak)
+# NVIDIA's generations: Ampere computes with bfloat16, Ada with 8-bit floats.
+_AMPERE, _ADA = (8, 0), (8, 9)
 
 
 def choose_placement(
     name: str, info: ModelInfo, settings: Settings, device: torch.device, report: Report
 ) -> Placement:
     """Where the set ``name`` goes under ``settings``; one line to ``report`` where
-    FLUX_MEMORY=auto chooses, and why."""
+    FLUX_MEMORY=auto chooses, and why, and one where the card is too old for the numbers
+    that Flux is published in."""
     quantization = info.quantization or settings.quantization
     offload = info.offload or settings.offload
-    fixed = Placement(device, quantization or "none", offload or "none")
-    if settings.memory == "manual" or device.type != "cuda":
+    if device.type != "cuda":
+        return Placement(device, quantization or "none", offload or "none")
+    machine = look_at_machine(device)
+    number = torch.bfloat16 if machine.bfloat16 else older_number(info)
+    fixed = Placement(device, quantization or "none", offload or "none", number=number)
+    if not machine.bfloat16:
+        report(
+            f"memory: {machine.device_name} does not compute with bfloat16; {name} "
+            f"runs in {str(number).removeprefix('torch.')}"
+        )
+    if settings.memory == "manual":
         return fixed
     footprint = footprint_of(info)
     if footprint is None:
         report(f"memory: {name} is not known beforehand; taking {fixed.quantization}")
         return fixed
-    machine = look_at_machine(device)
     plan = plan_memory(
         footprint,
         machine,
         quantization=quantization,
         offload=offload,
+        width=number.itemsize,
     )
     fit = "" if plan.fits else ", which may not be enough"
     report(
         f"memory: {machine.device_free / GIB:.1f} GiB free on {machine.device_name}, "
         f"{machine.host_free / GIB:.1f} GiB of RAM; {name} has "
-        f"{footprint.total('none') / GIB:.1f} GiB of weights: {plan}{fit}"
+        f"{footprint.total('none', number.itemsize) / GIB:.1f} GiB of weights: "
+        f"{plan}{fit}"
     )
-    tiling = plan.peak + _large_picture(footprint, info) > machine.device_free
-    return Placement(device, plan.quantization, plan.offload, tiling=tiling)
+    return Placement(
+        device,
+        plan.quantization,
+        plan.offload,
+        tiling=plan.tiling,
+        resident=plan.resident,
+        copies=plan.copies,
+        number=number,
+    )
+
+
+def older_number(info: ModelInfo) -> torch.dtype:
+    """What ``info`` is computed with where there is no bfloat16: FLUX.1 works in
+    float16, as diffusers documents it; of FLUX.2 and FLUX 3, whose text encoders reach
+    numbers beyond float16, nobody says so. The small ones have room for float32."""
+    later = any(r.pipeline.startswith(("Flux2", "Flux3")) for r in info.tasks.values())
+    return torch.float32 if later or info.native_size else torch.float16
 
 
 def look_at_machine(device: torch.device | None = None) -> Machine:
-    """The memory that is free now."""
+    """The memory that is free now, and what the device computes with."""
     if device is None or device.type != "cuda":
         return Machine(0, free_host_bytes())
     free, _ = torch.cuda.mem_get_info(device)
     # What this process has reserved and not in use is free to it.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return Machine(free, free_host_bytes(), torch.cuda.get_device_name(device))
+    generation = torch.cuda.get_device_capability(device)
+    # AMD's cards count otherwise; all that ROCm runs on have bfloat16.
+    nvidia = torch.version.hip is None
+    return Machine(
+        free,
+        free_host_bytes(),
+        torch.cuda.get_device_name(device),
+        bfloat16=generation >= _AMPERE or not nvidia,
+        fp8=nvidia
+        and generation >= _ADA
+        and importlib.util.find_spec("torchao") is not None,
+    )
 
 
 def free_host_bytes() -> int:
@@ -120,45 +106,3 @@ def free_host_bytes() -> int:
     except OSError:
         pass
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _choices(
-    quantization: Quantization | None, offload: Offload | None
-) -> Iterator[tuple[Quantization, Offload]]:
-    """PREFERENCE with the given words in place of its own."""
-    seen = set()
-    for own, move in PREFERENCE:
-        choice = (quantization or own, offload or move)
-        if choice not in seen and go_together(*choice):
-            seen.add(choice)
-            yield choice
-
-
-def _plan(
-    footprint: Footprint,
-    machine: Machine,
-    quantization: Quantization,
-    offload: Offload,
-) -> Plan:
-    total = footprint.total(quantization)
-    # With nothing offloaded, weights pass through the host one component at a time.
-    host = footprint.largest(quantization)
-    held = total
-    if offload != "none":
-        host = total
-    if offload == "model":
-        held = footprint.largest(quantization)
-    elif offload == "group":
-        # The layer at work, the next one on its way, and the VAE, which stays.
-        held = 2 * footprint.largest_layer() + footprint.named("vae", quantization)
-    elif offload == "sequential":
-        held = footprint.largest_layer()
-    peak = held + footprint.working
-    fits = peak + RESERVE <= machine.device_free and host <= machine.host_free
-    return Plan(quantization, offload, peak, host, fits)
-
-
-def _large_picture(footprint: Footprint, info: ModelInfo) -> int:
-    """How much more than the default the largest picture takes, in bytes."""
-    width, height = info.sizes.default
-    return footprint.working * info.sizes.max_pixels // (width * height)

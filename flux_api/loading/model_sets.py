@@ -21,6 +21,7 @@ from flux_api.loading.device import free_memory
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
+from flux_api.loading.residence import Residence
 from flux_api.metrics.instruments import note_lookup
 from flux_api.models.hub import Report, fetch_file
 from flux_api.models.hub_lock import at_commit
@@ -103,17 +104,18 @@ class LoadedSet:
     ) -> None:
         self._info, self._placement, self._find_lora = info, placement, find_lora
         self._bases: dict[Source, LoadedBase] = {}
+        self._residence = Residence(placement, info.shared_components)
         self._priors: dict[Source, Any] = {}
 
     def load(self, task: TaskName, loras: tuple[Lora, ...], report: Report) -> Loaded:
         """The pipeline of ``task`` with exactly ``loras`` applied. ModelMissing where
         its weights are, InvalidRequest where a LoRA cannot be used."""
         defaults = self._info.tasks[task]
-        base = self._base(defaults, report)
-        for other in self._bases.values():
+        for source, other in self._bases.items():
             # Bases share text encoders, which an adapter may have changed.
-            if other is not base and other.adapters is not None:
+            if source != self._info.base_of(defaults) and other.adapters is not None:
                 other.adapters.reset()
+        base = self._base(defaults, report)
         if base.adapters is None and loras:
             own = self._info.lora_files
             files = {
@@ -154,6 +156,10 @@ class LoadedSet:
 
     def _base(self, defaults: TaskDefaults, report: Report) -> LoadedBase:
         source = self._info.base_of(defaults)
+        for gone in self._residence.make_room(source):
+            report(f"unloading {gone}")
+            del self._bases[gone]
+            free_memory()
         if source not in self._bases:
             given = self._shared_parts(source, report)
             where = self._placement.device.type
@@ -163,14 +169,15 @@ class LoadedSet:
             )
             pipeline.set_progress_bar_config(disable=True)
             self._bases[source] = LoadedBase(pipeline, self._placement)
+        self._residence.enter(source, self._bases[source].parts)
         return self._bases[source]
 
     def _shared_parts(self, source: Source, report: Report) -> dict[str, Any]:
         """The components that ``source`` takes from a loaded base. Where there is none
         they come from the set's own, without its transformer."""
         names = self._info.shared_components
-        for base in self._bases.values():
-            return {name: base.parts[name] for name in names}
+        if self._residence.common:
+            return self._residence.common
         if source == self._info.base_model or not names:
             return {}
         return components.load_parts(self._info, names, self._placement, report)

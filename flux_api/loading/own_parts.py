@@ -92,7 +92,7 @@ def load_part(
         module = load_component(kind, config, facts, part.prefix, dtype)
     except ModelMissing as missing:
         raise ModelMissing(f"the file, {facts}: {missing.message}") from None
-    wanted = placement.load_quantization
+    wanted = placement.load_quantization(name)
     if wanted != "none" and name in QUANTIZED and kind.__name__ not in SMALL:
         if is_packed(module):
             logger.info("%s: %s is kept as it is", name, facts.dtype)

@@ -12,6 +12,8 @@ from accelerate import cpu_offload, cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
 from flux_api.errors import BadSetting
+from flux_api.loading.activations import TEXT_PARTS
+from flux_api.loading.host_copy import pin
 from flux_api.loading.packed import is_packed
 from flux_api.loading.quantization import (
     QUANTIZED,
@@ -22,35 +24,47 @@ from flux_api.loading.quantization import (
 from flux_api.settings import Offload, Quantization
 
 _MARK, _HOOKS = "_flux_api_offloaded", "_flux_api_hooks"
-# What else may be moved than weights of the model's own data type.
+# What else may be moved than weights of the model's own data type. Text encoders that
+# come by themselves are not quantized.
 _OFFLOADS: dict[Quantization, tuple[Offload, ...]] = {
-    "nf4": ("none", "model"),
-    "int8": ("none",),
+    "nf4": ("none", "text", "model"),
+    "int8": ("none", "text"),
 }
-_MODULAR_ORDER = ("prompt_upsampler", "text_encoder", "transformer", "vae")
+_MODULAR_ORDER = (*TEXT_PARTS, "transformer", "vae")
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """How weights are loaded on ``device`` and which of them stay there; ``tiling``
-    makes the VAE work in tiles where a picture is larger than one."""
+    makes the VAE work in tiles where a picture is larger than one.
+
+    Of a set's checkpoints ``resident`` stay on the device at once, and ``copies`` may
+    be kept in the host's memory; None for all. ``number`` is the data type of weights
+    on a device that is not the CPU."""
 
     device: torch.device
     quantization: Quantization = "none"
     offload: Offload = "none"
     tiling: bool = False
+    resident: int | None = None
+    copies: int | None = None
+    number: torch.dtype = torch.bfloat16
 
     @property
     def offloads(self) -> bool:
         """Whether pipelines move their own parts, one picture at a time."""
-        return self.offload != "none"
+        return self.offload not in ("none", "text")
+
+    def waits(self, name: str) -> bool:
+        """Whether the component ``name`` is in the host's memory until it is needed."""
+        return self.offloads or (self.offload == "text" and name in TEXT_PARTS)
 
     @property
     def dtype(self) -> torch.dtype:
         """The data type of weights: a CPU computes fastest in float32, but who
         quantizes there is short of memory."""
         wide = self.device.type == "cpu" and self.quantization == "none"
-        return torch.float32 if wide else torch.bfloat16
+        return torch.float32 if wide else self.number
 
     def dtypes(self, overrides: Mapping[str, str]) -> dict[str, torch.dtype]:
         """The data type of each component, by its name or "default"."""
@@ -68,6 +82,8 @@ class Placement:
             self._once(pipeline, _offload_sequentially)
         elif self.offload == "group":
             self._once(pipeline, _offload_groups)
+        elif self.offload == "text":
+            self._once(pipeline, _offload_texts)
 
     def release(self, pipeline: Any) -> None:
         """After a picture, finished or not: what was moved to the device leaves it."""
@@ -85,6 +101,17 @@ class Placement:
             for part in parts:
                 setattr(part, _MARK, True)
 
+    def settle(self, pipeline: Any) -> None:
+        """Bring freshly loaded parts of ``pipeline`` to where they stay."""
+        if self.offload == "none":
+            pipeline.to(self.device)
+        elif self.offload == "text":
+            for name, part in pipeline.components.items():
+                # 8 bits are there already, and refuse to be moved.
+                movable = not getattr(part, "is_loaded_in_8bit", False)
+                if _is_module(part) and movable and not self.waits(name):
+                    part.to(self.device)
+
     def finish(self, parts: Mapping[str, Any]) -> None:
         """What is left to do with freshly loaded ``parts``."""
         if self.device.type == "cpu" and self.quantization != "none":
@@ -92,13 +119,19 @@ class Placement:
                 part = parts.get(name)
                 if not _is_module(part) or is_packed(part):
                     continue
-                if type(part).__name__ not in SMALL:
+                if type(part).__name__ not in SMALL and not self._streams(name):
                     quantize(part, self.quantization, self.device)
 
-    @property
-    def load_quantization(self) -> Quantization:
-        """What the loaders quantize to: they cannot on a CPU, see :meth:`finish`."""
-        return "none" if self.device.type == "cpu" else self.quantization
+    def load_quantization(self, name: str) -> Quantization:
+        """What the loaders quantize the component ``name`` to: they cannot on a CPU,
+        see :meth:`finish`."""
+        if self.device.type == "cpu" or self._streams(name):
+            return "none"
+        return self.quantization
+
+    def _streams(self, name: str) -> bool:
+        """Whether it comes layer by layer, as only whole numbers of weights can."""
+        return self.offload == "text" and name in TEXT_PARTS
 
 
 def choose_device() -> torch.device:
@@ -140,8 +173,12 @@ def is_modular(pipeline: Any) -> bool:
 def _offload_modular(pipeline: Any, device: torch.device) -> None:
     """What classic pipelines do by themselves: each part comes when it is called, and
     sends the one before it away."""
+    _take_turns(pipeline, device, _MODULAR_ORDER)
+
+
+def _take_turns(pipeline: Any, device: torch.device, names: tuple[str, ...]) -> None:
     hooks: list[Any] = []
-    for name in _MODULAR_ORDER:
+    for name in names:
         part = getattr(pipeline, name, None)
         if _is_module(part):
             before = hooks[-1] if hooks else None
@@ -162,21 +199,41 @@ def _offload_sequentially(pipeline: Any, device: torch.device) -> None:
 
 
 def _offload_groups(pipeline: Any, device: torch.device) -> None:
-    """Layer by layer, the next one on its way while one computes; the VAE stays."""
-    streams = device.type == "cuda"
+    """Layer by layer; the VAE stays."""
     for name, part in pipeline.components.items():
         if not _is_module(part):
             continue
         if name == "vae":
             part.to(device)
-            continue
-        apply_group_offloading(
-            part,
-            onload_device=device,
-            offload_type="leaf_level",
-            use_stream=streams,
-            record_stream=streams,
-        )
+        else:
+            _stream(part, device)
+
+
+def _offload_texts(pipeline: Any, device: torch.device) -> None:
+    """Text encoders come for a prompt that was not read before. They come layer by
+    layer, so that the card needs no room for them; a prompt upsampler, which goes
+    through all of its layers for each word, whole."""
+    if is_modular(pipeline):
+        _take_turns(pipeline, device, TEXT_PARTS)
+        return
+    for name in TEXT_PARTS:
+        part = getattr(pipeline, name, None)
+        if _is_module(part):
+            _stream(part, device)
+
+
+def _stream(part: torch.nn.Module, device: torch.device) -> None:
+    """Have each layer come when it is needed, the next one on its way meanwhile."""
+    streams = device.type == "cuda"
+    if streams:
+        pin(part)
+    apply_group_offloading(
+        part,
+        onload_device=device,
+        offload_type="leaf_level",
+        use_stream=streams,
+        record_stream=streams,
+    )
 
 
 def _is_module(part: Any) -> TypeGuard[torch.nn.Module]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from flux_api.loading.memory import RESERVE, look_at_machine
+from flux_api.loading.memory import look_at_machine
+from flux_api.loading.plan import RESERVE
 
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -17,7 +17,7 @@ TaskName = Literal["generate", "edit", "variation", "inpaint"]
 """A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
 
 Quantization = Literal["none", "nf4", "int8", "fp8"]
-Offload = Literal["none", "model", "group", "sequential"]
+Offload = Literal["none", "text", "model", "group", "sequential"]
 """How a set's weights are stored, and what of them waits in the host's memory."""
 
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")

@@ -145,7 +145,7 @@ def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring():
 def test_doctor_says_what_fits_a_gpu(monkeypatch):
     from flux_api.commands import doctor
     from flux_api.loading.footprint import GIB
-    from flux_api.loading.memory import Machine
+    from flux_api.loading.plan import Machine
 
     machine = Machine(16 * GIB, 24 * GIB, "A Card")
     monkeypatch.setattr(doctor, "choose_device", lambda: torch.device("cuda"))

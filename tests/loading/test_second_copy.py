@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flux_api.loading import second_copy
-from flux_api.loading.memory import Machine
+from flux_api.loading.plan import Machine
 from flux_api.loading.second_copy import has_room_for_another
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
