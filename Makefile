@@ -27,8 +27,9 @@ $(VENV)/.installed: requirements.lock install_torch.py | $(PYTHON)
 	$(PYTHON) -m pip install --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-s3.txt requirements-gguf.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-clients.txt requirements-s3.txt requirements-gguf.txt
 	$(PYTHON) -m pip install -r requirements-dev.txt
+	$(PYTHON) -m pip install --no-deps -r requirements-clients.txt
 	@touch $@
 
 install: $(VENV)/.installed

@@ -139,6 +139,7 @@ def post_worker_init(worker):
             # It takes no requests, so nothing is lost.
             worker.handover.ask_for_room()
         here.manager.start(worker.handover)
+        here.webhooks.start()
         threading.Thread(
             target=take_over,
             args=(worker, here.manager),

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from flask import Flask
@@ -18,6 +19,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flux_api import logs, setting_values
 from flux_api.api_keys import is_loopback, watch_keys, watch_token
 from flux_api.blueprints import jobs, metrics, original, page, service
+from flux_api.blueprints.bfl import routes as bfl
 from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
@@ -38,6 +40,7 @@ from flux_api.models.sources import Folder, Source
 from flux_api.models.toml_file import load_models
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
+from flux_api.net.webhooks import Webhooks
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.readiness import Handover
 from flux_api.queue.results import ResultStore
@@ -82,6 +85,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.json = Provider(app)
     results = ResultStore(settings.results_mb << 20)
+    fetcher = Fetcher(fetch_policy(settings))
     context = Context(
         settings=named,
         keys=watch_keys(settings.api_keys, settings.api_keys_file),
@@ -90,7 +94,7 @@ def create_app(
         known=frozenset(load_models(settings.model_info, MODEL_INFO)),
         loras=LoraFolder(settings.lora_dir),
         hosts=TrustedHosts(settings.trusted_hosts),
-        fetcher=Fetcher(fetch_policy(settings)),
+        fetcher=fetcher,
         decoder=Decoder(settings.decoded_mb << 20),
         # One child is always left for others, whatever a caller's pictures cost.
         decodes=Shares(CHILDREN, CHILDREN - 1, seconds=30, purpose="are decoded"),
@@ -99,6 +103,9 @@ def create_app(
         watchers=threading.BoundedSemaphore(settings.max_watchers),
         results=results,
         kept_answers=KeptAnswers(results),
+        webhooks=Webhooks(
+            fetcher, settings.webhook_hosts, state_folder(settings) / "webhooks"
+        ),
     )
     app.extensions["flux_api"] = context
     install(app)
@@ -107,6 +114,7 @@ def create_app(
     # Where a client knows no address but its base URL, errors in its dialect.
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")
     openai.register(app)
+    bfl.register(app)
     metrics.register(app, context)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -150,6 +158,7 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
     for variable, names in (
         ("FLUX_MODELS", settings.models),
         ("FLUX_MODEL", (default,)),
+        ("FLUX_BFL_MODELS", tuple(name for _, name in settings.bfl_models)),
     ):
         for name in names:
             if name not in known:
@@ -179,6 +188,20 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
         allow_private=settings.allow_private_urls,
         max_bytes=settings.max_upload_bytes,
     )
+
+
+def state_folder(settings: Settings) -> Path:
+    """Where what outlives a restart lies: FLUX_STATE_DIR, else ``var/state`` of a
+    checkout, else below the user's state folder."""
+    if settings.state_dir is not None:
+        return settings.state_dir
+    top = Path(__file__).resolve().parents[1]
+    if (top / "pyproject.toml").exists():
+        return top / "var" / "state"
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        state = Path.home() / ".local" / "state"
+    return state / "flux-imaging-api" / "state"
 
 
 def file_server(settings: Settings) -> FileServer | None:

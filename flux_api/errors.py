@@ -4,6 +4,7 @@
     ├── InvalidRequest             400
     ├── InvalidImage               400
     ├── ImageFetchFailed           400
+    ├── WebhookRefused             400
     ├── Unauthorized               401
     ├── CrossSiteRequest           403
     ├── UntrustedHost              403
@@ -102,6 +103,14 @@ class ImageFetchFailed(FluxError):
     status = 400
     type = "invalid_request_error"
     code = "image_fetch_failed"
+
+
+class WebhookRefused(FluxError):
+    """A webhook that this server may not send, or cannot keep until it is sent."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "webhook_refused"
 
 
 class Unauthorized(FluxError):

@@ -26,6 +26,7 @@ _SPELLINGS: dict[Any, str] = {
     float: r"[0-9]{1,18}(\.[0-9]{1,18})?",
     bool: r"[01]",
 }
+_PAIR = re.compile(r"(flux-[A-Za-z0-9._-]{1,59})=([^=,\s]+)")
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})")
 _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
@@ -125,6 +126,28 @@ def networks(text: str) -> tuple[Network, ...]:
         return tuple(ip_network(part.strip()) for part in text.split(","))
     except ValueError:
         raise ValueError("networks like 192.168.1.0/24,fd00::/8") from None
+
+
+@_parsed
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
+    found = tuple(
+        (match[1], match[2])
+        for part in text.split(",")
+        if (match := _PAIR.fullmatch(part.strip()))
+    )
+    if len(found) < len(text.split(",")):
+        raise ValueError("pairs like flux-dev=flux1,flux-2-pro=klein-4b")
+    return found
+
+
+@_parsed
+def path(text: str) -> Path:
+    try:
+        if "\0" not in text:
+            return Path(text).expanduser().absolute()
+        raise ValueError
+    except (OSError, ValueError, RuntimeError):
+        raise ValueError("no such folder") from None
 
 
 @_parsed

@@ -119,6 +119,18 @@ class Settings(BaseModel):
         tuple[values.Network, ...], _env("FLUX_ALLOW_PRIVATE_NETS"), values.networks
     ] = ()
     """Networks that input_image_url may reach though they are private."""
+    bfl_models: Annotated[
+        tuple[tuple[str, str], ...], _env("FLUX_BFL_MODELS"), values.pairs
+    ] = ()
+    """What names of Black Forest Labs' hosted models mean here, as name=set,
+    comma-separated."""
+    webhook_hosts: Annotated[
+        tuple[str, ...], _env("FLUX_WEBHOOK_HOSTS"), values.hosts
+    ] = ()
+    """Hosts, comma-separated, that requests may have their end told to, .example.org
+    for all below it, * for any public one."""
+    state_dir: Annotated[Path | None, _env("FLUX_STATE_DIR"), values.path] = None
+    """Folder for what outlives a restart."""
     results_mb: Annotated[int, _env("FLUX_RESULTS_MB", 0, 65_536)] = 256
     """MiB of finished pictures kept for GET /jobs/<id>/result and Idempotency-Key; 0:
     none."""

@@ -39,14 +39,25 @@ def check_async(context: Context) -> None:
 def accept(context: Context, job: Job, finish: Finish) -> Response:
     """202 with the state of ``job`` and its addresses. The job goes on without its
     client, and ``finish`` is called in a thread of its own when it is done."""
+    finish_later(context, job, finish)
+    return keep_answer(context, partial(_render, job))
+
+
+def finish_later(
+    context: Context,
+    job: Job,
+    finish: Finish,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Keep what ``finish`` makes of the pictures of ``job`` in a thread of its own, and
+    ``tell`` of its end, whatever it was."""
     keep = partial(context.results.keep, job, seconds=kept_seconds())
     threading.Thread(
         target=_finish,
-        args=(job, finish, keep, at_end(job)),
+        args=(job, finish, keep, at_end(job), tell),
         name=f"flux-finish-{job.id}",
         daemon=True,
     ).start()
-    return keep_answer(context, partial(_render, job))
 
 
 def _render(job: Job) -> Response:
@@ -66,6 +77,7 @@ def _finish(
     finish: Finish,
     keep: Callable[[list[FinishedPicture]], None],
     count: Callable[[bool], None],
+    tell: Callable[[], None],
 ) -> None:
     lost = True
     try:
@@ -87,3 +99,11 @@ def _finish(
         }
         fields = {name: fact for name, fact in fields.items() if fact is not None}
         logger.info("job ended", extra={"fields": fields})
+        _tell(job, tell)
+
+
+def _tell(job: Job, tell: Callable[[], None]) -> None:
+    try:
+        tell()
+    except Exception:
+        logger.exception("the end of job %s could not be told", job.id)

@@ -10,8 +10,9 @@ from flux_api.api_keys import ApiKey, holder_of
 from flux_api.errors import Unauthorized
 from flux_api.http.context import get_context
 
-OPEN_BLUEPRINTS = frozenset({"service", "playground", "description"})
-"""Health, pages and what describes the API: they are served without a key."""
+OPEN_BLUEPRINTS = frozenset({"service", "playground", "description", "bfl_samples"})
+"""Health, pages, what describes the API, and pictures by a random id: they are served
+without a key."""
 
 CALLER = "flux_api.caller"
 """The request's environment says here whose key it came with."""
@@ -19,7 +20,7 @@ CALLER = "flux_api.caller"
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
-    r"|prefer|traceparent|user-agent|x-api-key|x-job-id|x-request-id|x-client-request-id"
+    r"|prefer|traceparent|user-agent|x-api-key|x-key|x-job-id|x-request-id|x-client-request-id"
     r"|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )
 _EXPOSED_HEADERS = (
@@ -47,7 +48,7 @@ def check_key() -> None:
 def _holder(keys: tuple[ApiKey, ...]) -> str:
     bearer = _BEARER.fullmatch(request.headers.get("Authorization", "").strip())
     shown = [bearer[1]] if bearer else []
-    for header in ("Api-Key", "X-Api-Key"):
+    for header in ("Api-Key", "X-Api-Key", "X-Key"):
         if api_key := request.headers.get(header):
             shown.append(api_key)
     for text in shown:

@@ -21,7 +21,8 @@ _MOST_ODD = 20  # pieces of text that have a "%" of their own
 _NUMBERS = "A picture is sent as a file or as Base64, not as a list of numbers."
 
 PICTURE_FIELD = re.compile(
-    r"(?:(?P<image>image|input_file)s?|(?P<url>input_image_url)|(?P<mask>mask)(?:_image)?)"
+    r"(?:(?P<image>(?:input_|init_)?image(?:_[0-9]{1,2})?|image_prompt|input_file)s?"
+    r"|(?P<url>input_image_url)|(?P<mask>mask)(?:_image)?)"
     r"(?:\[[^\]]{0,40}\])*"
 )
 """What any client calls a picture; ``image``, ``url`` or ``mask`` is its kind."""

@@ -20,6 +20,7 @@ from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
+from flux_api.net.webhooks import Webhooks
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
@@ -51,6 +52,7 @@ class Context:
     watchers: threading.BoundedSemaphore
     results: ResultStore
     kept_answers: KeptAnswers
+    webhooks: Webhooks
 
     @property
     def lora_files(self) -> dict[str, Path]:

@@ -17,9 +17,10 @@ def follow(response: Response) -> Response:
     at the job's end, by :func:`at_end`."""
     if request.method != "POST" or request.url_rule is None:
         return response
-    if response.status_code == 202:
+    job = g.get("job")
+    if job is not None and job.outlives_clients:
         return response
-    job, count = g.get("job"), _counter()
+    count = _counter()
     if response.is_streamed and job is not None:
         response.call_on_close(lambda: count(job, _status_of(job)))
     else:

@@ -17,11 +17,11 @@ from flux_api.errors import (
 )
 from flux_api.http.body_stream import CountedInput, drain
 from flux_api.http.context import get_context
+from flux_api.http.dialects import dialect_of
 from flux_api.http.reason_phrases import reason_of
 
 logger = logging.getLogger(__name__)
 
-OPENAI_PREFIXES = ("/v1/", "/images/", "/models", "/openai/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # What OpenAI's clients retry unless told otherwise, beside every 5xx.
 _RETRIED = (408, 409, 429)
@@ -71,29 +71,11 @@ def let_go(_error: BaseException | None) -> None:
         stream.stop_watching()
 
 
-def speaks_openai(path: str) -> bool:
-    """Whether errors at this path are OpenAI's."""
-    return f"{path}/".startswith(OPENAI_PREFIXES)
-
-
-def error_object(error: FluxError) -> dict[str, object]:
-    """OpenAI's four fields of an error, and the numbers of what is out of range."""
-    return {
-        **error.limits,
-        "message": error.message,
-        "type": error.type,
-        "param": error.param,
-        "code": error.code,
-    }
-
-
 def _render(error: FluxError) -> Response:
     g.error_code = error.code
-    if speaks_openai(request.path):
-        response = jsonify(error=error_object(error))
-    else:
-        response = jsonify(error=error.message)
-    response.status = f"{error.status} {reason_of(error)}"
+    dialect = dialect_of(request.path)
+    response = jsonify(dialect.body(error))
+    response.status = f"{dialect.status(error)} {reason_of(error)}"
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flux_api.api_keys import is_loopback
+from flux_api.net.urls import is_named
 
 LOCAL_NAMES = ("localhost", ".localhost", "127.0.0.1", "::1", "host.docker.internal")
 
@@ -33,9 +34,5 @@ class TrustedHosts:
         return (
             not self._names
             or not name  # No browser leaves it out.
-            or any(
-                known in ("*", name)
-                or (known[:1] == "." and f".{name}".endswith(known))
-                for known in self._names
-            )
+            or is_named(name, self._names)
         )

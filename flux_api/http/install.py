@@ -61,5 +61,7 @@ def tidy_paths(app: Flask) -> None:
 
 
 def start_loading() -> None:
-    """Outside gunicorn loading begins at the first request."""
-    get_context().manager.start()
+    """Outside gunicorn all that goes on beside requests begins at the first one."""
+    context = get_context()
+    context.manager.start()
+    context.webhooks.start()

@@ -63,7 +63,7 @@ def refuse_value(sentence: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{sentence}", {"sentence": sentence})
 
 
-def _read_integer(value: object) -> int:
+def read_integer(value: object) -> int:
     """An int out of JSON or form text. Pydantic's own takes True and "1_0"."""
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         return int(value.strip())
@@ -78,7 +78,7 @@ def _read_integer(value: object) -> int:
 def _read_seed(value: object) -> int | None:
     """An int; None for a negative one, which every tool of this field takes as
     random."""
-    seed = _read_integer(value)
+    seed = read_integer(value)
     return seed if seed >= 0 else None
 
 
@@ -180,7 +180,7 @@ def _lora_of_text(text: str) -> object:
     return {"name": name.strip(), "adapter_weight": weight.strip()}
 
 
-Integer = BeforeValidator(_read_integer)
+Integer = BeforeValidator(read_integer)
 Number = BeforeValidator(_read_number)
 Text = BeforeValidator(_read_text)
 Word = BeforeValidator(read_word)

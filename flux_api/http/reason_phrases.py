@@ -31,6 +31,7 @@ BY_CODE = {
     "server_is_overloaded": "The server is not ready, try again soon",
     "timeout": "The picture took too long",
     "unsupported_media_type": "Send a form or JSON",
+    "webhook_refused": "This webhook may not be sent",
 }
 BY_PARAM = {
     "background": "Invalid background, transparent is not supported",

@@ -150,6 +150,8 @@ def decode(data: bytes, wanted: int, most: int) -> Image.Image:
     image.load()
     turn = TURNS.get(read_orientation(image))
     colours, alpha = split_alpha(image, data)
+    if wanted == MASK and alpha is not None and alpha.getextrema() == (255, 255):
+        alpha = None  # Drawn in black and white on a canvas: it says nothing.
     if frame is not None and frame != (0, 0, *image.size):
         # Outside its first frame a GIF's canvas is empty.
         inside = Image.new("L", image.size, 0)

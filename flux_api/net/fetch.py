@@ -59,11 +59,11 @@ class FetchPolicy:
     total_seconds: float = 15.0
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """Why a fetch failed: for the log only."""
 
 
-class _Status(_Refused):
+class _Status(Refused):
     """An answer that is none, by its HTTP ``status``."""
 
     def __init__(self, status: int) -> None:
@@ -76,7 +76,7 @@ class _Status(_Refused):
         self.meaning = meanings.get(status, f"answers {status}.")
 
 
-_FAILURES = (_Refused, UrlError, OSError, HTTPError, HTTPException, ValueError)
+_FAILURES = (Refused, UrlError, OSError, HTTPError, HTTPException, ValueError)
 
 
 class Fetcher:
@@ -169,7 +169,7 @@ class Fetcher:
             if target.origin != url.origin:
                 token = None
             url = target
-        raise _Refused("too many redirects")
+        raise Refused("too many redirects")
 
     def _get(
         self, url: Url, token: str | None, deadline: Deadline, traceparent: str | None
@@ -177,7 +177,7 @@ class Fetcher:
         """The body, or the Location of a redirect, whose own body stays unread."""
         connection = open_connection(
             *url.origin,
-            addresses=self._checked_addresses(url, deadline),
+            addresses=self.checked_addresses(url, deadline),
             deadline=deadline,
             tls=self._tls,
         )
@@ -205,13 +205,15 @@ class Fetcher:
                     return location
                 return _read_body(response, self._policy.max_bytes, deadline)
 
-    def _checked_addresses(self, url: Url, deadline: Deadline) -> list[Address]:
+    def checked_addresses(self, url: Url, deadline: Deadline) -> list[Address]:
+        """Every address of the URL's host; Refused where the policy forbids one, or
+        there is none."""
         addresses = self._addresses(url, deadline)
         if self._policy.allow_private or self._is_own_file(url):
             return addresses
         for address in addresses:
             if not is_reachable(address, self._policy.allowed_networks):
-                raise _Refused(f"{address} is not public")
+                raise Refused(f"{address} is not public")
         return addresses
 
     def _addresses(self, url: Url, deadline: Deadline) -> list[Address]:
@@ -238,10 +240,10 @@ class Fetcher:
         if isinstance(answer, Exception):
             if shortage(answer) is not None:
                 raise answer
-            raise _Refused(f"cannot resolve: {answer}")
+            raise Refused(f"cannot resolve: {answer}")
         addresses = [ipaddress.ip_address(entry[4][0]) for entry in answer]
         if not addresses:
-            raise _Refused("the name has no address")
+            raise Refused("the name has no address")
         return list(dict.fromkeys(addresses))
 
     def _is_own_file(self, url: Url) -> bool:
@@ -257,24 +259,24 @@ def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -
     if response.status != 200:
         raise _Status(response.status)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Refused("the content is encoded")
+        raise Refused("the content is encoded")
     length = response.headers.get("Content-Length", "0")
     if not length.isdecimal() or int(length) > max_bytes:
-        raise _Refused("too large, or a length that is no number")
+        raise Refused("too large, or a length that is no number")
     body = bytearray()
     while chunk := response.read(_CHUNK):
         body += chunk
         if len(body) > max_bytes:
-            raise _Refused("too large")
+            raise Refused("too large")
     # A connection that was shut when the time was over looks like a short answer's end.
     deadline.remaining()
     if not body:
-        raise _Refused("empty")
+        raise Refused("empty")
     return bytes(body)
 
 
 def _describe(error: Exception) -> str:
     """What went wrong, without words that the other side chose: it knows the token."""
-    if isinstance(error, _Refused | UrlError | OSError):
+    if isinstance(error, Refused | UrlError | OSError):
         return f"{type(error).__name__}: {error}"
     return type(error).__name__

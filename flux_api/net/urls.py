@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -49,6 +50,15 @@ class Url:
     def join(self, location: str) -> Url:
         """The URL that a redirect's Location leads to."""
         return parse_url(urljoin(str(self), location))
+
+
+def is_named(host: str, names: Iterable[str]) -> bool:
+    """Whether ``host`` is one of ``names``: ``.example.org`` is all below it, ``*``
+    any."""
+    return any(
+        name in ("*", host) or (name[:1] == "." and f".{host}".endswith(name))
+        for name in names
+    )
 
 
 def parse_url(text: str) -> Url:

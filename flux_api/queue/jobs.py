@@ -49,6 +49,8 @@ class Job:
         self._clients = [is_wanted or _always]
         # The caller's own mark, for what is asked of other servers on its behalf.
         self.traceparent: str | None = None
+        # The API that it came through, where that decides who may see it how.
+        self.dialect: str | None = None
         self.created_at = time.time()
         self._created = time.monotonic()
         self._started: float | None = None

@@ -12,10 +12,14 @@ from werkzeug.routing import Rule
 import file_server
 import flux_api
 from flux_api import errors
-from flux_api.blueprints.description.operations import EXAMPLE_JOB, OPERATIONS
+from flux_api.blueprints.description.operations import (
+    EXAMPLE_JOB,
+    EXAMPLE_TASK,
+    OPERATIONS,
+)
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
-from tests.support.servers import ROOT, run_api
+from tests.support.servers import ROOT, run_api, wait_for
 
 
 def described(document):
@@ -130,7 +134,7 @@ def test_every_error_that_a_caller_can_meet_is_described(document):
 def asks_key(server, where):
     """Whether the route answers 401 without one."""
     method, path = where.split(" ")
-    path = re.sub(r"\{\w+\}", "tokens.css", path)
+    path = re.sub(r"\{\w+\}", "tokens.css", path.replace("{hosted}", "flux-dev"))
     return requests.request(method, server.url + path, timeout=10).status_code == 401
 
 
@@ -171,6 +175,12 @@ def server():
         running.wait_ready()
         form = {"prompt": "a cat", "size": "64x64", "job_id": EXAMPLE_JOB}
         assert requests.post(f"{running.url}/process", data=form, timeout=10).ok
+        # Ids of this API are the server's own.
+        body = {"prompt": "a cat", "width": 64}
+        made = requests.post(f"{running.url}/v1/flux-2-pro", json=body, timeout=10)
+        running.task = made.json()["id"]
+        url = made.json()["polling_url"]
+        wait_for(lambda: requests.get(url, timeout=5).json()["status"] == "Ready", 10)
         yield running
 
 
@@ -179,11 +189,14 @@ def test_examples_run(server):
     seen = set()
     for where, operation in operations(document):
         method, path = where.split(" ")
+        options = {"params": {}}
         for parameter in operation["parameters"]:
             parameter = resolve(document, parameter)
+            example = str(parameter.get("example")).replace(EXAMPLE_TASK, server.task)
             if parameter["in"] == "path":
-                path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
-        options = {}
+                path = path.replace(f"{{{parameter['name']}}}", example)
+            elif "example" in parameter:
+                options["params"][parameter["name"]] = example
         if "requestBody" in operation:
             content = resolve(document, operation["requestBody"])["content"]
             options["json"] = content["application/json"]["example"]

@@ -12,9 +12,11 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
+from flux_api.blueprints.bfl.routes import HostedName
 from flux_api.blueprints.description.bodies import describe_body, properties_of
 from flux_api.blueprints.description.operations import (
     EXAMPLE_JOB,
+    EXAMPLE_TASK,
     OPERATIONS,
     Content,
     Operation,
@@ -24,7 +26,7 @@ from flux_api.blueprints.description.shapes import Schema, ref
 from flux_api.core import VERSION
 from flux_api.errors import FluxError, Unauthorized, UntrustedHost
 from flux_api.http.access import OPEN_BLUEPRINTS
-from flux_api.http.error_handlers import speaks_openai
+from flux_api.http.dialects import Dialect, dialect_of
 from flux_api.http.parameters import JOB_ID
 
 _ABOUT = """\
@@ -35,7 +37,14 @@ wrong; `code` is a word that does not change, the message is for people.
 ALIASES = ("openai_jobs", "openai_bare", "azure_v1", "azure")
 _PACKAGE = "flux_api.blueprints."
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
-_EXAMPLES = {"job_id": EXAMPLE_JOB, "deployment": "tiny", "name": "tiny"}
+_EXAMPLES = {
+    "job_id": EXAMPLE_JOB,
+    "deployment": "tiny",
+    "name": "tiny",
+    "hosted": "flux-2-pro",
+    "task_id": EXAMPLE_TASK,
+}
+_PATTERNS = {"job_id": JOB_ID.pattern, "hosted": HostedName.regex}
 _HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
@@ -155,23 +164,24 @@ class _Builder:
         found = {"200": _response("Done.", operation.answer, *headers)}
         for status, (text, content) in operation.other.items():
             found[str(status)] = _response(text, content, *headers)
-        for status, kinds in self._errors(operation, blueprint).items():
+        for status, kinds in self._errors(rule, operation, blueprint).items():
             if str(status) not in found:
                 found[str(status)] = self._error(rule, status, kinds)
         return dict(sorted(found.items()))
 
     def _errors(
-        self, operation: Operation, blueprint: str
+        self, rule: Rule, operation: Operation, blueprint: str
     ) -> dict[int, list[type[FluxError]]]:
+        status_of = _dialect(rule).status
         by_status = defaultdict(list)
         keyed = self._with_keys and blueprint not in OPEN_BLUEPRINTS
         always = (UntrustedHost, FluxError, *((Unauthorized,) if keyed else ()))
         for kind in dict.fromkeys((*operation.errors, *always)):
-            by_status[kind.status].append(kind)
+            by_status[status_of(kind(""))].append(kind)
         return by_status
 
     def _error(self, rule: Rule, status: int, kinds: list[type[FluxError]]) -> Schema:
-        dialect = "OpenAIError" if speaks_openai(rule.rule) else "Error"
+        dialect = _dialect(rule).schema
         names = "".join(sorted(kind.__name__ for kind in kinds))
         name = f"{dialect}{status}{names}"
         if name not in self.responses:
@@ -180,6 +190,10 @@ class _Builder:
             content = {"application/json": ref(dialect)}
             self.responses[name] = _response(text, content, "X-Request-Id", *headers)
         return {"$ref": f"#/components/responses/{name}"}
+
+
+def _dialect(rule: Rule) -> Dialect:
+    return dialect_of(_VARIABLE.sub(lambda name: _EXAMPLES[name[1]], rule.rule))
 
 
 def _response(text: str, content: Content, *headers: str) -> Schema:
@@ -196,8 +210,8 @@ def _headers(*names: str) -> Schema:
 def _path(rule: Rule, operation: Operation) -> Iterator[Schema]:
     for name in _VARIABLE.findall(rule.rule):
         schema: Schema = {"type": "string", "minLength": 1}
-        if name == "job_id":
-            schema = {"type": "string", "pattern": f"^{JOB_ID.pattern}$"}
+        if name in _PATTERNS:
+            schema = {"type": "string", "pattern": f"^{_PATTERNS[name]}$"}
         example = operation.example.get(name) or _EXAMPLES[name]
         yield {"name": name, "in": "path", "required": True, "schema": schema} | {
             "example": example
@@ -212,6 +226,11 @@ def _query(operation: Operation) -> Iterator[Schema]:
         # A list is one value, with commas.
         yield {
             **{"name": name, "in": "query", "description": text, "schema": schema},
+            **(
+                {"example": operation.example[name]}
+                if name in operation.example
+                else {}
+            ),
             **(
                 {"style": "form", "explode": False} if schema["type"] == "array" else {}
             ),

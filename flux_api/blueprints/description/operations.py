@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from flux_api import errors
+from flux_api.blueprints.bfl.parameters import BflParameters
+from flux_api.blueprints.bfl.parameters import ResultParameters as ResultQuery
 from flux_api.blueprints.description.shapes import TEXT, Schema, events, ref
 from flux_api.blueprints.jobs import ListParameters, ResultParameters
 from flux_api.blueprints.openai.parameters import ImagesParameters
@@ -17,6 +19,7 @@ from flux_api.http.parameters import FORMATS, Fields
 from flux_api.models.hub import ModelMissing
 
 EXAMPLE_JOB = "example-job"
+EXAMPLE_TASK = "0123456789abcdef0123456789abcdef"
 # 64x64 pixels of orange.
 EXAMPLE_PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAT0lEQVR42u3PQ"
@@ -127,6 +130,13 @@ def _job(answer: Content, *more: type[FluxError], **options: Any) -> Operation:
     return Operation(tag="Jobs", answer=answer, errors=found, **options)
 
 
+def _task(answer: Content, *more: type[FluxError], **options: Any) -> Operation:
+    return replace(
+        _job(answer, errors.InvalidRequest, *more, **options),
+        tag="Pictures as with Black Forest Labs",
+    )
+
+
 def _service(name: str, tag: str = "Health and numbers", **options: Any) -> Operation:
     return Operation(tag=tag, answer=_json(name), **options)
 
@@ -151,6 +161,22 @@ OPERATIONS: dict[str, Operation] = {
     "openai.routes.model": _service("Model", "Models", errors=(errors.ModelNotFound,)),
     "openai.routes.list_loras": _service(
         "Loras", "Models", errors=(errors.Unavailable,)
+    ),
+    "bfl.routes.begin": Operation(
+        tag="Pictures as with Black Forest Labs",
+        answer=_json("BflTask", "Plan"),
+        errors=(*GENERATING, errors.WebhookRefused),
+        # A name that does not begin like a hosted one leads nowhere.
+        other={404: ("There is no such model.", _json("BflError", "OpenAIError"))},
+        body=BflParameters,
+        pictures=("input_image", "image_prompt", "image", "mask"),
+        example={"prompt": "a red heart", "width": 256, "height": 256, "seed": 7},
+    ),
+    "bfl.routes.get_result": _task(
+        _json("BflResult"), query=ResultQuery, example={"id": EXAMPLE_TASK}
+    ),
+    "bfl.routes.sample": _task(
+        FILES, *_OUTCOMES, errors.JobNotDone, errors.ResultExpired
     ),
     "service.capabilities": _service("Capabilities", "Models"),
     "jobs.list_jobs": Operation(

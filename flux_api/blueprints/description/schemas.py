@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+from flux_api.blueprints.bfl.tasks import STATUSES
 from flux_api.blueprints.description.shapes import (
     FLAG,
     NO_NUMBER,
@@ -60,6 +61,7 @@ _JOB = {
     "urls?": about(listed(TEXT), "Where its pictures are stored."),
     "error?": record({"message": TEXT, "code": TEXT}),
 }
+_PLACE = record({"loc": listed(TEXT), "msg": TEXT, "type": TEXT})
 _USAGE_DETAILS = record({"text_tokens": WHOLE, "image_tokens": WHOLE})
 
 SCHEMAS: dict[str, Schema] = {
@@ -140,6 +142,43 @@ SCHEMAS: dict[str, Schema] = {
             "warnings": listed(TEXT),
         },
         "What 'dry_run' tells: the request with every default, and nothing made.",
+    ),
+    "BflTask": record(
+        {
+            "id": TEXT,
+            "polling_url": TEXT,
+            "model": about(TEXT, "The model that is meant here."),
+            "status?": words("Pending"),
+            "webhook_url?": TEXT,
+        },
+        "The request that has begun, and where its result is asked for.",
+    ),
+    "BflResult": record(
+        {
+            "id": TEXT,
+            "status": words(*STATUSES),
+            "result": {
+                "anyOf": [
+                    record(
+                        {
+                            "sample": about(TEXT, "Where the picture is."),
+                            "prompt": TEXT,
+                            "seed": WHOLE,
+                            "start_time": about(NUMBER, "Seconds since 1970."),
+                            "end_time": NUMBER,
+                            "duration": NUMBER,
+                            "warning?": _FACTS["warning?"],
+                        }
+                    ),
+                    {"type": "null"},
+                ]
+            },
+            "progress": about(NO_NUMBER, "From 0 to 1."),
+            "details": {
+                "anyOf": [record({"code": TEXT, "message": TEXT}), {"type": "null"}]
+            },
+            "preview": {"type": "null"},
+        }
     ),
     "Job": record(_JOB, "A request on its way; never its prompt."),
     "AcceptedJob": record(
@@ -249,6 +288,16 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "Error": record({"error": about(TEXT, "One sentence.")}),
+    "BflError": record(
+        {
+            "detail": {"anyOf": [TEXT, listed(_PLACE)]},
+            "message": about(TEXT, "One sentence."),
+            "code": about(TEXT, "A word that does not change."),
+            "id?": TEXT,
+            "status?": words("Task not found"),
+            "result?": {"type": "null"},
+        }
+    ),
     "OpenAIError": record(
         {
             "error": record(

@@ -22,7 +22,7 @@ from flux_api.errors import ResultExpired
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow
 from flux_api.http.context import Context
-from flux_api.http.error_handlers import error_object
+from flux_api.http.dialects import error_object
 from flux_api.http.idempotency import kept_seconds
 from flux_api.http.pictures import encode_pictures, to_base64
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event

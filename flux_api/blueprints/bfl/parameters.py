@@ -1,0 +1,134 @@
+"""The parameters of Black Forest Labs' API, beside those that every API takes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field
+
+from flux_api.errors import InvalidRequest
+from flux_api.http.bodies import Body
+from flux_api.http.parameters import (
+    Boolean,
+    Fields,
+    Integer,
+    Number,
+    Parameters,
+    Text,
+    Word,
+    read_integer,
+    refuse,
+)
+from flux_api.models.sizes import SizeRules
+
+_LONGEST_SIDE = 10**9
+_RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
+_NUMBERED = re.compile(r"(?:input_)?image_([0-9]{1,2})")
+
+
+def _read_side(value: object) -> int | None:
+    """An int; None for 0, by which the hosted API means the model's own choice."""
+    return read_integer(value) or None
+
+
+def _read_ratio(value: object) -> object:
+    if isinstance(value, str) and (not value.strip() or _RATIO.fullmatch(value)):
+        return value.strip() or None
+    raise refuse("invalid_value", "expected WIDTH:HEIGHT, like 16:9")
+
+
+class BflParameters(Parameters):
+    """What a model's address takes."""
+
+    width: Annotated[
+        int | None,
+        Field(ge=-_LONGEST_SIDE, le=_LONGEST_SIDE),
+        BeforeValidator(_read_side),
+    ] = None
+    """Pixels; 0 is the model's own choice."""
+    height: Annotated[
+        int | None,
+        Field(ge=-_LONGEST_SIDE, le=_LONGEST_SIDE),
+        BeforeValidator(_read_side),
+    ] = None
+    """Pixels; 0 is the model's own choice."""
+    aspect_ratio: Annotated[str | None, BeforeValidator(_read_ratio)] = None
+    """WIDTH:HEIGHT, for a picture as large as the default one; width and height win."""
+    guidance_scale: Annotated[
+        float | None,
+        Field(
+            ge=0.0,
+            le=100.0,
+            validation_alias=AliasChoices("guidance", "guidance_scale"),
+        ),
+        Number,
+    ] = None
+    """How closely to follow the prompt; passed over where it plays no part."""
+    output_format: Annotated[Literal["jpeg", "png", "webp"] | None, Word] = None
+    """The picture's file format, jpeg by default."""
+    safety_tolerance: Annotated[int | None, Field(ge=0, le=6), Integer] = None
+    """Nothing changes: the operator's filter decides."""
+    prompt_upsampling: Annotated[bool, Boolean] = False
+    """Nothing changes: prompts are taken as they are."""
+    raw: Annotated[bool, Boolean] = False
+    """Nothing changes: say it in the prompt."""
+    image_prompt_strength: Annotated[float | None, Field(ge=0, le=1), Number] = None
+    """Nothing changes: the model's own strength is used."""
+    webhook_url: Annotated[str | None, Text] = None
+    """Told how the request ended, on a host of FLUX_WEBHOOK_HOSTS."""
+    webhook_secret: Annotated[str | None, Field(max_length=1024), Text] = None
+    """Signs what the webhook is told."""
+
+    @property
+    def file_format(self) -> Literal["png", "jpeg", "webp"]:
+        """The picture's file format."""
+        return self.output_format or "jpeg"
+
+    def in_shape(self, sizes: SizeRules) -> Self:
+        """The same with the size that the aspect ratio means among ``sizes``."""
+        match = _RATIO.fullmatch(self.aspect_ratio or "")
+        if match is None or self.size != (None, None):
+            return self
+        ratio = int(match[1]) / int(match[2])
+        area = math.prod(sizes.default)
+        wanted = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        width, height = sizes.fit((round(wanted[0]) or 1, round(wanted[1]) or 1))
+        return self.model_copy(update={"width": width, "height": height})
+
+
+class ResultParameters(Fields):
+    """Which request."""
+
+    id: Annotated[str, Field(max_length=256)] = ""
+    """Its id."""
+
+
+def read_parameters(values: Mapping[str, Any]) -> BflParameters:
+    """The parameters among ``values``. InvalidRequest names what is wrong, and what
+    other APIs have and this one has not."""
+    for name in ("job_id", "n", "stream"):
+        if values.get(name) not in (None, "", 1, "1", False, "false"):
+            raise InvalidRequest(
+                f"This API has no '{name}': use /v1/images/generations.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    parameters = BflParameters.read(values)
+    if parameters.webhook_secret and not parameters.webhook_url:
+        message = "A webhook_secret needs the webhook_url that it is for."
+        raise InvalidRequest(message, param="webhook_url")
+    return parameters
+
+
+def in_order(body: Body) -> Body:
+    """``body`` with its pictures by their numbers: ``input_image_2`` may have come
+    before ``input_image``."""
+
+    def number(pair: tuple[str, Any]) -> int:
+        match = _NUMBERED.fullmatch(pair[0])
+        return int(match[1]) if match else 0
+
+    return Body(dict(sorted(body.values.items(), key=number)), body.uploads)

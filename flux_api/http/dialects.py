@@ -1,0 +1,88 @@
+"""How each API words its errors, by the address that was asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import request
+
+from flux_api.errors import (
+    FluxError,
+    ImageFetchFailed,
+    InvalidImage,
+    InvalidRequest,
+    JobNotFound,
+)
+
+# What FastAPI, which both of these APIs are written in, answers 422 to.
+_VALIDATED = (InvalidRequest, InvalidImage, ImageFetchFailed)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The errors of the API at addresses that match ``paths``: ``body`` of an answer,
+    and its ``status``. ``schema`` is what the description calls such a body."""
+
+    schema: str
+    paths: re.Pattern[str]
+    body: Callable[[FluxError], dict[str, Any]]
+    status: Callable[[FluxError], int] = lambda error: error.status
+
+
+def error_object(error: FluxError) -> dict[str, object]:
+    """OpenAI's four fields of an error, and the numbers of what is out of range."""
+    return {
+        **error.limits,
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+
+
+def _validation_status(error: FluxError) -> int:
+    is_validation = isinstance(error, _VALIDATED) and error.status == 400
+    return 422 if is_validation else error.status
+
+
+def _detail(error: FluxError) -> str | list[dict[str, Any]]:
+    """FastAPI's: a sentence, and for what is wrong in a body a list of places."""
+    if _validation_status(error) != 422:
+        return error.message
+    place = ["body", *([error.param] if error.param else [])]
+    return [{"loc": place, "msg": error.message, "type": error.code}]
+
+
+def _bfl_body(error: FluxError) -> dict[str, Any]:
+    # Some clients read `detail`, others `message`.
+    body: dict[str, Any] = {"message": error.message, "code": error.code}
+    body["detail"] = _detail(error)
+    if isinstance(error, JobNotFound):
+        body |= {"id": request.args.get("id", ""), "status": "Task not found"}
+        body["result"] = None
+    return body
+
+
+DIALECTS = (
+    Dialect(
+        "BflError",
+        re.compile(r"/v1/(?:flux-|get_result/|samples/).*"),
+        _bfl_body,
+        _validation_status,
+    ),
+    Dialect(
+        "OpenAIError",
+        re.compile(r"/(?:v1/|images/|models|openai/).*"),
+        lambda error: {"error": error_object(error)},
+    ),
+    Dialect("Error", re.compile(".*"), lambda error: {"error": error.message}),
+)
+"""The first that matches counts."""
+
+
+def dialect_of(path: str) -> Dialect:
+    """How errors are told at ``path``."""
+    return next(one for one in DIALECTS if one.paths.fullmatch(f"{path}/"))
