@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
+from flux_api.models.first_bytes import describe_other
+
 SUFFIXES = (".safetensors", ".gguf")
 # Formats that people ask for and that are never opened.
 _REFUSED = {
@@ -89,6 +91,8 @@ def read_header(path: Path) -> Header:
         raise BadFile(f"is {_REFUSED[suffix]}, which is never opened; convert it")
     if suffix not in SUFFIXES:
         raise BadFile(f"is no {' or '.join(SUFFIXES)} file")
+    if other := describe_other(path):
+        raise BadFile(f"is no {suffix} file but {other}")
     try:
         if suffix == ".gguf":
             with path.open("rb") as file:

@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from flux_api.errors import InvalidRequest
+from flux_api.models.first_bytes import describe_other
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,8 @@ def check_lora(path: Path, name: str) -> None:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise refusal(name, f"is larger than {MAX_BYTES // 2**30} GiB")
+        if other := describe_other(path):
+            raise refusal(name, f"is no safetensors file but {other}")
         if header_bytes(path) > MAX_HEADER:
             raise refusal(name, f"has a header above {MAX_HEADER // 2**20} MiB")
         with safe_open(path, framework="numpy") as file:

@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 from flux_api.core import Lora
 from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import Parameters
+from flux_api.models.headers import BadFile, read_header
 from flux_api.models.info import merge_loras
-from flux_api.models.lora_files import LoraFolder, describe_lora
+from flux_api.models.lora_files import LoraFolder, check_lora, describe_lora
 from tests.support.servers import run_api
 
 NAMES = [
@@ -204,3 +205,40 @@ def test_the_list_tells_family_rank_and_trigger_words(tmp_path):
             },
         ],
     }
+
+
+OTHERS = {
+    "page": (b"<!DOCTYPE html>\n<html>" + b" " * 300, "a web page (HTML): download"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid x",
+        "a Git LFS pointer",
+    ),
+    "torch": (b"PK\x03\x04" + bytes(60), "a zip, as torch.save writes"),
+    "pickle": (b"\x80\x02}q\x00.", "a pickle: convert it to safetensors"),
+    "json": (b'{"error": "Repository not found"}', "a text: download the file"),
+    "japanese": ("モデルが見つかりません。".encode() * 20, "a text: download the file"),
+    "gguf": (b"GGUF" + bytes(60), "a GGUF: name it .gguf"),
+    "nothing": (b"", "an empty one: download it again"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_kind_of_file_is_told_by_its_first_bytes(tmp_path, name):
+    content, what = OTHERS[name]
+    path = tmp_path / f"{name}.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest) as refused:
+        check_lora(path, name)
+    assert f"The LoRA '{name}' is no safetensors file but {what}" in str(refused.value)
+    with pytest.raises(BadFile) as bad:
+        read_header(path)
+    assert f"is no .safetensors file but {what}" in str(bad.value)
+
+
+@pytest.mark.parametrize("size", [3, 60, 300, 70_000])
+def test_a_file_of_weights_is_none_of_them(tmp_path, size):
+    """Whatever number its header's length begins with."""
+    for extra in range(8):
+        path = write(tmp_path / "a.safetensors", metadata={"a": "<" * (size + extra)})
+        assert read_header(path).tensors
+        check_lora(path, "a")
