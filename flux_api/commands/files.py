@@ -66,6 +66,7 @@ def write(path: Path, data: bytes) -> None:
         sys.stdout.buffer.flush()
         return
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 file.write(data)
@@ -100,9 +101,16 @@ def _folder(out: str | None) -> Path:
         folder = Path()
     else:
         folder = Path(out) if _is_folder(out) else Path(out).parent
-    if out != "-" and not os.access(folder, os.W_OK | os.X_OK):
-        raise Failure(f"there is no folder {folder} to write to", REFUSED)
+    # One that is asked for as a folder is made with its first picture.
+    place = existing_parent(folder) if out and out.endswith("/") else folder
+    if out != "-" and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise Failure(f"there is no folder {place} to write to", REFUSED)
     return folder
+
+
+def existing_parent(path: Path) -> Path:
+    """``path`` or the nearest above it that exists."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
 def _is_folder(out: str) -> bool:

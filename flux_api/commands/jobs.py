@@ -14,7 +14,7 @@ from flux_api.commands.connecting import connect, server_options
 from flux_api.commands.files import Plan, write
 from flux_api.commands.transport import Failure
 
-_HEAD = ("ID", "STATE", "MODE", "MODEL", "SIZE", "STEPS", "AGE")
+_HEAD = ("ID", "STATE", "MODE", "MODEL", "SIZE", "STEPS", "AGE", "WHY")
 
 
 def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +31,8 @@ def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
 def jobs(
     context: click.Context, as_json: bool, server: str | None, key: str | None
 ) -> None:
-    """List your jobs on a server, newest first; stop them, fetch their pictures.
+    """List your jobs on a server, newest first, with why one failed; stop them, fetch
+    their pictures.
 
     A server keeps a job and its pictures for ten minutes after its end.
 
@@ -102,4 +103,6 @@ def _row(job: Json) -> tuple[str, ...]:
     steps = f"{job['step']}/{job['steps']}" if "step" in job else "-"
     age = f"{max(0, time.time() - job['created_at']):.0f} s"
     mode, model = job.get("mode", "-"), job.get("model", "-")
-    return (job["id"], job["state"], mode, model, size, steps, age)
+    # Who cancelled knows why.
+    why = job["error"]["message"] if job["state"] == "failed" else ""
+    return (job["id"], job["state"], mode, model, size, steps, age, why)

@@ -20,11 +20,16 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *("-o", "--out"),
             metavar="FILE",
             help="Where to write: a file (several pictures get numbers), a folder, or "
-            "- for standard output. Its ending says the format. Without it a name is "
-            "made up, and no file is written over.",
+            "- for standard output. Its ending says the format; what ends in / is a "
+            "folder, made where there is none. Without it a name is made up, and no "
+            "file is written over.",
         ),
         add("-n", type=click.IntRange(1), default=1, help="How many pictures of each."),
-        add("--seed", type=int, help="The same seed gives the same picture."),
+        add(
+            "--seed",
+            type=int,
+            help="The same seed gives the same picture; -1 or none a random one.",
+        ),
         add("--size", metavar="WIDTHxHEIGHT", help="In pixels, such as 768x512."),
         add(
             "--model",
@@ -45,7 +50,8 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
         add(
             "--format",
             "file_format",
-            type=click.Choice(tuple(dict.fromkeys(FORMATS.values()))),
+            type=click.Choice(("png", "jpeg", "jpg", "webp")),
+            callback=lambda _context, _option, name: FORMATS.get(f".{name}"),
             help="Where no file name says it; png by default.",
         ),
         add("--json", "as_json", is_flag=True, help="A line of JSON for each picture."),

@@ -126,6 +126,12 @@ def _read_size(value: object) -> Size | None:
     raise refuse_value(f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'.")
 
 
+def _read_format(value: object) -> str | None:
+    """The name of a file format as it is known here: files end in .jpg too."""
+    word = (read_word(value) or "").strip().lower()
+    return "jpeg" if word == "jpg" else word or None
+
+
 def _read_boolean(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -287,8 +293,10 @@ class Parameters(Fields):
     """Registered LoRAs by name, each with its weight."""
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES), Integer] = 0
     """How many previews to make on the way."""
-    output_format: Annotated[Literal["png", "jpeg", "webp"] | None, Word] = None
-    """The pictures' file format, png by default."""
+    output_format: Annotated[
+        Literal["png", "jpeg", "webp"] | None, BeforeValidator(_read_format)
+    ] = None
+    """The pictures' file format, png by default; jpg is jpeg."""
     output_compression: Annotated[int, Field(ge=0, le=100), Integer] = 100
     """The quality of jpeg and webp."""
     job_id: Annotated[str | None, Field(pattern=f"^{JOB_ID.pattern}$")] = None

@@ -226,6 +226,8 @@ def test_without_ids_the_stream_tells_of_the_callers_living_jobs(fake):
         ("image/webp", {}, "image/webp"),
         ("image/jpeg, image/webp;q=0.5", {}, "image/jpeg"),
         ("image/*", {"output_format": "jpeg"}, "image/jpeg"),
+        ("image/jpg", {}, "image/jpeg"),
+        ("image/jpeg", {"output_format": "JPG"}, "image/jpeg"),
         ("image/png, application/json", {}, "application/json"),
         ("*/*", {}, "application/json"),
     ],

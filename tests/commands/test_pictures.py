@@ -68,6 +68,17 @@ def test_several_pictures_of_several_prompts_each_get_a_name(ask, fake, tmp_path
     assert {"a-cat-1.png", "a-cat.png"} < set(names(tmp_path))
 
 
+def test_a_folder_is_made_and_its_files_are_named(ask, tmp_path):
+    done = ask("generate", "a cat", "a dog", "-o", "new/pets/", "--format", "jpg")
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "new" / "pets") == ["a-cat.jpg", "a-dog.jpg"]
+    with Image.open(tmp_path / "new" / "pets" / "a-cat.jpg") as image:
+        assert image.format == "JPEG"
+    (tmp_path / "file").touch()
+    refused = ask("generate", "a cat", "-o", "file/")
+    assert refused.returncode == 2 and b"no folder" in refused.stderr
+
+
 def test_each_input_is_edited_for_itself_within_the_mask(ask, fake, tmp_path):
     for name, size in (("one.png", (96, 64)), ("two.png", (64, 96))):
         (tmp_path / name).write_bytes(make_png(size))
@@ -138,6 +149,7 @@ def test_loras_are_sent_by_name_and_weight(tmp_path):
         (["generate", "x", "-o", "x.gif"], 2, ".webp"),
         (["generate", "x", "-o", "x.png", "--format", "jpeg"], 2, "x.png"),
         (["generate", "x", "-o", "none/x.png"], 2, "no folder none"),
+        (["generate", "x", "-o", "none/x/", "--size", "63x64"], 2, "try 64x64"),
         (["generate", "x", "-n", "2", "-o", "-"], 2, "one picture"),
         (["generate", "x", "-o", "-", "--json"], 2, "standard output"),
         (["generate", "x", "--server", "ftp://x"], 2, "no server's address"),
@@ -235,5 +247,8 @@ def test_jobs_are_listed_saved_and_cancelled(ask, fake, tmp_path):
     again = [tmp_path / line for line in saved.stdout.decode().split()]
     originals = [tmp_path / "x-1.webp", tmp_path / "x-2.webp"]
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in originals]
+    assert ask("generate", "fail=pipeline").returncode == 1
+    newest = ask("jobs").stdout.splitlines()[1]
+    assert b"failed" in newest and newest.endswith(b"The model made no usable picture.")
     nowhere = run(tmp_path, "jobs")
     assert nowhere.returncode == 2 and b"FLUX_SERVER" in nowhere.stderr

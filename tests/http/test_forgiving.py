@@ -347,3 +347,19 @@ def test_the_key_is_taken_from_the_headers_that_clients_use():
         for given in headers:
             url = f"{server.url}/v1/models"
             assert requests.get(url, headers=given, timeout=9).status_code == 200
+
+
+@pytest.mark.parametrize("word", ["jpg", "JPG", "jpeg", " JPEG "])
+def test_jpg_is_jpeg_everywhere(fake, png, word):
+    asked = PROMPT | {"output_format": word}
+    answer = post(fake, "/process/raw", data=asked)
+    assert answer.headers["Content-Type"] == "image/jpeg", answer.text
+    for path, files in ((GENERATIONS, None), (EDITS, {"image": ("a.png", png)})):
+        answer = post(fake, path, data=asked, files=files)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["output_format"] == "jpeg"
+    form = {"output_format": word}
+    answer = post(
+        fake, "/v1/images/variations", data=form, files={"image": ("a.png", png)}
+    )
+    assert answer.status_code == 200, answer.text

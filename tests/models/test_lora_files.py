@@ -239,6 +239,7 @@ def test_another_kind_of_file_is_told_by_its_first_bytes(tmp_path, name):
 def test_a_file_of_weights_is_none_of_them(tmp_path, size):
     """Whatever number its header's length begins with."""
     for extra in range(8):
-        path = write(tmp_path / "a.safetensors", metadata={"a": "<" * (size + extra)})
+        path = tmp_path / "a.safetensors"
+        write(path, metadata={"a": "<" * (size + extra)})
         assert read_header(path).tensors
         check_lora(path, "a")

@@ -19,6 +19,8 @@ from flux_api.queue.jobs import Job
 
 FILES = tuple(f"image/{name}" for name in FORMATS)
 ANY_PICTURE = "image/*"
+# No registered name, but what many take for one.
+_JPG = "image/jpg"
 
 Operation = Literal["generation", "edit", "variation"]
 
@@ -92,8 +94,10 @@ def accepted_picture(request: Request) -> str | None:
     accepted = request.accept_mimetypes
     if accepted.quality("application/json") or request.method != "POST":
         return None
-    found = accepted.best_match([*FILES, ANY_PICTURE])
-    return ANY_PICTURE if ANY_PICTURE in accepted.values() else found
+    found = accepted.best_match([*FILES, _JPG, ANY_PICTURE])
+    if ANY_PICTURE in accepted.values():
+        return ANY_PICTURE
+    return "image/jpeg" if found == _JPG else found
 
 
 def _check_file(parameters: ImagesParameters, accepted: str) -> None:
