@@ -1,0 +1,142 @@
+"""The manifests against Kubernetes' own schemas; built where kustomize is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from file_server import Settings as FileSettings
+from flux_api.setting_values import unknown
+from flux_api.settings import Settings
+from tests.support.servers import ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+FILES = sorted(p for p in FOLDER.rglob("*.yaml") if p.name != "kustomization.yaml")
+OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
+# Not KEDA's own schema, which no package brings: the fields that are used here.
+SCALED_OBJECT = {
+    "scaleTargetRef": {"kind", "name"},
+    "minReplicaCount": int,
+    "maxReplicaCount": int,
+    "cooldownPeriod": int,
+    "advanced": {"horizontalPodAutoscalerConfig"},
+    "triggers": list,
+}
+
+
+def check(thing):
+    """Raise unless the schema of its kind takes ``thing``, with no field unknown."""
+    if thing["kind"] == "ScaledObject":
+        assert thing["apiVersion"] == "keda.sh/v1alpha1"
+        for name, value in thing["spec"].items():
+            expected = SCALED_OBJECT[name]
+            if isinstance(expected, set):
+                assert set(value) == expected
+            else:
+                assert isinstance(value, expected)
+        return
+    kubernetes_validate.validate(thing, "1.31", strict=True)
+
+
+def read(path):
+    return [thing for thing in yaml.safe_load_all(path.read_text("utf-8")) if thing]
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def built(request, tmp_path_factory):
+    """What an overlay comes to, by kind and name."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl, which has kustomize in it, is not installed")
+    copy = tmp_path_factory.mktemp("kubernetes") / "copy"
+    shutil.copytree(FOLDER, copy)
+    for name in ("api-keys", "bearer-token", "upload-token"):
+        (copy / "base" / "secrets" / name).write_text("alice:not-a-real-key\n")
+    command = ["kubectl", "kustomize", str(copy / "overlays" / request.param)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    things = [thing for thing in yaml.safe_load_all(done.stdout) if thing]
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_manifest_is_valid(path):
+    assert read(path)
+    for thing in read(path):
+        check(thing)
+
+
+def test_a_wrong_field_is_noticed():
+    (thing,) = [t for t in read(FOLDER / "base/api.yaml") if t["kind"] == "StatefulSet"]
+    thing["spec"]["template"]["spec"]["containers"][0]["lifecycl"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(thing)
+
+
+def test_what_is_built_is_valid_and_runs_on_a_gpu(built):
+    for thing in built.values():
+        check(thing)
+    (api,) = built["StatefulSet", "api"]["spec"]["template"]["spec"]["containers"]
+    assert api["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert api["image"].startswith("registry.example.org/")
+    assert built["Secret", "flux"]["data"].keys() == {
+        "api-keys",
+        "bearer-token",
+        "upload-token",
+    }
+
+
+def test_every_variable_is_a_setting():
+    for name, settings in (("api", Settings), ("files", FileSettings)):
+        for thing in read(FOLDER / "base" / f"{name}.yaml"):
+            pod = thing.get("spec", {}).get("template")
+            if not pod:
+                continue
+            (container,) = pod["spec"]["containers"]
+            names = {variable["name"] for variable in container["env"]} - {"HF_HOME"}
+            known = {str(f.alias) for f in settings.model_fields.values()}
+            assert names <= known
+    assert list(unknown(Settings, {"FLUX_INSTANC": "0"}))
+
+
+def test_the_scaler_asks_for_a_metric_that_there_is():
+    (scaler,) = read(FOLDER / "overlays/keda/scaler.yaml")
+    query = scaler["spec"]["triggers"][0]["metadata"]["query"]
+    (metric,) = re.findall(r"flux_\w+", query)
+    assert metric in (ROOT / "docs" / "metrics.md").read_text("utf-8")
+
+
+def test_requests_are_drained_before_a_pod_ends():
+    for thing in read(FOLDER / "base/api.yaml"):
+        if thing["kind"] == "StatefulSet":
+            pod = thing["spec"]["template"]["spec"]
+            sleep = int(
+                pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1]
+            )
+            longest = Settings().request_timeout + sleep
+            assert pod["terminationGracePeriodSeconds"] > longest
+
+
+def test_the_gateways_configuration_is_one(tmp_path):
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    if nginx is None:
+        pytest.skip("nginx is not installed")
+    text = (FOLDER / "base" / "nginx.conf").read_text("utf-8")
+    # Names of a cluster are nowhere else, and older versions do not know 'resolve'.
+    text = text.replace(" resolve;", ";").replace("/tmp/", f"{tmp_path}/")
+    text = re.sub(
+        r"server \w+(-ready)?\.flux\.svc\.cluster\.local", "server 127.0.0.1", text
+    )
+    text = text.replace("kube-dns.kube-system.svc.cluster.local", "127.0.0.1")
+    (tmp_path / "nginx.conf").write_text(text)
+    command = [nginx, "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    # What nginx says itself is JSON.
+    for body in re.findall(r"return \d+ '(.*)';", text):
+        json.loads(body)
