@@ -18,6 +18,8 @@ PAIRS = [
     ("docs/metrics.md", "docs/ja/metrics.md"),
     ("docs/command-line.md", "docs/ja/command-line.md"),
     ("docs/marking.md", "docs/ja/marking.md"),
+    ("docs/operations.md", "docs/ja/operations.md"),
+    ("docs/security.md", "docs/ja/security.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -125,3 +127,10 @@ def test_shell_blocks_are_shell():
             if language == "bash":
                 script = "\n".join(lines)
                 subprocess.run(["bash", "-n", "-c", script], check=True)
+
+
+@pytest.mark.parametrize("name", ["docs/operations.md", "docs/ja/operations.md"])
+def test_every_alert_says_what_to_do(name):
+    rules = text("deploy/prometheus/alerts.yml")
+    told = re.findall(r"^\| `(Flux\w+)` \|", text(name), re.M)
+    assert told == re.findall(r"alert: (\w+)", rules)
