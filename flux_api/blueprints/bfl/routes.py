@@ -71,7 +71,7 @@ def begin(hosted: str) -> Response:
         tell = _promise(context, task, parameters)
         context.manager.submit(job, image_request)
         job.outlive_clients()
-    finish = partial(_finish, job, parameters, image_request.prompt)
+    finish = partial(_finish, context, job, parameters, image_request.prompt)
     finish_later(context, job, finish, tell)
     return keep_answer(context, partial(_render, task, name, parameters))
 
@@ -162,6 +162,7 @@ def _promise(
 
 
 def _finish(
+    context: Context,
     job: Job,
     parameters: BflParameters,
     prompt: str,
@@ -171,7 +172,7 @@ def _finish(
     return [
         # The hosted API tells the prompt with the result; the job forgets it.
         replace(picture, facts={**picture.facts, "prompt": prompt})
-        for picture in encode_pictures(job, results, *form)
+        for picture in encode_pictures(context, job, results, *form)
     ]
 
 
