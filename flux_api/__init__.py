@@ -21,6 +21,7 @@ from flux_api.api_keys import is_loopback, watch_keys, watch_token
 from flux_api.blueprints import jobs, metrics, original, page, service
 from flux_api.blueprints.bfl import routes as bfl
 from flux_api.blueprints.description import routes as description
+from flux_api.blueprints.mcp import routes as mcp
 from flux_api.blueprints.openai import routes as openai
 from flux_api.errors import BadSetting
 from flux_api.http.context import Context
@@ -115,6 +116,7 @@ def create_app(
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")
     openai.register(app)
     bfl.register(app)
+    app.register_blueprint(mcp.bp)
     metrics.register(app, context)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

@@ -23,6 +23,8 @@ def describe_server() -> Response:
             "POST /process": "a form or JSON with prompt, input_file or both",
             "POST /process/raw": "the same; the bytes of the picture come back",
             "/v1": "the base URL for OpenAI's SDKs and apps that speak its Images API",
+            "POST /v1/flux-2-pro": "as with Black Forest Labs, and its other models",
+            "POST /mcp": "tools for agents, by the Model Context Protocol",
             "GET /v1/models": "the models that can be asked for",
             "GET /v1/loras": "the LoRAs that can be asked for",
             "GET /v1/capabilities": "models, sizes, formats and limits, as data",

@@ -20,6 +20,7 @@ CALLER = "flux_api.caller"
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
+    r"|mcp-[a-z0-9-]{1,32}"
     r"|prefer|traceparent|user-agent|x-api-key|x-key|x-job-id|x-request-id|x-client-request-id"
     r"|(?:openai|x-stainless)-[a-z0-9-]{1,64})"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -106,10 +106,7 @@ def read_json(data: bytes) -> dict[str, Any]:
         raise InvalidRequest("The body is not valid JSON.") from None
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.")
-    room = TextRoom()
-    for name, field in value.items():
-        room.take("", len(name))
-        room.take(name, sum(len(text) for text in _leaves(field)))
+    _count(value, "", TextRoom())
     return value
 
 
@@ -131,11 +128,17 @@ def _children(value: object) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _leaves(value: object) -> Iterator[str]:
-    """Every string in ``value``, however deep; keys too."""
+def _count(value: object, name: str, room: TextRoom) -> None:
+    """Take room for every string in ``value``, which is called ``name``, keys too;
+    what is in a picture's field is free, however deep that is."""
+    if PICTURE_FIELD.fullmatch(name[:80]):
+        return
     if isinstance(value, str):
-        yield value
-    if isinstance(value, dict):
-        yield from value
-    for child in _children(value):
-        yield from _leaves(child)
+        room.take("", len(value))
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            room.take("", len(key))
+            _count(child, key, room)
+    elif isinstance(value, list):
+        for child in value:
+            _count(child, name, room)

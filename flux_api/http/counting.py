@@ -24,7 +24,8 @@ def follow(response: Response) -> Response:
     if response.is_streamed and job is not None:
         response.call_on_close(lambda: count(job, _status_of(job)))
     else:
-        count(job, response.status_code)
+        # A dialect may tell an error with another status.
+        count(job, g.get("error_status", response.status_code))
     return response
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import request
+from flask import g, request
 
 from flux_api.errors import (
     FluxError,
@@ -17,13 +17,17 @@ from flux_api.errors import (
     JobNotFound,
 )
 
+INVALID_REQUEST, METHOD_NOT_FOUND = -32600, -32601
+INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
+"""JSON-RPC's own codes."""
+
 # What FastAPI, which both of these APIs are written in, answers 422 to.
 _VALIDATED = (InvalidRequest, InvalidImage, ImageFetchFailed)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The errors of the API at addresses that match ``paths``: ``body`` of an answer,
+    """The errors of the API at addresses that begin as ``paths``: ``body`` of an answer,
     and its ``status``. ``schema`` is what the description calls such a body."""
 
     schema: str
@@ -66,23 +70,39 @@ def _bfl_body(error: FluxError) -> dict[str, Any]:
     return body
 
 
+def _mcp_body(error: FluxError) -> dict[str, Any]:
+    told: dict[str, Any] = {"jsonrpc": "2.0", "id": g.get("rpc_id")}
+    if "rpc_tool" in g:
+        content = [{"type": "text", "text": error.message}]
+        return told | {"result": {"content": content, "isError": True}}
+    code = INVALID_REQUEST if error.status < 500 else INTERNAL_ERROR
+    about = {"code": code, "message": error.message, "data": {"code": error.code}}
+    return told | {"error": about}
+
+
 DIALECTS = (
     Dialect(
+        "McpError",
+        re.compile("/mcp/"),
+        _mcp_body,
+        lambda error: 200 if "rpc_tool" in g else error.status,
+    ),
+    Dialect(
         "BflError",
-        re.compile(r"/v1/(?:flux-|get_result/|samples/).*"),
+        re.compile(r"/v1/(?:flux-|get_result/|samples/)"),
         _bfl_body,
         _validation_status,
     ),
     Dialect(
         "OpenAIError",
-        re.compile(r"/(?:v1/|images/|models|openai/).*"),
+        re.compile(r"/(?:v1/|images/|models|openai/)"),
         lambda error: {"error": error_object(error)},
     ),
-    Dialect("Error", re.compile(".*"), lambda error: {"error": error.message}),
+    Dialect("Error", re.compile(""), lambda error: {"error": error.message}),
 )
 """The first that matches counts."""
 
 
 def dialect_of(path: str) -> Dialect:
     """How errors are told at ``path``."""
-    return next(one for one in DIALECTS if one.paths.fullmatch(f"{path}/"))
+    return next(one for one in DIALECTS if one.paths.match(f"{path}/"))

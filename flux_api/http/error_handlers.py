@@ -72,7 +72,7 @@ def let_go(_error: BaseException | None) -> None:
 
 
 def _render(error: FluxError) -> Response:
-    g.error_code = error.code
+    g.error_code, g.error_status = error.code, error.status
     dialect = dialect_of(request.path)
     response = jsonify(dialect.body(error))
     response.status = f"{dialect.status(error)} {reason_of(error)}"

@@ -30,9 +30,16 @@ def read_new_body() -> Body:
     """The body of this request. Where the same came before with its key, the request
     ends here, with the answer to that one."""
     body = read_body(request)
+    end_if_known(body)
+    return body
+
+
+def end_if_known(body: Body) -> None:
+    """End the request here where the same came before with its key, with the answer to
+    that one."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
-        return body
+        return
     if not _KEY.fullmatch(key):
         raise InvalidRequest(
             "Invalid Idempotency-Key: expected 1 to 255 visible ASCII characters.",
@@ -46,7 +53,7 @@ def read_new_body() -> Body:
         if is_new:
             note_lookup("answers", found=False)
             g.idempotency = entry
-            return body
+            return
         if entry.render is not None:
             _replay(entry, entry.render)
         _wait_for(context, entry, until)

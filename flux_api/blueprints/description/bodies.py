@@ -23,6 +23,9 @@ def describe_body(operation: Operation) -> Schema:
     as_json, as_form = (_request(operation, p) for p in (_PICTURE, _UPLOAD))
     if "image" in operation.pictures:
         as_json["properties"]["image"] = _PICTURES
+    json_body = {"schema": as_json, "example": dict(operation.example)}
+    if operation.is_json:
+        return {"required": True, "content": {"application/json": json_body}}
     as_form["properties"]["loras"] = {
         "type": "string",
         "description": "name:weight, ...",
@@ -32,10 +35,7 @@ def describe_body(operation: Operation) -> Schema:
     return {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": as_json,
-                "example": dict(operation.example),
-            },
+            "application/json": json_body,
             "multipart/form-data": {"schema": as_form},
             "application/x-www-form-urlencoded": {"schema": as_text},
         },

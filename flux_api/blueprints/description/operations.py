@@ -11,6 +11,7 @@ from flux_api.blueprints.bfl.parameters import BflParameters
 from flux_api.blueprints.bfl.parameters import ResultParameters as ResultQuery
 from flux_api.blueprints.description.shapes import TEXT, Schema, events, ref
 from flux_api.blueprints.jobs import ListParameters, ResultParameters
+from flux_api.blueprints.mcp.messages import Message
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.blueprints.openai.requests import Operation as Operations
 from flux_api.blueprints.original import ProcessParameters
@@ -78,7 +79,7 @@ class Operation:
     """One view: the shelf that it stands on, what a good answer holds by media type,
     the errors that it may meet, and what it reads. ``prompt`` says whether it is
     needed; ``example`` is a body that works, and ``pictures`` the fields that may be
-    files."""
+    files; ``is_json`` says that it is never a form."""
 
     tag: str
     answer: Content
@@ -88,6 +89,7 @@ class Operation:
     body: type[Fields] | None = None
     required: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
+    is_json: bool = False
     example: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -177,6 +179,16 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "bfl.routes.sample": _task(
         FILES, *_OUTCOMES, errors.JobNotDone, errors.ResultExpired
+    ),
+    "mcp.routes.answer": Operation(
+        tag="Tools for agents",
+        answer=_json("McpAnswer"),
+        errors=(*_BODY, errors.CrossSiteRequest, errors.KeyReused, errors.KeyInUse),
+        other={202: ("A notification was taken.", {})},
+        body=Message,
+        is_json=True,
+        required=("method",),
+        example={"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
     ),
     "service.capabilities": _service("Capabilities", "Models"),
     "jobs.list_jobs": Operation(

@@ -62,6 +62,7 @@ _JOB = {
     "error?": record({"message": TEXT, "code": TEXT}),
 }
 _PLACE = record({"loc": listed(TEXT), "msg": TEXT, "type": TEXT})
+_RPC_ERROR = record({"code": WHOLE, "message": TEXT, "data?": record({"code": TEXT})})
 _USAGE_DETAILS = record({"text_tokens": WHOLE, "image_tokens": WHOLE})
 
 SCHEMAS: dict[str, Schema] = {
@@ -296,6 +297,21 @@ SCHEMAS: dict[str, Schema] = {
             "id?": TEXT,
             "status?": words("Task not found"),
             "result?": {"type": "null"},
+        }
+    ),
+    "McpAnswer": record(
+        {
+            "jsonrpc": words("2.0"),
+            "id": {"type": ["string", "number", "null"]},
+            "result?": named({}),
+            "error?": _RPC_ERROR,
+        }
+    ),
+    "McpError": record(
+        {
+            "jsonrpc": words("2.0"),
+            "id": {"type": ["string", "number", "null"]},
+            "error": _RPC_ERROR,
         }
     ),
     "OpenAIError": record(

@@ -1,0 +1,37 @@
+"""What the tools are called with, beside pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from flux_api.http.parameters import JOB_ID, Boolean, Fields, Integer, Parameters, Word
+
+MOST_IMAGES = 10
+Form = Literal["image", "link"]
+
+
+class ToolParameters(Parameters):
+    """What the tools take that make pictures."""
+
+    n: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
+    """How many pictures."""
+    result: Annotated[Form, Word] = "image"
+    """Whether pictures come as content or as links."""
+    wait: Annotated[bool, Boolean] = True
+    """Whether to wait for the pictures; else job_status has them later."""
+
+    @property
+    def num_images(self) -> int:
+        """How many pictures to make."""
+        return self.n
+
+
+class JobParameters(Fields):
+    """Which job."""
+
+    job_id: Annotated[str, Field(pattern=f"^{JOB_ID.pattern}$")] = ""
+    """The job's id."""
+    result: Annotated[Form, Word] = "image"
+    """Whether its pictures come as content or as links."""

@@ -1,0 +1,86 @@
+"""``POST /mcp``: one message in, one answer out, nothing remembered between them.
+
+The official SDK is an ASGI application with an event loop of its own; of the protocol
+a server that only answers needs no more than this.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from flux_api.blueprints.description.document import VERSION
+from flux_api.blueprints.mcp.messages import (
+    VERSIONS,
+    Message,
+    refuse_method,
+    refuse_params,
+    to_result,
+)
+from flux_api.blueprints.mcp.tools import TOOLS
+from flux_api.errors import InvalidRequest
+from flux_api.http.bodies import read_body
+from flux_api.http.context import get_context
+from flux_api.http.idempotency import end_if_known
+
+bp = Blueprint("mcp", __name__)
+
+_ABOUT = (
+    "Draws and edits pictures with FLUX models. list_models says which there are and "
+    "which sizes they draw."
+)
+
+
+@bp.post("/mcp")
+def answer() -> Response:
+    """A message of the Model Context Protocol (streamable HTTP without sessions)."""
+    body = read_body(request)
+    began = time.monotonic()
+    message = Message.read(body.values)
+    g.rpc_id = message.id
+    end_if_known(body)
+    if message.id is None:
+        # A notification, or an answer to a question that nobody asked.
+        return Response(status=202)
+    match message.method:
+        case "initialize":
+            return to_result(_greet(message.params))
+        case "ping":
+            return to_result({})
+        case "tools/list":
+            tools = [tool.describe(name) for name, tool in TOOLS.items()]
+            return to_result({"tools": tools})
+        case "tools/call":
+            return _call(message.params, began)
+    return refuse_method(message.method)
+
+
+def _greet(params: dict[str, Any]) -> dict[str, Any]:
+    asked = params.get("protocolVersion")
+    return {
+        "protocolVersion": asked if asked in VERSIONS else VERSIONS[0],
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "flux-imaging-api", "version": VERSION},
+        "instructions": _ABOUT,
+    }
+
+
+def _call(params: dict[str, Any], began: float) -> Response:
+    name, arguments = params.get("name"), params.get("arguments", {})
+    tool = TOOLS.get(name) if isinstance(name, str) else None
+    if tool is None:
+        return refuse_params(
+            f"There is no tool {str(name)[:64]!r}: {', '.join(TOOLS)}."
+        )
+    if not isinstance(arguments, dict):
+        return refuse_params("The arguments of a tool are an object.")
+    # From here on the agent itself is told what is wrong, so that it can mend it.
+    g.rpc_tool = name
+    for missing in tool.required:
+        if arguments.get(missing) in (None, "", []):
+            message = f"Missing required parameter: '{missing}'."
+            code = "missing_required_parameter"
+            raise InvalidRequest(message, param=missing, code=code)
+    return tool.call(get_context(), arguments, began)
