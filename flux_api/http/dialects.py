@@ -27,7 +27,7 @@ _VALIDATED = (InvalidRequest, InvalidImage, ImageFetchFailed)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The errors of the API at addresses that begin as ``paths``: ``body`` of an answer,
+    """The errors of the API at addresses that begin as ``paths``: an answer's ``body``
     and its ``status``. ``schema`` is what the description calls such a body."""
 
     schema: str
