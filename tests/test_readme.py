@@ -13,7 +13,7 @@ from PIL import Image
 import file_server.config
 import flux_api.settings
 from flux_api.models.catalog import MODEL_INFO
-from flux_api.models.known_words import knows
+from flux_api.models.known_words import knows, two_things
 from tests.support.servers import ROOT, TOKEN
 
 README = (ROOT / "README.md").read_text()
@@ -178,3 +178,4 @@ def test_the_examples_are_prompts_that_tiny_knows():
     assert len(prompts) > 10
     for prompt in prompts:
         assert knows(source, prompt), prompt
+        assert not two_things(source, prompt), prompt

@@ -12,7 +12,7 @@ from flux_api.core import ImageRequest, InputFile, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, merge_loras
-from flux_api.models.known_words import knows
+from flux_api.models.known_words import knows, knows_order, two_things
 from flux_api.models.near_names import NEARLY_THE_SAME, did_you_mean
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def complete_request(
             *parameters.notes,
             *inputs.warnings,
             *_near_model(name, parameters.model, model_names),
-            *_unknown_words(name, model, parameters.prompt),
+            *_of_small_models(name, model, mode, parameters.prompt, mask_image),
         ),
         image_files=inputs.image_files,
         mask_file=inputs.mask_file,
@@ -152,14 +152,28 @@ def _near_model(name: str, asked: str | None, known: Set[str]) -> list[str]:
     meant = did_you_mean(asked, sorted(known), likeness=NEARLY_THE_SAME)
     if not meant:
         return []
-    return [f"There is no model {asked[:64]!r}, so {name!r} was taken.{meant}"]
+    # It goes into a header, too.
+    return [f"There is no model {asked[:64]!a}, so {name!r} was taken.{meant}"]
 
 
-def _unknown_words(name: str, model: ModelInfo, prompt: str | None) -> list[str]:
-    """A warning where a small model knows no word of ``prompt``."""
-    if knows(model.base_model, prompt or ""):
-        return []
-    return [
-        f"The model {name!r} knows no word of this prompt; GET /v1/models/{name} lists "
-        "what it draws."
-    ]
+def _of_small_models(
+    name: str, model: ModelInfo, mode: Mode, prompt: str | None, mask: Image | None
+) -> list[str]:
+    """A warning where a small model cannot do what ``prompt`` says."""
+    source, prompt = model.base_model, prompt or ""
+    if not knows(source, prompt):
+        return [
+            f"The model {name!r} knows no word of this prompt; GET /v1/models/{name} "
+            "lists what it draws."
+        ]
+    if mode == "edit" and mask is None and not knows_order(source, prompt):
+        return [
+            f"The model {name!r} does not know this order; GET /v1/models/{name} lists "
+            "the changes that it knows."
+        ]
+    if mode == "generate" and two_things(source, prompt):
+        return [
+            f"The model {name!r} draws one thing at a time, and this prompt names two; "
+            "send a request for each."
+        ]
+    return []

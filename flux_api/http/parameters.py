@@ -247,7 +247,8 @@ class Fields(BaseModel):
         for name in names:
             near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.8)
             if name not in known and near and not PICTURE_FIELD.fullmatch(name[:80]):
-                yield f"'{name[:64]}' was passed over; did you mean '{near[0]}'?"
+                # It goes into a header, too.
+                yield f"{name[:64]!a} was passed over; did you mean {near[0]!r}?"
 
 
 class Parameters(Fields):

@@ -10,8 +10,15 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.known_words import (
+    known_words,
+    knows,
+    knows_order,
+    two_things,
+)
 from tests.support.pictures import make_png
-from tests.support.servers import run_api
+from tests.support.servers import ROOT, run_api
 from tests.support.wire import EDITS, data_url, make_mask, post, seen
 
 GENERATIONS = "/v1/images/generations"
@@ -279,6 +286,80 @@ def test_a_prompt_without_a_known_word_carries_a_warning(fake):
     assert requests.post(url, json=values, timeout=20).json()["warning"] == warning
     listed = requests.get(f"{fake.url}/v1/models/tiny", timeout=10).json()
     assert "cat face" in listed["known_words"]["en"]["things"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat and a dog",
+        "cats & dogs",
+        "a bear riding a bicycle",
+        "a dog next to a red heart",
+        "猫と犬",
+        "かわいい猫と赤い車",
+        "帽子をかぶった犬",
+    ],
+)
+def test_two_things_in_a_prompt_are_one_too_many_for_tiny(fake, prompt):
+    form = {"prompt": prompt, "width": 64, "height": 64, "steps": 1}
+    answer = requests.post(f"{fake.url}/process", data=form, timeout=20).json()
+    assert "draws one thing at a time, and this prompt names two" in answer["warning"]
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["make him smile", "add a hat", "zoom out", "make it look like winter"]
+    + ["帽子をかぶせて", "笑わせて", "大きくして", "水彩画にして"],
+)
+def test_an_order_that_tiny_does_not_know_carries_a_warning(fake, png, order):
+    form = {"prompt": order, "steps": "1"}
+    files = {"image": ("a.png", png)}
+    raw = post(fake, "/process/raw", data=form, files=files)
+    told = raw.headers["X-Flux-Warning"]
+    assert "does not know this order" in told or "knows no word" in told
+
+
+def test_what_tiny_can_is_taken_without_a_warning():
+    """Its own examples, every single thing that it draws, every order it was taught."""
+    source = MODEL_INFO["tiny"].base_model
+    said = known_words(source)
+    for example in (*said["en"]["examples"], *said["ja"]["examples"]):
+        assert knows(source, example) and not two_things(source, example), example
+    for language, scenes in SCENES.items():
+        for thing in said[language]["things"]:
+            for scene in scenes:
+                assert not two_things(source, scene.format(thing)), (scene, thing)
+    for order in taught_orders():
+        assert knows_order(source, order), order
+
+
+SCENES = {
+    "en": ("{}", "a cute {} illustration", "{} in 3d style", "a {} on a blue backdrop"),
+    "ja": ("{}", "{}の絵", "かわいい{}のイラスト", "3d風の{}", "{}、白い背景"),
+}
+WORDS = ROOT / "training" / "words" / "japanese_wordings.json"
+
+
+def taught_orders():
+    """The wordings of the training, with a colour, a style and a thing put in."""
+    english = json.loads((ROOT / "training" / "wordings.json").read_text())
+    japanese = json.loads(WORDS.read_text())
+    filled = {"t": "it", "c": "blue", "s": "flat", "n": "dog"}
+    for group in english.values():
+        yield from (text.format(**filled) for texts in group.values() for text in texts)
+    filled = {"t": "これを", "s": "フラット", "n": "犬", "noun": "青"}
+    filled |= {"adjective": "青い", "adverb": "青く"}
+    for group in (japanese["orders"], japanese["short"]):
+        yield from (text.format(**filled) for texts in group.values() for text in texts)
+
+
+@pytest.mark.parametrize("name", ["prompｔ", "prompt\n", "stepsé"])
+def test_warnings_fit_into_headers(fake, name):
+    asked = PROMPT | {name: "x", "model": "tinｙy"}
+    answer = post(fake, "/process/raw", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert "was passed over" in answer.headers["X-Flux-Warning"]
+    assert "so 'tiny' was taken" in answer.headers["X-Flux-Warning"]
 
 
 @pytest.mark.parametrize(

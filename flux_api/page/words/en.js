@@ -199,6 +199,8 @@ export default {
   tooLong: (most) => `At most ${most} characters.`,
   prompt: "Prompt",
   serverWords: "What the server said",
+  knowsNoOrder: (model) => `The model ${model} does not know this order. Try “make it blue”, “turn it upside down” or “blur it”.`,
+  drawsOneThing: (model) => `The model ${model} draws one thing at a time, and this prompt names two. Draw one after the other.`,
   knowsNoWord: (model) => `The model ${model} knows no word of this prompt. Try one of these:`,
   maskOfWhite: "The mask has no transparent area: its white area was repainted.",
   maskScaled: (from, to) => `The mask was scaled from ${from} to ${to}.`,

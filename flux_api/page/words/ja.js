@@ -197,6 +197,8 @@ export default {
   tooLong: (most) => `${most} 文字以内にしてください。`,
   prompt: "プロンプト",
   serverWords: "サーバのメッセージ（英語）",
+  knowsNoOrder: (model) => `モデル ${model} は、この指示を知りません。「青くして」「逆さまにして」「ぼかして」などをお試しください。`,
+  drawsOneThing: (model) => `モデル ${model} が一度に描けるのは 1 つだけですが、このプロンプトは 2 つを挙げています。1 つずつお試しください。`,
   knowsNoWord: (model) => `モデル ${model} は、このプロンプトの言葉をどれも知りません。次の例をお試しください。`,
   maskOfWhite: "マスクに透明な部分がないため、白い部分を描き直しました。",
   maskScaled: (from, to) => `マスクを ${from} から ${to} に拡大縮小しました。`,
