@@ -20,6 +20,8 @@ PAIRS = [
     ("docs/marking.md", "docs/ja/marking.md"),
     ("docs/operations.md", "docs/ja/operations.md"),
     ("docs/security.md", "docs/ja/security.md"),
+    ("docs/README.md", "docs/ja/README.md"),
+    ("docs/troubleshooting.md", "docs/ja/troubleshooting.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -119,6 +121,18 @@ def test_commands_run_as_printed_from_a_fresh_clone(name):
     ):
         found = ROOT / module.replace(".", "/")
         assert found.with_suffix(".py").exists() or found.is_dir(), module
+
+
+@pytest.mark.parametrize("index", ["docs/README.md", "docs/ja/README.md"])
+def test_every_document_can_be_reached_from_the_index(index):
+    folder, found, waiting = (ROOT / index).parent, set(), [ROOT / index]
+    while waiting:
+        page = waiting.pop()
+        if page not in found and page.suffix == ".md" and page.exists():
+            found.add(page)
+            links = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
+            waiting += [(page.parent / link).resolve() for link in links]
+    assert set(folder.glob("*.md")) <= found
 
 
 def test_shell_blocks_are_shell():
