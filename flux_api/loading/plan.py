@@ -146,10 +146,9 @@ class _Sizes:
         self._footprint, self._resident = footprint, resident
         self._quantization, self._offload, self._width = quantization, offload, width
         self._bases = footprint.of_bases(quantization, width)
-        # Layer by layer goes only what is not quantized.
-        self._texts = footprint.of_texts(
-            "none" if offload == "text" and footprint.streams else quantization, width
-        )
+        # Those that come by themselves are not quantized.
+        texts: Quantization = "none" if offload == "text" else quantization
+        self._texts = footprint.of_texts(texts, width)
         self._total = footprint.total(quantization, width)
 
     def on(self, machine: Machine) -> Plan:

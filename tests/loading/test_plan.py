@@ -40,7 +40,7 @@ PLANS = {
         *("nf4 text all", "nf4 none all", "nf4 none all", "none none all"),
     ),
     "flux3-klein": (
-        *("-", "nf4 model all", "nf4 text all", "none model all"),
+        *("-", "nf4 model all", "nf4 model all", "none model all"),
         *("none model all", "none none all", "none none all", "none none all"),
     ),
     "flux3-klein-direct": (
