@@ -148,9 +148,12 @@ def test_every_alert_says_what_to_do(name):
     rules = text("deploy/prometheus/alerts.yml")
     told = re.findall(r"^\| `(Flux\w+)` \|", text(name), re.M)
     assert told == re.findall(r"alert: (\w+)", rules)
+
+
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_the_table_of_cards_is_what_the_planner_says(language):
     from scripts.plan_table import PAGES, table
+
     shown = PAGES[language].read_text("utf-8").partition("<!-- plans -->\n")[2]
     assert shown.partition("\n<!-- end -->")[0] == table(language), (
         "run python -m scripts.plan_table"

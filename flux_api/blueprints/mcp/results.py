@@ -24,7 +24,7 @@ def encode(
 ) -> list[FinishedPicture]:
     """The pictures as files, stored where they are linked to."""
     form = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(job, results, *form)
+    pictures = encode_pictures(context, job, results, *form)
     if parameters.result == "link":
         return upload_pictures(context, job, pictures)[0]
     return pictures

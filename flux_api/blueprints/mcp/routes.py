@@ -11,7 +11,6 @@ from typing import Any
 
 from flask import Blueprint, Response, g, request
 
-from flux_api.blueprints.description.document import VERSION
 from flux_api.blueprints.mcp.messages import (
     VERSIONS,
     Message,
@@ -20,6 +19,7 @@ from flux_api.blueprints.mcp.messages import (
     to_result,
 )
 from flux_api.blueprints.mcp.tools import TOOLS
+from flux_api.core import VERSION
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import read_body
 from flux_api.http.context import get_context
