@@ -19,6 +19,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flux_api import logs, setting_values
 from flux_api.api_keys import is_loopback, watch_keys, watch_token
 from flux_api.blueprints import jobs, metrics, original, page, service
+from flux_api.blueprints.a1111 import routes as a1111
 from flux_api.blueprints.bfl import routes as bfl
 from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.mcp import routes as mcp
@@ -116,6 +117,7 @@ def create_app(
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")
     openai.register(app)
     bfl.register(app)
+    a1111.register(app)
     app.register_blueprint(mcp.bp)
     metrics.register(app, context)
     if hops := settings.trusted_proxies:

@@ -24,6 +24,7 @@ def describe_server() -> Response:
             "POST /process/raw": "the same; the bytes of the picture come back",
             "/v1": "the base URL for OpenAI's SDKs and apps that speak its Images API",
             "POST /v1/flux-2-pro": "as with Black Forest Labs, and its other models",
+            "POST /sdapi/v1/txt2img": "as with AUTOMATIC1111, and what goes with it",
             "POST /mcp": "tools for agents, by the Model Context Protocol",
             "GET /v1/models": "the models that can be asked for",
             "GET /v1/loras": "the LoRAs that can be asked for",

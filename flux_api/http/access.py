@@ -49,6 +49,9 @@ def check_key() -> None:
 def _holder(keys: tuple[ApiKey, ...]) -> str:
     bearer = _BEARER.fullmatch(request.headers.get("Authorization", "").strip())
     shown = [bearer[1]] if bearer else []
+    if basic := request.authorization:
+        # Apps that know no other way put the key in place of the password.
+        shown.append(basic.password or "" if basic.type == "basic" else "")
     for header in ("Api-Key", "X-Api-Key", "X-Key"):
         if api_key := request.headers.get(header):
             shown.append(api_key)

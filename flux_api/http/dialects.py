@@ -70,6 +70,11 @@ def _bfl_body(error: FluxError) -> dict[str, Any]:
     return body
 
 
+def _a1111_body(error: FluxError) -> dict[str, Any]:
+    told = {"error": error.code, "detail": _detail(error), "errors": error.message}
+    return told | {"body": ""}
+
+
 def _mcp_body(error: FluxError) -> dict[str, Any]:
     told: dict[str, Any] = {"jsonrpc": "2.0", "id": g.get("rpc_id")}
     if "rpc_tool" in g:
@@ -91,6 +96,12 @@ DIALECTS = (
         "BflError",
         re.compile(r"/v1/(?:flux-|get_result/|samples/)"),
         _bfl_body,
+        _validation_status,
+    ),
+    Dialect(
+        "A1111Error",
+        re.compile("/(?:sdapi|queue)/"),
+        _a1111_body,
         _validation_status,
     ),
     Dialect(

@@ -48,8 +48,8 @@ def server(files):
 
 
 def test_the_api_does_as_it_says(server, tmp_path):
-    # The same views under other names.
-    again = "^/(openai/|images/|models|loras|v1/jobs)"
+    # The same views, or parameters, under other names.
+    again = "^/(openai/|images/|models|loras|v1/jobs|sdapi/v1/img2img)"
     said = ask(server, tmp_path, "-n", "10", "--exclude-path-regex", again)
     assert pictures(server) > 50, said
 

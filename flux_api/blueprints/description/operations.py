@@ -7,9 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from flux_api import errors
+from flux_api.blueprints.a1111.parameters import (
+    A1111Parameters,
+    OptionsParameters,
+    PictureParameters,
+)
 from flux_api.blueprints.bfl.parameters import BflParameters
 from flux_api.blueprints.bfl.parameters import ResultParameters as ResultQuery
-from flux_api.blueprints.description.shapes import TEXT, Schema, events, ref
+from flux_api.blueprints.description.shapes import (
+    TEXT,
+    Schema,
+    events,
+    listed,
+    named,
+    ref,
+)
 from flux_api.blueprints.jobs import ListParameters, ResultParameters
 from flux_api.blueprints.mcp.messages import Message
 from flux_api.blueprints.openai.parameters import ImagesParameters
@@ -139,6 +151,26 @@ def _task(answer: Content, *more: type[FluxError], **options: Any) -> Operation:
     )
 
 
+def _sdapi(schema: Schema, *found: type[FluxError], **options: Any) -> Operation:
+    return Operation(
+        tag="As with AUTOMATIC1111",
+        answer={"application/json": schema},
+        errors=found,
+        **options,
+    )
+
+
+def _sdapi_pictures(**example: Any) -> Operation:
+    return _sdapi(
+        {"anyOf": [ref("SdapiAnswer"), ref("Plan")]},
+        *GENERATING,
+        other=_ACCEPTED,
+        body=A1111Parameters,
+        is_json=True,
+        example=example,
+    )
+
+
 def _service(name: str, tag: str = "Health and numbers", **options: Any) -> Operation:
     return Operation(tag=tag, answer=_json(name), **options)
 
@@ -180,6 +212,38 @@ OPERATIONS: dict[str, Operation] = {
     "bfl.routes.sample": _task(
         FILES, *_OUTCOMES, errors.JobNotDone, errors.ResultExpired
     ),
+    "a1111.routes.txt2img": _sdapi_pictures(
+        prompt="a red heart", width=256, height=256
+    ),
+    "a1111.routes.img2img": _sdapi_pictures(
+        prompt="a blue heart", init_images=[EXAMPLE_PICTURE]
+    ),
+    "a1111.routes.png_info": _sdapi(
+        named({}),
+        *(*_BODY, errors.InvalidImage, errors.CrossSiteRequest),
+        body=PictureParameters,
+        is_json=True,
+        required=("image",),
+        example={"image": EXAMPLE_PICTURE},
+    ),
+    "a1111.routes.progress": _sdapi(named({})),
+    "a1111.routes.interrupt": _sdapi(named({}), errors.CrossSiteRequest),
+    "a1111.routes.options": _sdapi(named({})),
+    "a1111.routes.set_options": _sdapi(
+        named({}),
+        *(*_BODY, errors.CrossSiteRequest),
+        body=OptionsParameters,
+        is_json=True,
+        example={"sd_model_checkpoint": "tiny"},
+    ),
+    "a1111.routes.sd_models": _sdapi(listed(named({}))),
+    "a1111.routes.loras": _sdapi(listed(named({}))),
+    "a1111.routes.listed": _sdapi(
+        {"type": ["array", "object"]},
+        other={404: ("There is no such list.", _json("A1111Error"))},
+        example={"name": "samplers"},
+    ),
+    "a1111.routes.queue_status": _sdapi(named({})),
     "mcp.routes.answer": Operation(
         tag="Tools for agents",
         answer=_json("McpAnswer"),

@@ -299,6 +299,21 @@ SCHEMAS: dict[str, Schema] = {
             "result?": {"type": "null"},
         }
     ),
+    "SdapiAnswer": record(
+        {
+            "images": about(listed(TEXT), "Base64."),
+            "parameters": named({}),
+            "info": about(TEXT, "JSON: seeds, prompts, warnings."),
+        }
+    ),
+    "A1111Error": record(
+        {
+            "error": about(TEXT, "A word that does not change."),
+            "detail": {"anyOf": [TEXT, listed(_PLACE)]},
+            "errors": about(TEXT, "One sentence."),
+            "body": TEXT,
+        }
+    ),
     "McpAnswer": record(
         {
             "jsonrpc": words("2.0"),

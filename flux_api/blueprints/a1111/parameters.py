@@ -1,0 +1,130 @@
+"""The parameters of AUTOMATIC1111's API, beside those that every API takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from flux_api.errors import InvalidRequest
+from flux_api.http.parameters import (
+    Boolean,
+    Fields,
+    Integer,
+    Number,
+    Parameters,
+    Text,
+    refuse,
+)
+
+MOST_IMAGES = 10
+SAMPLER, SCHEDULER = "Euler", "Simple"
+CHECKPOINT = "sd_model_checkpoint"
+_LORA = re.compile(r"<lora:([^:<>]{1,1024})(?::([-+0-9.]{1,16}))?(?::[^<>]{0,64})?>")
+# What clients always send, with the values that ask for nothing.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "sampler_name": ("", SAMPLER),
+    "sampler_index": ("", SAMPLER),
+    "scheduler": ("", SCHEDULER, "simple", "Automatic", "automatic"),
+    "restore_faces": (False,),
+    "tiling": (False,),
+    "styles": ([],),
+    "subseed_strength": (0,),
+    "script_name": ("", "None"),
+    "refiner_checkpoint": ("", "None"),
+    "alwayson_scripts": ({},),
+}
+
+
+def _read_settings(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise refuse("invalid_type", "expected an object")
+
+
+class A1111Parameters(Parameters):
+    """What ``txt2img`` and ``img2img`` take."""
+
+    batch_size: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
+    """How many pictures, times n_iter."""
+    n_iter: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
+    """How many pictures, times batch_size."""
+    cfg_scale: Annotated[float | None, Field(ge=0.0, le=100.0), Number] = None
+    """Nothing changes: it is Stable Diffusion's scale, clients send its default."""
+    guidance_scale: Annotated[
+        float | None,
+        Field(ge=0.0, le=100.0, validation_alias="distilled_cfg_scale"),
+        Number,
+    ] = None
+    """Flux' own guidance; passed over where it plays no part."""
+    denoising_strength: Annotated[float | None, Field(ge=0.0, le=1.0), Number] = None
+    """How far a picture may change, where the model takes a strength."""
+    inpainting_mask_invert: Annotated[bool, Boolean] = False
+    """Paint anew what is black in the mask, not what is white."""
+    enable_hr: Annotated[bool, Boolean] = False
+    """Refused: there is no second pass."""
+    override_settings: Annotated[
+        dict[str, Any],
+        PlainValidator(_read_settings),
+        WithJsonSchema({"type": "object"}),
+    ] = {}
+    """Its sd_model_checkpoint is the model; other settings are passed over."""
+
+    @model_validator(mode="after")
+    def _check_what_there_is(self) -> Self:
+        if self.enable_hr:
+            message = "There is no Hires. fix here: turn it off (enable_hr)."
+            raise InvalidRequest(message, param="enable_hr")
+        if self.num_images > MOST_IMAGES:
+            message = f"At most {MOST_IMAGES} pictures: batch_size times n_iter."
+            raise InvalidRequest(message, param="n_iter")
+        return self
+
+    @property
+    def num_images(self) -> int:
+        """How many pictures to make."""
+        return self.batch_size * self.n_iter
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The model that this request names."""
+        named = self.override_settings.get(CHECKPOINT) or self.model
+        return named if isinstance(named, str) else None
+
+
+class OptionsParameters(Fields):
+    """What can be set for the caller's next requests."""
+
+    sd_model_checkpoint: Annotated[str | None, Field(max_length=256), Text] = None
+    """The model."""
+
+
+class PictureParameters(Fields):
+    """A picture to look at."""
+
+    image: Annotated[str | None, Text] = None
+    """Base64 or a data URL."""
+
+
+def read_parameters(values: Mapping[str, Any]) -> A1111Parameters:
+    """The parameters among ``values``, with the LoRAs that the prompt names as
+    ``<lora:name:weight>``. InvalidRequest names what is wrong."""
+    given, prompt = dict(values), values.get("prompt")
+    if isinstance(prompt, str) and (found := list(_LORA.finditer(prompt))):
+        tags = [{"name": tag[1], "adapter_weight": tag[2] or 1} for tag in found]
+        others = given.get("loras")
+        given["loras"] = [*(others if isinstance(others, list) else []), *tags]
+        given["prompt"] = _LORA.sub("", prompt).strip()
+    return A1111Parameters.read(given)
+
+
+def passed_over(values: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each of ``values`` that asks for what is not done here."""
+    for name, neutral in _NEUTRAL.items():
+        if values.get(name) is not None and values[name] not in neutral:
+            why = "there is nothing like it here"
+            if name.startswith(("sampler", "scheduler")):
+                why = f"Flux models are sampled by {SAMPLER} alone"
+            yield f"'{name}' was passed over: {why}."

@@ -1,0 +1,295 @@
+"""AUTOMATIC1111's API: the literal requests of Open WebUI, SillyTavern and Krita."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+import requests
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tests.support.pictures import make_png
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import begin, data_url, post, seen, stats
+
+KEY = "sk-key-of-an-app"
+SD = "/sdapi/v1"
+SMALL = {"prompt": "a cat", "width": 64, "height": 64, "seed": 7}
+PICTURE = base64.b64encode(make_png()).decode()
+OPEN_WEBUI = {
+    "prompt": "a cat",
+    "batch_size": 2,
+    "width": 512,
+    "height": 512,
+    "steps": 3,
+    "negative_prompt": "blurry",
+}
+SILLY_TAVERN = {
+    "url": "http://127.0.0.1:8000",
+    "auth": "me:a-password",
+    "prompt": "a cat",
+    "negative_prompt": "low quality",
+    "sampler_name": "DPM++ 2M",
+    "scheduler": "Karras",
+    "steps": 3,
+    "cfg_scale": 7,
+    "width": 512,
+    "height": 512,
+    "restore_faces": False,
+    "enable_hr": False,
+    "hr_upscaler": "Latent",
+    "hr_scale": 2,
+    "hr_additional_modules": [],
+    "denoising_strength": 0.7,
+    "hr_second_pass_steps": 0,
+    "override_settings": {"CLIP_stop_at_last_layers": 1},
+    "override_settings_restore_afterwards": True,
+    "clip_skip": 1,
+    "save_images": True,
+    "send_images": True,
+    "do_not_save_grid": False,
+    "do_not_save_samples": False,
+}
+KRITA = {
+    "prompt": "a cat",
+    "negative_prompt": "",
+    "seed": -1,
+    "width": 96,
+    "height": 64,
+    "sampler_name": "Euler",
+    "steps": 3,
+    "cfg_scale": 7.0,
+    "batch_size": 1,
+    "n_iter": 1,
+    "styles": [],
+    "denoising_strength": 0.5,
+    "init_images": [f"data:image/png;base64,{PICTURE}"],
+    "inpainting_fill": 1,
+    "inpaint_full_res": False,
+    "override_settings": {"sd_model_checkpoint": "tiny", "sd_vae": "Automatic"},
+    "override_settings_restore_afterwards": False,
+    "save_images": True,
+    "alwayson_scripts": {},
+}
+
+
+def get(server, path, **options):
+    """What is told at ``path``."""
+    answer = requests.get(server.url + SD + path, timeout=20, **options)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def make(server, route, body, **options):
+    """The pictures and the info of an answer."""
+    answer = post(server, f"{SD}/{route}", json=body, **options)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(data))) for data in told["images"]
+    ]
+    return pictures, json.loads(told["info"])
+
+
+def test_open_webui(fake):
+    # It looks at the options, sets its model by sending them all back, then asks.
+    options = get(fake, "/options")
+    assert options["sd_model_checkpoint"] == "tiny"
+    assert post(fake, f"{SD}/options", json=options).json() == {}
+    assert [model["title"] for model in get(fake, "/sd-models")] == ["tiny"]
+    pictures, info = make(fake, "txt2img", OPEN_WEBUI)
+    assert [(p.format, p.size) for p in pictures] == [("PNG", (512, 512))] * 2
+    assert info["all_seeds"] == [info["seed"], info["seed"] + 1]
+    request = seen(fake)
+    assert (request["num_inference_steps"], request["negative_prompt"]) == (3, "blurry")
+
+
+def test_silly_tavern(fake):
+    for path in ("/samplers", "/schedulers", "/upscalers", "/latent-upscale-modes"):
+        assert all("name" in one for one in get(fake, path))
+    assert get(fake, "/sd-vae") == []
+    model = {"sd_model_checkpoint": "tiny"}
+    assert post(fake, f"{SD}/options", json=model).status_code == 200
+    told = get(fake, "/progress")
+    assert (told["progress"], told["state"]["job_count"]) == (0.0, 0)
+    [picture], info = make(fake, "txt2img", SILLY_TAVERN)
+    assert picture.size == (512, 512)
+    warnings = " ".join(info["warnings"])
+    assert "'sampler_name'" in warnings and "'scheduler'" in warnings
+    # A scale of Stable Diffusion is none of Flux.
+    assert seen(fake)["guidance_scale"] == 3.5
+    assert "a-password" not in fake.output
+
+
+def test_krita(fake):
+    status = requests.get(f"{fake.url}/queue/status", timeout=10)
+    assert status.json()["queue_size"] == 0
+    names = ("face-restorers", "prompt-styles", "hypernetworks")
+    assert [get(fake, f"/{name}") for name in names] == [[], [], []]
+    assert set(get(fake, "/scripts")) == {"txt2img", "img2img"}
+    assert get(fake, "/embeddings")["loaded"] == {}
+    [picture], info = make(fake, "img2img", KRITA)
+    assert picture.size == (96, 64)
+    assert (seen(fake)["mode"], info["denoising_strength"]) == ("variation", 0.5)
+    assert info["warnings"] == []
+
+
+def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):
+    mask = Image.new("L", (96, 64), 0)
+    mask.paste(255, (0, 0, 48, 64))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    body = KRITA | {"mask": base64.b64encode(buffer.getvalue()).decode()}
+    _, info = make(fake, "img2img", body)
+    assert (seen(fake)["mode"], seen(fake)["mask"]) == ("edit", [0, 255])
+    assert info["denoising_strength"] == 0.5
+    white = io.BytesIO()
+    Image.new("L", (96, 64), 255).save(white, "PNG")
+    body["mask"] = base64.b64encode(white.getvalue()).decode()
+    make(fake, "img2img", body | {"inpainting_mask_invert": 1})
+    assert seen(fake)["mask"] == [0, 0]
+
+
+def test_loras_in_the_prompt(tmp_path):
+    (tmp_path / "my style.safetensors").write_bytes(b"not looked at in a dry run")
+    settings = {"FLUX_LORA_DIR": tmp_path, "FLUX_MODELS": "tiny,flux1"}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        server.wait_ready()
+        # Another model's own is not one of them.
+        assert [lora["name"] for lora in get(server, "/loras")] == ["my style"]
+        body = SMALL | {"prompt": "a cat <lora:my style:0.5>", "dry_run": True}
+        answer = post(server, f"{SD}/txt2img", json=body)
+        assert answer.status_code == 200, answer.text
+        request = answer.json()["request"]
+        assert request["prompt"] == "a cat"
+        assert request["loras"] == [{"name": "my style", "adapter_weight": 0.5}]
+        body["prompt"] = "a cat <lora:no-such:1>"
+        answer = post(server, f"{SD}/txt2img", json=body)
+        assert answer.status_code == 422
+        assert "no-such" in answer.json()["errors"]
+
+
+def test_a_callers_model_is_its_own():
+    settings = {
+        "FLUX_MODELS": "tiny,klein-4b",
+        "FLUX_API_KEYS": f"one:{KEY},two:sk-key-two",
+    }
+    one, two = ("me", KEY), ("me", "sk-key-two")
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        server.wait_ready()
+        assert requests.get(f"{server.url}{SD}/options", timeout=10).status_code == 401
+        model = {"sd_model_checkpoint": "klein-4b"}
+        assert post(server, f"{SD}/options", json=model, auth=one).ok
+        _, info = make(server, "txt2img", SILLY_TAVERN, auth=one)
+        assert info["sd_model_name"] == "klein-4b"
+        # What this model does not take is said, not refused: apps always send it.
+        assert "negative prompt" in " ".join(info["warnings"])
+        assert get(server, "/options", auth=two)["sd_model_checkpoint"] == "tiny"
+        _, info = make(server, "txt2img", SMALL, auth=two)
+        assert info["sd_model_name"] == "tiny"
+        override = {"override_settings": {"sd_model_checkpoint": "klein-4b"}}
+        _, info = make(server, "txt2img", SMALL | override, auth=two)
+        assert info["sd_model_name"] == "klein-4b"
+        # Without a strength of its own it edits as the prompt says.
+        _, info = make(server, "img2img", KRITA | override, auth=two)
+        assert info["denoising_strength"] is None
+
+
+def test_progress_and_interrupt_are_the_callers_own(fake):
+    with closing(begin(fake, SMALL | {"prompt": "hold"}, f"{SD}/txt2img")) as held:
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        with closing(begin(fake, {"prompt": "hold"})) as other:
+            wait_for(lambda: stats(fake)["queued"] == 1, 10)
+            told = get(fake, "/progress?skip_current_image=false")
+            assert told["state"]["job_count"] == 1
+            assert told["current_image"] is None
+            assert post(fake, f"{SD}/interrupt", json={}).json() == {}
+            answer = held.getresponse()
+            assert answer.status == 499
+            assert json.loads(answer.read())["error"] == "cancelled"
+            # What came through another API goes on.
+            wait_for(lambda: stats(fake)["running"] == 1, 10)
+            requests.post(f"{fake.url}/fake/release", timeout=5)
+            assert other.getresponse().status == 200
+
+
+def test_steps_are_told_as_progress(fake):
+    body = SMALL | {"prompt": "pause=0.2", "steps": 10, "partial_images": 1}
+    with closing(begin(fake, body, f"{SD}/txt2img")) as held:
+        wait_for(lambda: 0 < get(fake, "/progress")["progress"] < 1, 10)
+        told = get(fake, "/progress")
+        assert told["state"]["sampling_steps"] == 10
+        assert told["eta_relative"] > 0
+        wait_for(lambda: get(fake, "/progress")["current_image"], 10)
+        assert held.getresponse().status == 200
+
+
+def test_png_info(fake):
+    text = "a cat\nSteps: 3, Sampler: Euler, Seed: 7, 日本語"
+    for packed in (False, True):
+        info, buffer = PngInfo(), io.BytesIO()
+        info.add_itxt("parameters", text, zip=packed)
+        info.add_text("Title", "a cat", zip=packed)
+        Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=info)
+        told = post(fake, f"{SD}/png-info", json={"image": data_url(buffer.getvalue())})
+        assert told.json()["info"] == text
+        assert told.json()["items"] == {"parameters": text, "Title": "a cat"}
+    for data in (make_png(), b"no picture", buffer.getvalue()[:60]):
+        image = base64.b64encode(data).decode()
+        told = post(fake, f"{SD}/png-info", json={"image": image}).json()
+        assert told["info"] == ""
+
+
+@pytest.mark.parametrize(
+    ("route", "values", "word"),
+    [
+        ("txt2img", {"prompt": ""}, "'prompt'"),
+        ("txt2img", {"width": 63}, "width"),
+        ("txt2img", {"enable_hr": True}, "Hires"),
+        ("txt2img", {"batch_size": 5, "n_iter": 5}, "n_iter"),
+        ("txt2img", {"init_images": [PICTURE]}, "img2img"),
+        ("txt2img", {"override_settings": {"sd_model_checkpoint": "sdxl"}}, "'sdxl'"),
+        ("txt2img", {"override_settings": 3}, "override_settings"),
+        ("img2img", {}, "'init_images'"),
+        ("img2img", {"init_images": ["%%"]}, "init_image"),
+        ("img2img", {"init_images": [PICTURE], "denoising_strength": 2}, "denoising"),
+        ("options", {"sd_model_checkpoint": "sdxl"}, "'sdxl'"),
+        ("options", {"sd_vae": "other"}, "'sd_vae'"),
+        ("png-info", {}, "'image'"),
+        ("png-info", {"image": "%%"}, "image"),
+    ],
+)
+def test_what_is_wrong_is_told_as_fastapi_does(fake, route, values, word):
+    body = values if route in ("options", "png-info") else SMALL | values
+    answer = post(fake, f"{SD}/{route}", json=body)
+    assert answer.status_code == 422
+    told = answer.json()
+    assert word in told["errors"]
+    assert told["detail"][0]["msg"] == told["errors"]
+    assert stats(fake)["begun"] == 0
+
+
+def test_what_is_not_there(fake):
+    for path in ("/no-such-list", "/a/b"):
+        answer = requests.get(fake.url + SD + path, timeout=10)
+        assert answer.status_code == 404
+        assert answer.json()["detail"] == "There is nothing at this address."
+    answer = post(fake, f"{SD}/txt2img", json=SMALL | {"prompt": "fail=pipeline"})
+    assert (answer.status_code, answer.json()["error"]) == (500, "generation_failed")
+
+
+def test_fifty_times_the_same_key_is_one_run(fake):
+    headers = {"Idempotency-Key": "fifty-of-a1111"}
+
+    def again(_):
+        return post(fake, f"{SD}/txt2img", json=SMALL, headers=headers).content
+
+    with ThreadPoolExecutor(25) as pool:
+        answers = set(pool.map(again, range(50)))
+    assert len(answers) == 1
+    assert stats(fake)["begun"] == 1
