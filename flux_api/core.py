@@ -136,3 +136,18 @@ class Failed:
 
 
 Event = Queued | Started | Progress | PartialImage | Completed | Failed
+
+
+class LoadingProgress(str):
+    """What is said of loading, ``text``, and how far it is: ``done`` of ``total``
+    ``unit``, "bytes" or "components"."""
+
+    def __new__(cls, text: str, done: int, total: int, unit: str) -> LoadingProgress:
+        """The text with its numbers."""
+        made = super().__new__(cls, text)
+        made.done, made.total, made.unit = done, total, unit
+        return made
+
+    done: int
+    total: int
+    unit: str

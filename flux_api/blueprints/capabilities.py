@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from flux_api.blueprints.openai.parameters import MOST_IMAGES
+from flux_api.core import LoadingProgress
 from flux_api.errors import Unavailable
 from flux_api.http.context import Context
 from flux_api.http.parameters import (
@@ -60,14 +61,23 @@ def list_lora_names(context: Context) -> list[dict[str, str | None]]:
 def describe_status(context: Context) -> dict[str, Any]:
     """Whether requests are taken, and if not, why; how much is going on."""
     manager = context.manager
+    reason = manager.not_ready
     return {
         "status": manager.state,
-        "reason": manager.not_ready,
+        "reason": reason,
+        "progress": _progress(reason),
         "model": context.settings.model,
         "running": manager.running,
         "waiting": manager.queue_depth,
         "memory": manager.memory,
     }
+
+
+def _progress(reason: str | None) -> dict[str, Any] | None:
+    """How far loading is, where it says so."""
+    if not isinstance(reason, LoadingProgress):
+        return None
+    return {"done": reason.done, "total": reason.total, "unit": reason.unit}
 
 
 def _model(name: str, info: ModelInfo) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from flux_api.core import LoadingProgress
 from flux_api.loading.folder_parts import load_folder_part
 from flux_api.loading.own_parts import (
     FilePart,
@@ -140,12 +141,15 @@ def _load_classic(
     own = {name: part for name, part in own.items() if name not in given}
     folder = fetch_base(source, given, report, described=own)
     _, index = read_index(Folder(folder), CLASSIC_INDEX, report)
+    wanted = [n for n in module_classes(index) if n in taken and n not in given]
     for name, kind in module_classes(index).items():
         # One after the other: a card need not hold them all before they move off it.
         # By themselves, too: a pipeline loads on where tensors are missing.
         if name in taken and name not in given:
             # Each is a sign of life, as bytes from a cache are not.
-            report(f"loading the {name} of {source}")
+            done, total = wanted.index(name), len(wanted)
+            text = f"loading the {name} of {source}"
+            report(LoadingProgress(text, done, total, "components"))
             part = own.get(name, folder / name)
             if isinstance(part, FilePart):
                 config = config_of(name, part, folder)

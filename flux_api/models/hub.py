@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
+from flux_api.core import LoadingProgress
 from flux_api.errors import Unavailable
 from flux_api.models.hub_lock import lock_commit, locked_commit
 from flux_api.models.sources import (
@@ -224,7 +225,9 @@ def _progress(source: Source, report: Report) -> type[tqdm]:
             now = time.monotonic()
             if self._bytes and self.total and now - self._told > _SAY_SECONDS:
                 self._told = now
-                report(f"downloading {source}: {draw_bar(self.n, self.total)}")
+                text = f"downloading {source}: {draw_bar(self.n, self.total)}"
+                done, total = int(self.n), int(self.total)
+                report(LoadingProgress(text, done, total, "bytes"))
             return None
 
     return Told

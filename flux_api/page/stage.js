@@ -29,12 +29,14 @@ function Welcome() {
 }
 
 function NotReady() {
-  const { status, reason } = state.status;
+  const { status, reason, progress } = state.status;
+  const share = progress ? progress.done / progress.total : null;
   const [title, text] = status === "offline"
     ? t("errors").network
     : [t(`${status}Title`), t(`${status}Text`)];
   return html`<div class="welcome"><h2>${title}</h2><p>${text}</p>
-    ${status === "loading" && html`<progress aria-label=${title}></progress>`}
+    ${status === "loading" && html`<progress aria-label=${title} ...${share == null ? {} : { value: share }}></progress>`}
+    ${share != null && html`<p class="note">${Math.round(100 * share)} %</p>`}
     ${reason && html`<${ServerWords} said=${reason} />`}</div>`;
 }
 

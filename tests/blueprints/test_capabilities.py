@@ -92,7 +92,7 @@ def test_both_are_open_and_the_rest_is_not_where_keys_are_on():
 def test_status_counts_what_runs_and_waits(fake):
     idle = get(fake, "/v1/status")
     assert idle == {
-        **{"status": "ready", "reason": None, "model": "tiny"},
+        **{"status": "ready", "reason": None, "progress": None, "model": "tiny"},
         **{"running": 0, "waiting": 0, "memory": None},
     }
     held = begin(fake, {"prompt": "hold"})
@@ -104,6 +104,19 @@ def test_status_counts_what_runs_and_waits(fake):
     for connection in (held, waiting):
         with contextlib.closing(connection):
             assert connection.getresponse().read()
+
+
+def test_status_says_how_far_loading_is(tmp_path):
+    (tmp_path / "load").write_text("hold")
+    app = "tests.support.fake_app:app"
+    with run_api(app=app, FAKE_LOAD=tmp_path / "load") as server:
+        wait_for(lambda: get(server, "/v1/status")["progress"], 30, server)
+        status = get(server, "/v1/status")
+        assert (status["status"], status["reason"]) == ("loading", "loading nothing")
+        assert status["progress"] == {"done": 1, "total": 4, "unit": "components"}
+        (tmp_path / "load").write_text("go on")
+        server.wait_ready()
+        assert get(server, "/v1/status")["progress"] is None
 
 
 def test_status_says_why_nothing_is_taken(tmp_path):

@@ -12,8 +12,10 @@ import requests
 import torch
 
 from flux_api.commands.doctor import examine
+from flux_api.models import hub as hub_files
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
+from flux_api.models.sources import Repository
 from tests.support.fake_hub import Hub, run_hub
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
 from tests.support.tiny_checkpoints import build
@@ -216,6 +218,21 @@ def test_no_model_is_called_free_that_may_not_be(tmp_path):
         about = text.partition(f"\n  {name}: ")[2]
         licence = about.partition("    licence ")[2].partition("\n")[0]
         assert licence == "not stated, see the model's page"
+
+
+def test_a_download_is_told_in_bytes(monkeypatch, tmp_path):
+    def download(*_, tqdm_class, **__):
+        bar = tqdm_class(unit="B", total=2**30)
+        bar.update(2**29)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub_files, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(hub_files, "snapshot_download", download)
+    told = []
+    hub_files.fetch_files(Repository("maker/none"), ["*"], told.append)
+    [progress] = told
+    assert progress.startswith("downloading maker/none: [")
+    assert (progress.done, progress.total, progress.unit) == (2**29, 2**30, "bytes")
 
 
 def test_a_bar_shows_the_share():

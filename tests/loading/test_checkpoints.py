@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flux_api.core import LoadingProgress
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import ModelMissing
+from flux_api.models.sources import Folder
 from flux_api.models.toml_file import load_models
 from tests.support.servers import run_api, wait_for
 from tests.support.tiny_checkpoints import build
@@ -103,6 +106,16 @@ def test_what_is_missing_is_named(copy, spoil):
     assert caught.value.status == 503
     assert caught.value.message.startswith(expected)
     assert str(copy.parent) not in caught.value.message
+
+
+def test_loading_counts_its_components(whole):
+    info = replace(MODEL_INFO["klein-4b"], base_model=Folder(whole))
+    sets = ModelSets({"mine": info}, lambda *_: Placement(torch.device("cpu")))
+    told = []
+    sets.use("mine", told.append).load("generate", (), told.append)
+    counted = [one for one in told if isinstance(one, LoadingProgress)]
+    assert [(one.done, one.total) for one in counted] == [(0, 3), (1, 3), (2, 3)]
+    assert {one.unit for one in counted} == {"components"}
 
 
 def test_a_checkpoint_saved_as_fp16_is_loaded(copy):

@@ -23,6 +23,20 @@ def test_a_model_that_cannot_be_loaded_is_told(browser, tmp_path):
         page.wait_for_selector(".status.bad")
 
 
+def test_the_page_shows_how_far_loading_is(browser, tmp_path):
+    (tmp_path / "load").write_text("hold")
+    app = "tests.support.fake_app:app"
+    with (
+        run_api(app=app, FAKE_LOAD=tmp_path / "load") as server,
+        open_page(browser, server) as page,
+    ):
+        page.wait_for_selector("progress[value]")
+        assert page.locator(".welcome progress").evaluate("it => it.value") == 0.25
+        assert "25 %" in page.inner_text(".welcome")
+        (tmp_path / "load").write_text("go on")
+        page.wait_for_selector(".welcome progress", state="detached")
+
+
 def test_a_prompt_is_taken_while_the_model_loads(browser):
     with run_api() as server, open_page(browser, server, refusals=True) as page:
         page.fill("#prompt", "a red heart")

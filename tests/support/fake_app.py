@@ -30,7 +30,7 @@ from flask import Flask, jsonify
 from PIL import Image
 
 from flux_api import create_app
-from flux_api.core import ImageResult
+from flux_api.core import ImageResult, LoadingProgress
 from flux_api.errors import (
     DeadlineExceeded,
     InsufficientStorage,
@@ -84,7 +84,7 @@ class FakeBackend:
         self.released = threading.Event()
 
     def load(self, say):
-        say("loading nothing")
+        say(LoadingProgress("loading nothing", 1, 4, "components"))
         if not LOAD:
             return
         while LOAD.read_text() == "hold":

@@ -63,6 +63,10 @@ _JOB = {
 }
 _PLACE = record({"loc": listed(TEXT), "msg": TEXT, "type": TEXT})
 _RPC_ERROR = record({"code": WHOLE, "message": TEXT, "data?": record({"code": TEXT})})
+_PROGRESS = record(
+    {"done": WHOLE, "total": WHOLE, "unit": words("bytes", "components")},
+    "How far loading is, where it says so.",
+)
 _USAGE_DETAILS = record({"text_tokens": WHOLE, "image_tokens": WHOLE})
 
 SCHEMAS: dict[str, Schema] = {
@@ -262,6 +266,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "status": words("loading", "ready", "failed", "draining"),
             "reason": NO_TEXT,
+            "progress": {"anyOf": [_PROGRESS, {"type": "null"}]},
             "model": TEXT,
             "running": WHOLE,
             "waiting": WHOLE,
