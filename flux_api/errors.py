@@ -51,12 +51,13 @@ class BadSetting(ValueError):
 
 
 class FluxError(Exception):
-    """A failure with an HTTP ``status`` and OpenAI's ``type`` and ``code``.
+    """A failure that nobody foresaw.
 
-    ``param`` names the request parameter at fault, ``retry_after`` is in seconds
-    (1..60), ``should_retry`` False marks a failure that the same request would
-    meet again (OpenAI clients otherwise retry every 5xx twice). ``limits`` says what
-    the message says of numbers: ``minimum``, ``maximum``, ``multiple``, ``given``.
+    Each kind has an HTTP ``status`` and OpenAI's ``type`` and ``code``. ``param`` names
+    the request parameter at fault, ``retry_after`` is in seconds (1..60),
+    ``should_retry`` False marks a failure that the same request would meet again
+    (OpenAI clients otherwise retry every 5xx twice). ``limits`` says what the message
+    says of numbers: ``minimum``, ``maximum``, ``multiple``, ``given``.
     """
 
     status = 500

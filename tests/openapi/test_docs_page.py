@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 import requests
@@ -168,3 +169,26 @@ def test_it_is_readable_everywhere(browser, server, scheme, width):
         page.locator("article#post_process summary", has_text="What it takes").click()
         assert axe_findings(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_japanese_browser_reads_japanese_and_may_switch(browser, server):
+    """Every sentence of the description is there in Japanese."""
+    with open_docs(browser, server, locale="ja-JP") as page:
+        assert page.locator("html").get_attribute("lang") == "ja"
+        unfold = (
+            "document.querySelectorAll('article details').forEach(d => d.open = true)"
+        )
+        page.evaluate(unfold)
+        page.locator("article form").last.wait_for()
+        said = "h2, caption, .codes li, td > p:not(.note), article > p:not(.note)"
+        texts = page.locator(said).all_inner_texts()
+        texts += page.locator("main > p, summary:not(.shape summary)").all_inner_texts()
+        assert len(texts) > 300
+        english = [text for text in texts if not re.search(r"[ぁ-ヿ一-龯]", text)]
+        assert not set(english)
+        assert axe_findings(page) == []
+        page.get_by_role("button", name="English").click()
+        page.locator("h2", has_text="Health and numbers").first.wait_for()
+        assert page.locator("html").get_attribute("lang") == "en"
+        page.reload()
+        page.locator("summary", has_text="Try it").first.wait_for()

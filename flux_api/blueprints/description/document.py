@@ -185,7 +185,7 @@ class _Builder:
         names = "".join(sorted(kind.__name__ for kind in kinds))
         name = f"{dialect}{status}{names}"
         if name not in self.responses:
-            text = "\n".join(f"- `{k.code}`: {inspect.getdoc(k)}" for k in kinds)
+            text = "\n".join(f"- `{k.code}`: {_first_lines(k)}" for k in kinds)
             headers = ["Retry-After"] if status in (409, 429, 503) else []
             content = {"application/json": ref(dialect)}
             self.responses[name] = _response(text, content, "X-Request-Id", *headers)
@@ -194,6 +194,11 @@ class _Builder:
 
 def _dialect(rule: Rule) -> Dialect:
     return dialect_of(_VARIABLE.sub(lambda name: _EXAMPLES[name[1]], rule.rule))
+
+
+def _first_lines(kind: type[FluxError]) -> str:
+    """What the docstring begins with; the rest is for whoever raises it."""
+    return (inspect.getdoc(kind) or "").partition("\n\n")[0]
 
 
 def _response(text: str, content: Content, *headers: str) -> Schema:

@@ -2,22 +2,28 @@
 import { html, useState } from "../vendor/htm-preact.js";
 import { Try } from "./try.js";
 import { boundsOf, fieldsOf, typeOf } from "./spec.js";
+import { say } from "./words.js";
 
 // Words in backticks are code, lines with a dash are a list.
 const inline = (text) => text.split(/`+([^`]+)`+/).map((part, n) => (n % 2 ? html`<code>${part}</code>` : part));
 
+// A code in front of its text.
+function listed(item) {
+  const [code, ...text] = item.split(": ");
+  return text.length ? `${code}: ${say(text.join(": "))}` : say(item);
+}
+
 export function Prose({ text = "" }) {
-  const items = text.split(/^- /m);
-  const [before, ...list] = items;
-  return html`${before.trim() && html`<p>${inline(before)}</p>`}
-    ${list.length > 0 && html`<ul class="codes">${list.map((item) => html`<li>${inline(item)}</li>`)}</ul>`}`;
+  const [before, ...list] = text.split(/^- /m);
+  return html`${before.trim() && html`<p>${inline(say(before))}</p>`}
+    ${list.length > 0 && html`<ul class="codes">${list.map((item) => html`<li>${inline(listed(item))}</li>`)}</ul>`}`;
 }
 
 function Fields({ caption, fields }) {
-  return html`<table class="fields"><caption>${caption}</caption>
-    <thead><tr><th scope="col">Name</th><th scope="col">Type</th><th scope="col">Meaning</th></tr></thead>
+  return html`<table class="fields"><caption>${say(caption)}</caption>
+    <thead><tr><th scope="col">${say("Name")}</th><th scope="col">${say("Type")}</th><th scope="col">${say("Meaning")}</th></tr></thead>
     <tbody>${fields.map(({ name, schema, description = "", required }) => html`<tr key=${name}>
-      <th scope="row"><code>${name}</code>${required && html` <span class="needed">needed</span>`}</th>
+      <th scope="row"><code>${name}</code>${required && html` <span class="needed">${say("needed")}</span>`}</th>
       <td><span class="type">${typeOf(schema)}</span></td>
       <td><${Prose} text=${description} />
         ${boundsOf(schema) && html`<p class="note">${boundsOf(schema)}</p>`}</td></tr>`)}</tbody></table>`;
@@ -28,7 +34,7 @@ function Shape({ spec, schema, name, optional = false }) {
   const { properties, items, additionalProperties, required = [], description } = spec.resolve(schema);
   const inner = properties || (items && spec.resolve(items).properties && spec.resolve(items));
   const title = html`${name && html`<code>${name}</code> `}<span class="type">${typeOf(schema)}</span>
-    ${optional && html` <span class="note">where there is one</span>`}
+    ${optional && html` <span class="note">${say("where there is one")}</span>`}
     ${description && html` <span class="note">${description}</span>`}`;
   if (properties || inner || additionalProperties?.properties) {
     const within = spec.resolve(properties ? { properties, required } : inner || additionalProperties);
@@ -40,8 +46,8 @@ function Shape({ spec, schema, name, optional = false }) {
 }
 
 function Answers({ spec, answers }) {
-  return html`<table class="answers"><caption>Answers</caption>
-    <thead><tr><th scope="col">Status</th><th scope="col">When, and what</th></tr></thead>
+  return html`<table class="answers"><caption>${say("Answers")}</caption>
+    <thead><tr><th scope="col">${say("Status")}</th><th scope="col">${say("When, and what")}</th></tr></thead>
     <tbody>${answers.map(({ status, description, content = {} }) => html`<tr key=${status}>
       <th scope="row"><span class="status ${status < 400 ? "good" : "bad"}">${status}</span></th>
       <td><${Prose} text=${description} />
@@ -58,10 +64,10 @@ export function Operation({ spec, operation }) {
   return html`<article id=${id} aria-labelledby=${`${id}-name`}>
     <h3 id=${`${id}-name`}><span class="method ${method}">${method}</span> <code>${path}</code></h3>
     <${Prose} text=${description} />
-    ${others.length > 0 && html`<p class="note">Also at ${others.map((other, n) => html`${n > 0 && ", "}<code>${other}</code>`)}</p>`}
+    ${others.length > 0 && html`<p class="note">${say("Also at")} ${others.map((other, n) => html`${n > 0 && ", "}<code>${other}</code>`)}</p>`}
     <details class="try" open=${open} onToggle=${(event) => setOpen(event.target.open)}>
-      <summary>Try it</summary>${open && html`<${Try} operation=${operation} />`}</details>
-    <details><summary>What it takes and answers</summary>
+      <summary>${say("Try it")}</summary>${open && html`<${Try} operation=${operation} />`}</details>
+    <details><summary>${say("What it takes and answers")}</summary>
       ${parameters.length > 0 && html`<${Fields} caption="Parameters" fields=${parameters} />`}
       ${fields.length > 0 && html`<${Fields} caption="Body, as a form or JSON" fields=${fields} />`}
       <${Answers} spec=${spec} answers=${answers} /></details></article>`;

@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { addressOf, key } from "../api.js";
 import { fieldsOf, typeOf } from "./spec.js";
+import { say } from "./words.js";
 
 const LONGEST_SHOWN = 120;
 const MOST_TEXT = 20_000;
@@ -22,7 +23,7 @@ function Input({ id, field, example }) {
 
 function Field({ prefix, field, example }) {
   const id = `${prefix}-${field.in}-${field.name}`;
-  return html`<div class="field"><label for=${id}><code>${field.name}</code>${field.required && " (needed)"}</label>
+  return html`<div class="field"><label for=${id}><code>${field.name}</code>${field.required && ` (${say("needed")})`}</label>
     <${Input} id=${id} field=${field} example=${example} /></div>`;
 }
 
@@ -79,9 +80,9 @@ function Answer({ answer }) {
   return html`<div class="answer" aria-live="polite">
     ${problem && html`<p class="problem">${problem}</p>`}
     ${status && html`<p><span class="status ${status < 400 ? "good" : "bad"}">${status}</span></p>`}
-    ${picture && html`<img src=${picture} alt="The picture in the answer" />`}
+    ${picture && html`<img src=${picture} alt=${say("The picture in the answer")} />`}
     ${text && html`<pre tabindex="0">${text}</pre>`}
-    ${headers.length > 0 && html`<details><summary>Headers</summary>
+    ${headers.length > 0 && html`<details><summary>${say("Headers")}</summary>
       <pre tabindex="0">${headers.map(([name, value]) => `${name}: ${value}`).join("\n")}</pre></details>`}</div>`;
 }
 
@@ -110,7 +111,7 @@ export function Try({ operation }) {
       await read(response, (more) => setAnswer({ ...about, ...more }));
     } catch (error) {
       const problem = error.name === "AbortError" ? "Stopped." : "The server does not answer.";
-      setAnswer((before) => ({ ...before, problem }));
+      setAnswer((before) => ({ ...before, problem: say(problem) }));
     }
     setRunning(false);
   };
@@ -119,11 +120,11 @@ export function Try({ operation }) {
   const more = [...fields.filter((field) => !isFirst(field)), ...operation.parameters.filter(({ in: p }) => p === "header")];
   return html`<form onSubmit=${send}>
     <div class="inputs">${[...asked, ...fields.filter(isFirst)].map(draw)}</div>
-    ${more.length > 0 && html`<details><summary>More fields</summary><div class="inputs">${more.map(draw)}
+    ${more.length > 0 && html`<details><summary>${say("More fields")}</summary><div class="inputs">${more.map(draw)}
       ${kinds.length > 1 && html`<div class="field"><label for=${`${operation.id}-accept`}><code>Accept</code></label>
         <select id=${`${operation.id}-accept`} name="Accept">${["", ...kinds].map((kind) => html`
           <option value=${kind}>${kind || "–"}</option>`)}</select></div>`}</div></details>`}
-    <div class="buttons"><button class="button main" disabled=${running}>Send</button>
-      ${running && html`<button type="button" class="button stop" onClick=${() => stop.current.abort()}>Stop</button>`}</div>
+    <div class="buttons"><button class="button main" disabled=${running}>${say("Send")}</button>
+      ${running && html`<button type="button" class="button stop" onClick=${() => stop.current.abort()}>${say("Stop")}</button>`}</div>
     <${Answer} answer=${answer} /></form>`;
 }
