@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_token
 
+from flux_api.commands.doctor_gpu import gpu_lines
 from flux_api.loading.footprint import GIB, Footprint, footprint_of
-from flux_api.loading.memory import look_at_machine
+from flux_api.loading.memory import look_at_machine, number_for
 from flux_api.loading.placement import choose_device
 from flux_api.loading.plan import Machine, Plan, plan_memory
 from flux_api.models.hub import present_folder
@@ -40,7 +40,8 @@ def examine(models: Mapping[str, ModelInfo], gpu: float | None = None) -> str:
         if footprint is None:
             lines += [f"  {name}: not downloaded, and its size is not known beforehand"]
             continue
-        plans[name] = plan_memory(footprint, machine)
+        width = number_for(info, machine).itemsize
+        plans[name] = plan_memory(footprint, machine, width=width)
         lines += _set_lines(name, info, footprint, plans[name], machine)
     return "\n".join([*lines, "", *_advice(models, plans, device)])
 
@@ -82,15 +83,7 @@ def _examine_card(models: Mapping[str, ModelInfo], card: Machine) -> str:
 
 
 def _machine_lines(device: torch.device, machine: Machine) -> Iterator[str]:
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        yield (
-            f"  GPU      {machine.device_name}, {machine.device_free / GIB:.1f} of "
-            f"{total / GIB:.1f} GiB free"
-        )
-    else:
-        yield "  GPU      none that PyTorch can use"
-    yield f"  driver   {driver_version() or 'none'}; PyTorch {torch.__version__}"
+    yield from gpu_lines(device, machine)
     yield (
         f"  memory   {machine.host_free / GIB:.1f} GiB free, "
         f"{os.cpu_count()} cores ({platform.machine()})"
@@ -169,16 +162,6 @@ def _advice(
     others = [name for name, plan in plans.items() if plan.fits and name != "tiny"]
     if others:
         yield f"These fit: {', '.join(others)}."
-
-
-def driver_version() -> str | None:
-    """The version of the NVIDIA kernel driver; None without one."""
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)
-    return found[1] if found else "unknown"
 
 
 def folder_bytes(folder: Path) -> int:

@@ -29,7 +29,7 @@ def choose_placement(
     if device.type != "cuda":
         return Placement(device, quantization or "none", offload or "none")
     machine = look_at_machine(device)
-    number = torch.bfloat16 if machine.bfloat16 else older_number(info)
+    number = number_for(info, machine)
     fixed = Placement(device, quantization or "none", offload or "none", number=number)
     if not machine.bfloat16:
         report(
@@ -67,10 +67,12 @@ def choose_placement(
     )
 
 
-def older_number(info: ModelInfo) -> torch.dtype:
-    """What ``info`` is computed with where there is no bfloat16: FLUX.1 works in
+def number_for(info: ModelInfo, machine: Machine) -> torch.dtype:
+    """What ``info`` is computed with. Where there is no bfloat16 FLUX.1 works in
     float16, as diffusers documents it; of FLUX.2 and FLUX 3, whose text encoders reach
     numbers beyond float16, nobody says so. The small ones have room for float32."""
+    if machine.bfloat16:
+        return torch.bfloat16
     later = any(r.pipeline.startswith(("Flux2", "Flux3")) for r in info.tasks.values())
     return torch.float32 if later or info.native_size else torch.float16
 

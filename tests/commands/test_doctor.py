@@ -156,7 +156,7 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     text = examine(MODEL_INFO)
     sets = text.split("Model sets")[1]
     klein = sets.split("klein-4b: ")[1].split("\n")[1]
-    assert "fits with quantization none, offload model" in klein
+    assert "fits with quantization none, offload text" in klein
     assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
     assert "Recommended here: FLUX_MODEL=klein-4b" in text
 
