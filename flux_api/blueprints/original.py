@@ -113,7 +113,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, body, model, most=1, bearer_token=token)
         mode = choose_mode(parameters.prompt, inputs.images, parameters.notes)
-        names = context.lora_files.keys() if parameters.loras else frozenset()
+        names = context.lora_names(model, parameters.loras)
         image_request = complete_request(
             name,
             model,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask import current_app
 
 from flux_api.api_keys import ApiKey
+from flux_api.core import Lora
 from flux_api.errors import ModelNotFound, Unavailable
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
 from flux_api.models.info import ModelInfo, find_model
-from flux_api.models.lora_files import LoraFolder
+from flux_api.models.lora_files import LoraFolder, normal_name
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
 from flux_api.net.webhooks import Webhooks
@@ -68,6 +69,15 @@ class Context:
             message = "The LoRA folder cannot be read at the moment."
             raise Unavailable(message, retry_after=5)
         return files
+
+    def lora_names(self, model: ModelInfo, asked: Iterable[Lora]) -> Set[str]:
+        """What ``asked`` may name beside the own LoRAs of ``model``: where they are all
+        there, they alone, found without listing the folder. Unavailable while it cannot
+        be read."""
+        names = {normal_name(lora.name) for lora in asked} - model.lora_files.keys()
+        if all(map(self.loras.look_up, names)):
+            return names
+        return self.lora_files.keys()
 
     def find_model(self, name: str | None) -> str:
         """The set that a request's ``name`` asks for; ModelNotFound where names are

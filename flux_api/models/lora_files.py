@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -58,7 +59,23 @@ class LoraFolder:
 
     def find(self, name: str) -> Path | None:
         """The file registered as ``name``."""
-        return self.files.get(name)
+        return self.look_up(name) or self.files.get(name)
+
+    def look_up(self, name: str) -> Path | None:
+        """The same without listing the folder, however much is in it: None where the
+        file is not there under that very name, or behind a link to a folder."""
+        if self._folder is None or not name.isprintable() or name != normal_name(name):
+            return None
+        if any(not part or part.startswith(".") for part in name.split("/")):
+            return None
+        path = self._folder / f"{name}{SUFFIX}"
+        below = path.parent.relative_to(self._folder)
+        with contextlib.suppress(OSError):
+            # A linked folder is known by one of its names alone.
+            is_linked = path.parent.resolve() != self._folder.resolve() / below
+            if path.is_file() and not is_linked:
+                return path
+        return None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -91,9 +108,10 @@ class LoraFolder:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            shown = (name for name in folders if not name.startswith("."))
+            folders[:] = sorted(shown, key=_usual_first)
             below = Path(root).relative_to(self._folder)
-            for name in sorted(names):
+            for name in sorted(names, key=_usual_first):
                 path = Path(root, name)
                 # A Mac writes "が" in two characters, and keyboards send one.
                 yield path, normal_name((below / path.stem).as_posix())
@@ -103,6 +121,12 @@ class LoraFolder:
         if (path, why) not in self._told:
             self._told.add((path, why))
             logger.warning("LoRA file %r is skipped: %s", path.name, why)
+
+
+def _usual_first(name: str) -> tuple[bool, bool, str]:
+    """Of two names for one LoRA that one counts which :meth:`LoraFolder.look_up`
+    finds."""
+    return name != normal_name(name), not name.endswith(SUFFIX), name
 
 
 def normal_name(name: str) -> str:

@@ -99,13 +99,15 @@ class FairQueue:
         if pictures is None:
             return
         jobs = self._jobs_of(job)
+        last = jobs.is_newest(job)
         jobs.discard(job)
         self._starts.discard(job)
         self.cost -= pictures.cost * pictures.left
         if not jobs:
             self._callers.discard(job.caller)
             self._stale.discard(job.caller)
-        elif pictures.left:
+        elif pictures.left and not last:
+            # Those behind it move up.
             self._stale.add(job.caller)
 
     def pictures(self) -> Iterator[Pictures]:

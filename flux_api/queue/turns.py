@@ -74,6 +74,10 @@ class Turns(Generic[K, T]):
         """The place of ``key``, which waits."""
         return self._places[key]
 
+    def is_newest(self, key: K) -> bool:
+        """Whether nothing came after ``key``."""
+        return self._places[key].number == self._number
+
     def discard(self, key: K) -> None:
         """Forget ``key`` and that it had turns."""
         place = self._places.pop(key, None)

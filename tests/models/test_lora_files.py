@@ -80,9 +80,37 @@ def test_what_is_skipped_is_logged_once_with_the_reason(tmp_path, caplog):
         assert folder.names == folder.names == {"a"}
     assert sorted(record.getMessage() for record in caplog.records) == [
         "LoRA file '._a.safetensors' is skipped: it is hidden",
-        "LoRA file 'a.safetensors' is skipped: a.SAFETENSORS has the same name",
+        "LoRA file 'a.SAFETENSORS' is skipped: a.safetensors has the same name",
         "LoRA file 'old.ckpt' is skipped: it is no .safetensors file",
     ]
+
+
+def test_one_of_many_is_looked_up_without_listing_them(tmp_path, caplog):
+    """To list a folder is to say what is skipped there."""
+    write(tmp_path / "deep" / "er" / "ink.safetensors")
+    (tmp_path / "old.ckpt").touch()
+    folder = LoraFolder(tmp_path)
+    with caplog.at_level(logging.WARNING, "flux_api"):
+        found = folder.find("deep/er/ink")
+        assert not caplog.records
+        assert folder.files == {"deep/er/ink": found}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../secret", "in/../../secret", "/secret", "", ".", "in//a", "in/./a"),
+        *(".hidden", ".in/a", "linked/a", "a\0b", "a" * 5000, "in", "\ud800"),
+    ],
+)
+def test_what_is_looked_up_is_never_a_path(tmp_path, name):
+    write(tmp_path / "secret.safetensors")
+    folder = tmp_path / "loras"
+    for path in (".hidden", ".in/a", "in/a"):
+        write(folder / f"{path}.safetensors")
+    (folder / "linked").symlink_to(folder / "in")
+    assert LoraFolder(folder).look_up(name) is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs names of any bytes")

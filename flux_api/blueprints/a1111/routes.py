@@ -164,7 +164,7 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
         image_request = _complete(context, name, parameters, inputs, body)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
-    encode = partial(_encode, job, parameters)
+    encode = partial(_encode, context, job, parameters)
     if job.outlives_clients:
         return accept(context, job, encode)
     info = describe(image_request, parameters)
@@ -183,10 +183,13 @@ def _check_pictures(operation: str, inputs: Inputs) -> None:
 
 
 def _encode(
-    job: Job, parameters: A1111Parameters, results: tuple[ImageResult, ...]
+    context: Context,
+    job: Job,
+    parameters: A1111Parameters,
+    results: tuple[ImageResult, ...],
 ) -> list[FinishedPicture]:
     form = parameters.file_format, parameters.output_compression
-    return encode_pictures(job, results, *form)
+    return encode_pictures(context, job, results, *form)
 
 
 def _complete(
@@ -218,7 +221,7 @@ def _complete(
         mode,
         parameters.model_copy(update=changes),
         inputs,
-        lora_names=context.lora_files.keys() if parameters.loras else frozenset(),
+        lora_names=context.lora_names(model, parameters.loras),
     )
     asked = parameters.denoising_strength
     if asked is None or image_request.strength is None:

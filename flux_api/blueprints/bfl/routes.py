@@ -138,7 +138,7 @@ def _read_request(
         parameters = parameters.model_copy(update={"guidance_scale": None})
         note = "This model is distilled: 'guidance' was passed over."
         inputs = replace(inputs, warnings=(*inputs.warnings, note))
-    names = context.lora_files.keys() if parameters.loras else frozenset()
+    names = context.lora_names(model, parameters.loras)
     return complete_request(name, model, mode, parameters, inputs, lora_names=names)
 
 

@@ -86,7 +86,7 @@ def _make(
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, Body(arguments, []), model)
         _check_pictures(mode, bool(inputs.images))
-        names = context.lora_files.keys() if parameters.loras else frozenset()
+        names = context.lora_names(model, parameters.loras)
         image_request = complete_request(
             name, model, mode, parameters, inputs, lora_names=names
         )

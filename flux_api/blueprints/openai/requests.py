@@ -77,7 +77,7 @@ def parse_request(
     # In a variation the prompt is an extension: it guides, and makes no edit of it.
     prompt = None if operation == "variation" else parameters.prompt
     mode = choose_mode(prompt, inputs.images)
-    names = context.lora_files.keys() if parameters.loras else frozenset()
+    names = context.lora_names(model, parameters.loras)
     return complete_request(
         name,
         model,
