@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from http import HTTPStatus
 
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -94,10 +95,16 @@ def _render_http(error: HTTPException) -> Response:
         return _render(_too_large())
     known = _HTTP_ERRORS.get(status)
     message = known[0] if known else (error.name or "Error") + "."
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        takes = ", ".join(sorted(set(allowed) - {"HEAD", "OPTIONS"}))
+        message = f"This address does not take that method but {takes}."
+    elif status == HTTPStatus.NOT_FOUND and _OF_FILES.match(request.path):
+        message = f"{message} {_FILES_ELSEWHERE}"
     refusal = InvalidRequest(message, code=known[1] if known else None)
     refusal.status = status
     response = _render(refusal)
-    if allowed := getattr(error, "valid_methods", None):
+    if allowed:
         response.headers["Allow"] = ", ".join(sorted(allowed))
     return response
 
@@ -112,9 +119,15 @@ def _too_large() -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is larger than {limit // 2**20} MiB.")
 
 
+# What people look for here, and the file server has.
+_OF_FILES = re.compile(r"/(?:upload|latest|i)(?:/|$)")
+_FILES_ELSEWHERE = (
+    "Stored pictures are the file server's, on port 8010 unless it was set "
+    "up otherwise."
+)
 _HTTP_ERRORS = {
     400: ("The request is malformed.", "invalid_request"),
-    404: ("There is nothing at this address.", "not_found"),
+    404: ("There is nothing at this address; GET / lists what there is.", "not_found"),
     405: ("This address does not take that method.", "method_not_allowed"),
 }
 

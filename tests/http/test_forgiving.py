@@ -444,3 +444,19 @@ def test_jpg_is_jpeg_everywhere(fake, png, word):
         fake, "/v1/images/variations", data=form, files={"image": ("a.png", png)}
     )
     assert answer.status_code == 200, answer.text
+
+
+def test_who_is_lost_is_told_where_to_go_on(fake):
+    for path in ("/generate", "/v1", "/v1/image/generations"):
+        answer = requests.get(fake.url + path, timeout=10)
+        assert answer.status_code == 404
+        assert "GET / lists what there is" in message_of(answer)
+        assert "file server" not in message_of(answer)
+    for path in ("/latest", "/upload", "/i/x.png"):
+        answer = requests.get(fake.url + path, timeout=10)
+        assert "Stored pictures are the file server's" in message_of(answer)
+    for path, takes in (("/process", "POST"), (GENERATIONS, "POST"), ("/jobs", "GET")):
+        method = "GET" if takes == "POST" else "PUT"
+        answer = requests.request(method, fake.url + path, timeout=10)
+        assert answer.status_code == 405
+        assert message_of(answer).endswith(f"does not take that method but {takes}.")

@@ -37,7 +37,7 @@ export default {
 
   // 操作
   "Pictures from prompts and pictures: the original API at `/process`, OpenAI's Images API at `/v1`, and the jobs behind both. Bodies are forms or JSON. Every error names what is wrong; `code` is a word that does not change, the message is for people.":
-    "プロンプトや画像から画像を作ります。元の API は `/process`、OpenAI の Images API は `/v1` にあり、どちらもジョブとして処理されます。本文はフォームまたは JSON です。エラーには原因が示されます。`code` は変わらない名前で、メッセージは人が読むためのものです（英語）。",
+    "プロンプトや画像から画像を作ります。このサーバ独自の API は `/process`、OpenAI の Images API は `/v1` にあり、どちらもジョブとして処理されます。本文はフォームまたは JSON です。エラーには原因が示されます。`code` は変わらない名前で、メッセージは人が読むためのものです（英語）。",
   "One picture as JSON: a URL on the file server, else Base64.": "1 枚の画像を JSON で返します。ファイルサーバの URL、なければ Base64 です。",
   "One picture as its file, its facts in the headers.": "1 枚の画像をファイルとして返します。情報はヘッダに入ります。",
   "Pictures from a prompt.": "プロンプトから画像を作ります。",
