@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import diffusers
@@ -91,6 +92,11 @@ def quantize(
         setattr(module.get_submodule(parent), last, quantized.to(device))
 
 
+def quiet_bitsandbytes() -> None:
+    """It warns at each forward of each layer in 8 bits that it casts bfloat16."""
+    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
+
+
 def check_quantization(quantization: Quantization, device: torch.device) -> None:
     """BadSetting where this machine cannot do ``quantization``."""
     if quantization == "fp8":
@@ -117,18 +123,10 @@ def _check_torchao() -> None:
 def _check_bitsandbytes(quantization: Quantization, device: torch.device) -> None:
     """Try the kernels on one small layer: what is installed may lack them."""
     try:
-        layer = torch.nn.Sequential(torch.nn.Linear(64, 64))
-        if device.type == "cpu":
-            quantize(layer, quantization, device)
-        else:
-            import bitsandbytes
-
-            kinds = {
-                "nf4": bitsandbytes.nn.Linear4bit,
-                "int8": bitsandbytes.nn.Linear8bitLt,
-            }
-            layer = kinds[quantization](64, 64).to(device)
-        layer(torch.ones(1, 64, device=device))
+        layer = torch.nn.Sequential(torch.nn.Linear(64, 64, dtype=torch.bfloat16))
+        quantize(layer, quantization, device)
+        quiet_bitsandbytes()
+        layer(torch.ones(1, 64, dtype=torch.bfloat16, device=device))
     except (ImportError, RuntimeError, AttributeError, NotImplementedError) as error:
         raise BadSetting(
             f"FLUX_QUANTIZATION={quantization!r}: the installed bitsandbytes cannot do "
