@@ -24,6 +24,7 @@ from flux_api.engine.steps import (
     tiled,
     to_pixels,
 )
+from flux_api.engine.upsampler import Upsampler
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import (
@@ -277,6 +278,11 @@ class DiffusersBackend:
         check = call.check_of(pipeline, callbacks)
         gate = Gate(pipeline.transformer, self._batcher, check)
         pace = Pace(self._device)
+        upsampler = None
+        if hasattr(pipeline, "prompt_upsampler"):
+            upsampler = Upsampler(
+                pipeline.prompt_upsampler, self._device, callbacks.check
+            )
 
         def on_step_end(
             view: Any, step: int, _time: Any, tensors: dict[str, Any]
@@ -293,7 +299,9 @@ class DiffusersBackend:
             return tensors
 
         with measured("denoise"):
-            latents = denoise(pipeline, kwargs, gate, vae, on_step_end)
+            latents = denoise(
+                pipeline, kwargs, gate, vae, on_step_end, upsampler=upsampler
+            )
         loaded.release()
         return latents
 

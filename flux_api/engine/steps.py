@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from flux_api.engine.prompt_cache import PromptCache
+from flux_api.engine.upsampler import Upsampler
 from flux_api.loading.placement import is_modular
 
 _EMBEDDINGS = ("prompt_embeds", "pooled_prompt_embeds")
@@ -56,11 +57,14 @@ def denoise(
     transformer: Callable[..., Any],
     vae: Any,
     on_step_end: Callable[..., Any] | None = None,
+    *,
+    upsampler: Upsampler | None = None,
 ) -> torch.Tensor:
     """The latents that ``pipeline`` would hand to its VAE's decoder, (1, channels,
     height, width). It is called with ``transformer`` and ``vae`` in place of its own
     and a scheduler of its own, so that calls may overlap. ``on_step_end`` is the
-    callback of classic pipelines; modular ones have none."""
+    callback of classic pipelines; modular ones have none, but some an ``upsampler`` of
+    prompts, which is called in place of theirs too."""
     view = copy.copy(pipeline)
     view.__dict__ = dict(pipeline.__dict__)
     view.scheduler = copy.deepcopy(pipeline.scheduler)
@@ -68,6 +72,8 @@ def denoise(
     # Past torch's and diffusers' own __setattr__, which take modules only.
     object.__setattr__(view, "transformer", transformer)
     object.__setattr__(view, "vae", boundary)
+    if upsampler is not None:
+        object.__setattr__(view, "prompt_upsampler", upsampler)
     if not is_modular(pipeline):
         kwargs = kwargs | {"callback_on_step_end": on_step_end}
     view(**kwargs, output_type="pt")

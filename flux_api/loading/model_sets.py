@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import diffusers
 import transformers
@@ -21,6 +22,7 @@ from flux_api.loading.device import free_memory
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
+from flux_api.loading.quantization import quiet_bitsandbytes
 from flux_api.loading.residence import Residence
 from flux_api.metrics.instruments import note_lookup
 from flux_api.models.hub import Report, fetch_file
@@ -41,6 +43,7 @@ def quiet_libraries() -> None:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    quiet_bitsandbytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,18 +64,15 @@ class Loaded:
 class LoadedBase:
     """One checkpoint in memory, as the pipelines of the tasks over it."""
 
-    def __init__(self, pipeline: Any, placement: Placement) -> None:
+    def __init__(
+        self, pipeline: Any, placement: Placement, preview: LinearPreview
+    ) -> None:
         self._pipelines = {type(pipeline).__name__: pipeline}
         self._first = pipeline
         self._placement = placement
         self._placed: Any = None
         self.adapters: Adapters | None = None
-        # Fitted before the parts are moved about, and not on a slow host.
-        pipeline.vae.to(placement.device)
-        self.preview = LinearPreview(pipeline.vae)
-        if placement.tiling:
-            pipeline.vae.enable_tiling()
-            pipeline.vae.enable_slicing()
+        self.preview = preview
 
     def pipeline(self, name: str) -> Any:
         """The pipeline of class ``name``, over the same components as the others."""
@@ -106,6 +106,8 @@ class LoadedSet:
         self._bases: dict[Source, LoadedBase] = {}
         self._residence = Residence(placement, info.shared_components)
         self._priors: dict[Source, Any] = {}
+        # By VAE, which bases may share.
+        self._previews: WeakKeyDictionary[Any, LinearPreview] = WeakKeyDictionary()
 
     def load(self, task: TaskName, loras: tuple[Lora, ...], report: Report) -> Loaded:
         """The pipeline of ``task`` with exactly ``loras`` applied. ModelMissing where
@@ -168,9 +170,22 @@ class LoadedSet:
                 self._info, defaults, given, self._placement, report
             )
             pipeline.set_progress_bar_config(disable=True)
-            self._bases[source] = LoadedBase(pipeline, self._placement)
+            preview = self._preview_of(pipeline.vae)
+            self._bases[source] = LoadedBase(pipeline, self._placement, preview)
         self._residence.enter(source, self._bases[source].parts)
         return self._bases[source]
+
+    def _preview_of(self, vae: Any) -> LinearPreview:
+        """The preview of pictures that ``vae`` decodes; a VAE that has none yet is made
+        ready for its work."""
+        if vae not in self._previews:
+            # Fitted before the parts are moved about, and not on a slow host.
+            vae.to(self._placement.device)
+            self._previews[vae] = LinearPreview(vae)
+            if self._placement.tiling:
+                vae.enable_tiling()
+                vae.enable_slicing()
+        return self._previews[vae]
 
     def _shared_parts(self, source: Source, report: Report) -> dict[str, Any]:
         """The components that ``source`` takes from a loaded base. Where there is none

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -23,6 +23,9 @@ from flux_api.loading.quantization import (
 )
 from flux_api.settings import Offload, Quantization
 
+Parts = Mapping[str, torch.nn.Module]
+# Has parts come when they are needed; gives the hooks that send them away again.
+_Offloading = Callable[[Parts, torch.device], list[Any]]
 _MARK, _HOOKS = "_flux_api_offloaded", "_flux_api_hooks"
 # What else may be moved than weights of the model's own data type. Text encoders that
 # come by themselves are not quantized.
@@ -92,14 +95,18 @@ class Placement:
         for hook in getattr(pipeline, _HOOKS, ()):
             hook.offload()
 
-    def _once(self, pipeline: Any, offload: Any) -> None:
-        """Run ``offload`` once for each component, not for each pipeline over it: its
-        hooks are permanent."""
-        parts = [p for p in pipeline.components.values() if _is_module(p)]
-        if not any(getattr(part, _MARK, False) for part in parts):
-            offload(pipeline, self.device)
-            for part in parts:
-                setattr(part, _MARK, True)
+    def _once(self, pipeline: Any, offload: _Offloading) -> None:
+        """Run ``offload`` for the components of ``pipeline`` that no other pipeline
+        over them has run it for: its hooks are permanent."""
+        fresh = {
+            name: part
+            for name, part in pipeline.components.items()
+            if _is_module(part) and not hasattr(part, _MARK)
+        }
+        if fresh:
+            setattr(pipeline, _HOOKS, offload(fresh, self.device))
+        for part in fresh.values():
+            setattr(part, _MARK, True)
 
     def settle(self, pipeline: Any) -> None:
         """Bring freshly loaded parts of ``pipeline`` to where they stay."""
@@ -170,56 +177,55 @@ def is_modular(pipeline: Any) -> bool:
     return isinstance(pipeline, diffusers.ModularPipeline)
 
 
-def _offload_modular(pipeline: Any, device: torch.device) -> None:
+def _offload_modular(parts: Parts, device: torch.device) -> list[Any]:
     """What classic pipelines do by themselves: each part comes when it is called, and
     sends the one before it away."""
-    _take_turns(pipeline, device, _MODULAR_ORDER)
+    return _take_turns(parts, device, _MODULAR_ORDER)
 
 
-def _take_turns(pipeline: Any, device: torch.device, names: tuple[str, ...]) -> None:
+def _take_turns(
+    parts: Parts, device: torch.device, names: tuple[str, ...]
+) -> list[Any]:
     hooks: list[Any] = []
     for name in names:
-        part = getattr(pipeline, name, None)
-        if _is_module(part):
+        if name in parts:
             before = hooks[-1] if hooks else None
             _, hook = cpu_offload_with_hook(
-                part.to("cpu"), device, prev_module_hook=before
+                parts[name].to("cpu"), device, prev_module_hook=before
             )
             hooks.append(hook)
-    setattr(pipeline, _HOOKS, hooks)
+    return hooks
 
 
-def _offload_sequentially(pipeline: Any, device: torch.device) -> None:
-    if not is_modular(pipeline):
-        pipeline.enable_sequential_cpu_offload(device=device)
-        return
-    for part in pipeline.components.values():
-        if _is_module(part):
-            cpu_offload(part, device, offload_buffers=bool(part._parameters))
+def _offload_sequentially(parts: Parts, device: torch.device) -> list[Any]:
+    for part in parts.values():
+        # Freshly loaded, the VAE is on the device.
+        cpu_offload(part.to("cpu"), device, offload_buffers=bool(part._parameters))
+    return []
 
 
-def _offload_groups(pipeline: Any, device: torch.device) -> None:
-    """Layer by layer; the VAE stays."""
-    for name, part in pipeline.components.items():
-        if not _is_module(part):
-            continue
+def _offload_groups(parts: Parts, device: torch.device) -> list[Any]:
+    """Layer by layer; the VAE stays. A prompt upsampler, which reaches for weights of
+    layers that it does not call, comes whole."""
+    whole = ("prompt_upsampler",)
+    for name, part in parts.items():
         if name == "vae":
             part.to(device)
-        else:
+        elif name not in whole:
             _stream(part, device)
+    return _take_turns(parts, device, whole)
 
 
-def _offload_texts(pipeline: Any, device: torch.device) -> None:
+def _offload_texts(parts: Parts, device: torch.device) -> list[Any]:
     """Text encoders come for a prompt that was not read before. They come layer by
     layer, so that the card needs no room for them; a prompt upsampler, which goes
-    through all of its layers for each word, whole."""
-    if is_modular(pipeline):
-        _take_turns(pipeline, device, TEXT_PARTS)
-        return
+    through all of its layers for each word, whole, and so do those beside it."""
+    if "prompt_upsampler" in parts:
+        return _take_turns(parts, device, TEXT_PARTS)
     for name in TEXT_PARTS:
-        part = getattr(pipeline, name, None)
-        if _is_module(part):
-            _stream(part, device)
+        if name in parts:
+            _stream(parts[name], device)
+    return []
 
 
 def _stream(part: torch.nn.Module, device: torch.device) -> None:

@@ -189,7 +189,9 @@ class _Sizes:
             layers = 2 if offload == "group" else 1
             held = always + layers * footprint.largest_layer(width)
             held += vae if offload == "group" else 0
-            return held + max(encode, denoise, decode), held + largest
+            # A prompt upsampler comes whole.
+            whole = texts if offload == "group" and not footprint.streams else 0
+            return held + max(whole + encode, denoise, decode), held + largest
         held = always + sum(self._bases[: self._resident])
         shared = self._total - sum(self._bases) - footprint.of_priors(width)
         held += shared - sum(footprint.of_texts(self._quantization, width))

@@ -1,0 +1,50 @@
+"""A prompt upsampler at work: up to thousands of tokens before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate.hooks import CpuOffload
+from transformers.generation.streamers import BaseStreamer
+
+
+class Upsampler:
+    """``module`` as a pipeline calls it, on ``device``. ``check`` is called for each
+    token that it writes, to show life; when it raises, the writing ends."""
+
+    def __init__(
+        self, module: Any, device: torch.device, check: Callable[[], None]
+    ) -> None:
+        self._module, self._check = module, check
+        # Where inputs go: what is moved for each forward lies elsewhere by itself.
+        self.device = device
+
+    def generate(self, **inputs: Any) -> Any:
+        """As the module's."""
+        life = _Life(self._check)
+        hook = getattr(self._module, "_hf_hook", None)
+        if not isinstance(hook, CpuOffload):
+            return self._module.generate(**inputs, streamer=life)
+        # Pictures are encoded outside of ``forward``, before which the hook has the
+        # module come. It is not needed again for this picture.
+        hook.pre_forward(self._module)
+        try:
+            return self._module.generate(**inputs, streamer=life)
+        finally:
+            hook.init_hook(self._module)
+
+
+class _Life(BaseStreamer):  # type: ignore[misc]
+    """What transformers tells of each token."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+
+    def put(self, value: Any) -> None:
+        """A token was written."""
+        self._check()
+
+    def end(self) -> None:
+        """It was the last one."""
