@@ -37,6 +37,9 @@ class _Held:
     def tokens(self, request: object) -> int:
         return 64
 
+    def prepare(self, request: object) -> None:
+        pass
+
     def run(self, picture: object, callbacks: object) -> None:
         threading.Event().wait()
 

@@ -40,7 +40,7 @@ class InputFile:
     stored: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class ImageRequest:
     """What to draw, complete: every default is already filled in.
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult, Performance
+from flux_api.engine.inputs import InputCache, Inputs, fit_inputs
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.shared_forward import ForwardBatcher, Gate
@@ -77,6 +78,7 @@ class DiffusersBackend:
         self._performance = performance
         self._batcher = ForwardBatcher()
         self.prompts = PromptCache(prompt_cache_bytes)
+        self._inputs = InputCache()
         self.memory: dict[str, int] | None = None
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
 
@@ -168,6 +170,15 @@ class DiffusersBackend:
         text = 0 if side else _TEXT_TOKENS
         return image * (1 + len(request.images)) + text
 
+    def prepare(self, request: ImageRequest) -> None:
+        """Do what needs no device before the turn of ``request`` comes."""
+        self._inputs_of(request)
+
+    def _inputs_of(self, request: ImageRequest) -> Inputs:
+        info = self._models[request.model]
+        task = info.task(request.mode, masked=request.mask_image is not None)
+        return self._inputs.get(request, lambda: fit_inputs(request, info, task))
+
     def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         """The ``picture``: PipelineFailed when it is not fit to deliver,
         InsufficientStorage or Unavailable when the device's memory is too small."""
@@ -185,7 +196,8 @@ class DiffusersBackend:
         request, seed = picture.request, picture.seed
         info = self._models[request.model]
         masked = request.mask_image is not None
-        call = PipelineCall(request, info, info.task(request.mode, masked=masked), seed)
+        task, inputs = info.task(request.mode, masked=masked), self._inputs_of(request)
+        call = PipelineCall(request, info, task, seed, inputs=inputs)
         name = task_name(request.mode, masked=masked)
         with self._batcher.taken():
             callbacks.check()

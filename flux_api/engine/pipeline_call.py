@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -12,31 +11,33 @@ import torch
 from PIL import Image
 
 from flux_api.core import ImageRequest, ImageResult
-from flux_api.images.fitting import Fit, composite, contain, contain_mask, pad
+from flux_api.engine.inputs import Inputs, fit_inputs
+from flux_api.images.fitting import Fit, composite, contain
 from flux_api.loading.placement import is_modular
 from flux_api.models.info import ModelInfo, TaskDefaults
 from flux_api.queue.tasks import Callbacks
 
 PREVIEW_SIDE = 256
-REFERENCE_SIDE = 64
-REFERENCE_RATIO = 8
-REFERENCE_PIXELS = 2048 * 2048
-KONTEXT_PIXELS = 1024 * 1024
 
 
 class PipelineCall:
     """One picture of a request in a pipeline's words, and its way back: the place
-    where native and asked-for sizes meet."""
+    where native and asked-for sizes meet. ``inputs`` are the request's pictures at
+    their sizes; without them they are made here."""
 
     def __init__(
-        self, request: ImageRequest, info: ModelInfo, defaults: TaskDefaults, seed: int
+        self,
+        request: ImageRequest,
+        info: ModelInfo,
+        defaults: TaskDefaults,
+        seed: int,
+        *,
+        inputs: Inputs | None = None,
     ) -> None:
         self._request, self._defaults, self._seed = request, defaults, seed
+        self._inputs = inputs or fit_inputs(request, info, defaults)
         self._side = info.native_size
         self.base_model = info.base_of(defaults)
-        self._fit: Fit | None = None
-        if self._side and request.images:
-            self._fit = Fit(self._side, request.images[0].size)
 
     def check_of(self, pipeline: Any, callbacks: Callbacks) -> Callable[[], None]:
         """What to call before each forward: it raises when nobody waits any more, and
@@ -94,26 +95,17 @@ class PipelineCall:
     def _picture_kwargs(
         self, pipeline: Any, prior: Any, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        request = self._request
-        if not request.images:
+        inputs = self._inputs
+        if not inputs.images:
             return {}
+        first = inputs.images[0]
         if prior is not None:
-            image = request.images[0]
-            return dict(prior(image=image, prompt=kwargs["prompt"]))
-        if request.mask_image is not None:
-            return {
-                "image": self._fitted(request.images[0]),
-                "mask_image": self._fitted(request.mask_image),
-            }
-        kontext = type(pipeline).__name__ == "FluxKontextPipeline"
-        most = KONTEXT_PIXELS if kontext else REFERENCE_PIXELS
+            return dict(prior(image=first, prompt=kwargs["prompt"]))
+        if inputs.mask is not None:
+            return {"image": first, "mask_image": inputs.mask}
         found: dict[str, Any] = {}
-        if self._defaults.strength is not None or self._side:
-            found["image"] = self._fitted(request.images[0])
-        else:
-            images = [as_reference(image, most) for image in request.images]
-            found["image"] = images if len(images) > 1 else images[0]
-        if kontext:
+        found["image"] = list(inputs.images) if len(inputs.images) > 1 else first
+        if type(pipeline).__name__ == "FluxKontextPipeline":
             # It would otherwise scale both input and output to a megapixel.
             area = self._size[0] * self._size[1]
             found |= {"max_area": area, "_auto_resize": False}
@@ -124,16 +116,12 @@ class PipelineCall:
         request = self._request
         target = request.width, request.height
         native = image.size if self._side else None
-        if self._fit is not None:
-            image = self._fit.from_square(image, target)
+        if self._inputs.fit is not None:
+            image = self._inputs.fit.from_square(image, target)
         elif image.size != target:
             image = contain(image, target)
-        if request.mask_image is not None:
-            image = composite(
-                image,
-                contain(request.images[0], target),
-                contain_mask(request.mask_image, target),
-            )
+        if self._inputs.kept is not None:
+            image = composite(image, *self._inputs.kept)
         return ImageResult(image, seed, native)
 
     @property
@@ -152,15 +140,9 @@ class PipelineCall:
             max(1, round(request.width * scale)),
             max(1, round(request.height * scale)),
         )
-        if self._fit is not None:
-            return Fit(image.width, self._fit.size).from_square(image, target)
+        if (fit := self._inputs.fit) is not None:
+            return Fit(image.width, fit.size).from_square(image, target)
         return contain(image, target)
-
-    def _fitted(self, image: Image.Image) -> Image.Image:
-        """``image`` at the very size that is drawn, whole and in its own shape."""
-        if self._fit is not None:
-            return self._fit.onto_square(image)
-        return contain(image, self._size)
 
 
 def parameters_of(pipeline: Any) -> Collection[str]:
@@ -176,22 +158,3 @@ def text_length(pipeline: Any, defaults: TaskDefaults) -> int:
     tokenizer = getattr(pipeline, "tokenizer_2", None) or pipeline.tokenizer
     longest = getattr(tokenizer, "model_max_length", defaults.max_sequence_length)
     return int(min(longest, defaults.max_sequence_length))
-
-
-def as_reference(image: Image.Image, most: int) -> Image.Image:
-    """``image`` as pipelines take references: at most ``most`` pixels, no side below 64
-    of them, no shape longer than 8:1 (padded)."""
-    width, height = image.size
-    long, short = max(width, height), min(width, height)
-    scale = max(1.0, REFERENCE_SIDE / short)
-    scale = min(scale, math.sqrt(most / (width * height)))
-    if scale != 1.0:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-        long, short = max(size), min(size)
-    least = max(REFERENCE_SIDE, math.ceil(long / REFERENCE_RATIO))
-    if short >= least:
-        return image
-    target = max(image.width, least), max(image.height, least)
-    offset = (target[0] - image.width) // 2, (target[1] - image.height) // 2
-    return pad(image, target, offset)

@@ -2,7 +2,8 @@
 
 The map is fitted once, when a set is loaded, by encoding drawn shapes with the set's
 own VAE: each packed latent (a patch of 16x16 pixels or what the VAE makes of it)
-becomes SIDE x SIDE pixels. A preview costs one matrix product, never a VAE decode.
+becomes SIDE x SIDE pixels, fewer where the picture is large. A preview costs one matrix
+product on the device, never a VAE decode.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from PIL import Image, ImageDraw
 
 SIDE = 8
+LONGEST = 256
+"""Most pixels of a preview's longer side."""
 _SAMPLES = 24
 _RIDGE = 1e-3
 
@@ -32,16 +35,32 @@ class LinearPreview:
             pictures, size=(side // patch * SIDE,) * 2, mode="area"
         )
         targets = _to_patches(small).flatten(0, 1)
+        self._weights: dict[tuple[int, torch.device], torch.Tensor] = {}
         self._weight = _least_squares(_with_one(features), targets)
 
+    @torch.no_grad()
     def draw(self, latents: torch.Tensor, width: int, height: int) -> Image.Image:
         """The picture of ``latents`` (tokens, channels), a grid of ``width`` by
-        ``height`` tokens: RGB, SIDE pixels for each token."""
-        features = _with_one(latents[: width * height].float().cpu())
-        patches = (features @ self._weight).view(height, width, 3, SIDE, SIDE)
-        pixels = patches.permute(0, 3, 1, 4, 2).reshape(height * SIDE, width * SIDE, 3)
-        array = ((pixels + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8)
-        return Image.fromarray(array.numpy())
+        ``height`` tokens: RGB, the same number of pixels for each token, at most
+        LONGEST on the longer side where there are no more tokens."""
+        side = SIDE
+        while side > 1 and side * max(width, height) > LONGEST:
+            side //= 2
+        weight = self._weight_for(side, latents.device)
+        patches = _with_one(latents[: width * height].float()) @ weight
+        grid = patches.view(height, width, 3, side, side).permute(0, 3, 1, 4, 2)
+        pixels = grid.reshape(height * side, width * side, 3)
+        colours = ((pixels + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(colours.contiguous().cpu().numpy())
+
+    def _weight_for(self, side: int, device: torch.device) -> torch.Tensor:
+        """The map to ``side`` x ``side`` pixels a token, kept on ``device``."""
+        key = side, device
+        if key not in self._weights:
+            whole = self._weight.view(-1, 3, SIDE, SIDE)
+            small = torch.nn.functional.avg_pool2d(whole, SIDE // side)
+            self._weights[key] = small.flatten(1).to(device)
+        return self._weights[key]
 
 
 @torch.no_grad()
@@ -89,7 +108,7 @@ def _to_patches(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _with_one(features: torch.Tensor) -> torch.Tensor:
-    return torch.cat([features, torch.ones(len(features), 1)], 1)
+    return torch.cat([features, features.new_ones(len(features), 1)], 1)
 
 
 def _least_squares(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

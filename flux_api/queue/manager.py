@@ -175,6 +175,8 @@ class PipelineManager:
 
     def submit(self, job: Job, request: ImageRequest) -> None:
         """Queue ``job`` to make ``request``, unless it has ended meanwhile."""
+        # By this thread, while the device makes pictures of others.
+        self._backend.prepare(request)
         with self._changed:
             job.complete(request)
             self._places.reading.discard(job)

@@ -179,6 +179,10 @@ class Backend(Protocol):
     def tokens(self, request: ImageRequest) -> int:
         """About how much a step of one picture costs, in tokens."""
 
+    def prepare(self, request: ImageRequest) -> None:
+        """Do what can be done for ``request`` before its turn comes; called by the
+        thread that submits it."""
+
     def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         """Make ``picture``, calling ``check`` or ``on_step`` at each step."""
 

@@ -59,6 +59,9 @@ class Scripted:
     def tokens(self, request):
         return 1
 
+    def prepare(self, request):
+        pass
+
     def run(self, picture, callbacks):
         self.draw(Work(self.manager, picture, callbacks))
         return ImageResult(Image.new("RGB", (16, 16)), picture.seed)

@@ -105,6 +105,9 @@ class FakeBackend:
     def tokens(self, request):
         return 1
 
+    def prepare(self, request):
+        pass
+
     def run(self, picture, callbacks):
         """One picture; its colour follows from the seed."""
         made = picture.request
