@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos lines wheels lock sbom mutants clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench mixed soak chaos lines wheels mutants clean lock sbom
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +55,10 @@ fuzz: install-dev
 
 bench: install
 	$(PYTHON) -m benchmarks.serving
+
+# FLUX_PERFORMANCE=speed by the real compiler; needs g++ and some minutes.
+mixed: install-dev
+	$(PYTHON) -m tests.mixed
 
 SOAK_SECONDS ?= 1800
 soak: install

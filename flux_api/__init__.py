@@ -10,7 +10,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask
@@ -24,6 +26,7 @@ from flux_api.blueprints.bfl import routes as bfl
 from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.mcp import routes as mcp
 from flux_api.blueprints.openai import routes as openai
+from flux_api.core import Performance
 from flux_api.errors import BadSetting
 from flux_api.http.context import Context
 from flux_api.http.hosts import TrustedHosts
@@ -47,8 +50,10 @@ from flux_api.queue.manager import PipelineManager
 from flux_api.queue.readiness import Handover
 from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
-from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
+
+if TYPE_CHECKING:
+    from flux_api.engine.backend import DiffusersBackend
 
 logger = logging.getLogger(__name__)
 
@@ -234,15 +239,60 @@ def check_machine(settings: Settings) -> None:
         check_placement(quantization, offload, choose_device())
 
 
-def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one level of FLUX_PERFORMANCE costs: mean PSNR in dB and SSIM to exact
+    pictures, seconds a picture, and whether that passes."""
+
+    level: str
+    psnr: float
+    ssim: float
+    exact_seconds: float
+    seconds: float
+    passes: bool
+    least_psnr: float
+    least_ssim: float
+
+
+def measure_quality(
+    settings: Settings, levels: Sequence[Performance], report: Report
+) -> list[Measured]:
+    """Draw the default set's quality pictures with each of ``levels``, and keep the
+    verdicts. FluxError where the set cannot be loaded."""
+    check_machine(settings)
+    told = settings.model_copy(update={"performance": "max"})
+    backend = _make_backend(told, None)
+    from flux_api.engine.quality import GATES
+
+    return [
+        Measured(
+            level,
+            found.psnr,
+            found.ssim,
+            found.exact_seconds,
+            found.seconds,
+            found.passes(level),
+            *GATES[level],
+        )
+        for level, found in backend.judge(levels, report).items()
+    ]
+
+
+def _make_backend(settings: Settings, handover: Handover | None) -> DiffusersBackend:
     models = offered_models(settings)
     if "OMP_WAIT_POLICY" not in os.environ:
         # libgomp reads it when torch is imported; benchmarks/first_picture.py
         # compares it with other values, idle and busy.
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if settings.performance != "exact":
+        # A temporary folder, the default, is gone with the container.
+        compiled = str(state_folder(settings) / "compiled")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", compiled)
     _keep_bitsandbytes_out(settings, models)
     # Imports torch and diffusers: seconds, spent in the loading thread.
     from flux_api.engine.backend import DiffusersBackend
+    from flux_api.engine.tuning import Tuner
+    from flux_api.engine.verdicts import Verdicts
     from flux_api.loading.beforehand import check_files, check_memory
     from flux_api.loading.memory import choose_placement
     from flux_api.loading.model_sets import ModelSets
@@ -283,12 +333,17 @@ def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
         loras=LoraFolder(settings.lora_dir),
         check=check,
     )
+    verdicts = Verdicts(state_folder(settings), device)
     return DiffusersBackend(
         models,
         next(iter(models)),
         batch_tokens=settings.batch_tokens,
         prompt_cache_bytes=settings.prompt_cache_mb << 20,
-        performance=settings.performance,
+        tuner=Tuner(
+            settings.performance,
+            device,
+            verdicts=verdicts,
+        ),
         sets=sets,
     )
 

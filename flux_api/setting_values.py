@@ -170,6 +170,18 @@ def _existing(kind: str, exists: Callable[[Path], bool]) -> BeforeValidator:
     return _parsed(read)
 
 
+@_parsed
+def new_folder(text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+        usable = path.is_dir() or not path.exists()
+    except (OSError, ValueError, RuntimeError):
+        usable = False
+    if not usable:
+        raise ValueError("no folder")
+    return path
+
+
 file = _existing("file", Path.is_file)
 folder = _existing("folder", Path.is_dir)
 

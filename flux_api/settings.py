@@ -90,6 +90,8 @@ class Settings(BaseModel):
     performance: Annotated[Performance, _env("FLUX_PERFORMANCE")] = "exact"
     """What pictures may pay for speed: exact nothing, speed rounding, max small
     differences."""
+    state_dir: Annotated[Path | None, _env("FLUX_STATE_DIR"), values.new_folder] = None
+    """Folder for what outlives a restart."""
     prompt_cache_mb: Annotated[int, _env("FLUX_PROMPT_CACHE_MB", 0, 65_536)] = 256
     """MiB of encoded prompts that are kept in the computer's memory; 0: none."""
     step_timeout: Annotated[float, _env("FLUX_STEP_TIMEOUT", 0.5, 86_400)] = 120.0
@@ -129,8 +131,6 @@ class Settings(BaseModel):
     ] = ()
     """Hosts, comma-separated, that requests may have their end told to, .example.org
     for all below it, * for any public one."""
-    state_dir: Annotated[Path | None, _env("FLUX_STATE_DIR"), values.path] = None
-    """Folder for what outlives a restart."""
     results_mb: Annotated[int, _env("FLUX_RESULTS_MB", 0, 65_536)] = 256
     """MiB of finished pictures kept for GET /jobs/<id>/result and Idempotency-Key; 0:
     none."""

@@ -11,6 +11,7 @@ import click
 from flux_api.commands.completion import VARIABLE, complete_model, completion
 from flux_api.commands.jobs import jobs
 from flux_api.commands.pictures import edit, generate, vary
+from flux_api.commands.quality import quality
 from flux_api.commands.serve import serve
 from flux_api.commands.transport import REFUSED, Failure
 from flux_api.errors import BadSetting
@@ -53,6 +54,7 @@ def program() -> None:
     flux-api vary heart.png -n 3                   three like it
     flux-api serve                                 the HTTP server
     flux-api doctor                                what this machine can run
+    flux-api quality                               what FLUX_PERFORMANCE costs
 
     Without a server the model is loaded in this process, anew for each command; the
     settings of the server, such as FLUX_MODEL, count here too. A server keeps it
@@ -144,7 +146,7 @@ def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> in
     return fetch_sets(sets, models)
 
 
-for _command in (generate, edit, vary, jobs, serve, completion):
+for _command in (generate, edit, vary, jobs, serve, quality, completion):
     program.add_command(_command)
 
 

@@ -16,15 +16,26 @@ from flux_api.core import ImageRequest, ImageResult, Performance
 from flux_api.engine.inputs import InputCache, Inputs, fit_inputs
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
+from flux_api.engine.quality import (
+    Pixels,
+    Quality,
+    QualityGate,
+    compare,
+    draw_timed,
+    quality_requests,
+)
 from flux_api.engine.shared_forward import ForwardBatcher, Gate
 from flux_api.engine.steps import (
     clean_latents,
     decode,
     denoise,
     encode_prompt,
+    first_call,
     tiled,
     to_pixels,
 )
+from flux_api.engine.trial import clock_of
+from flux_api.engine.tuning import Aim, Tuned, Tuner
 from flux_api.engine.upsampler import Upsampler
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
@@ -58,7 +69,7 @@ class DiffusersBackend:
     """Run ``models`` with unmodified diffusers pipelines; ``default`` is loaded
     at the start. Pictures share forwards up to ``batch_tokens`` (image and text tokens
     in sum; None: from the default set's size on an accelerator, 0 on a CPU unless
-    ``performance`` makes it pay). ``prompt_cache_bytes`` of encoded prompts are
+    it pays where ``tuner`` may round). ``prompt_cache_bytes`` of encoded prompts are
     kept."""
 
     def __init__(
@@ -68,14 +79,17 @@ class DiffusersBackend:
         *,
         batch_tokens: int | None = None,
         prompt_cache_bytes: int = 256 << 20,
-        performance: Performance = "exact",
+        tuner: Tuner | None = None,
         sets: ModelSets | None = None,
     ) -> None:
         self._models = models
         self._default = default
         self._device = choose_device()
         self._batch_tokens = batch_tokens
-        self._performance = performance
+        self._tuner = tuner or Tuner("exact", self._device)
+        self._gate = QualityGate(self._tuner.verdicts)
+        self._judged: Performance | None = None
+        self._default_tuned = Tuned()
         self._batcher = ForwardBatcher()
         self.prompts = PromptCache(prompt_cache_bytes)
         self._inputs = InputCache()
@@ -85,13 +99,14 @@ class DiffusersBackend:
     @property
     def performance(self) -> dict[str, str]:
         """How pictures of the default set are made, by the names of ``/readyz``."""
-        return {"performance": self._level}
+        tuned = self._default_tuned
+        notes = {"performance_note": "; ".join(tuned.notes)} if tuned.notes else {}
+        return {"performance": self._level(tuned)} | notes
 
-    @property
-    def _level(self) -> Performance:
-        # Sharing on a CPU is what it amounts to.
+    def _level(self, tuned: Tuned) -> Performance:
+        """Sharing forwards is speed, too, where it is not what is usual."""
         shares = self._device.type == "cpu" and self._batch_tokens
-        return self._performance if shares else "exact"
+        return "speed" if shares and self._tuner.wanted != "exact" else tuned.level
 
     @property
     def slots(self) -> int:
@@ -107,6 +122,10 @@ class DiffusersBackend:
         """Load the default set and draw with it once; raises when it cannot."""
         info = self._models[self._default]
         task = next(iter(info.tasks))
+        if self._tuner.wanted == "max" and not self._gate.knows(
+            "max", self._default, info
+        ):
+            self.judge(["max"], report)
         try:
             with measured("load"):
                 loaded = self.sets.use(self._default, report)
@@ -115,7 +134,7 @@ class DiffusersBackend:
             raise BackendBroken(first_line(error)) from error
         if self._batch_tokens is None:
             pays = self._device.type != "cpu" or pays_on_cpu(
-                self._performance, info.native_size
+                self._tuner.wanted, info.native_size
             )
             parameters = loaded.transformer_parameters
             self._batch_tokens = default_batch_tokens(parameters) if pays else 0
@@ -131,10 +150,51 @@ class DiffusersBackend:
             Picture(first, 0, "warm-up"),
             Callbacks(show_life, show_life, _go_on, _go_on),
         )
+        self._default_tuned = self._tuner.newest
         shared = f"up to {self._batch_tokens} tokens share a forward"
         alone = "one picture at a time"
         how = shared if self._batch_tokens else alone
         logger.info("%s on %s, %s", self._default, self._device, how)
+
+    def judge(
+        self, levels: Sequence[Performance], report: Callable[[str], None]
+    ) -> dict[Performance, Quality]:
+        """How near each of ``levels`` comes to exact pictures of the default set; it is
+        kept, and counts from then on. Only before :meth:`load`."""
+        name, found = self._default, {}
+        info = self._models[name]
+        requests, clock = quality_requests(name, info), clock_of(self._device)
+
+        def show_life(*_: object) -> None:
+            report(f"measuring what {', '.join(levels)} costs")
+
+        def draw(request: ImageRequest) -> Pixels:
+            callbacks = Callbacks(show_life, show_life, _go_on, _go_on)
+            picture = Picture(request, 0, "quality")
+            return np.asarray(self.run(picture, callbacks).image)
+
+        try:
+            self._judged = "exact"
+            exact, exact_seconds = draw_timed(draw, requests, clock)
+            for level in levels:
+                # What was done to a transformer is not undone.
+                self.sets.drop(name)
+                self._judged = level
+                others, seconds = draw_timed(draw, requests, clock)
+                quality = Quality(*compare(exact, others), exact_seconds, seconds)
+                logger.info("%s of %s: %s", level, name, quality)
+                self._gate.keep(level, name, info, quality)
+                found[level] = quality
+        finally:
+            self._judged = None
+            self.sets.drop(name)
+        return found
+
+    def _aim(self, name: str) -> tuple[Performance, tuple[str, ...]]:
+        """The level of the set ``name``, and why it is not the server's."""
+        if self._judged is not None:
+            return self._judged, ()
+        return self._gate.allowed(self._tuner.wanted, name, self._models[name])
 
     def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether a picture of ``request`` may be on its way together with those that
@@ -182,6 +242,7 @@ class DiffusersBackend:
     def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         """The ``picture``: PipelineFailed when it is not fit to deliver,
         InsufficientStorage or Unavailable when the device's memory is too small."""
+        self._tuner.prepare_thread()
         try:
             return self._draw(picture, callbacks)
         except torch.OutOfMemoryError:
@@ -202,13 +263,17 @@ class DiffusersBackend:
         with self._batcher.taken():
             callbacks.check()
             loaded = self._load_task(picture, name, callbacks)
+            tuned = self._tuner.find(loaded.pipeline.transformer)
+            if tuned is None:
+                tuned = self._tune(call, picture, name, callbacks)
+                loaded = self._load_task(picture, name, callbacks)
             pixels = self._try_twice(loaded, call, picture, callbacks)
         # Noted here, not when somebody asks: a driver that hangs would hang them too.
         self.memory = device_memory()
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         result = call.deliver(Image.fromarray(pixels), seed)
-        return dataclasses.replace(result, performance=self._level)
+        return dataclasses.replace(result, performance=self._level(tuned))
 
     def _load_task(
         self, picture: Picture, name: TaskName, callbacks: Callbacks
@@ -235,6 +300,32 @@ class DiffusersBackend:
         free_memory()
         message = "The device's memory is too small for what this request needs."
         raise Unavailable(message, retry_after=30)
+
+    def _tune(
+        self, call: PipelineCall, picture: Picture, name: TaskName, callbacks: Callbacks
+    ) -> Tuned:
+        """Make what draws ``picture`` as fast as it may be."""
+        # What compiles would bake LoRAs in.
+        bare = dataclasses.replace(picture.request, loras=())
+        picture = Picture(bare, picture.index, picture.job_id)
+        loaded = self._load_task(picture, name, callbacks)
+
+        def show_life() -> None:
+            # What is half compiled is compiled to its end all the same.
+            with contextlib.suppress(Cancelled):
+                callbacks.check()
+
+        callbacks.on_loading(True)
+        try:
+            with measured("load"):
+                prepared = call.prepare(loaded.pipeline, loaded.prior)
+                weights = bare.model, call.base_model, bare.loras
+                kwargs = encode_prompt(loaded.pipeline, prepared, self.prompts, weights)
+                forward = first_call(loaded.pipeline, kwargs, loaded.pipeline.vae)
+                aim = Aim(f"{bare.model} ({call.base_model})", *self._aim(bare.model))
+                return self._tuner.tune(aim, loaded, forward, show_life)
+        finally:
+            callbacks.on_loading(False)
 
     def _try_twice(
         self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
@@ -288,7 +379,13 @@ class DiffusersBackend:
             prepared = call.prepare(pipeline, loaded.prior)
             kwargs = encode_prompt(pipeline, prepared, self.prompts, weights)
         check = call.check_of(pipeline, callbacks)
-        gate = Gate(pipeline.transformer, self._batcher, check)
+        transformer = pipeline.transformer
+        gate = Gate(
+            transformer,
+            self._batcher,
+            check,
+            self._tuner.forward(transformer, with_loras=bool(request.loras)),
+        )
         pace = Pace(self._device)
         upsampler = None
         if hasattr(pipeline, "prompt_upsampler"):

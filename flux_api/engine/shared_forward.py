@@ -131,17 +131,19 @@ class ForwardBatcher:
 
 
 class Gate:
-    """Stands where a pipeline's transformer stands. ``check`` runs before each call
-    and raises to stop the picture; ``velocity`` is the output of the first call since
-    it was last None; everything else is the transformer's own."""
+    """Stands where a pipeline's transformer stands, and calls ``forward``. ``check``
+    runs before each call and raises to stop the picture; ``velocity`` is the output of
+    the first call since it was last None; everything else is the transformer's own."""
 
     def __init__(
         self,
         module: torch.nn.Module,
         batcher: ForwardBatcher,
         check: Callable[[], None],
+        forward: Callable[..., Any],
     ) -> None:
         self._module, self._batcher, self._check = module, batcher, check
+        self._forward = forward
         self._position_ids = PositionIds()
         self.velocity: torch.Tensor | None = None
 
@@ -150,7 +152,7 @@ class Gate:
 
     def __call__(self, **kwargs: Any) -> Any:
         self._check()
-        output = self._batcher.forward(self._module, kwargs, self._position_ids)
+        output = self._batcher.forward(self._forward, kwargs, self._position_ids)
         if self.velocity is None:
             self.velocity = output[0]
         return output

@@ -82,6 +82,39 @@ def denoise(
     return boundary.latents
 
 
+def first_call(pipeline: Any, kwargs: dict[str, Any], vae: Any) -> dict[str, Any]:
+    """The arguments of the first forward that :func:`denoise` would run; ``kwargs`` are
+    as fresh afterwards as before."""
+    generator = kwargs["generator"]
+    state = generator.get_state()
+    try:
+        denoise(pipeline, kwargs, _Stopper(pipeline.transformer), vae)
+    except _Called as call:
+        return call.kwargs
+    finally:
+        generator.set_state(state)
+    raise RuntimeError("The pipeline never called its transformer.")
+
+
+class _Called(Exception):
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        super().__init__("a transformer was called")
+        self.kwargs = kwargs
+
+
+class _Stopper:
+    """Stands where a pipeline's transformer stands, and ends it at the first call."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        raise _Called(kwargs)
+
+
 @torch.no_grad()
 def decode(pipeline: Any, vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """The picture (3, height, width) in 0..1 of what :func:`denoise` returned."""

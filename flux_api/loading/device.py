@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -15,6 +18,21 @@ _ALLOCATION_FAILED = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "DEVICE_ALLOCATION_FAILED",
 )
+
+
+def device_name(device: torch.device) -> str:
+    """What ``device`` is sold as; a CPU with the number of threads that compute."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    try:
+        about = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        about = ""
+    found = re.search(r"^model name\s*: (.*)$", about, re.M)
+    name = found[1] if found else platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def free_memory() -> None:

@@ -253,6 +253,11 @@ class ModelSets:
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
+    def drop(self, name: str) -> None:
+        """Unload the set ``name``; it is loaded anew where it is asked for."""
+        self._loaded.pop(name, None)
+        free_memory()
+
     def exclusive(self, name: str) -> bool:
         """Whether pictures of the set ``name`` run one at a time, as they do while it
         is being loaded."""

@@ -18,10 +18,21 @@ HEART = {"prompt": "a red heart", "seed": 7}
 
 
 @pytest.fixture(scope="module")
-def fast():
-    """A server over the embedded model that is told to be fast."""
-    with run_api(FLUX_PERFORMANCE="speed") as server:
-        yield server.wait_ready()
+def state(tmp_path_factory):
+    """The state folder of ``fast``."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def fast(state):
+    """A server over the embedded model that is told to be fast, without a compiler:
+    with one its start takes half a minute of CPU, see test_tuning.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        # torch sets it in a process that has compiled.
+        patch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        settings = {"FLUX_PERFORMANCE": "speed", "FLUX_STATE_DIR": state}
+        with run_api(**settings, CXX="/no/such/compiler") as server:
+            yield server.wait_ready()
 
 
 def pixels(data):
@@ -96,3 +107,14 @@ def test_json_carries_the_same_picture_as_the_raw_file(fast):
     told = requests.post(f"{fast.url}/process", data=HEART, timeout=120).json()
     data = base64.b64decode(told["result_image_base64"])
     assert (pixels(data) == pixels(raw(fast, **HEART).content)).all()
+
+
+def test_without_a_compiler_it_says_so_and_shares_all_the_same(fast, state):
+    ready = requests.get(f"{fast.url}/readyz", timeout=10).json()
+    assert ready["performance"] == "speed"
+    assert ready["performance_note"].startswith("nothing compiles here (")
+    assert str(state) not in ready["performance_note"]
+    assert "blocks stay plain" in fast.output
+    # Tried again at the next start, when there may be one.
+    assert not (state / "verdicts.json").exists()
+    assert (state / "compiled").is_dir(), "where compilers work"

@@ -1,0 +1,67 @@
+"""``quality``: what FLUX_PERFORMANCE costs on this machine, measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import click
+
+from flux_api import measure_quality
+from flux_api.commands.completion import complete_model
+from flux_api.core import Performance
+from flux_api.errors import FluxError
+from flux_api.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=complete_model,
+    help="The set that is measured; else FLUX_MODEL.",
+)
+@click.option(
+    "--performance",
+    "levels",
+    type=click.Choice(["speed", "max"]),
+    multiple=True,
+    help="Measure this one only.",
+)
+@click.pass_obj
+def quality(
+    environ: Mapping[str, str], model: str | None, levels: tuple[Performance, ...]
+) -> int:
+    """Draw eight pictures with each FLUX_PERFORMANCE and compare them with exact ones.
+
+    The verdict is kept in FLUX_STATE_DIR, and a server that starts there heeds it: what
+    is not good enough, or slower than exact, is not used. Exit code 1 says that
+    something is not.
+
+    \b
+    flux-api quality --model klein-4b
+    """
+    own = {"FLUX_LOG_LEVEL": "error", **environ}
+    if model:
+        own["FLUX_MODEL"] = model
+    chosen: tuple[Performance, ...] = levels or ("speed", "max")
+    try:
+        found = measure_quality(Settings.from_env(own), chosen, _show)
+    except FluxError as error:
+        print(f"flux-api: {error.message}", file=sys.stderr)
+        return 1
+    print(f"{'':6} {'PSNR dB':>8} {'SSIM':>7} {'s a picture':>12}")
+    print(f"{'exact':6} {'':8} {'':7} {found[0].exact_seconds:12.2f}")
+    for row in found:
+        print(
+            f"{row.level:6} {row.psnr:8.1f} {row.ssim:7.3f} {row.seconds:12.2f}  "
+            f"{'good enough' if row.passes else 'not good enough'}"
+            f" (at least {row.least_psnr:g} and {row.least_ssim:g}, not slower)"
+        )
+    return 0 if all(row.passes for row in found) else 1
+
+
+def _show(text: str) -> None:
+    """What is going on, on a terminal only."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""Compiled blocks: what they draw, also with LoRAs, and where they are left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flux_api.engine.backend import DiffusersBackend
+from flux_api.engine.tuning import Tuner
+from flux_api.engine.verdicts import Verdicts
+from flux_api.loading.compiling import graphs
+from flux_api.models.catalog import MODEL_INFO
+from tests.mixed import CPU, Mixed, kinds, run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """With two threads on busy cores the same call takes many times longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Two models whose graphs are made as always, and run by torch itself: making C++
+    of them takes minutes, which ``make mixed`` has."""
+    return Mixed(tmp_path_factory.mktemp("compiled") / "in", "eager")
+
+
+def test_many_kinds_of_requests_compile_nothing_once_each_was_there(compiled):
+    warm, end = run(compiled, 12)
+    assert warm > 0
+    assert end == warm
+
+
+def test_compiled_blocks_draw_what_plain_ones_do_with_loras_too(compiled, tmp_path):
+    exact = Mixed(tmp_path / "exact", "", Tuner("exact", CPU))
+    drawn = {}
+    for kind in kinds():
+        ours, theirs = (
+            np.asarray(one.draw([kind | {"seed": 3}], 1)[0].results[0].image)
+            for one in (compiled, exact)
+        )
+        assert np.abs(ours.astype(int) - theirs).max() <= 1, kind
+        drawn[tuple(kind.values())] = ours
+    for (model, lora, size), picture in drawn.items():
+        if lora:
+            assert (picture != drawn[model, None, size]).any(), "the LoRA counts"
+
+
+def load(tuner):
+    """What a backend over the embedded model says of itself."""
+    backend = DiffusersBackend(MODEL_INFO, "tiny", tuner=tuner, batch_tokens=0)
+    backend.load(lambda _: None)
+    return backend.performance
+
+
+def test_without_a_compiler_the_transformer_stays_plain(caplog):
+    said = load(Tuner("speed", CPU, compiler="no-such-compiler"))
+    assert said["performance"] == "exact"
+    assert said["performance_note"].startswith("nothing compiles here (")
+    assert said["performance_note"] in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+def test_what_turns_out_slower_is_left_and_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    verdicts = Verdicts(tmp_path, CPU)
+    said = load(Tuner("speed", CPU, verdicts=verdicts, is_worth_it=lambda *_: False))
+    assert list(tmp_path.rglob("*.so")), "what g++ made"
+    assert said["performance"] == "exact"
+    assert " ms: blocks stay plain" in said["performance_note"]
+    before = graphs()
+    again = Verdicts(tmp_path, CPU)
+    assert load(Tuner("speed", CPU, verdicts=again)) == said
+    assert graphs() == before
