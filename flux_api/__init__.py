@@ -133,8 +133,11 @@ def create_app(
 
 
 def _is_hidden(settings: Settings) -> bool:
-    """Whether callers are given URLs that only this machine can open."""
-    base = settings.public_file_server
+    """Whether callers are given URLs that only this machine can open, and nobody said
+    that they should be."""
+    base = settings.file_server
+    if settings.file_server_public_url is not None:
+        return False
     return base is not None and is_loopback((urlsplit(base).hostname or "",))
 
 

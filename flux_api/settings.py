@@ -13,6 +13,8 @@ from flux_api.api_keys import ApiKey
 from flux_api.core import Performance
 
 MIB = 2**20
+LOCAL_NAMES = ("localhost", ".localhost", "127.0.0.1", "::1", "host.docker.internal")
+"""How programs and pages of the same machine call a server."""
 Quantization = Literal["none", "nf4", "int8", "fp8"]
 Offload = Literal["none", "text", "model", "group", "sequential"]
 Memory = Literal["auto", "manual"]
@@ -79,6 +81,9 @@ class Settings(BaseModel):
     """Largest request body in MiB."""
     trusted_proxies: Annotated[int, _env("FLUX_TRUSTED_PROXIES", 0, 10)] = 0
     """Number of proxies in front whose forwarding headers count."""
+    instance: Annotated[int | None, _env("FLUX_INSTANCE", 0, 999)] = None
+    """This server's number among several behind one address; the ids that it makes
+    begin with it, as in g0-."""
     max_queue: Annotated[int, _env("FLUX_MAX_QUEUE", 1, 1000)] = 32
     """How many requests may wait."""
     max_watchers: Annotated[int, _env("FLUX_MAX_WATCHERS", 0, 1000)] = 32

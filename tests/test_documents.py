@@ -22,6 +22,7 @@ PAIRS = [
     ("docs/security.md", "docs/ja/security.md"),
     ("docs/README.md", "docs/ja/README.md"),
     ("docs/troubleshooting.md", "docs/ja/troubleshooting.md"),
+    ("docs/deployment.md", "docs/ja/deployment.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()

@@ -59,6 +59,7 @@ WRONG = {
     "FLUX_PERFORMANCE": ["fast", "EXACT"],
     "FLUX_STATE_DIR": ["/dev/null", "~nobody-here/state"],
     "FLUX_MAX_UPLOAD_MB": [*NUMBERS, "0", "4097", "64MB"],
+    "FLUX_INSTANCE": [*NUMBERS, "1000", "g0"],
     "FLUX_TRUSTED_PROXIES": [*NUMBERS, "11", "*"],
     "FLUX_MAX_QUEUE": [*NUMBERS, "0", "1001"],
     "FLUX_MAX_WATCHERS": [*NUMBERS, "1001"],

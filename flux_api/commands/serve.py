@@ -1,35 +1,38 @@
 """``serve``: the API and the file server together, until Ctrl-C.
 
-Starts two processes, shows the loading, prints the addresses and a first command, and
-stops both. Everything that can be set in the environment goes through to them.
+Starts them, shows the loading, prints the addresses and a first command, keeps them
+running and stops them. What is set in the environment goes through to them.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
-import urllib3
 
-SETTINGS = Path(__file__).parents[2] / "flux_server" / "gunicorn_settings.py"
-_LOOK_SECONDS = 5.0
+from flux_api.commands.fleet import Fleet, Server, say
+from flux_api.commands.instances import (
+    GUNICORN,
+    Plan,
+    find_nginx,
+    is_local,
+    list_gpus,
+    local,
+)
+from flux_api.errors import BadSetting
+
+MOST_INSTANCES = 64
+NO_NGINX = """\
+flux-api: nginx is missing, which stands in front of several instances. Install it:
+  apt-get install nginx-light      Debian, Ubuntu
+  dnf install nginx                Fedora, RHEL
+  apk add nginx                    Alpine"""
 
 
-@dataclass(frozen=True)
-class Addresses:
-    """Where the two listen, as HOST:PORT."""
-
-    api: str
-    files: str
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class Address(click.ParamType[str]):
@@ -53,7 +56,7 @@ class Address(click.ParamType[str]):
     type=Address(),
     default="127.0.0.1:8000",
     show_default=True,
-    help="Where the API listens.",
+    help="Where callers come in.",
 )
 @click.option(
     "--files-bind",
@@ -62,119 +65,173 @@ class Address(click.ParamType[str]):
     show_default=True,
     help="Where the file server listens.",
 )
+@click.option(
+    "--gpus",
+    type=click.Choice(["all"]),
+    help="One instance for each GPU, or each in CUDA_VISIBLE_DEVICES; nginx in front.",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(1, MOST_INSTANCES),
+    help="As many instances, without a GPU of its own for each; nginx in front.",
+)
+@click.option(
+    "--first-port",
+    type=click.IntRange(1, 65535 - MOST_INSTANCES),
+    default=8100,
+    show_default=True,
+    help="The first instance's on 127.0.0.1; the others' follow.",
+)
+@click.option(
+    "--tls",
+    type=(_FILE, _FILE),
+    metavar="CERTIFICATE KEY",
+    help="Files for HTTPS at --bind; with --gpus or --instances.",
+)
+@click.option(
+    "--print-nginx",
+    is_flag=True,
+    help="Print nginx's configuration for these options, and start nothing.",
+)
 @click.pass_obj
-def serve(environ: Mapping[str, str], bind: str, files_bind: str) -> int:
+def serve(
+    environ: Mapping[str, str],
+    bind: str,
+    files_bind: str,
+    gpus: str | None,
+    instances: int | None,
+    first_port: int,
+    tls: tuple[Path, Path] | None,
+    print_nginx: bool,
+) -> int:
     """Run the API and the file server until Ctrl-C.
 
     Settings are environment variables: FLUX_MODEL chooses the model set, the README has
-    all of them.
+    all of them. With --gpus or --instances several APIs stand behind one address: TERM
+    ends all when their pictures are done, HUP updates one after the other.
 
     \b
     flux-api serve
     FLUX_MODEL=klein-4b flux-api serve --bind 0.0.0.0:8000
+    FLUX_MODEL=klein-4b flux-api serve --gpus all --bind 0.0.0.0:8000
     """
-    if bind.rpartition(":")[2] == files_bind.rpartition(":")[2]:
-        raise click.UsageError("--bind and --files-bind need different ports")
-    for name, address in (("API", bind), ("file server", files_bind)):
+    if gpus and instances:
+        raise click.UsageError("--gpus and --instances exclude each other")
+    if not (gpus or instances or print_nginx):
+        if tls:
+            raise click.UsageError("--tls needs --gpus or --instances")
+        return serve_one(bind, files_bind, environ)
+    devices = list_gpus(environ) if gpus else (None,) * (instances or 1)
+    if not devices:
+        say("CUDA shows no GPU here: 'flux-api doctor' says more; try --instances 1")
+        return 1
+    tls = tls and (tls[0].resolve(), tls[1].resolve())
+    plan = Plan(bind, files_bind, first_port, devices, tls, environ)
+    try:
+        plan.settings  # noqa: B018 (what is wrong is told before anything starts)
+    except BadSetting as error:
+        say(str(error))
+        return 1
+    if print_nginx:
+        click.echo(plan.nginx_text(), nl=False)
+        return 0
+    return serve_many(plan)
+
+
+def serve_one(bind: str, files_bind: str, environ: Mapping[str, str]) -> int:
+    """One API, reached without a proxy; the exit status."""
+    if not are_free([("API", bind), ("file server", files_bind)]):
+        return 1
+    api, files = f"http://{local(bind)}", f"http://{local(files_bind)}"
+    given = {**environ, "FILE_SERVER": environ.get("FILE_SERVER") or files}
+    fleet = Fleet([api_server("API", bind, given)], files_server(files_bind, given))
+    return tend(fleet, api, files)
+
+
+def serve_many(plan: Plan) -> int:
+    """Several instances behind nginx until TERM or Ctrl-C; the exit status."""
+    nginx = find_nginx(plan.environ)
+    if nginx is None:
+        print(NO_NGINX, file=sys.stderr)
+        return 1
+    if not are_free(plan.listeners):
+        return 1
+    if not (plan.settings.api_keys or is_local(plan.bind)):
+        say("anybody who reaches this port can use it: set FLUX_API_KEYS")
+    instances = [
+        api_server(f"instance g{number}", address, plan.api_environ(number))
+        for number, address in enumerate(plan.instances)
+    ]
+    files = files_server(plan.files_bind, plan.files_environ())
+    front = Server("nginx", plan.nginx_command(nginx), plan.environ)
+    return tend(Fleet(instances, files, front), plan.url, plan.url)
+
+
+def api_server(name: str, address: str, environ: Mapping[str, str]) -> Server:
+    """An API as ``name``."""
+    command = [*GUNICORN, "-b", address, "flux_server.wsgi:app"]
+    return Server(name, command, environ, f"http://{local(address)}")
+
+
+def files_server(address: str, environ: Mapping[str, str]) -> Server:
+    """The file server."""
+    command = [*GUNICORN, "-b", address, "file_server:create_app()"]
+    return Server("file server", command, environ)
+
+
+def tend(fleet: Fleet, api: str, files: str) -> int:
+    """Run all until somebody asks for the end; the exit status. ``api`` and ``files``
+    are what callers are told."""
+    model = None
+    try:
+        fleet.start()
+        while not fleet.is_stopping:
+            if model is None:
+                if dead := fleet.cannot_start():
+                    say(f"the {dead.name} cannot start; its last lines say why")
+                    return 1
+                if model := fleet.look():
+                    print(welcome(api, files, model), flush=True)
+            fleet.tend()
+        say("stopping; what runs is finished first")
+        return 0
+    finally:
+        fleet.stop()
+
+
+def are_free(listed: Iterable[tuple[str, str]]) -> bool:
+    """Whether nobody listens at any of the addresses; else the first is told, with who
+    was to listen there."""
+    seen: dict[str, str] = {}
+    for name, address in listed:
+        port = address.rpartition(":")[2]
+        if port in seen:
+            raise click.UsageError(f"the {seen[port]} and the {name} need own ports")
+        seen[port] = name
         if is_taken(address):
             print(
                 f"{address} is in use: stop what runs there, or choose another "
                 f"address for the {name} (see 'flux-api serve --help').",
                 file=sys.stderr,
             )
-            return 1
-    return run(Addresses(bind, files_bind), environ)
+            return False
+    return True
 
 
-def run(addresses: Addresses, environ: Mapping[str, str]) -> int:
-    """Both until a signal or until one of them ends; the exit status."""
-    # Ctrl-C too: a shell starts its background jobs with it switched off.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, raise_interrupt)
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        start(addresses, environ, processes)
-        return watch(addresses, processes)
-    except KeyboardInterrupt:
-        print("\nStopping; a running picture is finished first.", flush=True)
-        return 0
-    finally:
-        stop(processes)
-
-
-def start(
-    addresses: Addresses,
-    environ: Mapping[str, str],
-    processes: list[subprocess.Popen[bytes]],
-) -> None:
-    """Both servers, each in a session of its own: Ctrl-C reaches only this process,
-    which then stops them in order."""
-    files = f"http://{local(addresses.files)}"
-    given = {**environ, "FILE_SERVER": environ.get("FILE_SERVER") or files}
-    gunicorn = [sys.executable, "-m", "gunicorn", "-c", str(SETTINGS)]
-    commands = [
-        [*gunicorn, "-b", addresses.files, "file_server:create_app()"],
-        [*gunicorn, "-b", addresses.api, "flux_server.wsgi:app"],
-    ]
-    for command in commands:
-        processes.append(subprocess.Popen(command, env=given, start_new_session=True))
-
-
-def watch(addresses: Addresses, processes: list[subprocess.Popen[bytes]]) -> int:
-    """Show what the API is doing until it is ready, then wait for an end."""
-    said = ""
-    while all(process.poll() is None for process in processes):
-        reason, model = look(f"http://{local(addresses.api)}/readyz")
-        if reason != said:
-            text = f"... {reason}" if reason else welcome(addresses, model)
-            print(text, flush=True)
-            said = reason
-        time.sleep(0.2 if reason else 1.0)
-    print("A server ended by itself; its last lines say why.", file=sys.stderr)
-    return 1
-
-
-def look(url: str) -> tuple[str, str]:
-    """Why the API takes no requests yet, empty when it does; and its model."""
-    try:
-        answer = urllib3.request("GET", url, timeout=_LOOK_SECONDS, retries=False)
-        told = json.loads(answer.data)
-        if answer.status == 200:
-            # Another server on this port is not ours.
-            return "", str(told["model"])
-        return str(told["reason"]), ""
-    except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
-        return "starting", ""
-
-
-def welcome(addresses: Addresses, model: str) -> str:
+def welcome(api: str, files: str, model: str) -> str:
     """The addresses, the ``model``, and a command to paste."""
-    api = f"http://{local(addresses.api)}"
     return f"""
 Flux Imaging API is ready.
   Model         {model}
   Page          {api}/
   API           {api}        (OpenAI SDK: base_url="{api}/v1")
-  File server   http://{local(addresses.files)}
+  File server   {files}
 
 Try it:
   curl {api}/process/raw -F "prompt=a red heart" -F seed=7 -o heart.png
 
-Ctrl-C stops both.
+Ctrl-C stops it.
 """
-
-
-def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """TERM to each, the API first; a second Ctrl-C does not wait."""
-    try:
-        for process in reversed(processes):
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
-    except KeyboardInterrupt:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def is_taken(address: str) -> bool:
@@ -185,15 +242,3 @@ def is_taken(address: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def local(address: str) -> str:
-    """``address`` as this machine reaches it."""
-    host, _, port = address.rpartition(":")
-    reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-    return f"{reached.get(host, host)}:{port}"
-
-
-def raise_interrupt(signum: int, frame: object) -> None:
-    """TERM is a Ctrl-C."""
-    raise KeyboardInterrupt

@@ -85,7 +85,7 @@ def open_job(context: Context, request: Request, job_id: str | None) -> Iterator
     job = context.manager.open(
         caller=caller_of(request),
         owner=owner_of(request),
-        job_id=job_id,
+        job_id=job_id or context.new_job_id(),
         is_wanted=client_of(request),
     )
     g.job, job.traceparent = job, traceparent_of(request)

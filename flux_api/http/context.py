@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ class Context:
     results: ResultStore
     kept_answers: KeptAnswers
     webhooks: Webhooks
+
+    def new_job_id(self) -> str:
+        """An id that nobody can guess, by which a proxy finds this instance again."""
+        number = self.settings.instance
+        return f"{'' if number is None else f'g{number}-'}{secrets.token_hex(16)}"
 
     @property
     def lora_files(self) -> dict[str, Path]:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from flux_api.api_keys import is_loopback
 from flux_api.net.urls import is_named
-
-LOCAL_NAMES = ("localhost", ".localhost", "127.0.0.1", "::1", "host.docker.internal")
+from flux_api.settings import LOCAL_NAMES
 
 
 class TrustedHosts:

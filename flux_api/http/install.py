@@ -14,6 +14,7 @@ from flux_api.http import (
     doors,
     error_handlers,
     idempotency,
+    others,
     request_log,
     trimming,
 )
@@ -33,6 +34,7 @@ def install(app: Flask) -> None:
     after = (
         clients.tell_of_job,
         access.admit_origin,
+        others.hand_on,
         error_handlers.finish,  # After all that may still make it an error.
         counting.follow,  # After all that may still make it an error, too.
         request_log.follow,  # Last: it sees the answer as it goes out.

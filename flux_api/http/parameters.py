@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
@@ -40,6 +41,8 @@ MAX_PARTIAL_IMAGES = 3
 FORMATS = ("png", "jpeg", "webp")
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+# Behind one address an id of this kind leads to the instance that made it.
+CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _LONGEST_LORA_NAME = 1024
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
@@ -108,6 +111,15 @@ def read_word(value: object) -> str | None:
     if text is not None and len(text) > _LONGEST_WORD:
         raise _too_long(_LONGEST_WORD, text)
     return text
+
+
+def _check_chosen(value: str | None) -> str | None:
+    """``value``, unless it is of the kind that servers make."""
+    if value is None or CHOSEN_JOB_ID.fullmatch(value):
+        return value
+    raise refuse(
+        "invalid_value", "'g', a number and '-' begin only the ids that servers make"
+    )
 
 
 class Size(NamedTuple):
@@ -300,7 +312,12 @@ class Parameters(Fields):
     """The pictures' file format, png by default; jpg is jpeg."""
     output_compression: Annotated[int, Field(ge=0, le=100), Integer] = 100
     """The quality of jpeg and webp."""
-    job_id: Annotated[str | None, Field(pattern=f"^{JOB_ID.pattern}$")] = None
+    job_id: Annotated[
+        str | None,
+        Field(pattern=f"^{JOB_ID.pattern}$"),
+        AfterValidator(_check_chosen),
+        WithJsonSchema({"type": "string", "pattern": f"^{CHOSEN_JOB_ID.pattern}$"}),
+    ] = None
     """The job's id, chosen by the caller."""
     dry_run: Annotated[bool, Boolean] = False
     """Tell what would be made, and when; nothing runs."""

@@ -7,38 +7,16 @@ import contextlib
 import pytest
 import requests
 
-from tests.support.programs import need
-from tests.support.servers import (
-    ROOT,
-    free_port,
-    post_and_leave,
-    run,
-    run_api,
-    run_files,
-    wait_for,
-)
+from tests.support.nginx import run_nginx_with
+from tests.support.servers import ROOT, post_and_leave, run_api, run_files, wait_for
 
 
 @contextlib.contextmanager
 def run_nginx(folder, api, files):
     """nginx in front of both, from deploy/nginx.conf with the ports replaced."""
-    port = free_port()
     text = (ROOT / "deploy" / "nginx.conf").read_text()
-    for old, url in (("8000", api.url), ("8010", files.url)):
-        text = text.replace(f"127.0.0.1:{old}", url.removeprefix("http://"))
-    text = text.replace("listen 127.0.0.1:8080", f"listen 127.0.0.1:{port}")
-    (folder / "flux.conf").write_text(text)
-    temp = "".join(
-        f"{kind}_temp_path {folder}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"pid {folder}/pid; error_log stderr; worker_processes 1; daemon off;"
-        f"events {{}} http {{ access_log off; {temp} include {folder}/flux.conf; }}"
-    )
-    command = [need("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    with run(command, url=f"http://127.0.0.1:{port}", settings={}) as server:
-        wait_for(lambda: requests.get(f"{server.url}/healthz").ok, 20, server)
+    text = text.replace("127.0.0.1:8000", api.url.removeprefix("http://"))
+    with run_nginx_with(folder, text, files) as server:
         yield server
 
 

@@ -27,7 +27,7 @@ from flux_api.core import VERSION
 from flux_api.errors import FluxError, Unauthorized, UntrustedHost
 from flux_api.http.access import OPEN_BLUEPRINTS
 from flux_api.http.dialects import Dialect, dialect_of
-from flux_api.http.parameters import JOB_ID
+from flux_api.http.parameters import CHOSEN_JOB_ID, JOB_ID
 
 _ABOUT = """\
 Pictures from prompts and pictures: the original API at `/process`, OpenAI's Images API
@@ -55,7 +55,7 @@ _HEADERS: dict[str, Schema] = {
         "description": "Answer at once with the job instead of holding the connection.",
     },
     "X-Job-Id": {
-        "schema": {"type": "string", "pattern": f"^{JOB_ID.pattern}$"},
+        "schema": {"type": "string", "pattern": f"^{CHOSEN_JOB_ID.pattern}$"},
         "description": "The job's id, over the field job_id.",
     },
 }

@@ -1,0 +1,25 @@
+"""A request that this instance cannot take, handed on to another by the nginx in
+front.
+
+nginx names the next place to ask in ``X-Flux-Next``; where there is none left, the
+refusal goes to the caller as it is. nginx's own way, ``proxy_intercept_errors``, would
+also replace the bodies of refusals that are final.
+"""
+
+from __future__ import annotations
+
+import re
+
+from flask import Response, request
+
+_PLACE = re.compile(r"@next[0-9]{1,3}")
+_ELSEWHERE_MAYBE = (429, 503)
+
+
+def hand_on(response: Response) -> Response:
+    """Have nginx ask the next instance where this one is full, loads or stops: it sends
+    the same request there and drops this answer."""
+    place = request.headers.get("X-Flux-Next", "")
+    if response.status_code in _ELSEWHERE_MAYBE and _PLACE.fullmatch(place):
+        response.headers["X-Accel-Redirect"] = place
+    return response

@@ -1,0 +1,241 @@
+"""One nginx in front of three instances: who runs what, and where it is found again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from tests.support.nginx import printed, run_nginx_with
+from tests.support.servers import run_api, run_files, wait_for
+
+FAKE = "tests.support.fake_app:app"
+FORM = {"prompt": "x", "width": 64, "height": 64}
+NAMES = ["g0-", "g1-", "g2-"]
+COUNT = len(NAMES)
+
+
+@contextlib.contextmanager
+def run_instances(folder, *settings, options=()):
+    """(nginx, instances) for as many as there are ``settings``."""
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(run_files(folder / "images"))
+        text = printed("--instances", str(len(settings)), *options)
+        instances = []
+        for number, own in enumerate(settings):
+            given = {"FLUX_INSTANCE": number, "FLUX_TRUSTED_PROXIES": 1} | own
+            api = stack.enter_context(run_api(app=FAKE, **given))
+            instances.append(api)
+            address = api.url.removeprefix("http://")
+            text = text.replace(f"127.0.0.1:{8000 + number}", address)
+        yield stack.enter_context(run_nginx_with(folder, text, files)), instances
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """(nginx, three instances that hold one request and let one wait)."""
+    folder = tmp_path_factory.mktemp("instances")
+    with run_instances(folder, *[{"FLUX_MAX_QUEUE": 1}] * COUNT) as found:
+        for api in found[1]:
+            api.wait_ready()
+        yield found
+
+
+@pytest.fixture
+def clean(stack):
+    """The same, with nothing done yet."""
+    forget(stack[1])
+    return stack
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(20) as threads:
+        yield threads
+
+
+def stats(api):
+    return requests.get(f"{api.url}/fake/stats", timeout=10).json()
+
+
+def busy(api):
+    """How many run and wait there."""
+    told = stats(api)
+    return told["running"], told["queued"]
+
+
+def post(server, prompt="x", path="/process", **fields):
+    headers = fields.pop("headers", {})
+    form = FORM | {"prompt": prompt} | fields
+    return requests.post(server.url + path, data=form, headers=headers, timeout=60)
+
+
+def forget(instances):
+    for api in instances:
+        requests.post(f"{api.url}/fake/reset", timeout=10)
+        wait_for(lambda api=api: busy(api) == (0, 0), 10)
+
+
+def release(instances):
+    for api in instances:
+        requests.post(f"{api.url}/fake/release", timeout=10)
+
+
+def test_requests_at_the_same_time_run_on_different_instances(clean, pool):
+    nginx, instances = clean
+    for _ in range(3):
+        held = [pool.submit(post, nginx, "hold") for _ in range(COUNT)]
+        wait_for(lambda: all(busy(api) == (1, 0) for api in instances), 20)
+        release(instances)
+        answers = [one.result() for one in held]
+        assert sorted(answer.headers["X-Job-Id"][:3] for answer in answers) == NAMES
+        assert [stats(api)["begun"] for api in instances] == [1] * COUNT
+        forget(instances)
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_what_a_server_named_is_found_by_its_id(clean, prefix):
+    nginx, instances = clean
+    ids = []
+    for number in range(12):
+        taken = post(nginx, f"no {number}", headers={"Prefer": "respond-async"})
+        assert taken.status_code == 202
+        ids.append(taken.json()["id"])
+    assert sorted({name[:3] for name in ids}) == NAMES
+    for name in ids:
+        job = f"{nginx.url}{prefix}/jobs/{name}"
+        events = requests.get(f"{job}/events", timeout=30)
+        assert events.ok and "event: done" in events.text
+        assert requests.get(job, timeout=10).json()["id"] == name
+        assert requests.get(f"{job}/result", timeout=10).content[:4] == b"\x89PNG"
+        assert requests.delete(job, timeout=10).json()["state"] == "done"
+    # None was looked for in the wrong place.
+    for number, api in enumerate(instances):
+        asked = [path for path, _ in stats(api)["arrived"] if "/jobs/g" in path]
+        assert asked and all(f"/jobs/g{number}-" in path for path in asked)
+
+
+def test_a_chosen_id_is_found_wherever_it_was_sent(clean):
+    nginx, _ = clean
+    for number in range(6):
+        own = {"job_id": f"in-the-body-{number}"}
+        assert post(nginx, "x", **own).ok
+        job = f"{nginx.url}/jobs/in-the-body-{number}"
+        assert requests.get(job, timeout=10).json()["state"] == "done"
+        assert requests.get(f"{job}/result", timeout=10).ok
+        chosen = {"X-Job-Id": f"in-the-header-{number}"}
+        assert post(nginx, "x", headers=chosen).ok
+        job = f"{nginx.url}/v1/jobs/in-the-header-{number}"
+        assert requests.delete(job, timeout=10).json()["state"] == "done"
+
+
+def test_a_name_in_the_header_is_of_one_job_at_a_time(clean, pool):
+    nginx, instances = clean
+    for number in range(4):
+        chosen = {"X-Job-Id": f"only-one-{number}"}
+        held = pool.submit(post, nginx, "hold", headers=chosen)
+        wait_for(lambda: sum(busy(api)[0] for api in instances) == 1, 20)
+        assert post(nginx, "x", headers=chosen).status_code == 409
+        release(instances)
+        assert held.result().ok
+        forget(instances)
+
+
+def test_the_same_key_is_answered_by_who_had_it_first(clean):
+    nginx, instances = clean
+    for number in range(6):
+        key = {"Idempotency-Key": f"key {number}".replace(" ", "-")}
+        first, again = (post(nginx, f"no {number}", headers=key) for _ in range(2))
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert again.json()["seed"] == first.json()["seed"]
+    assert sum(stats(api)["begun"] for api in instances) == 6
+
+
+@pytest.mark.parametrize("name", ["g9-00000000", "nobody-has-this", "g0-00000000"])
+def test_an_id_that_nobody_knows_is_the_api_s_404(stack, name):
+    answer = requests.get(f"{stack[0].url}/v1/jobs/{name}", timeout=30)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "job_not_found"
+
+
+def test_names_like_the_servers_own_are_refused(stack):
+    nginx, _ = stack
+    for sent in ({"headers": {"X-Job-Id": "g0-mine-00"}}, {"job_id": "g7-mine-00"}):
+        answer = post(nginx, "x", path="/v1/images/generations", **sent)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "job_id"
+    assert post(nginx, "x", job_id="gx-is-fine").ok
+
+
+def test_a_full_instance_passes_on_and_the_last_one_says_no(clean, pool):
+    nginx, instances = clean
+    # Filled past nginx, all but the last instance.
+    held = [pool.submit(post, api, "hold") for api in instances[:-1] for _ in "ab"]
+    wait_for(lambda: all(busy(api) == (1, 1) for api in instances[:-1]), 20)
+    for _ in range(6):
+        answer = post(nginx, "x", headers={"X-Job-Id": f"passed-on-{_}"})
+        assert answer.ok and requests.get(f"{nginx.url}/jobs/passed-on-{_}").ok
+    assert stats(instances[-1])["begun"] == 6
+    held += [pool.submit(post, instances[-1], "hold") for _ in "ab"]
+    wait_for(lambda: busy(instances[-1]) == (1, 1), 20)
+    before = [len(stats(api)["arrived"]) for api in instances]
+    answer = post(nginx, "x", path="/v1/images/generations")
+    assert answer.status_code == 429
+    assert answer.json()["error"]["message"] == "Every place in the queue is taken."
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    assert "X-Accel-Redirect" not in answer.headers
+    # Each was asked, and once.
+    after = [len(stats(api)["arrived"]) for api in instances]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1] * COUNT
+    release(instances)
+    assert all(one.result().ok for one in held)
+
+
+def test_a_keyed_request_waits_for_its_own_instance(clean, pool):
+    nginx, instances = clean
+    held = [pool.submit(post, api, "hold") for api in instances[:-1] for _ in "ab"]
+    wait_for(lambda: all(busy(api) == (1, 1) for api in instances[:-1]), 20)
+    answers = [post(nginx, "x", headers={"Idempotency-Key": f"k-{n}"}) for n in "abcd"]
+    assert 429 in {answer.status_code for answer in answers}
+    release(instances)
+    assert all(one.result().ok for one in held)
+
+
+def test_while_one_loads_the_others_take_its_requests(tmp_path):
+    (tmp_path / "load").write_text("hold")
+    settings = [{}, {"FAKE_LOAD": tmp_path / "load"}, {}]
+    with run_instances(tmp_path, *settings) as (nginx, instances):
+        wait_for(lambda: requests.get(f"{nginx.url}/readyz", timeout=5).ok, 20)
+        for _ in range(8):
+            assert post(nginx).ok
+            assert requests.get(f"{nginx.url}/readyz", timeout=5).ok
+        assert stats(instances[1])["begun"] == 0
+        (tmp_path / "load").write_text("go")
+        instances[1].wait_ready()
+        for _ in range(6):
+            assert post(nginx).ok
+        assert stats(instances[1])["begun"] > 0
+
+
+def test_one_that_is_killed_costs_what_it_was_running(tmp_path, pool):
+    with run_instances(tmp_path, {}, {}) as (nginx, (first, second)):
+        for api in (first, second):
+            api.wait_ready()
+        held = [pool.submit(post, nginx, "hold") for _ in range(2)]
+        wait_for(lambda: busy(first) == busy(second) == (1, 0), 20)
+        os.killpg(first.process.pid, signal.SIGKILL)
+        # What was sent to it is not sent again.
+        wait_for(lambda: any(one.done() for one in held), 10)
+        lost = next(one.result() for one in held if one.done())
+        assert lost.status_code == 503
+        assert lost.json()["error"]["code"] == "server_is_overloaded"
+        assert stats(second)["begun"] == 1
+        release([second])
+        for _ in range(6):
+            assert post(nginx).ok
+            assert requests.get(f"{nginx.url}/healthz", timeout=5).ok
+        assert sorted(one.result().status_code for one in held) == [200, 503]
