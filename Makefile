@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos image lines wheels mutants clean
 .PHONY: help install install-dev serve test test-deps lint fuzz bench mixed soak chaos lines wheels mutants clean lock sbom
 .DEFAULT_GOAL := help
 
@@ -87,6 +88,11 @@ lock: install-dev
 sbom: install-dev
 	$(PYTHON) -m cyclonedx_py environment --output-format JSON --output-file sbom.cdx.json $(PYTHON)
 
+# The Dockerfile's lines in an empty Debian, without a container engine: as root, minutes.
+IMAGE_OPTIONS ?=
+image: | $(PYTHON)
+	command -v debootstrap >/dev/null || apt-get install -y --no-install-recommends debootstrap
+	$(PYTHON) -m scripts.check_image $(IMAGE_OPTIONS)
 lines:
 	$(PYTHON3) -m scripts.count_lines flux_api file_server
 
@@ -107,6 +113,7 @@ test-deps:
 	command -v chromium-headless-shell >/dev/null || apt-get install -y --no-install-recommends chromium-headless-shell
 	command -v promtool >/dev/null || apt-get install -y --no-install-recommends prometheus
 	command -v exiftool >/dev/null || apt-get install -y --no-install-recommends libimage-exiftool-perl
+	command -v systemd-analyze >/dev/null || apt-get install -y --no-install-recommends systemd
 	command -v prlimit >/dev/null || apt-get install -y util-linux
 	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 

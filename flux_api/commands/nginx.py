@@ -30,7 +30,7 @@ _PICTURES = """\
     location @stored { proxy_pass http://flux_files; }
 """
 _WHOLE = """\
-# Written by 'flux-api serve' at each start: what is changed here is lost.
+# Written by flux-api: what is changed here is lost.
 daemon off;
 pid "@STATE@/nginx.pid";
 error_log stderr warn;

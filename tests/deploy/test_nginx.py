@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
-from tests.support.nginx import run_nginx_with
+from tests.support.nginx import printed, run_nginx_with
 from tests.support.servers import ROOT, post_and_leave, run_api, run_files, wait_for
 
 
@@ -117,3 +119,80 @@ def test_what_nginx_itself_refuses_is_json(nginx):
     answer = requests.get(f"{nginx.url}/?{'x' * 20_000}", timeout=10)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "invalid_request"
+
+
+def test_the_shipped_configuration_is_what_the_program_prints():
+    assert (ROOT / "deploy" / "nginx.conf").read_text() == printed()
+
+
+def test_streams_come_through_as_they_are_sent(nginx, fake):
+    requests.post(f"{fake.url}/fake/reset", timeout=10)
+    form = {"prompt": "hold", "stream": "true", "size": "64x64"}
+    events = []
+    with ThreadPoolExecutor(1) as pool:
+        url = f"{nginx.url}/v1/images/generations"
+        chosen = {"X-Job-Id": "streamed-through"}
+        held = pool.submit(requests.post, url, data=form, headers=chosen, timeout=60)
+        job = f"{nginx.url}/jobs/streamed-through/events"
+        with requests.get(job, stream=True, timeout=30) as stream:
+            for line in stream.iter_lines():
+                events += [line] if line.startswith(b"event:") else []
+                if line == b"event: started":
+                    # Seen while it is still running: only now may it end.
+                    assert stats(fake)["running"] == 1
+                    requests.post(f"{fake.url}/fake/release", timeout=10)
+        assert held.result().ok
+    assert events[0] == b"event: queued" and events[-1] == b"event: done"
+
+
+def test_one_address_may_not_ask_without_end(tmp_path, fake, files):
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    text = text.replace("127.0.0.1:8000", fake.url.removeprefix("http://"))
+    assert "rate=200r/s" in text and "burst=1000" in text
+    text = text.replace("rate=200r/s", "rate=1r/m").replace("burst=1000", "burst=30")
+    with run_nginx_with(tmp_path, text, files) as slow:
+        answers = [requests.get(f"{slow.url}/healthz", timeout=10) for _ in range(40)]
+    refused = [answer for answer in answers if not answer.ok]
+    assert {answer.status_code for answer in refused} == {429}
+    assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
+    assert refused[0].headers["Retry-After"] == "1"
+    assert answers[0].ok
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_tls_and_http_2(tmp_path, fake, files):
+    tls = ROOT / "tests" / "support" / "tls"
+    pair = (str(tls / "server.pem"), str(tls / "server.pem"))
+    text = printed("--tls", *pair)
+    text = text.replace("127.0.0.1:8000", fake.url.removeprefix("http://"))
+    with run_nginx_with(tmp_path, text, files, scheme="https") as secure:
+        form = ["-F", "prompt=x", "-F", "width=64", "-F", "height=64"]
+        told = "%{http_version} %{content_type} %{ssl_verify_result}"
+        done = subprocess.run(
+            [*("curl", "-sk", "--http2", *form, "-o", tmp_path / "x.png", "-w", told)]
+            + [f"{secure.url}/process/raw"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith("2 image/png")
+        assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+        token = {"Authorization": "Bearer a-token-of-the-tests"}
+        requests.post(f"{secure.url}/process", data={"prompt": "x"}, verify=False)
+        latest = requests.get(f"{secure.url}/latest", headers=token, verify=False)
+        assert latest.json()["url"].startswith(f"{secure.url}/i/")
+        plain = secure.url.replace("https", "http")
+        sent = requests.get(f"{plain}/readyz", allow_redirects=False, timeout=10)
+        assert sent.headers["Location"] == f"{secure.url}/readyz"
+
+
+def test_behind_another_proxy_its_word_counts(tmp_path, files):
+    env = {"FLUX_TRUSTED_PROXIES": "1"}
+    with run_api(app="tests.support.fake_app:app", FLUX_TRUSTED_PROXIES=2) as api:
+        text = printed(**env).replace("127.0.0.1:8000", api.url[len("http://") :])
+        with run_nginx_with(tmp_path, text, files) as nginx:
+            api.wait_ready()
+            said = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
+            form = {"prompt": "x", "width": 64, "height": 64}
+            requests.post(f"{nginx.url}/process", data=form, headers=said, timeout=10)
+            assert stats(api)["requests"][-1]["caller"] == "203.0.113.9"

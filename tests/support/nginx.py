@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 
@@ -12,13 +13,14 @@ from tests.support.programs import need
 from tests.support.servers import ROOT, free_port, run, wait_for
 
 
-def printed(*options):
+def printed(*options, **settings):
     """What ``flux-api serve --print-nginx`` prints, for nginx at 8080, the instances
     from 8000 on."""
     command = [sys.executable, "-m", "flux_api", "serve", "--print-nginx"]
     done = subprocess.run(
         [*command, "--bind", "127.0.0.1:8080", "--first-port", "8000", *options],
         cwd=ROOT,
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         check=True,

@@ -1,0 +1,148 @@
+"""The Dockerfile, compose.yaml and the systemd units, as far as no engine is needed;
+'make image' runs the Dockerfile's lines."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from flux_api.commands.nginx import Site, whole_text
+from flux_api.settings import Settings
+from tests.support.nginx import run_nginx_with
+from tests.support.programs import need
+from tests.support.servers import ROOT, run_api, run_files
+from tests.test_readme import FIELDS
+
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+OURS = ("nginx", "api", "files", "gpu")
+UNITS = ROOT / "deploy" / "systemd"
+NGINX = ROOT / "deploy" / "compose" / "nginx.conf"
+BIN = Path(sys.executable).parent
+
+
+def test_the_linter_has_nothing_to_say_of_the_dockerfile():
+    done = subprocess.run(
+        [BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_compose_is_as_its_schema_says():
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [*command, ROOT / "compose.yaml"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_can_do_little(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    # Reached from this machine alone unless somebody says otherwise.
+    for port in service.get("ports", ()):
+        assert re.match(r"\$\{BIND:-127\.0\.0\.1:", port)
+
+
+def test_what_compose_names_is_there():
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            known = (ROOT / source).exists() if source[0] == "." else source
+            assert known is True or known in COMPOSE["volumes"], volume
+        for secret in service.get("secrets", ()):
+            assert secret in COMPOSE["secrets"]
+        for name in service.get("environment", ()):
+            # HF_TOKEN is the Hub's own, GF_... Grafana's.
+            assert name in FIELDS or name.startswith(("HF_", "GF_")), name
+
+
+@pytest.mark.parametrize("name", ["api", "files", "gpu"])
+def test_commands_in_compose_are_shell(name):
+    shell, options, script = SERVICES[name]["command"]
+    assert (shell, options) == ("sh", "-euc")
+    script = script.replace("$$", "$")
+    subprocess.run(["sh", "-n", "-c", script], check=True)
+
+
+def test_pictures_take_longer_to_stop_than_to_make():
+    grace = int(SERVICES["api"]["stop_grace_period"].removesuffix("s"))
+    unit = (UNITS / "flux-api@.service").read_text()
+    systemd = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])
+    # gunicorn adds 30 s.
+    assert min(grace, systemd) > Settings().request_timeout + 30
+
+
+def compose_nginx():
+    """nginx in the container: what it writes is in /tmp."""
+    site = Site(
+        "8080",
+        ("api:8000",),
+        "files:8010",
+        folder=Path("/var/lib/flux-imaging-api/images"),
+    )
+    return whole_text(site, Path("/tmp"))
+
+
+def test_nginx_in_compose_is_what_serve_would_write():
+    assert NGINX.read_text() == compose_nginx()
+
+
+def test_nginx_in_compose_leads_to_both(tmp_path):
+    # From its http block on, with this machine's addresses.
+    text = NGINX.read_text().partition("http {")[2].rpartition("}")[0]
+    text = re.sub(r"^(access_log|\w+_temp_path) .*\n", "", text, flags=re.M)
+    text = text.replace("listen 8080", "listen 127.0.0.1:8080")
+    with (
+        run_files(tmp_path / "images", FILES_TRUSTED_PROXIES=1) as files,
+        run_api(
+            app="tests.support.fake_app:app",
+            FLUX_TRUSTED_PROXIES=1,
+            FILE_SERVER=files.url,
+        ) as api,
+    ):
+        text = text.replace("api:8000", api.url.removeprefix("http://"))
+        text = text.replace("files:8010", files.url.removeprefix("http://"))
+        text = text.replace("/var/lib/flux-imaging-api", str(tmp_path))
+        with run_nginx_with(tmp_path, text, files) as nginx:
+            api.wait_ready()
+            form = {"prompt": "x", "width": 64, "height": 64}
+            answer = requests.post(f"{nginx.url}/process", data=form, timeout=10)
+            path = answer.json()["result_image_url"].removeprefix(files.url)
+            assert requests.get(nginx.url + path, timeout=10).content[:4] == b"\x89PNG"
+
+
+def test_units_are_as_systemd_wants_them(tmp_path):
+    program = need("systemd-analyze")
+    for unit in UNITS.iterdir():
+        # The programs of this environment, where the units have those of /opt/flux.
+        text = unit.read_text().replace("/opt/flux/bin", str(BIN))
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        [program, "verify", *sorted(tmp_path.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [line for line in done.stderr.splitlines() if "flux" in line]
+    assert told == []
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["flux-api@.service", "flux-files.service"])
+def test_units_name_settings_and_programs_that_exist(name):
+    text = (UNITS / name).read_text()
+    for line in re.findall(r"^Environment=(.*)", text, re.M):
+        for variable in re.findall(r"(\w+)=", line):
+            assert variable in FIELDS or variable in ("CUDA_VISIBLE_DEVICES", "HF_HOME")
+    assert "NoNewPrivileges=yes" in text and "ProtectSystem=strict" in text
