@@ -27,7 +27,10 @@ ROOMS = {
     "metrics": set(),
     "images": set(),
     # Without a server the application runs in the command's own process.
-    "commands": {"loading", "models", "settings", "create_app", "measure_quality"},
+    "commands": {
+        *("loading", "models", "images", "settings"),
+        *("create_app", "measure_quality"),
+    },
     "settings": {"setting_values", "api_keys"},
     "setting_values": {"api_keys"},
     "api_keys": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def generate(prompts: tuple[str, ...], **options: Any) -> int:
     flux-api generate "a cat" --model klein-4b --lora pixel-art:0.8
     """
     route = "/v1/images/generations"
-    return _draw(route, [(text, [("prompt", text)]) for text in prompts], options)
+    return draw(route, [(text, [("prompt", text)]) for text in prompts], options)
 
 
 @click.command()
@@ -76,14 +77,17 @@ def edit(
     flux-api edit holiday/*.jpg "make it monochrome" -o grey/
     flux-api edit me.png "in this style" --ref style.png
     """
-    more: list[Field] = [("image[]", _content(path)) for path in references]
+    more: list[Field] = [("image[]", content_of(path)) for path in references]
     if mask is not None:
-        more.append(("mask", _content(mask)))
+        more.append(("mask", content_of(mask)))
     inputs: list[Input] = [
-        (f"{path.stem}-edit", [("prompt", prompt), ("image[]", _content(path)), *more])
+        (
+            f"{path.stem}-edit",
+            [("prompt", prompt), ("image[]", content_of(path)), *more],
+        )
         for path in images
     ]
-    return _draw("/v1/images/edits", inputs, options)
+    return draw("/v1/images/edits", inputs, options)
 
 
 @click.command()
@@ -97,13 +101,19 @@ def vary(images: tuple[Path, ...], **options: Any) -> int:
     flux-api generate "a cat" -o - | flux-api vary - -o like-it.png
     """
     inputs: list[Input] = [
-        (f"{p.stem}-variation", [("image", _content(p))]) for p in images
+        (f"{p.stem}-variation", [("image", content_of(p))]) for p in images
     ]
-    return _draw("/v1/images/variations", inputs, options)
+    return draw("/v1/images/variations", inputs, options)
 
 
-def _draw(route: str, inputs: list[Input], options: dict[str, Any]) -> int:
-    """Ask for a picture or several of each of ``inputs``; the exit code."""
+def draw(
+    route: str,
+    inputs: list[Input],
+    options: dict[str, Any],
+    look: Callable[[Screen, bytes], None] = lambda screen, data: None,
+) -> int:
+    """Ask for a picture or several of each of ``inputs``; the exit code. ``look`` is
+    called with the file of each."""
     environ = click.get_current_context().obj
     out, as_json = options["out"], options["as_json"]
     if as_json and out == "-":
@@ -127,6 +137,7 @@ def _draw(route: str, inputs: list[Input], options: dict[str, Any]) -> int:
     for request, event in show(drawing, requests, screen):
         if event["type"] == "picture":
             _tell(screen, event, as_json)
+            look(screen, event["data"])
         elif failure := event["failure"]:
             codes.append(failure.exit_code)
             _tell_failure(screen, request, failure, as_json)
@@ -156,7 +167,7 @@ def _plain(name: str) -> Json:
     return {"name": name}
 
 
-def _content(path: Path) -> tuple[str, bytes]:
+def content_of(path: Path) -> tuple[str, bytes]:
     """What the API is sent of a file."""
     if path == STDOUT:
         return "picture", sys.stdin.buffer.read()

@@ -12,6 +12,7 @@ from flux_api.commands.completion import VARIABLE, complete_model, completion
 from flux_api.commands.jobs import jobs
 from flux_api.commands.pictures import edit, generate, vary
 from flux_api.commands.quality import quality
+from flux_api.commands.recipe import recipe
 from flux_api.commands.serve import serve
 from flux_api.commands.transport import REFUSED, Failure
 from flux_api.errors import BadSetting
@@ -146,7 +147,7 @@ def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> in
     return fetch_sets(sets, models)
 
 
-for _command in (generate, edit, vary, jobs, serve, quality, completion):
+for _command in (generate, edit, vary, recipe, jobs, serve, quality, completion):
     program.add_command(_command)
 
 

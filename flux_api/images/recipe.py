@@ -8,9 +8,9 @@ import html
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
-from flux_api.core import VERSION
+from flux_api.core import VERSION, Mode
 
 Recipe = dict[str, Any]
 """How a picture was made, by the names of the request's own parameters, for JSON:
@@ -25,10 +25,6 @@ Recipe = dict[str, Any]
     parents                  those of the pictures that the inputs were made from
     picture_sha256           of the file's picture data, see ``picture_data``
 """
-
-Level = Literal["none", "mark", "recipe", "prompt"]
-"""How much a picture's file tells: nothing, that it is synthetic, the recipe without
-prompts, or all of it."""
 
 FORM = 1
 SOFTWARE = f"Flux Imaging API {VERSION}"
@@ -56,6 +52,10 @@ _FOUND = re.compile(rb"<flux:Recipe>([^<]{2,1000000})</flux:Recipe>")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class _Later(ValueError):
+    """Well-formed, but of another form than is known here."""
+
+
 def make_xmp(mode: str, recipe: Recipe | None = None) -> bytes:
     """The packet that says that a picture of ``mode`` is synthetic, as IPTC has it, and
     how it was made."""
@@ -79,15 +79,13 @@ def to_text(recipe: Recipe) -> str:
 
 
 def read_recipe(data: bytes) -> Recipe | None:
-    """The recipe in a picture's file, None where there is none that can be read.
-    Anybody may have written it: nothing in it is certain but its form."""
+    """The recipe in a picture's file, None where there is none; ValueError where there
+    is one that cannot be read. Anybody may have written it: nothing in it is certain
+    but its form."""
     if (found := _FOUND.search(data)) is None:
         return None
-    try:
-        # Programs that write a picture's XMP anew use entities.
-        return parse_recipe(html.unescape(found[1].decode()))
-    except ValueError:
-        return None
+    # Programs that write a picture's XMP anew use entities.
+    return parse_recipe(html.unescape(found[1].decode()))
 
 
 def parse_recipe(text: str | bytes) -> Recipe:
@@ -95,18 +93,21 @@ def parse_recipe(text: str | bytes) -> Recipe:
     later form."""
     try:
         recipe = json.loads(text)
-    except RecursionError:
-        raise ValueError("this is no recipe") from None
-    if not isinstance(recipe, dict) or type(recipe.get("recipe")) is not int:
-        raise ValueError("this is no recipe")
-    if recipe["recipe"] > FORM:
-        raise ValueError("this recipe was written by a later version of this program")
-    if not all(isinstance(recipe.get(n, []), list) for n in ("inputs", "parents")):
-        raise ValueError("this is no recipe")
-    loras = recipe.get("loras", [])
-    if not isinstance(loras, list) or not all(isinstance(one, dict) for one in loras):
-        raise ValueError("this is no recipe")
-    return recipe
+        form = recipe["recipe"]
+        lists = [recipe.get(name, []) for name in ("inputs", "parents", "loras")]
+        if type(form) is int and form > FORM:
+            raise _Later("the recipe was written by a later version of this program")
+        if form != FORM or not all(isinstance(one, list) for one in lists):
+            raise ValueError
+        if recipe.get("mode") not in get_args(Mode):
+            raise ValueError
+        if not all(isinstance(lora, dict) for lora in lists[2]):
+            raise ValueError
+    except _Later:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError("what stands there is no recipe") from None
+    return dict(recipe)
 
 
 def without_prompts(recipe: Recipe) -> Recipe:
@@ -133,8 +134,9 @@ def fields_of(recipe: Recipe) -> dict[str, Any]:
 def parents_of(data: bytes) -> tuple[str, ...]:
     """The hashes of the pictures that an uploaded one was made from, by its recipe, the
     nearest first."""
-    recipe = read_recipe(data)
-    if recipe is None:
+    try:
+        recipe = read_recipe(data) or {}
+    except ValueError:
         return ()
     named = [*recipe.get("inputs", []), *recipe.get("parents", [])]
     hashes = [name for name in named if isinstance(name, str)]

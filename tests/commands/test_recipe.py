@@ -1,0 +1,145 @@
+"""``flux-api recipe``: what a picture says, and the same picture once more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import requests
+from PIL import Image
+
+from flux_api.images.codec import encode_image
+from flux_api.images.metadata import Metadata, add_metadata
+from flux_api.images.recipe import make_xmp, read_recipe
+from tests.commands.program import run
+from tests.support.pictures import make_png
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def ask(fake_multi, tmp_path):
+    """The program in a folder with pictures, told of a server that takes several."""
+    (tmp_path / "one.png").write_bytes(make_png())
+    (tmp_path / "two.png").write_bytes(make_png(color="blue"))
+
+    def ask(*arguments):
+        return run(tmp_path, *arguments, FLUX_SERVER=fake_multi.url)
+
+    return ask
+
+
+def draw(server, folder, name, files=(), **fields):
+    """A picture of the server as a file of the folder."""
+    route = "edits" if files else "generations"
+    answer = requests.post(
+        f"{server.url}/v1/images/{route}",
+        data={"seed": 300, "size": "64x96", "steps": 2} | fields,
+        files=[("image[]", ("picture.png", data)) for data in files] or None,
+        headers={"Accept": "image/*"},
+        timeout=60,
+    )
+    assert answer.ok, answer.text
+    (folder / name).write_bytes(answer.content)
+
+
+def drawn(server):
+    """What was drawn last."""
+    told = requests.get(f"{server.url}/fake/stats", timeout=5).json()["requests"]
+    return {k: v for k, v in told[-1].items() if k != "caller"}
+
+
+def test_a_recipe_is_shown_with_what_lacks(ask, fake_multi, tmp_path):
+    draw(fake_multi, tmp_path, "made.png", [make_png()], prompt="a cat")
+    done = ask("recipe", "made.png")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == read_recipe((tmp_path / "made.png").read_bytes())
+    assert f"--prompt TEXT, whose SHA-256 is {sha256(b'a cat')}" in done.stderr.decode()
+    assert (
+        f"--input FILE, whose SHA-256 is {sha256(make_png())}" in done.stderr.decode()
+    )
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_the_same_is_made_once_more(ask, fake_multi, tmp_path, file_format):
+    files = [make_png(color="blue"), make_png()]
+    more = {} if file_format == "png" else {"output_compression": 60}
+    draw(
+        *(fake_multi, tmp_path, "made", files),
+        prompt="a cat",
+        output_format=file_format,
+        **more,
+    )
+    first = drawn(fake_multi)
+    again = ["recipe", "made", "--again", "--prompt", "a cat"]
+    # Found by their hashes, in whatever order.
+    again += ["--input", "one.png", "--input", "two.png"]
+    done = ask(*again)
+    assert done.returncode == 0, done.stderr
+    assert b"the same pixels" in done.stderr
+    assert drawn(fake_multi) == first
+    made = (tmp_path / done.stdout.decode().strip()).read_bytes()
+    assert made == (tmp_path / "made").read_bytes()
+
+
+def test_what_lacks_is_named_and_nothing_is_drawn(ask, fake_multi, tmp_path):
+    draw(fake_multi, tmp_path, "made.png", [make_png()], prompt="a cat")
+    before = drawn(fake_multi)
+    again = ["recipe", "made.png", "--again"]
+    for arguments, words in (
+        ([], f"--prompt lacks: its SHA-256 has to be {sha256(b'a cat')}"),
+        (["--prompt", "a dog"], "--prompt is another one"),
+        (["--prompt", "a cat"], f"--input FILE with the SHA-256 {sha256(make_png())}"),
+        (["--prompt", "a cat", "--input", "two.png"], "not of this recipe: two.png"),
+        (["--prompt", "a cat", "--negative-prompt", "x"], "asks for no --negative"),
+        (
+            ["--prompt", "a cat", "--input", "one.png", "--mask", "two.png"],
+            "not of this recipe: two.png",
+        ),
+    ):
+        done = ask(*again, *arguments)
+        assert done.returncode == 2, arguments
+        assert words in done.stderr.decode()
+    assert drawn(fake_multi) == before
+
+
+def test_a_model_and_a_lora_that_are_not_here_are_named(ask, tmp_path):
+    recipe = {"recipe": 1, "mode": "generate", "model": "klein-4b", "prompt": "a cat"}
+    ink = {"name": "ink", "adapter_weight": 1.0}
+    for other, words in (
+        (recipe, "this server offers no 'klein-4b'"),
+        (recipe | {"model": "tiny", "loras": [ink]}, "There is no LoRA named 'ink'"),
+    ):
+        plain = encode_image(Image.new("RGB", (64, 64)))
+        file = add_metadata(plain, Metadata(make_xmp("generate", other)))
+        (tmp_path / "made.png").write_bytes(file.data)
+        done = ask("recipe", "made.png", "--again")
+        assert done.returncode == 2
+        assert words in done.stderr.decode()
+
+
+def test_a_stripped_and_a_re_saved_file_say_so(ask, fake_multi, tmp_path):
+    draw(fake_multi, tmp_path, "made.png", prompt="a cat")
+    with Image.open(tmp_path / "made.png") as image:
+        # Pillow carries XMP on where it is told to.
+        image.save(tmp_path / "kept.webp", xmp=image.info["xmp"])
+        image.info = {}
+        image.save(tmp_path / "stripped.png")
+    done = ask("recipe", "stripped.png")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"stripped.png holds no recipe" in done.stderr
+    done = ask("recipe", "kept.webp")
+    assert done.returncode == 0
+    assert b"kept.webp was saved by another program since" in done.stderr
+
+
+def test_another_format_is_other_pixels_and_said(ask, fake_multi, tmp_path):
+    draw(fake_multi, tmp_path, "made.png", prompt="a cat")
+    again = ["recipe", "made.png", "--again", "--prompt", "a cat", "-o", "new.jpg"]
+    done = ask(*again)
+    assert done.returncode == 0, done.stderr
+    assert b"not the same pixels: output_format differ" in done.stderr
+    assert b"goes with --again" in ask("recipe", "made.png", "-o", "x.png").stderr
