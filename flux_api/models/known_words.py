@@ -15,6 +15,8 @@ from typing import Any
 from flux_api.models.sources import Folder, Source
 
 FILE = "known_words.json"
+# Characters; far more than a small model's text encoders read.
+_LOOKED_AT = 2000
 _WORD = re.compile(r"[a-z0-9]+")
 # No language that is cut at spaces: words are looked for anywhere.
 _UNSPACED = re.compile(r"[^\x00-\u2e7f]")
@@ -101,7 +103,7 @@ def two_things(source: Source, prompt: str) -> bool:
 
 def _things(source: Source, prompt: str) -> Iterator[re.Match[str]]:
     """Where ``prompt``, in lower case, names things, the longest names first."""
-    return _pattern(source).finditer(prompt)
+    return _pattern(source).finditer(prompt[:_LOOKED_AT])
 
 
 @lru_cache(maxsize=16)
