@@ -26,7 +26,7 @@ _ADDRESS = re.compile(r"[0-9a-fA-F.:\[\]]+:[0-9]{1,5}")
 class Board:
     """A page of memory that the master and its workers share: short texts by name."""
 
-    _NAMES = ("state", "why", "placement")
+    _NAMES = ("state", "why", "placement", "broken loads")
     _SIZE = 1024
 
     def __init__(self):
@@ -177,6 +177,15 @@ class Handover:
         self._board["placement"] = text
 
     @property
+    def broken_loads(self):
+        """How many workers in a row lost the device while they loaded."""
+        return int(self._board["broken loads"] or 0)
+
+    @broken_loads.setter
+    def broken_loads(self, count):
+        self._board["broken loads"] = str(count)
+
+    @property
     def failed_update(self):
         """Why the last update failed; empty where it did not."""
         return self._board["why"]
@@ -184,6 +193,7 @@ class Handover:
     def say_ready(self):
         """This worker takes requests; the older ones are ended."""
         self._board["state"] = f"{self._age} {READY}"
+        self.broken_loads = 0
 
     def say_failed(self, why):
         """This worker will not take over."""

@@ -72,6 +72,8 @@ class BackendLoader:
                 backend.load(self._tell)
                 break
             except BackendBroken as broken:
+                # Nothing is expected of it any more until the process ends.
+                self._life = None
                 self._result = broken
                 return
             except BaseException as error:  # whatever a loader raises: ready says so

@@ -134,7 +134,11 @@ class PipelineManager:
         try:
             self._backend = self._loader.load(yielding=waits)
         except BackendBroken as broken:
-            self._watchdog.give_up(broken)
+            again = 0
+            if self.handover is not None:
+                again = self.handover.broken_loads
+                self.handover.broken_loads = again + 1
+            self._watchdog.give_up(broken, again=again)
             return
         # A thread a picture: the backend blocks while it makes one.
         for number in range(self._backend.slots + MAX_INTERLEAVED):

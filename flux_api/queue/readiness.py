@@ -23,6 +23,8 @@ class Handover(Protocol):
     """Whether the old one goes on until this one is ready."""
     placement: str
     """How the last worker that loaded holds its weights."""
+    broken_loads: int
+    """How many workers, one after the other, lost the device while they loaded."""
 
     @property
     def beside(self) -> bool:

@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # For the last answers to reach their clients before the process ends.
 LAST_WORDS_SECONDS = 10.0
+# A device that fails each time is tried no more often than this.
+MOST_SECONDS = 300.0
 WATCH_SECONDS = 0.25
 
 
@@ -39,12 +41,17 @@ class Watchdog:
         """Watch from now on, in a thread of its own."""
         threading.Thread(target=self._watch, name="flux-watch", daemon=True).start()
 
-    def give_up(self, why: Exception, answer: FluxError | None = None) -> None:
-        """Leave the process once every request is answered."""
+    def give_up(
+        self, why: Exception, answer: FluxError | None = None, *, again: int = 0
+    ) -> None:
+        """Leave the process once every request is answered; later and later where it
+        is the same as ``again`` times before."""
         answer = answer or Unavailable("The device failed; try again.", retry_after=30)
-        self._answer_all(f"{why}; restarting", answer)
-        logger.critical("restarting this worker: %s", why)
-        time.sleep(min(LAST_WORDS_SECONDS, self._step_timeout))
+        pause = min(LAST_WORDS_SECONDS, self._step_timeout)
+        pause = min(MOST_SECONDS, pause * 2.0 ** min(again, 10))
+        self._answer_all(f"{why}; restarting in {pause:g} s", answer)
+        logger.critical("restarting this worker in %g s: %s", pause, why)
+        time.sleep(pause)
         # A thread that is stuck in the driver cannot be ended, only shown.
         faulthandler.dump_traceback(all_threads=True)
         # EX_SOFTWARE of sysexits.h, and none of those that gunicorn gives a meaning.

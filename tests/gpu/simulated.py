@@ -62,6 +62,10 @@ class Card:
     def limit(self, size):
         struct.pack_into("<q", self._page, 0, size)
 
+    def fail(self, broken=True):
+        """Whether the card fails in every process, as one that needs a reset."""
+        struct.pack_into("<q", self._page, 8, int(broken))
+
     @property
     def used(self):
         """Bytes that the living processes have taken."""
@@ -81,8 +85,8 @@ class Card:
 
     def set(self, pid, field, value):
         """Set what is counted for a process."""
-        number = self.processes[pid]["row"], self._FIELDS.index(field)
-        struct.pack_into("<q", self._page, number[0] * self._ROW + number[1] * 8, value)
+        row, column = self.processes[pid]["row"], self._FIELDS.index(field)
+        struct.pack_into("<q", self._page, row * self._ROW + column * 8, value)
 
     @contextlib.contextmanager
     def held(self, size):

@@ -50,8 +50,9 @@ struct Process {
   Count pid, used, peak, to_card, unpinned, to_host, lost, spare;
 };
 
+// broken is 1 where the card fails in every process.
 struct Card {
-  Count limit, spare[7];
+  Count limit, broken, spare[6];
   Process processes[31];
 };
 
@@ -101,9 +102,10 @@ int64_t used_by_all() {
   return sum;
 }
 
-// A kernel that went wrong: from then on everything fails in this process.
+// A kernel that went wrong: from then on everything fails in this process, and on a card
+// that is broken in the next one too.
 void check_not_lost() {
-  if (own().lost)
+  if (own().lost || card().broken)
     throw c10::AcceleratorError({__func__, __FILE__, uint32_t(__LINE__)}, 700,
         "CUDA error: an illegal memory access was encountered");
 }
