@@ -37,6 +37,9 @@ class _Held:
     def tokens(self, request: object) -> int:
         return 64
 
+    def is_warm(self, request: object) -> bool:
+        return True
+
     def prepare(self, request: object) -> None:
         pass
 

@@ -297,7 +297,7 @@ def _make_backend(settings: Settings, handover: Handover | None) -> DiffusersBac
     from flux_api.engine.tuning import Tuner
     from flux_api.engine.verdicts import Verdicts
     from flux_api.loading.beforehand import check_files, check_memory
-    from flux_api.loading.memory import choose_placement
+    from flux_api.loading.memory import choose_placement, free_host_bytes
     from flux_api.loading.model_sets import ModelSets
     from flux_api.loading.placement import Placement, choose_device
     from flux_api.loading.second_copy import has_room_for_another
@@ -335,6 +335,7 @@ def _make_backend(settings: Settings, handover: Handover | None) -> DiffusersBac
         most=settings.max_loaded,
         loras=LoraFolder(settings.lora_dir),
         check=check,
+        kept_lora_bytes=min(settings.lora_cache_mb << 20, free_host_bytes() // 10),
     )
     verdicts = Verdicts(state_folder(settings), device)
     return DiffusersBackend(

@@ -99,6 +99,9 @@ class Settings(BaseModel):
     """Folder for what outlives a restart."""
     prompt_cache_mb: Annotated[int, _env("FLUX_PROMPT_CACHE_MB", 0, 65_536)] = 256
     """MiB of encoded prompts that are kept in the computer's memory; 0: none."""
+    lora_cache_mb: Annotated[int, _env("FLUX_LORA_CACHE_MB", 0, 65_536)] = 1024
+    """MiB of LoRAs that are kept in the computer's memory, a tenth of what is free at
+    most, while no request asks for them; 0: none."""
     step_timeout: Annotated[float, _env("FLUX_STEP_TIMEOUT", 0.5, 86_400)] = 120.0
     """Seconds without a step after which the worker restarts."""
     request_timeout: Annotated[float, _env("FLUX_REQUEST_TIMEOUT", 1, 86_400)] = 280.0

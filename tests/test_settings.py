@@ -71,6 +71,7 @@ WRONG = {
     "FLUX_API_KEYS_FILE": ["/no/such/file", "/", "/dev/null", "~nobody-here/keys"],
     "FILE_SERVER_UPLOAD_TOKEN_FILE": ["/no/such/file", "/", "/dev/null"],
     "FLUX_PROMPT_CACHE_MB": [*NUMBERS, "65537"],
+    "FLUX_LORA_CACHE_MB": [*NUMBERS, "65537"],
     "FLUX_TRUSTED_HOSTS": ["gpu.lan:80", "http://a", "a b", "*.a", ","],
     "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],
     "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,8 @@ class DiffusersBackend:
         self._batcher = ForwardBatcher()
         self.prompts = PromptCache(prompt_cache_bytes)
         self._inputs = InputCache()
+        # What the device holds at the moment; None while that changes.
+        self._weights: tuple[Hashable, ...] | None = None
         self.memory: dict[str, int] | None = None
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
 
@@ -211,15 +213,17 @@ class DiffusersBackend:
         tokens = sum(map(self.tokens, [request, *running]))
         return tokens <= (self._batch_tokens or 0)
 
+    def is_warm(self, request: ImageRequest) -> bool:
+        """Whether its weights and LoRAs are those of the newest picture."""
+        return self._weights == self._weights_of(request)
+
+    def _weights_of(self, request: ImageRequest) -> tuple[Hashable, ...]:
+        info = self._models[request.model]
+        task = info.task(request.mode, masked=request.mask_image is not None)
+        return request.model, info.base_of(task), request.loras
+
     def _together(self, one: ImageRequest, other: ImageRequest) -> bool:
-        info = self._models[one.model]
-        if other.model != one.model or other.loras != one.loras:
-            return False
-        bases = {
-            info.base_of(info.task(r.mode, masked=r.mask_image is not None))
-            for r in (one, other)
-        }
-        return len(bases) == 1
+        return self._weights_of(one) == self._weights_of(other)
 
     def tokens(self, request: ImageRequest) -> int:
         """About how many tokens a forward of one picture has."""
@@ -290,8 +294,11 @@ class DiffusersBackend:
         try:
             with measured("load"):
                 self.sets.check(request.model, name, report)
+                self._weights = None
                 loaded = self.sets.use(request.model, report)
-                return loaded.load(name, request.loras, report)
+                ready = loaded.load(name, request.loras, report)
+                self._weights = self._weights_of(request)
+                return ready
         except torch.OutOfMemoryError:
             logger.warning("job %s: out of memory while loading", picture.job_id)
         finally:
@@ -374,7 +381,7 @@ class DiffusersBackend:
     ) -> torch.Tensor:
         pipeline, request = loaded.pipeline, picture.request
         # LoRAs may change text encoders too.
-        weights = request.model, call.base_model, request.loras
+        weights = request.model, call.base_model, request.loras, loaded.lora_stamps
         with measured("encode"):
             prepared = call.prepare(pipeline, loaded.prior)
             kwargs = encode_prompt(pipeline, prepared, self.prompts, weights)

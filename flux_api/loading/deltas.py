@@ -26,6 +26,7 @@ class Delta(ABC):
 
     def __init__(self, tensors: Mapping[str, Tensor], scale: float) -> None:
         self._tensors = dict(tensors)
+        self._host = dict(tensors)
         self._scale = scale
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -33,8 +34,19 @@ class Delta(ABC):
         for name, tensor in self._tensors.items():
             if tensor.device != x.device or tensor.dtype != x.dtype:
                 # Once: a layer's inputs stay what they are.
-                self._tensors[name] = tensor.to(x.device, x.dtype)
+                moved = self._tensors[name] = tensor.to(x.device, x.dtype)
+                if moved.device == tensor.device:
+                    self._host[name] = moved
         return self._product(x) * self._scale
+
+    def leave_device(self) -> None:
+        """Give up the device's memory; the next call takes it again."""
+        self._tensors = dict(self._host)
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in the host's memory."""
+        return sum(tensor.nbytes for tensor in self._host.values())
 
     def dense(self) -> Tensor:
         """The whole matrix, float32, on the CPU."""
@@ -119,6 +131,22 @@ class Change:
         self._matrix, self._bias = matrix, bias
         self._gain: Tensor | None = None
         self._by_column = False
+
+    def leave_device(self) -> None:
+        """Give up the device's memory; the next call takes it again."""
+        for part in self._parts:
+            part.leave_device()
+        self._gain = None if self._gain is None else self._gain.cpu()
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in the host's memory."""
+        gain = 0 if self._gain is None else self._gain.nbytes
+        return gain + sum(part.nbytes for part in self._parts)
+
+    @property
+    def _parts(self) -> list[Delta]:
+        return [part for part in (self._matrix, self._bias) if part is not None]
 
     def weight(self, layer: torch.nn.Linear) -> Tensor:
         """The weight of ``layer`` with the matrix added, float32."""

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from flux_api.core import Lora
 from flux_api.loading.deltas import Change
-from flux_api.loading.lora_module import LayerChange
+from flux_api.loading.lora_cache import LoraCache, ReadLora, Stamp, stamp_of
 from flux_api.loading.lora_reader import read_lora
 from flux_api.models.lora_files import check_lora, refusal
 
@@ -27,14 +27,17 @@ COMPONENTS = ("transformer", "text_encoder", "text_encoder_2")
 
 class Adapters:
     """The LoRAs on the components behind ``pipeline``. ``own`` are the set's, by name
-    and file: read once and kept. ``find`` looks up the others, which stay only as long
-    as requests ask for them."""
+    and file: read once and kept. ``find`` looks up the others, of which ``kept_bytes``
+    stay in the host's memory when no request asks for them; on the device are those
+    alone that are on."""
 
     def __init__(
         self,
         pipeline: Any,
         own: Mapping[str, Path],
         find: Callable[[str], Path | None],
+        *,
+        kept_bytes: int = 0,
     ) -> None:
         parts = {name: getattr(pipeline, name, None) for name in COMPONENTS}
         self._components = {
@@ -42,47 +45,72 @@ class Adapters:
             for name, part in parts.items()
             if isinstance(part, torch.nn.Module)
         }
-        self._own, self._find = dict(own), find
-        self._applied: tuple[Lora, ...] = ()
+        self._find = find
+        self._cache = LoraCache(kept_bytes)
+        self._applied: tuple[tuple[Lora, ReadLora], ...] = ()
         self._hooks: list[RemovableHandle] = []
-        self._read = {name: self._open(name, path) for name, path in own.items()}
+        self._own = {name: self._open(name, path) for name, path in own.items()}
 
     def apply(self, loras: tuple[Lora, ...]) -> None:
         """Work with exactly ``loras`` from now on. InvalidRequest where a file cannot
         be used; none are applied then."""
         # Weight 0 is off, and no reason to read a file.
-        loras = tuple(lora for lora in loras if lora.adapter_weight != 0)
-        if loras == self._applied:
+        wanted = tuple(lora for lora in loras if lora.adapter_weight != 0)
+        on = tuple(lora for lora, _ in self._applied)
+        if wanted == on and all(self._is_current(*one) for one in self._applied):
             return
-        self.reset(keep={lora.name for lora in loras})
-        for lora in loras:
-            if lora.name not in self._read:
-                path = self._find(lora.name)
-                if path is None:
-                    raise refusal(lora.name, "is gone")
-                self._read[lora.name] = self._open(lora.name, path)
+        self._take_off()
+        self._cache.trim({lora.name for lora in wanted})
+        found = tuple((lora, self._read(lora.name)) for lora in wanted)
         changes: dict[torch.nn.Linear, list[tuple[Change, float]]] = defaultdict(list)
-        for lora in loras:
-            for one in self._read[lora.name]:
+        for lora, read in found:
+            for one in read.changes:
                 changes[one.layer].append((one.change, lora.adapter_weight))
         for layer, weighed in changes.items():
             add = partial(_add, weighed)
             self._hooks.append(layer.register_forward_hook(add))
-        self._applied = loras
+        self._applied = found
 
-    def reset(self, keep: set[str] | frozenset[str] = frozenset()) -> None:
-        """As it was before any request; the files in ``keep`` need not be read anew."""
-        self._applied = ()
+    def reset(self) -> None:
+        """As it was before any request: nothing is on and nothing is kept."""
+        self._take_off()
+        self._cache.clear()
+
+    @property
+    def stamps(self) -> tuple[Stamp, ...]:
+        """Those of the files that are on: others, once a file is written over."""
+        return tuple(read.stamp for _, read in self._applied)
+
+    def _take_off(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        kept = keep | self._own.keys()
-        self._read = {n: read for n, read in self._read.items() if n in kept}
+        for _, read in self._applied:
+            for one in read.changes:
+                one.change.leave_device()
+        self._applied = ()
 
-    def _open(self, name: str, path: Path) -> list[LayerChange]:
+    def _is_current(self, lora: Lora, read: ReadLora) -> bool:
+        return lora.name in self._own or read.is_current
+
+    def _read(self, name: str) -> ReadLora:
+        if name in self._own:
+            return self._own[name]
+
+        def read() -> ReadLora:
+            path = self._find(name)
+            if path is None:
+                raise refusal(name, "is gone")
+            return self._open(name, path)
+
+        return self._cache.get(name, read)
+
+    def _open(self, name: str, path: Path) -> ReadLora:
         check_lora(path, name)
         try:
-            return read_lora(path, name, self._components)
+            # Before it is read: what is written meanwhile is not taken for it.
+            stamp = stamp_of(path)
+            return ReadLora(path, stamp, read_lora(path, name, self._components))
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         # A file cut short meanwhile; number formats that torch lacks.

@@ -19,6 +19,7 @@ import transformers
 from flux_api.core import Lora
 from flux_api.loading import components
 from flux_api.loading.device import free_memory
+from flux_api.loading.lora_cache import Stamp
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement
 from flux_api.loading.preview import LinearPreview
@@ -49,12 +50,14 @@ def quiet_libraries() -> None:
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
     """What a picture is made with: ``prior`` is the Redux pipeline in front of
-    ``pipeline``, where the task has one."""
+    ``pipeline``, where the task has one; ``lora_stamps`` say which versions of the
+    LoRAs' files are on."""
 
     pipeline: Any
     prior: Any
     preview: LinearPreview
     placement: Placement
+    lora_stamps: tuple[Stamp, ...] = ()
 
     def release(self) -> None:
         """Call it after a picture, finished or not."""
@@ -101,8 +104,10 @@ class LoadedSet:
         info: ModelInfo,
         placement: Placement,
         find_lora: Callable[[str], Path | None],
+        kept_lora_bytes: int,
     ) -> None:
         self._info, self._placement, self._find_lora = info, placement, find_lora
+        self._kept_lora_bytes = kept_lora_bytes
         self._bases: dict[Source, LoadedBase] = {}
         self._residence = Residence(placement, info.shared_components)
         self._priors: dict[Source, Any] = {}
@@ -126,13 +131,18 @@ class LoadedSet:
                 if lora.name in own
             }
             base.adapters = Adapters(
-                base.pipeline(defaults.pipeline), files, self._find
+                base.pipeline(defaults.pipeline),
+                files,
+                self._find,
+                kept_bytes=self._kept_lora_bytes,
             )
+        stamps: tuple[Stamp, ...] = ()
         if base.adapters is not None:
             base.adapters.apply(loras)
+            stamps = base.adapters.stamps
         pipeline = base.pipeline(defaults.pipeline)
         prior = self._prior(defaults.prior, base, report) if defaults.prior else None
-        return Loaded(pipeline, prior, base.preview, self._placement)
+        return Loaded(pipeline, prior, base.preview, self._placement, stamps)
 
     @property
     def is_empty(self) -> bool:
@@ -207,7 +217,8 @@ class LoadedSet:
 
 
 class ModelSets:
-    """The sets in memory, ``most`` at once."""
+    """The sets in memory, ``most`` at once; ``kept_lora_bytes`` of LoRAs that are not
+    on are kept for each."""
 
     def __init__(
         self,
@@ -217,11 +228,13 @@ class ModelSets:
         most: int = 1,
         loras: LoraFolder | None = None,
         check: Callable[[str, TaskName, Report], None] | None = None,
+        kept_lora_bytes: int = 0,
     ) -> None:
         # No code of a checkpoint is ever run.
         os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
         quiet_libraries()
         self._models, self._place, self._most = models, place, most
+        self._kept_lora_bytes = kept_lora_bytes
         self._loras, self._check = loras or LoraFolder(None), check
         self._loaded: OrderedDict[str, LoadedSet] = OrderedDict()
 
@@ -249,7 +262,9 @@ class ModelSets:
                 free_memory()
             info = self._models[name]
             placement = self._place(name, info, report)
-            self._loaded[name] = LoadedSet(info, placement, self._loras.find)
+            self._loaded[name] = LoadedSet(
+                info, placement, self._loras.find, self._kept_lora_bytes
+            )
         self._loaded.move_to_end(name)
         return self._loaded[name]
 

@@ -15,6 +15,10 @@ from flux_api.queue.tasks import Backend, PictureTask
 MAX_INTERLEAVED = 3
 """How many pictures may run beside those that fill the forwards, one of a caller."""
 
+MAX_PASSED_OVER = 3
+"""How many pictures in a row may go before the one whose turn it is, because weights
+and LoRAs need not be changed for them."""
+
 # Of a thousand that wait one is found among the next, or hardly at all; each is looked
 # at with the manager's lock held.
 _MOST_LOOKED_AT = 64
@@ -24,11 +28,12 @@ def find_next(
     queue: FairQueue, running: Sequence[PictureTask], backend: Backend
 ) -> tuple[Job, bool] | None:
     """The job whose next picture may start, and whether as an extra. Only the first in
-    turn gets room in the forwards, so that what is small keeps nothing large out; and
-    nobody overtakes one that waits for running work to drain."""
+    turn (see :func:`_first`) gets room in the forwards, so that what is small keeps
+    nothing large out; and no extra overtakes one that waits for running work to
+    drain."""
     if not queue:
         return None
-    first = queue.head()
+    first = _first(queue, backend)
     filling = [task.request for task in running if not task.interleaved]
     requests = [task.request for task in running]
     # With nothing on its way there is nothing to wait for, so no question to ask.
@@ -51,10 +56,24 @@ def may_be_next(
     job: Job, queue: FairQueue, running: Sequence[PictureTask], backend: Backend
 ) -> bool:
     """Whether ``job``, which just came, changes what :func:`find_next` finds."""
-    if queue.head() is job or not running:
+    head = queue.head()
+    if head is job or not running:
+        return True
+    if backend.is_warm(job.request) and not backend.is_warm(head.request):
         return True
     interleaving = _Interleaving(running, backend)
     return not interleaving.are_full and interleaving.may_have(job)
+
+
+def _first(queue: FairQueue, backend: Backend) -> Job:
+    """Whose turn it is; before it, a few times in a row, one of the next that needs no
+    other LoRAs or weights than those that are on. Each pays for its turn, so that who
+    was passed over has its own all the sooner afterwards."""
+    head = queue.head()
+    if queue.passed_over >= MAX_PASSED_OVER or backend.is_warm(head.request):
+        return head
+    near = islice(queue.in_turn(), _MOST_LOOKED_AT)
+    return next((job for job in near if backend.is_warm(job.request)), head)
 
 
 def _has_room(job: Job, filling: Sequence[ImageRequest], backend: Backend) -> bool:

@@ -43,6 +43,8 @@ class FairQueue:
         self._stale: set[str] = set()
         self.cost = 0
         """What all pictures take that wait, in tokens times steps."""
+        self.passed_over = 0
+        """How many pictures in a row were not of the job whose turn it was."""
 
     def add(self, job: Job, tokens: int) -> None:
         """Queue every picture of ``job``; a step of one has about ``tokens``."""
@@ -81,6 +83,8 @@ class FairQueue:
         """Remove the next picture of ``job`` and charge its turn; ``interleaved`` where
         it runs beside the others and nobody has to wait for it."""
         pictures, jobs = self._waiting[job], self._jobs_of(job)
+        if not interleaved:
+            self.passed_over = 0 if job is self.head() else self.passed_over + 1
         if jobs.head() is not pictures:
             self._stale.add(job.caller)
         self._starts.discard(job)

@@ -176,6 +176,10 @@ class Backend(Protocol):
     def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether there is room for it in their forwards."""
 
+    def is_warm(self, request: ImageRequest) -> bool:
+        """Whether a picture of ``request`` needs no weights or LoRAs other than those
+        that the newest picture has."""
+
     def tokens(self, request: ImageRequest) -> int:
         """About how much a step of one picture costs, in tokens."""
 

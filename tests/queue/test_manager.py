@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 
@@ -13,6 +14,7 @@ from flux_api.core import (
     Completed,
     Failed,
     ImageResult,
+    Lora,
     Progress,
     Queued,
     Started,
@@ -61,6 +63,9 @@ class Scripted:
 
     def prepare(self, request):
         pass
+
+    def is_warm(self, request):
+        return True
 
     def run(self, picture, callbacks):
         self.draw(Work(self.manager, picture, callbacks))
@@ -446,6 +451,35 @@ def test_nobody_overtakes_one_that_waits_for_running_work(gate):
     assert begun == ["runs"]
     gate.set()
     wait_for(lambda: begun == ["runs", "needs the device", "comes later"], 10)
+
+
+def test_pictures_with_the_loras_that_are_on_go_first_a_few_times_in_a_row():
+    turnstile = Turnstile()
+
+    class Switching(Scripted):
+        on = None
+
+        def is_warm(self, request):
+            return request.loras == self.on
+
+        def run(self, picture, callbacks):
+            self.on = picture.request.loras
+            return super().run(picture, callbacks)
+
+    manager = manage(Switching(turnstile.draw))
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    ink, oil = (Lora("ink"),), (Lora("oil"),)
+    jobs = [submit(manager, request(10, loras=ink), caller="i")]
+    wait_for(lambda: manager.running == 1, 10)
+    jobs += [submit(manager, request(10, loras=oil), caller="o")]
+    for _ in range(20):
+        turnstile.turns.release()
+    assert all(isinstance(job.wait(10), Completed) for job in jobs)
+    order = "".join(turnstile.callers)
+    assert order.startswith("iiii" + "oooo")
+    changes = sum(one != other for one, other in itertools.pairwise(order))
+    assert changes <= 7
 
 
 def test_a_job_that_comes_later_is_waited_for(gate):

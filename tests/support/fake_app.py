@@ -108,6 +108,9 @@ class FakeBackend:
     def prepare(self, request):
         pass
 
+    def is_warm(self, request):
+        return True
+
     def run(self, picture, callbacks):
         """One picture; its colour follows from the seed."""
         made = picture.request
