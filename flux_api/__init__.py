@@ -20,7 +20,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_api import logs, setting_values
 from flux_api.api_keys import is_loopback, watch_keys, watch_token
-from flux_api.blueprints import jobs, metrics, original, page, service
+from flux_api.blueprints import admin, jobs, metrics, original, page, service
 from flux_api.blueprints.a1111 import routes as a1111
 from flux_api.blueprints.bfl import routes as bfl
 from flux_api.blueprints.description import routes as description
@@ -120,6 +120,8 @@ def create_app(
         app.register_blueprint(blueprint)
     # Where a client knows no address but its base URL, errors in its dialect.
     app.register_blueprint(jobs.bp, name="openai_jobs", url_prefix="/v1/jobs")
+    if settings.admin_keys:
+        app.register_blueprint(admin.bp)
     openai.register(app)
     bfl.register(app)
     a1111.register(app)
@@ -152,6 +154,7 @@ def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManage
                 lambda: _make_backend(settings, manager.handover),
                 look_at_files=lambda: look_at_files(sources, settings.model_info),
                 max_queue=settings.max_queue,
+                idle_seconds=settings.idle_unload * 60,
                 max_per_caller=settings.max_per_caller,
                 step_timeout=settings.step_timeout,
             )

@@ -13,6 +13,7 @@
     ├── BodyTimeout                408
     ├── JobConflict                409
     ├── JobNotDone                 409
+    ├── StillWorking               409
     ├── KeyInUse                   409
     ├── ResultExpired              410
     ├── KeyReused                  422
@@ -177,6 +178,14 @@ class JobNotDone(FluxError):
     status = 409
     type = "invalid_request_error"
     code = "job_not_done"
+
+
+class StillWorking(FluxError):
+    """What can only be done while no request is worked on."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "still_working"
 
 
 class ResultExpired(FluxError):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from flux_api.api_keys import parse_keys, parse_token
+from flux_api.api_keys import ApiKey, parse_keys, parse_token
 from flux_api.errors import BadSetting
 
 Network = IPv4Network | IPv6Network
@@ -89,6 +89,18 @@ def keys(value: Any, info: ValidationInfo) -> Any:
         # The message never holds a key: what can be read in a log is no secret.
         why = getattr(error, "strerror", None) or error
         raise BadSetting(f"{source}: {why}") from None
+    return found
+
+
+@_parsed
+def admin_keys(text: str) -> tuple[ApiKey, ...]:
+    try:
+        found = parse_keys(text)
+    except ValueError as error:
+        # The message never holds a key.
+        raise BadSetting(f"FLUX_ADMIN_KEYS: {error}") from None
+    if not found:
+        raise BadSetting("FLUX_ADMIN_KEYS: no key in it")
     return found
 
 

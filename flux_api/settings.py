@@ -129,6 +129,13 @@ class Settings(BaseModel):
         tuple[values.Network, ...], _env("FLUX_ALLOW_PRIVATE_NETS"), values.networks
     ] = ()
     """Networks that input_image_url may reach though they are private."""
+    admin_keys: Annotated[
+        tuple[ApiKey, ...], _env("FLUX_ADMIN_KEYS"), values.admin_keys
+    ] = ()
+    """Keys as name:key, comma-separated, for the routes below /admin; without any they
+    are not there."""
+    idle_unload: Annotated[float, _env("FLUX_IDLE_UNLOAD", 0, 10_080)] = 0.0
+    """Minutes without a request after which the weights leave the memory; 0: never."""
     bfl_models: Annotated[
         tuple[tuple[str, str], ...], _env("FLUX_BFL_MODELS"), values.pairs
     ] = ()

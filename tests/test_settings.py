@@ -76,6 +76,8 @@ WRONG = {
     "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],
     "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],
     "FLUX_ALLOW_PRIVATE_NETS": ["10.0.0.0/33", "10.0.0.1/8", "lan", "10.0.0.0/8,"],
+    "FLUX_ADMIN_KEYS": ["hidden", "a:hidden-12 3", "a:short-h", ","],
+    "FLUX_IDLE_UNLOAD": [*NUMBERS, "10081"],
     "FLUX_BFL_MODELS": ["flux-dev", "dev=tiny", "flux-dev=", "flux-dev=no-such-set"],
     "FLUX_WEBHOOK_HOSTS": ["https://a", "a b", "gpu.lan:80", ","],
     "FLUX_RESULTS_MB": [*NUMBERS, "65537"],
@@ -88,7 +90,7 @@ WRONG = {
 }
 
 
-SECRETS = ("FILE_SERVER_UPLOAD_TOKEN", "FLUX_API_KEYS")
+SECRETS = ("FILE_SERVER_UPLOAD_TOKEN", "FLUX_API_KEYS", "FLUX_ADMIN_KEYS")
 
 
 def refuse(environ):

@@ -64,6 +64,7 @@ def describe_status(context: Context) -> dict[str, Any]:
     reason = manager.not_ready
     return {
         "status": manager.state,
+        "asleep": manager.asleep,
         "reason": reason,
         "progress": _progress(reason),
         "model": context.settings.model,

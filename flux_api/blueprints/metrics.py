@@ -74,6 +74,11 @@ class _Everything(Collector):
             "1 while requests are taken, else 0.",
             manager.state == "ready",
         )
+        yield _gauge(
+            "flux_asleep",
+            "1 while no weights are in memory; the next request waits for them.",
+            manager.asleep,
+        )
         memory = GaugeMetricFamily(
             "flux_gpu_memory_bytes",
             "Memory of the device after the last picture, used by all programs.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, jsonify
 
 from flux_api.blueprints.capabilities import describe_capabilities, describe_status
@@ -70,8 +72,10 @@ def readyz() -> tuple[Response, int, dict[str, str]]:
     if reason is not None:
         body = jsonify(status="not ready", reason=reason)
         return body, 503, {"Retry-After": "5"}
-    answer = {"status": "ready", "model": get_context().settings.model}
+    answer: dict[str, Any] = {"status": "ready", "model": get_context().settings.model}
     answer |= manager.performance
+    if manager.asleep:
+        answer["asleep"] = True
     if manager.failed_update is not None:
         answer["failed_update"] = manager.failed_update
     return jsonify(answer), 200, {}

@@ -111,6 +111,17 @@ class DiffusersBackend:
         return "speed" if shares and self._tuner.wanted != "exact" else tuned.level
 
     @property
+    def asleep(self) -> bool:
+        """Whether no set is in memory."""
+        return not self.sets.names
+
+    def sleep(self) -> None:
+        """Drop every set."""
+        with self._batcher.taken():
+            self.sets.drop_all()
+        self.memory = device_memory()
+
+    @property
     def slots(self) -> int:
         """How many pictures may share forwards at once."""
         return _MOST_SLOTS if self._batch_tokens else 1

@@ -38,12 +38,15 @@ _PREFLIGHT_SECONDS = "600"
 
 def check_key() -> None:
     """Unauthorized unless the request has a key, where keys are set and needed."""
-    keys = get_context().keys()
+    context = get_context()
+    is_admin = request.blueprint == "admin"
+    keys = context.settings.admin_keys if is_admin else context.keys()
     if not keys or request.method == "OPTIONS" or request.url_rule is None:
         return
     if request.blueprint in OPEN_BLUEPRINTS:
         return
-    request.environ[CALLER] = f"key {_holder(keys)}"
+    kind = "admin key" if is_admin else "key"
+    request.environ[CALLER] = f"{kind} {_holder(keys)}"
 
 
 def _holder(keys: tuple[ApiKey, ...]) -> str:

@@ -29,6 +29,7 @@ BY_CODE = {
     "request_timeout": "The request's body came too slowly",
     "result_expired": "This picture is no longer kept",
     "server_is_overloaded": "The server is not ready, try again soon",
+    "still_working": "Requests are being worked on, try again later",
     "timeout": "The picture took too long",
     "unsupported_media_type": "Send a form or JSON",
     "webhook_refused": "This webhook may not be sent",

@@ -273,6 +273,10 @@ class ModelSets:
         self._loaded.pop(name, None)
         free_memory()
 
+    def drop_all(self) -> None:
+        """Let go of every set: call it only while no picture is on its way."""
+        self._loaded.clear()
+
     def exclusive(self, name: str) -> bool:
         """Whether pictures of the set ``name`` run one at a time, as they do while it
         is being loaded."""

@@ -30,6 +30,7 @@ from flux_api.queue.jobs import Job
 from flux_api.queue.places import Places
 from flux_api.queue.positions import Positions
 from flux_api.queue.readiness import Handover, Readiness, State
+from flux_api.queue.rest import Rest
 from flux_api.queue.tasks import Backend, BackendBroken, PictureTask, log_failure
 from flux_api.queue.watchdog import Watchdog
 
@@ -51,6 +52,7 @@ class PipelineManager:
         max_queue: int = 32,
         max_per_caller: int = 0,
         step_timeout: float = 120.0,
+        idle_seconds: float = 0.0,
         exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         # Reentrant, because looking for work cancels what nobody waits for.
@@ -75,6 +77,8 @@ class PipelineManager:
         )
         self._loader = BackendLoader(make_backend, look_at_files, self._readiness)
         self._backend: Backend
+        self._idle_seconds = idle_seconds
+        self._rest: Rest | None = None
         self.handover: Handover | None = None
 
     # -- readiness ---------------------------------------------------------------
@@ -102,6 +106,18 @@ class PipelineManager:
         return backend.performance if backend is not None else {}
 
     @property
+    def asleep(self) -> bool:
+        """Whether no weights are in memory, so that the next request waits for them."""
+        return self._rest is not None and self._backend.asleep
+
+    def sleep(self) -> None:
+        """Let go of all weights until the next request. Unavailable until they have
+        been loaded once, StillWorking while there are jobs."""
+        self._readiness.check()
+        if self._rest is not None:
+            self._rest.sleep()
+
+    @property
     def failed_update(self) -> str | None:
         """Why the last new worker did not take over from this one."""
         return (self.handover and self.handover.failed_update) or None
@@ -125,7 +141,11 @@ class PipelineManager:
     def wait_idle(self, seconds: float) -> bool:
         """Whether all work is done, after at most ``seconds``."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._jobs.living(), seconds)
+            return self._changed.wait_for(self._is_idle, seconds)
+
+    def _is_idle(self) -> bool:
+        with self._changed:
+            return not self._jobs.living()
 
     def _load(self) -> None:
         self._watchdog.start()
@@ -140,6 +160,8 @@ class PipelineManager:
                 self.handover.broken_loads = again + 1
             self._watchdog.give_up(broken, again=again)
             return
+        self._rest = Rest(self._backend, self._is_idle, idle_seconds=self._idle_seconds)
+        self._rest.start()
         # A thread a picture: the backend blocks while it makes one.
         for number in range(self._backend.slots + MAX_INTERLEAVED):
             threading.Thread(
@@ -286,6 +308,8 @@ class PipelineManager:
                 with self._changed:
                     self._running.remove(task)
                     seconds = time.monotonic() - began - task.loaded
+                    if self._rest is not None:
+                        self._rest.note_work()
                     self._places.pace.learn(task.step * task.tokens, seconds)
                     if task.job.outcome is not None:
                         self._queue.drop(task.job)

@@ -163,6 +163,14 @@ class Backend(Protocol):
         the server was told (``performance_note``); asked after ``load``."""
 
     @property
+    def asleep(self) -> bool:
+        """Whether no weights are in memory; asked after ``load``."""
+
+    def sleep(self) -> None:
+        """Let go of all weights; called while no picture is on its way. The next one
+        loads what it needs."""
+
+    @property
     def slots(self) -> int:
         """How many pictures may share forwards at once; asked after ``load``."""
 

@@ -96,6 +96,13 @@ class FakeBackend:
             while not self.manager.handover.make_room(0.1):
                 say("no room for both")
 
+    asleep = False
+
+    def sleep(self):
+        self.asleep = True
+        with self.lock:
+            self.stats["sleeps"] = self.stats.get("sleeps", 0) + 1
+
     def joins(self, request, running):
         return len(running) < self.slots + EXTRA
 
@@ -115,6 +122,7 @@ class FakeBackend:
         """One picture; its colour follows from the seed."""
         made = picture.request
         words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
+        self.asleep = False
         self._note(picture)
         for step in range(made.num_inference_steps):
             self._fail(made.prompt, words, step)
@@ -197,6 +205,7 @@ def make_app() -> Flask:
         lambda: backend,
         look_at_files=lambda: LOAD and LOAD.read_text(),
         max_queue=settings.max_queue,
+        idle_seconds=settings.idle_unload * 60,
         max_per_caller=settings.max_per_caller,
         step_timeout=settings.step_timeout,
     )

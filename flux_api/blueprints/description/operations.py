@@ -73,6 +73,13 @@ _OUTCOMES: Errors = (
     errors.DeadlineExceeded,
     errors.InsufficientStorage,
 )
+_ADMIN: Errors = (
+    errors.Unauthorized,
+    errors.CrossSiteRequest,
+    errors.StillWorking,
+    errors.QueueFull,
+    errors.Unavailable,
+)
 GENERATING: Errors = (
     *_BODY,
     *_OUTCOMES,
@@ -282,6 +289,8 @@ OPERATIONS: dict[str, Operation] = {
     "service.readyz": _service(
         "Ready", other={503: ("Not ready, and why.", _json("NotReady"))}
     ),
+    "admin.sleep": _service("Asleep", "Administration", errors=_ADMIN),
+    "admin.wake": _service("Asleep", "Administration", errors=(*_ADMIN, *_OUTCOMES)),
     "metrics.metrics": Operation(tag="Health and numbers", answer=_PLAIN),
     "page.index": Operation(tag=_PAGE, answer={**_json("Server"), "text/html": TEXT}),
     "page.file": Operation(

@@ -267,6 +267,7 @@ SCHEMAS: dict[str, Schema] = {
             "status": words("loading", "ready", "failed", "draining"),
             "reason": NO_TEXT,
             "progress": {"anyOf": [_PROGRESS, {"type": "null"}]},
+            "asleep": about(FLAG, "Whether the next request waits for the weights."),
             "model": TEXT,
             "running": WHOLE,
             "waiting": WHOLE,
@@ -280,9 +281,11 @@ SCHEMAS: dict[str, Schema] = {
             "model": TEXT,
             "performance": _FACTS["performance"],
             "performance_note?": about(TEXT, "Why it is not as the server was told."),
+            "asleep?": FLAG,
             "failed_update?": TEXT,
         }
     ),
+    "Asleep": record({"asleep": FLAG}),
     "NotReady": record({"status": words("not ready"), "reason": TEXT}),
     "Server": record(
         {

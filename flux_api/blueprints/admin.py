@@ -1,0 +1,59 @@
+"""For whoever runs this server: the card is lent to other programs, and taken back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from PIL import Image
+
+from flux_api.core import ImageRequest, Mode
+from flux_api.http.clients import open_job, wait_for
+from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.context import Context, get_context
+from flux_api.http.parameters import Parameters
+
+# A blueprint of this name is there only with keys of its own, see http/access.py.
+bp = Blueprint("admin", __name__, url_prefix="/admin")
+
+
+@bp.post("/sleep")
+def sleep() -> Response:
+    """Let the weights leave the memory of the device and of this process. The next
+    request for pictures loads them again."""
+    manager = get_context().manager
+    manager.sleep()
+    return jsonify(_state())
+
+
+@bp.post("/wake")
+def wake() -> Response:
+    """Load the default model's weights again, and answer when a first small picture has
+    been made with them."""
+    context, began = get_context(), time.monotonic()
+    if context.manager.asleep:
+        with open_job(context, request, None) as job:
+            context.manager.submit(job, _first_request(context))
+        wait_for(context, job, began=began)
+    return jsonify(_state())
+
+
+def _state() -> dict[str, Any]:
+    return {"asleep": get_context().manager.asleep}
+
+
+def _first_request(context: Context) -> ImageRequest:
+    """One step at the smallest size, for the default model's first task."""
+    name = context.settings.model
+    model = context.models[name]
+    task = next(iter(model.tasks))
+    mode: Mode = "edit" if task == "inpaint" else task
+    size = model.sizes.fit((1, 1))
+    grey = Image.new("RGB", size, "grey")
+    images = () if task == "generate" else (grey,)
+    mask = Image.new("L", size, 255) if task == "inpaint" else None
+    values = {"prompt": "a heart", "width": size[0], "height": size[1]}
+    parameters = Parameters.read(values | {"num_inference_steps": 1, "seed": 0})
+    inputs = Inputs(images, mask)
+    return complete_request(name, model, mode, parameters, inputs)

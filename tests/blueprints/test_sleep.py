@@ -1,0 +1,146 @@
+"""Weights that leave the memory on request or unused, and come back by themselves."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import pytest
+import requests
+
+from tests.support.scrape import scrape
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import begin, generate, post, stats
+
+FAKE = "tests.support.fake_app:app"
+ADMIN = {"Authorization": "Bearer sk-key-of-the-operator"}
+SETTINGS = {"FLUX_ADMIN_KEYS": "operator:sk-key-of-the-operator"}
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The scripted backend with an operator."""
+    with run_api(app=FAKE, **SETTINGS) as running:
+        yield running.wait_ready()
+
+
+def admin(server, what, headers=ADMIN):
+    """The answer to one of the operator's orders."""
+    return requests.post(f"{server.url}/admin/{what}", headers=headers, timeout=60)
+
+
+def told(server):
+    """Whether it is asleep, by each who says so."""
+    ready = requests.get(f"{server.url}/readyz", timeout=10)
+    assert ready.status_code == 200  # Requests are taken.
+    status = requests.get(f"{server.url}/v1/status", timeout=10).json()
+    gauge = scrape(server.url)["flux_asleep"]
+    return ready.json().get("asleep", False), status["asleep"], bool(gauge)
+
+
+def test_it_sleeps_and_the_next_request_wakes_it(server):
+    assert told(server) == (False,) * 3
+    assert admin(server, "sleep").json() == {"asleep": True}
+    assert told(server) == (True,) * 3
+    assert generate(server).status_code == 200
+    assert told(server) == (False,) * 3
+
+
+def test_it_is_woken_by_hand(server):
+    admin(server, "sleep")
+    before = stats(server)["begun"]
+    assert admin(server, "wake").json() == {"asleep": False}
+    assert told(server) == (False,) * 3
+    assert stats(server)["begun"] == before + 1
+    # Awake already, nothing is drawn.
+    assert admin(server, "wake").json() == {"asleep": False}
+    assert stats(server)["begun"] == before + 1
+
+
+def test_nothing_leaves_while_somebody_needs_it(server):
+    with closing(begin(server, {"prompt": "hold"})) as held:
+        wait_for(lambda: stats(server)["running"] == 1, 10)
+        answer = admin(server, "sleep")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (409, "5")
+        assert "worked on" in answer.json()["error"]
+        requests.post(f"{server.url}/fake/release", timeout=5)
+        assert held.getresponse().status == 200
+    assert told(server) == (False,) * 3
+
+
+def test_orders_under_load_lose_nothing(server):
+    answers, orders = [], []
+
+    def load():
+        for seed in range(15):
+            answers.append(generate(server, seed=seed).status_code)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        orders.append(admin(server, "sleep").status_code)
+        orders.append(admin(server, "wake").status_code)
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 60
+    assert set(orders) <= {200, 409}
+
+
+def test_others_have_no_say(server, fake):
+    for headers in ({}, {"Authorization": "Bearer sk-key-of-nobody"}):
+        assert admin(server, "sleep", headers).status_code == 401
+    # Without keys for it there is nothing at that address.
+    for what in ("sleep", "wake"):
+        assert admin(fake, what).status_code == 404
+    paths = requests.get(f"{fake.url}/openapi.json", timeout=10).json()["paths"]
+    assert "/admin/sleep" not in paths
+    paths = requests.get(f"{server.url}/openapi.json", timeout=10).json()["paths"]
+    assert "409" in paths["/admin/sleep"]["post"]["responses"]
+
+
+def test_an_api_key_is_none_of_the_operators():
+    settings = SETTINGS | {"FLUX_API_KEYS": "alice:sk-key-of-alice"}
+    with run_api(app=FAKE, **settings) as server:
+        server.wait_ready()
+        alice = {"Authorization": "Bearer sk-key-of-alice"}
+        assert admin(server, "sleep", alice).status_code == 401
+        assert admin(server, "sleep").status_code == 200
+        body = {"prompt": "x", "size": "64x64"}
+        answer = post(server, "/process", json=body, headers=ADMIN)
+        assert answer.status_code == 401
+
+
+def test_unused_it_falls_asleep():
+    with run_api(app=FAKE, FLUX_IDLE_UNLOAD=0.01) as server:
+        server.wait_ready()
+
+        def asleep():
+            return requests.get(f"{server.url}/v1/status", timeout=5).json()["asleep"]
+
+        wait_for(asleep, 20, server)
+        assert generate(server).status_code == 200
+        wait_for(asleep, 20, server)
+        assert stats(server)["sleeps"] >= 2
+
+
+def test_the_same_picture_comes_from_weights_that_were_away():
+    with run_api(**SETTINGS) as server:
+        server.wait_ready()
+        body = {"prompt": "a red heart", "seed": 7, "num_inference_steps": 2}
+
+        def drawn():
+            answer = post(server, "/process/raw", json=body)
+            assert answer.status_code == 200
+            return answer.content
+
+        def loaded():
+            return scrape(server.url)['flux_cache_misses_total{cache="models"}']
+
+        first, before = drawn(), loaded()
+        assert admin(server, "sleep").json() == {"asleep": True}
+        assert drawn() == first
+        assert loaded() == before + 1
+        assert admin(server, "sleep").json() == {"asleep": True}
+        assert admin(server, "wake").json() == {"asleep": False}
+        assert drawn() == first
