@@ -10,10 +10,14 @@ import torch
 from diffusers import modular_pipelines
 from diffusers.modular_pipelines import ModularPipelineBlocks
 
+from flux_api.engine.backend import DiffusersBackend
+from flux_api.errors import Cancelled
 from flux_api.loading.components import load
 from flux_api.loading.placement import Placement
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.toml_file import load_models
+from flux_api.queue.tasks import Callbacks, Picture
+from tests.support.complete import complete
 from tests.support.tiny_checkpoints import build, flux3_transformer
 
 CPU = torch.device("cpu")
@@ -110,6 +114,45 @@ def test_the_upsampler_is_a_block_that_a_set_can_leave_out(folder, tmp_path):
     assert "prompt_upsampler" in with_it.blocks.sub_blocks
     assert "prompt_upsampler" not in without.blocks.sub_blocks
     assert not hasattr(without, "prompt_upsampler")
+
+
+class Watched:
+    """Callbacks that count ``checks`` before the first step, and end at ``stop``."""
+
+    def __init__(self, stop=0):
+        self.checks, self.stop, self.stepped = 0, stop, False
+
+    def check(self):
+        self.checks += not self.stepped
+        if self.checks == self.stop:
+            raise Cancelled("Nobody waits.")
+
+    def on_step(self, *_):
+        self.stepped = True
+
+    @property
+    def callbacks(self):
+        return Callbacks(self.check, self.on_step, print, lambda _: None)
+
+
+def test_the_upsampler_shows_life_at_each_token_and_stops_there(folder, tmp_path):
+    tokens = 40
+    (tmp_path / "m.toml").write_text(
+        f'flux3-klein.base_model = "{folder}"\n'
+        f"flux3-klein.tasks.generate.arguments.max_new_tokens = {tokens}"
+    )
+    models = load_models(tmp_path / "m.toml", MODEL_INFO)
+    backend = DiffusersBackend(models, "flux3-klein", batch_tokens=0)
+    wanted = {"size": (64, 64), "prompt": "a duck", "num_inference_steps": 1}
+    request = complete("flux3-klein", models["flux3-klein"], **wanted)
+    whole, stopped = Watched(), Watched(stop=tokens // 2)
+    backend.run(Picture(request, 0, "whole"), whole.callbacks)
+    # A random upsampler writes as many as it may.
+    assert whole.checks >= tokens
+    forwards = backend.forwards
+    with pytest.raises(Cancelled):
+        backend.run(Picture(request, 0, "stopped"), stopped.callbacks)
+    assert stopped.checks == tokens // 2 and backend.forwards == forwards
 
 
 def test_no_code_of_a_checkpoint_is_run(folder, tmp_path):
