@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
+.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean
 .PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos image lines wheels mutants clean
 .PHONY: help install install-dev serve test test-deps lint fuzz bench mixed soak chaos lines wheels mutants clean lock sbom
 .DEFAULT_GOAL := help
@@ -61,6 +62,10 @@ bench: install
 mixed: install-dev
 	$(PYTHON) -m tests.mixed
 
+# With what is there: it installs and downloads nothing.
+GPU_CHECK_OPTIONS ?=
+gpu-check:
+	$(or $(wildcard $(PYTHON)),$(PYTHON3)) -m benchmarks.gpu_check $(GPU_CHECK_OPTIONS)
 SOAK_SECONDS ?= 1800
 soak: install
 	$(PYTHON) -m benchmarks.soak $(SOAK_SECONDS)

@@ -13,12 +13,16 @@ from typing import Any
 
 import diffusers
 import torch
+from safetensors.torch import save_file
 
 from flux_api.loading.footprint import build_empty, describe
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.info import TaskDefaults
 from flux_api.models.sources import Source
 
 SHARD = "4GB"
+_SHARD_BYTES = 4_000_000_000
+_WEIGHTS = "diffusion_pytorch_model"
 
 
 def main() -> None:
@@ -34,12 +38,19 @@ def write_set(name: str, folder: Path) -> str:
     """The settings under which the set ``name`` draws with random weights."""
     info = MODEL_INFO[name]
     row = info.tasks["generate"]
-    place = folder / str(info.base_model).rpartition("/")[2]
+    place = folder / _last(info.base_model)
     write_checkpoint(info.base_model, row.pipeline, place)
     lines = [f"[{name}]", f"base_model = {json.dumps(str(place))}"]
     if row.loras:
         # They are real, and would have to be downloaded.
         lines.append("tasks.generate.loras = {}")
+    for task, other in info.tasks.items():
+        if other.prior is not None:
+            made = write_prior(other.prior, folder / _last(other.prior))
+            lines.append(f"tasks.{task}.prior = {json.dumps(str(made))}")
+        if info.base_of(other) != info.base_model:
+            made = link_checkpoint(place, other, folder / _last(info.base_of(other)))
+            lines.append(f"tasks.{task}.base_model = {json.dumps(str(made))}")
     table = folder / f"{name}.toml"
     table.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return f"FLUX_MODEL={name} MODEL_INFO={table}"
@@ -57,13 +68,102 @@ def write_checkpoint(source: Source, pipeline: str, folder: Path) -> Path:
     index: dict[str, Any] = {"_class_name": pipeline}
     for name, (kind, config) in described.items():
         part = fill(build_empty(kind, config))
-        part.save_pretrained(folder / name, max_shard_size=SHARD)
+        if name == "transformer":
+            write_transformer(part, folder / name)
+        else:
+            part.save_pretrained(folder / name, max_shard_size=SHARD)
         index[name] = [kind.partition(".")[0], kind.rpartition(".")[2]]
         del part
     index |= write_rest(pipeline, folder)
     # Last: a folder without it is begun anew.
     index_path.write_text(json.dumps(index), encoding="utf-8")
     return folder
+
+
+def write_transformer(module: Any, folder: Path) -> None:
+    """``module`` in files of a few GB, its first layer in one of its own, so that a
+    model which differs in that one can share the others."""
+    module.save_config(folder)
+    files: list[dict[str, torch.Tensor]] = [{}, {}]
+    size = 0
+    for key, tensor in module.state_dict().items():
+        if key.startswith("x_embedder."):
+            files[0][key] = tensor.contiguous()
+            continue
+        if size + tensor.nbytes > _SHARD_BYTES:
+            files.append({})
+            size = 0
+        files[-1][key] = tensor.contiguous()
+        size += tensor.nbytes
+    places: dict[str, str] = {}
+    for number, tensors in enumerate(files, 1):
+        name = f"{_WEIGHTS}-{number:05}-of-{len(files):05}.safetensors"
+        save_file(tensors, folder / name, {"format": "pt"})
+        places |= dict.fromkeys(tensors, name)
+    index = {"metadata": {}, "weight_map": places}
+    path = folder / f"{_WEIGHTS}.safetensors.index.json"
+    path.write_text(json.dumps(index), encoding="utf-8")
+
+
+def link_checkpoint(base: Path, row: TaskDefaults, folder: Path) -> Path:
+    """The checkpoint of ``row`` under ``folder``: links to the files of ``base``, but
+    for the first layer of a transformer that takes more channels."""
+    if (folder / "model_index.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in base.iterdir():
+        if part.is_dir() and part.name != "transformer":
+            (folder / part.name).symlink_to(part)
+    source = base / "transformer"
+    if row.pipeline == "FluxFillPipeline":
+        _link_fill(source, folder / "transformer")
+    else:
+        (folder / "transformer").symlink_to(source)
+    index = json.loads((base / "model_index.json").read_text("utf-8"))
+    index["_class_name"] = row.pipeline
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def _link_fill(source: Path, folder: Path) -> None:
+    """A transformer that takes mask and masked picture beside the noise."""
+    folder.mkdir()
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    config |= {"in_channels": 6 * config["in_channels"], "out_channels": 64}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for path in source.iterdir():
+        if path.name.startswith(f"{_WEIGHTS}-00001-"):
+            width = config["num_attention_heads"] * config["attention_head_dim"]
+            layer = torch.nn.Linear(config["in_channels"], width, dtype=torch.bfloat16)
+            tensors = {f"x_embedder.{k}": v for k, v in layer.state_dict().items()}
+            save_file(tensors, folder / path.name, {"format": "pt"})
+        elif path.name != "config.json":
+            (folder / path.name).symlink_to(path)
+
+
+def write_prior(source: Source, folder: Path) -> Path:
+    """A Redux prior with random weights under ``folder``."""
+    from transformers.models.siglip.image_processing_pil_siglip import (
+        SiglipImageProcessorPil,
+    )
+
+    described = describe(source)
+    if described is None:
+        raise ValueError(f"{source} is not known")
+    if not (folder / "model_index.json").is_file():
+        side = described["image_encoder"][1]["image_size"]
+        parts = {name: fill(build_empty(*of)) for name, of in described.items()}
+        diffusers.FluxPriorReduxPipeline(
+            **parts,
+            feature_extractor=SiglipImageProcessorPil(
+                size={"height": side, "width": side}
+            ),
+        ).save_pretrained(folder)
+    return folder
+
+
+def _last(source: Source) -> str:
+    return str(source).rpartition("/")[2]
 
 
 def fill(module: Any) -> Any:

@@ -46,14 +46,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def start(**settings: object) -> Iterator[Server]:
-    """The API on a free port, ready, with ``settings`` in its environment."""
+def start(app: str = "wsgi:app", **settings: object) -> Iterator[Server]:
+    """The API, or another ``app``, on a free port, ready, with ``settings`` in its
+    environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
-        + ["-b", f"127.0.0.1:{port}", "wsgi:app"],
+        + ["-b", f"127.0.0.1:{port}", app],
         cwd=ROOT,
         env=os.environ
         | {"FLUX_LOG_LEVEL": "error"}
@@ -75,5 +76,5 @@ def start(**settings: object) -> Iterator[Server]:
 def _is_ready(url: str) -> bool:
     try:
         return requests.get(f"{url}/readyz", timeout=5).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False

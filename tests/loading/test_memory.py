@@ -349,20 +349,40 @@ def test_random_checkpoints_of_the_memory_benchmark_draw(models, tmp_path):
         assert picture(made, name, load(made, name)).shape == (3, 64, 64)
 
 
-def test_random_weights_are_a_set_that_the_server_takes(tmp_path, monkeypatch):
-    def write(source, _, folder):
+def test_random_weights_are_a_set_that_the_server_takes(models, tmp_path, monkeypatch):
+    """All of flux1, its three transformers in the files of one."""
+    tiny, priors = models["flux1"], random_weights.write_prior
+
+    def write(source, pipeline, folder):
         assert str(source) == "black-forest-labs/FLUX.1-dev"
-        folder.mkdir()
-        (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+        return write_checkpoint(tiny.base_model, pipeline, folder)
+
+    def write_prior(source, folder):
+        assert str(source) == "black-forest-labs/FLUX.1-Redux-dev"
+        return priors(tiny.tasks["variation"].prior, folder)
 
     monkeypatch.setattr(random_weights, "write_checkpoint", write)
+    monkeypatch.setattr(random_weights, "write_prior", write_prior)
     words = random_weights.write_set("flux1", tmp_path).split()
     settings = dict(word.split("=") for word in words)
     assert settings["FLUX_MODEL"] == "flux1"
     info = load_models(Path(settings["MODEL_INFO"]), MODEL_INFO)["flux1"]
     assert info.base_model == Folder(tmp_path / "FLUX.1-dev")
     assert info.tasks["generate"].loras == ()
-    assert info.tasks["edit"] == MODEL_INFO["flux1"].tasks["edit"]
+    loaded = ModelSets({"flux1": info}, lambda *_: Placement(CPU)).use("flux1", print)
+    made = {task: loaded.load(task, (), print) for task in info.tasks}
+    assert made["variation"].prior.image_encoder is not None
+    one, other, fill = (
+        made[task].pipeline.transformer for task in ("generate", "edit", "inpaint")
+    )
+    assert fill.x_embedder.in_features == 6 * one.x_embedder.in_features
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name])
+        if not name.startswith("x_embedder."):
+            assert torch.equal(weight, fill.state_dict()[name])
+    real = [p for p in tmp_path.rglob("*.safetensors") if not p.is_symlink()]
+    links = [path for path in real if "Kontext" in str(path)]
+    assert not links, "one of them is written once more"
 
 
 # -- what cannot be done here ---------------------------------------------------------
