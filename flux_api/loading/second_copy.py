@@ -11,15 +11,12 @@ import torch
 from flux_api.loading.memory import look_at_machine
 from flux_api.loading.plan import RESERVE
 
-_CGROUP = Path("/sys/fs/cgroup")
-
 
 def has_room_for_another(older: Iterable[int], device: torch.device) -> bool:
     """Whether as much memory is free as the processes ``older`` have taken while they
     loaded, and on the device as everybody there takes now."""
     machine = look_at_machine(device)
-    host = min(machine.host_free, _free_in_container())
-    if host < sum(map(_most_taken, older)):
+    if machine.host_free < sum(map(_most_taken, older)):
         return False
     if device.type != "cuda":
         return True
@@ -35,15 +32,3 @@ def _most_taken(pid: int) -> int:
         return 0
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
-
-
-def _free_in_container() -> int:
-    """What the memory limit of the container, where it has one, leaves."""
-    try:
-        most = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = (_CGROUP / "memory.stat").read_text()
-    except (OSError, ValueError):  # none, or "max"
-        return 1 << 62
-    cache = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
-    return most - used + int(cache[1] if cache else 0)

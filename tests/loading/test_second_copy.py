@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from flux_api.loading import second_copy
+from flux_api.loading import memory, second_copy
+from flux_api.loading.memory import look_at_machine
 from flux_api.loading.plan import Machine
 from flux_api.loading.second_copy import has_room_for_another
 
@@ -20,9 +21,11 @@ def machine(monkeypatch, tmp_path):
     """Set what is free: on the device, in the host's memory, in the container's."""
 
     def free(device=0, host=0, container=None):
-        machine = Machine(device * GIB, host * GIB)
-        monkeypatch.setattr(second_copy, "look_at_machine", lambda _: machine)
-        monkeypatch.setattr(second_copy, "_CGROUP", tmp_path)
+        monkeypatch.setattr(memory, "_free_in_host", lambda: host * GIB)
+        monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+        if device:
+            found = Machine(device * GIB, host * GIB)
+            monkeypatch.setattr(second_copy, "look_at_machine", lambda _: found)
         if container is not None:
             (tmp_path / "memory.max").write_text(f"{(container + 3) * GIB}\n")
             (tmp_path / "memory.current").write_text(f"{4 * GIB}\n")
@@ -42,6 +45,7 @@ def test_the_host_must_have_as_much_as_the_old_worker_took(machine):
 def test_a_containers_limit_counts(machine):
     machine(host=64, container=8)
     assert has_room_for_another([os.getpid()], CPU)
+    assert look_at_machine(CPU).host_free == 8 * GIB
     machine(host=64, container=0)
     assert not has_room_for_another([os.getpid()], CPU)
 
