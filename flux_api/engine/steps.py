@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from flux_api.engine.prompt_cache import PromptCache
+from flux_api.engine.text_encoder import reading_no_further
 from flux_api.engine.upsampler import Upsampler
 from flux_api.loading.placement import is_modular
 
@@ -38,8 +39,11 @@ def encode_prompt(
             continue
 
         def encode(prompt: str = prompt) -> tuple[torch.Tensor, ...]:
-            # The last one is the text's position ids, which the call makes again.
-            *embeddings, _ = pipeline.encode_prompt(prompt, max_sequence_length=length)
+            with reading_no_further(pipeline) as reader:
+                # The last one is the text's position ids, which the call makes again.
+                *embeddings, _ = reader.encode_prompt(
+                    prompt, max_sequence_length=length
+                )
             return tuple(embeddings)
 
         device = pipeline._execution_device
