@@ -265,6 +265,7 @@ def measure_quality(
 ) -> list[Measured]:
     """Draw the default set's quality pictures with each of ``levels``, and keep the
     verdicts. FluxError where the set cannot be loaded."""
+    logs.configure(settings.log_level)
     check_machine(settings)
     told = settings.model_copy(update={"performance": "max"})
     backend = _make_backend(told, None)

@@ -108,7 +108,9 @@ class DiffusersBackend:
     def _level(self, tuned: Tuned) -> Performance:
         """Sharing forwards is speed, too, where it is not what is usual."""
         shares = self._device.type == "cpu" and self._batch_tokens
-        return "speed" if shares and self._tuner.wanted != "exact" else tuned.level
+        if tuned.level == "exact" and shares and self._tuner.wanted != "exact":
+            return "speed"
+        return tuned.level
 
     @property
     def asleep(self) -> bool:
@@ -403,6 +405,7 @@ class DiffusersBackend:
             self._batcher,
             check,
             self._tuner.forward(transformer, with_loras=bool(request.loras)),
+            self._tuner.step_cache(transformer, request.num_inference_steps),
         )
         pace = Pace(self._device)
         upsampler = None

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from flux_api.engine.step_cache import StepCache
 from flux_api.loading.device import allocation_failures, free_memory
 from flux_api.metrics.instruments import BATCH
 
@@ -133,7 +134,8 @@ class ForwardBatcher:
 class Gate:
     """Stands where a pipeline's transformer stands, and calls ``forward``. ``check``
     runs before each call and raises to stop the picture; ``velocity`` is the output of
-    the first call since it was last None; everything else is the transformer's own."""
+    the first call since it was last None; everything else is the transformer's own.
+    With a ``step_cache`` its forwards are shared with no other picture's."""
 
     def __init__(
         self,
@@ -141,18 +143,34 @@ class Gate:
         batcher: ForwardBatcher,
         check: Callable[[], None],
         forward: Callable[..., Any],
+        step_cache: StepCache | None = None,
     ) -> None:
         self._module, self._batcher, self._check = module, batcher, check
-        self._forward = forward
+        self._forward, self._step_cache = forward, step_cache
+        # With a prompt to be guided away from, a step has two calls.
+        self._branch = ""
+        self._branches: dict[str, Callable[..., Any]] = {}
         self._position_ids = PositionIds()
         self.velocity: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
 
+    @contextmanager
+    def cache_context(self, name: str, **_: Any) -> Iterator[None]:
+        """Pipelines say here which of a step's calls comes."""
+        self._branch = name
+        yield
+
     def __call__(self, **kwargs: Any) -> Any:
         self._check()
-        output = self._batcher.forward(self._forward, kwargs, self._position_ids)
+        forward = self._forward
+        if self._step_cache is not None and joinable(kwargs):
+            # Of its own: what is called by no other call shares no forward.
+            if self._branch not in self._branches:
+                self._branches[self._branch] = self._step_cache.sequence(forward)
+            forward = self._branches[self._branch]
+        output = self._batcher.forward(forward, kwargs, self._position_ids)
         if self.velocity is None:
             self.velocity = output[0]
         return output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,10 +29,14 @@ class Trial:
         show_life: Callable[[], None],
     ) -> None:
         self.name, self.transformer = name, transformer
-        self.block = repeated_block(transformer)
         self._kwargs, self._show_life = dict(kwargs), show_life
         self._device = self._kwargs["hidden_states"].device
         self._calls: list[tuple[Any, dict[str, Any]]] = []
+
+    @cached_property
+    def block(self) -> torch.nn.Module:
+        """The one that is timed; ValueError where none is repeated."""
+        return repeated_block(self.transformer)
 
     def run(self, pictures: int) -> None:
         """One forward of as many pictures, where they can share one."""
@@ -87,13 +92,17 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 def repeated_block(transformer: Any) -> torch.nn.Module:
     """The last block of the kind of which there are most. ValueError where none is
     repeated."""
-    names = getattr(transformer, "_repeated_blocks", None) or ()
-    modules: list[torch.nn.Module] = list(transformer.modules())
-    blocks = [one for one in modules if type(one).__name__ in names]
+    blocks = repeated_blocks(transformer)
     if not blocks:
         raise ValueError("this transformer has no repeated blocks")
     [(most, _)] = Counter(type(one) for one in blocks).most_common(1)
     return next(one for one in reversed(blocks) if type(one) is most)
+
+
+def repeated_blocks(transformer: Any) -> list[torch.nn.Module]:
+    """The blocks that diffusers says are worth compiling."""
+    names = getattr(transformer, "_repeated_blocks", None) or ()
+    return [one for one in transformer.modules() if type(one).__name__ in names]
 
 
 def is_faster(before: float, after: float) -> bool:
