@@ -92,6 +92,9 @@ def site_text(site: Site) -> str:
         "FORWARDED_PROTO": '"$http_x_forwarded_proto, $scheme"'
         if site.outer_proxies
         else "$scheme",
+        "CLIENT": "$proxy_add_x_forwarded_for"
+        if site.outer_proxies
+        else "$remote_addr",
         "PROXIES": str(site.outer_proxies + 1),
         "INSTANCE": " and its number,\n# FLUX_INSTANCE=0 and so on"
         if len(site.instances) > 1
@@ -176,10 +179,10 @@ def _next_maps(instances: tuple[str, ...]) -> str:
     )
     return f"""
 # A full instance's request goes on to the one behind it. One with an Idempotency-Key
-# does not: only where it began it is known.
-map $http_idempotency_key $flux_first {{
+# does not: only where it began it is known. Nor do the page's, see above.
+map "$http_idempotency_key $http_x_job_id" $flux_first {{
     default "";
-    "" "@next1";
+    "~^ (?!page-)" "@next1";
 }}
 map $upstream_addr $flux_after {{
     volatile;

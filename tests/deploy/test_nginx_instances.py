@@ -80,6 +80,16 @@ def forget(instances):
         wait_for(lambda api=api: busy(api) == (0, 0), 10)
 
 
+def fill(pool, instances):
+    """Requests past nginx, so that nobody has room for another."""
+    held = []
+    for waiting in (0, 1):
+        held += [pool.submit(post, api, "hold") for api in instances]
+        wanted = (1, waiting)
+        wait_for(lambda wanted=wanted: all(busy(i) == wanted for i in instances), 20)
+    return held
+
+
 def release(instances):
     for api in instances:
         requests.post(f"{api.url}/fake/release", timeout=10)
@@ -174,14 +184,12 @@ def test_names_like_the_servers_own_are_refused(stack):
 def test_a_full_instance_passes_on_and_the_last_one_says_no(clean, pool):
     nginx, instances = clean
     # Filled past nginx, all but the last instance.
-    held = [pool.submit(post, api, "hold") for api in instances[:-1] for _ in "ab"]
-    wait_for(lambda: all(busy(api) == (1, 1) for api in instances[:-1]), 20)
+    held = fill(pool, instances[:-1])
     for _ in range(6):
         answer = post(nginx, "x", headers={"X-Job-Id": f"passed-on-{_}"})
         assert answer.ok and requests.get(f"{nginx.url}/jobs/passed-on-{_}").ok
     assert stats(instances[-1])["begun"] == 6
-    held += [pool.submit(post, instances[-1], "hold") for _ in "ab"]
-    wait_for(lambda: busy(instances[-1]) == (1, 1), 20)
+    held += fill(pool, instances[-1:])
     before = [len(stats(api)["arrived"]) for api in instances]
     answer = post(nginx, "x", path="/v1/images/generations")
     assert answer.status_code == 429
@@ -197,8 +205,7 @@ def test_a_full_instance_passes_on_and_the_last_one_says_no(clean, pool):
 
 def test_a_keyed_request_waits_for_its_own_instance(clean, pool):
     nginx, instances = clean
-    held = [pool.submit(post, api, "hold") for api in instances[:-1] for _ in "ab"]
-    wait_for(lambda: all(busy(api) == (1, 1) for api in instances[:-1]), 20)
+    held = fill(pool, instances[:-1])
     answers = [post(nginx, "x", headers={"Idempotency-Key": f"k-{n}"}) for n in "abcd"]
     assert 429 in {answer.status_code for answer in answers}
     release(instances)
@@ -239,3 +246,31 @@ def test_one_that_is_killed_costs_what_it_was_running(tmp_path, pool):
             assert post(nginx).ok
             assert requests.get(f"{nginx.url}/healthz", timeout=5).ok
         assert sorted(one.result().status_code for one in held) == [200, 503]
+
+
+def test_the_page_s_jobs_are_together_and_one_stream_tells_of_all(clean):
+    nginx, _ = clean
+    ids = [f"page-{number:032x}" for number in range(6)]
+    for name in ids:
+        sent = {"X-Job-Id": name, "Prefer": "respond-async"}
+        while post(nginx, headers=sent).status_code == 429:
+            pass
+    url = f"{nginx.url}/v1/jobs/events?ids={','.join(ids)}"
+    told = requests.get(url, timeout=30).text
+    assert told.count("event: done") == len(ids)
+    assert "job_not_found" not in told
+    listed = requests.get(f"{nginx.url}/v1/jobs", params={"ids": ",".join(ids)})
+    assert sorted(job["id"] for job in listed.json()["data"]) == ids
+    assert len(requests.get(f"{nginx.url}/jobs", timeout=10).json()["data"]) >= 6
+
+
+def test_a_stream_of_several_follows_the_first_name(clean):
+    nginx, _ = clean
+    made = {}
+    while len(made) < COUNT:
+        taken = post(nginx, headers={"Prefer": "respond-async"}).json()
+        made.setdefault(taken["id"][:3], []).append(taken["id"])
+    for ids in made.values():
+        url = f"{nginx.url}/jobs/events?ids={','.join(ids)}"
+        told = requests.get(url, timeout=30).text
+        assert told.count("event: done") == len(ids)
