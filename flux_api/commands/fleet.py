@@ -96,15 +96,17 @@ class Server:
 
 
 class Signals:
-    """TERM and Ctrl-C are counted, HUP is noted; nothing is interrupted."""
+    """TERM and Ctrl-C are counted, HUP is noted; nothing is interrupted. HUP because
+    the terminal was closed is an end, too."""
 
     def __init__(self) -> None:
         self.stops, self.update = 0, False
+        self._had_terminal = _has_terminal()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and _has_terminal() == self._had_terminal:
             self.update = True
         else:
             self.stops += 1
@@ -207,6 +209,14 @@ class Fleet:
             time.sleep(_POLL_SECONDS)
 
 
+def _has_terminal() -> bool:
+    try:
+        os.tcgetpgrp(0)
+    except OSError:
+        return False
+    return True
+
+
 def look(url: str) -> tuple[str, str]:
     """Why the API at ``url`` takes no requests yet, empty when it does; and its
     model."""
@@ -222,5 +232,6 @@ def look(url: str) -> tuple[str, str]:
 
 
 def say(text: str) -> None:
-    """A line for the operator."""
-    print(f"flux-api: {text}", file=sys.stderr, flush=True)
+    """A line for the operator, where there is still a terminal."""
+    with contextlib.suppress(OSError):
+        print(f"flux-api: {text}", file=sys.stderr, flush=True)

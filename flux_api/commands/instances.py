@@ -108,11 +108,13 @@ class Plan:
             # Together they are to have as many threads as there are cores.
             share = len(os.sched_getaffinity(0)) // len(self.gpus)
             given.setdefault("OMP_NUM_THREADS", str(max(1, share)))
-        if address := settings.metrics_address:
-            given["FLUX_METRICS_BIND"] = f"{address[0]}:{address[1] + number}"
+        if settings.metrics_bind and (address := settings.metrics_address):
+            host = settings.metrics_bind.rpartition(":")[0]
+            given["FLUX_METRICS_BIND"] = f"{host}:{address[1] + number}"
         if not (settings.api_keys or settings.trusted_hosts) and is_local(self.bind):
             # Behind a proxy they would answer to any name, whose page may be anybody's.
-            given["FLUX_TRUSTED_HOSTS"] = ",".join(LOCAL_NAMES)
+            host = self.bind.rpartition(":")[0].strip("[]")
+            given["FLUX_TRUSTED_HOSTS"] = ",".join((*LOCAL_NAMES, host))
         return given
 
     def files_environ(self) -> dict[str, str]:

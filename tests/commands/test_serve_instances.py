@@ -17,8 +17,10 @@ from click.testing import CliRunner
 
 from flux_api.commands import instances
 from flux_api.commands.program import program
+from tests.commands.program import environment
 from tests.support.programs import need
 from tests.support.servers import ROOT, free_port, run, wait_for
+from tests.support.terminal import in_terminal
 
 COUNT = 3
 CAT = {"prompt": "a cat", "width": 64, "height": 64}
@@ -261,7 +263,21 @@ def test_gpus_are_those_that_cuda_is_shown(monkeypatch):
     assert instances.list_gpus({}) == ("0", "1")
     named = {"CUDA_VISIBLE_DEVICES": "3, GPU-ab"}
     assert instances.list_gpus(named) == ("3", "GPU-ab")
+    named["FLUX_METRICS_BIND"] = "[::1]:9100"
     plan = instances.Plan("127.0.0.1:1", "127.0.0.1:2", 3, ("3", "GPU-ab"), None, named)
     given = plan.api_environ(1)
+    assert given["FLUX_METRICS_BIND"] == "[::1]:9101"
     assert given["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
     assert given["FLUX_INSTANCE"] == "1" and "OMP_NUM_THREADS" not in given
+
+
+def test_a_closed_terminal_ends_all(tmp_path):
+    api, files = free_port(), free_port()
+    command = [*SERVE, "--bind", f"127.0.0.1:{api}"]
+    command += ["--files-bind", f"127.0.0.1:{files}"]
+    settings = {"STORAGE_URL": f"file://{tmp_path}"}
+    with in_terminal(command, env=environment(**settings), cwd=ROOT) as shown:
+        wait_for(lambda: answers(api) and answers(files), 60)
+        shown.hang_up()
+        assert shown.process.wait(60) == 0
+    assert not answers(api) and not answers(files)

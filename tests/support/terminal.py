@@ -40,6 +40,12 @@ class Terminal:
         """Press ``keys``; ``\\x03`` is Ctrl-C."""
         os.write(self._master, keys.encode())
 
+    def hang_up(self):
+        """Close the terminal, as its window is closed."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, self._master)
+        os.close(nothing)
+
     def wait(self, seconds=90):
         """The exit code, once everything was read."""
         until = time.monotonic() + seconds
