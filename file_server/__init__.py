@@ -22,8 +22,9 @@ __all__ = ["Settings", "SettingsError", "create_app", "open_storage", "warn_if_o
 
 logger = logging.getLogger(__name__)
 
-FORM_BYTES = 64 * 1024
-"""What the multipart form around a file may add to it."""
+RECIPE_BYTES = 500_000
+FORM_BYTES = 64 * 1024 + RECIPE_BYTES
+"""What the multipart form around a file, with a recipe in it, may add to it."""
 
 
 def create_app(
@@ -51,6 +52,7 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload + FORM_BYTES
     app.config["MAX_FORM_PARTS"] = 20
+    app.config["MAX_FORM_MEMORY_SIZE"] = RECIPE_BYTES
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]

@@ -186,7 +186,7 @@ class Settings(BaseModel):
     )
 
     bearer_token: Annotated[str, _env("BEARER_TOKEN"), _token] = DEFAULT_TOKEN
-    """Token for /latest and /latest/raw."""
+    """Token for /latest, /latest/raw, /metrics and the recipes of pictures."""
     bearer_token_file: Annotated[Path | None, _env("BEARER_TOKEN_FILE"), _file] = None
     """File with that token instead, read again when it changes."""
     upload_token: Annotated[str, _env("UPLOAD_TOKEN"), _token] = ""

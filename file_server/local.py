@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
-from .media import HEAD_BYTES, is_name, new_name
+from .media import HEAD_BYTES, is_name, is_recipe, new_name
 from .storage import FULL, Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,10 @@ class LocalStorage:
         except OSError as error:
             logger.warning("cannot tidy the storage folder: %s", error.strerror)
 
-    def save(self, source: BinaryIO, extension: str) -> str:
-        """Store ``source`` durably, make it the latest and return its new name."""
-        size = measure(source)
+    def save(self, source: BinaryIO, extension: str, recipe: bytes = b"") -> str:
+        """Store ``source`` and its ``recipe`` durably, make it the latest and return
+        its new name."""
+        size = measure(source) + len(recipe)
         name = new_name(extension)
         part = self.root / f".{name}.part"
         with _translated():
@@ -77,7 +78,7 @@ class LocalStorage:
                         # Closed before the rename: close can report a lost write.
                         file.close()
                         self._require_quota(size)
-                        self._publish(part, name)
+                        self._publish(part, name, recipe)
             finally:
                 part.unlink(missing_ok=True)
         return name
@@ -90,6 +91,11 @@ class LocalStorage:
             head = stream.read(HEAD_BYTES)
             stream.seek(0)
         return StoredFile(name, status.st_size, _when(status.st_mtime_ns), head, stream)
+
+    def recipe(self, name: str) -> bytes:
+        """Read a recipe's file, which is no link of any kind."""
+        with _translated(), _open_regular(self.root / name) as stream:
+            return stream.read()
 
     def latest(self) -> Latest:
         """Return the newest upload; by the files' times when the mark is lost."""
@@ -121,13 +127,14 @@ class LocalStorage:
                 gone = [name for name in old if name != keep]
                 for name in gone:
                     (self.root / name).unlink(missing_ok=True)
+                    self._beside(name).unlink(missing_ok=True)
         return len(gone)
 
     def usage(self) -> Usage:
         """Count what is stored."""
         with _translated():
-            sizes = [status.st_size for _, status in self._files()]
-            return Usage(len(sizes), sum(sizes), shutil.disk_usage(self.root).free)
+            files = sum(1 for _ in self._files())
+            return Usage(files, self._used(), shutil.disk_usage(self.root).free)
 
     def check(self) -> None:
         """Open a file without a name: proves that the folder can be written."""
@@ -144,23 +151,35 @@ class LocalStorage:
             if not os.access(self.root, os.W_OK | os.X_OK):
                 raise StorageUnavailable
 
-    def _publish(self, part: Path, name: str) -> None:
+    def _beside(self, name: str) -> Path:
+        return self.root / f"{name.partition('.')[0]}.json"
+
+    def _publish(self, part: Path, name: str, recipe: bytes) -> None:
         now = self._clock()
         target = self.root / name
         mark = self.root / f".{LATEST}.part"
+        beside = self._beside(name)
+        beside_part = self.root / f".{beside.name}.part"
         # The kernel's own times tie within one clock tick.
         os.utime(part, ns=(now, now))
         try:
-            _write_durably(mark, json.dumps({"name": name, "uploaded_ns": now}))
+            text = json.dumps({"name": name, "uploaded_ns": now})
+            _write_durably(mark, text.encode())
+            if recipe:
+                _write_durably(beside_part, recipe)
             os.rename(part, target)
             try:
+                if recipe:
+                    os.rename(beside_part, beside)
                 os.rename(mark, self.root / LATEST)
             except OSError:
                 # Else a picture would lie there whose name nobody was told.
                 target.unlink()
+                beside.unlink(missing_ok=True)
                 raise
         finally:
             mark.unlink(missing_ok=True)
+            beside_part.unlink(missing_ok=True)
         # A rename is on the disk when its folder is.
         folder = os.open(self.root, os.O_RDONLY)
         try:
@@ -178,23 +197,28 @@ class LocalStorage:
         finally:
             os.close(fd)
 
-    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+    def _files(
+        self, is_ours: Callable[[str], bool] = is_name
+    ) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(self.root) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                    if is_name(entry.name) and _is_servable(status):
+                    if is_ours(entry.name) and _is_servable(status):
                         yield entry.name, status
+
+    def _used(self) -> int:
+        """Bytes of all pictures and recipes."""
+        ours = self._files(lambda name: is_name(name) or is_recipe(name))
+        return sum(status.st_size for _, status in ours)
 
     def _require_free(self, size: int) -> None:
         if self.min_free and shutil.disk_usage(self.root).free - size < self.min_free:
             raise StorageFull
 
     def _require_quota(self, size: int) -> None:
-        if self.max_total:
-            used = sum(status.st_size for _, status in self._files())
-            if used + size > self.max_total:
-                raise StorageFull
+        if self.max_total and self._used() + size > self.max_total:
+            raise StorageFull
 
     def _sweep(self) -> None:
         parts = [p for p in self.root.glob(".*.part") if p.is_file()]
@@ -255,8 +279,8 @@ def _create_locked(part: Path) -> BinaryIO:
         file.close()
 
 
-def _write_durably(path: Path, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+def _write_durably(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -13,6 +13,7 @@ HEAD_BYTES = 512
 EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif")
 
 _NAME = re.compile(rf"[0-9a-f]{{32}}\.(?:{'|'.join(EXTENSIONS)})")
+_ID = re.compile("[0-9a-f]{32}")
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -25,6 +26,18 @@ def new_name(extension: str) -> str:
 def is_name(text: str) -> bool:
     """Tell whether this can name a stored file: nothing else may reach a disk."""
     return _NAME.fullmatch(text) is not None
+
+
+def recipe_name(text: str) -> str | None:
+    """The file beside a picture that says how it was made, for the picture's name with
+    or without its ending; None for anything else."""
+    found = _ID.fullmatch(text.partition(".")[0])
+    return f"{found[0]}.json" if found and (text == found[0] or is_name(text)) else None
+
+
+def is_recipe(text: str) -> bool:
+    """Tell whether this names a recipe's file."""
+    return text.endswith(".json") and recipe_name(text.removesuffix(".json")) == text
 
 
 def sniff(head: bytes) -> str | None:

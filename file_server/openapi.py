@@ -30,6 +30,7 @@ def _record(**fields: Schema) -> Schema:
     return {"type": "object", "required": list(fields), "properties": fields}
 
 
+_JSON = "application/json"
 _TEXT: Schema = {"type": "string"}
 _MESSAGE = {"application/json": {"schema": _record(error=_TEXT)}}
 _KINDS = dict.fromkeys(media_type(name) for name in EXTENSIONS if name != "jpeg")
@@ -37,6 +38,7 @@ _FILES: Schema = {
     name: {"schema": {}} for name in (*_KINDS, "application/octet-stream")
 }
 _NAME = rf"^[0-9a-f]{{32}}\.({'|'.join(EXTENSIONS)})$"
+_NAME_OR_ID = rf"^[0-9a-f]{{32}}(\.({'|'.join(EXTENSIONS)}))?$"
 _PART_OF_FILE = {
     "206": {"description": "The range that was asked for.", "content": _FILES},
     "304": {"description": "It has not changed."},
@@ -47,7 +49,14 @@ _UPLOAD = {
     "required": True,
     "content": {
         "multipart/form-data": {
-            "schema": _record(file={"type": "string", "format": "binary"})
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    "recipe": {"type": "string", "contentMediaType": _JSON},
+                },
+            }
         }
     },
 }
@@ -71,6 +80,11 @@ _OPERATIONS: dict[str, tuple[Schema, tuple[type[FileServerError], ...], Schema]]
         {},
     ),
     "fetch": (_FILES, (errors.FileMissing, *_STORE), _PART_OF_FILE),
+    "recipe": (
+        {"application/json": {"schema": {"type": "object"}}},
+        (*_TOKEN, errors.FileMissing, *_STORE),
+        {},
+    ),
     "latest": (
         _json(url=_TEXT, updated_at=_TEXT),
         (*_TOKEN, errors.BadUpload, errors.FileMissing, *_STORE),
@@ -91,7 +105,7 @@ def describe(app: Flask, *, with_token: bool) -> Schema:
         path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             name = rule.endpoint.rpartition(".")[2]
-            needs_token = name in ("latest", "latest_raw", "metrics")
+            needs_token = name in ("recipe", "latest", "latest_raw", "metrics")
             needs_token |= name == "upload" and with_token
             view = app.view_functions[rule.endpoint]
             operation = _describe(name, inspect.getdoc(view) or "", needs_token)
@@ -132,11 +146,13 @@ def _describe(name: str, text: str, needs_token: bool) -> Schema:
     }
     parameter = {"name": "fid", "in": "path", "required": True}
     parameter |= {"schema": _TEXT | {"pattern": _NAME}, "example": f"{'0' * 32}.png"}
+    if name == "recipe":
+        parameter["schema"] = _TEXT | {"pattern": _NAME_OR_ID}
     return {
         "operationId": name,
         "summary": text,
         "tags": ["Files"],
-        "parameters": [parameter] if name == "fetch" else [],
+        "parameters": [parameter] if name in ("fetch", "recipe") else [],
         "security": [{"bearer": []}] if needs_token else [],
         "responses": dict(sorted(responses.items())),
         **({"requestBody": _UPLOAD} if name == "upload" else {}),

@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
-from .media import HEAD_BYTES, is_name, media_type, new_name
+from .media import HEAD_BYTES, is_name, is_recipe, media_type, new_name
 from .storage import Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
@@ -50,12 +50,13 @@ class S3Storage:
         self._used = 0
         self._counted_at = -RECOUNT_SECONDS
 
-    def save(self, source: BinaryIO, extension: str) -> str:
-        """Store ``source`` as one object, make it the latest, return its new name."""
+    def save(self, source: BinaryIO, extension: str, recipe: bytes = b"") -> str:
+        """Store ``source`` as one object and its ``recipe`` as another, make it the
+        latest, return its new name."""
         size = measure(source)
         name = new_name(extension)
         with _translated():
-            self._require_quota(size)
+            self._require_quota(size + len(recipe))
             self._client.put_object(
                 Bucket=self.bucket,
                 Key=self.prefix + name,
@@ -64,6 +65,13 @@ class S3Storage:
                 ContentType=media_type(extension),
                 CacheControl="public, max-age=31536000, immutable",
             )
+            if recipe:
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=self._beside(name),
+                    Body=recipe,
+                    ContentType="application/json",
+                )
             mark = json.dumps({"name": name, "uploaded_ns": self._clock()})
             self._client.put_object(
                 Bucket=self.bucket,
@@ -71,7 +79,7 @@ class S3Storage:
                 Body=mark.encode(),
                 ContentType="application/json",
             )
-        self._used += size
+        self._used += size + len(recipe)
         return name
 
     def open(self, name: str) -> StoredFile:
@@ -94,6 +102,12 @@ class S3Storage:
         stream = cast(BinaryIO, ObjectStream(self._client, self.bucket, key, size))
         return StoredFile(name, size, answer["LastModified"], head, stream)
 
+    def recipe(self, name: str) -> bytes:
+        """Fetch a recipe's object."""
+        with _translated():
+            answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + name)
+            return bytes(answer["Body"].read())
+
     def latest(self) -> Latest:
         """Return the newest upload; by the objects' times when the mark is lost."""
         mark = self._read_mark()
@@ -114,15 +128,18 @@ class S3Storage:
         gone = [name for name in old if name != keep]
         with _translated():
             for name in gone:
-                self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+                # A delete of what is not there is none.
+                for key in (self.prefix + name, self._beside(name)):
+                    self._client.delete_object(Bucket=self.bucket, Key=key)
         # The next upload counts what is left.
         self._counted_at = -RECOUNT_SECONDS
         return len(gone)
 
     def usage(self) -> Usage:
         """Count what is stored; a bucket has no end."""
-        sizes = [size for _, size, _ in self._objects()]
-        return Usage(len(sizes), sum(sizes), None)
+        found = list(self._objects(_is_ours))
+        files = sum(is_name(name) for name, _, _ in found)
+        return Usage(files, sum(size for _, size, _ in found), None)
 
     def check(self) -> None:
         """Ask for the bucket: proves that it is there and the keys are right."""
@@ -151,13 +168,18 @@ class S3Storage:
                 return None
         return Latest(name, uploaded_at)
 
-    def _objects(self) -> Iterator[tuple[str, int, datetime]]:
+    def _beside(self, name: str) -> str:
+        return f"{self.prefix}{name.partition('.')[0]}.json"
+
+    def _objects(
+        self, is_ours: Callable[[str], bool] = is_name
+    ) -> Iterator[tuple[str, int, datetime]]:
         with _translated():
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 for entry in page.get("Contents", []):
                     name = str(entry["Key"])[len(self.prefix) :]
-                    if is_name(name):
+                    if is_ours(name):
                         yield name, int(entry["Size"]), entry["LastModified"]
 
     def _require_quota(self, size: int) -> None:
@@ -166,10 +188,14 @@ class S3Storage:
         stale = time.monotonic() - self._counted_at >= RECOUNT_SECONDS
         if stale or self._used + size > self.max_total:
             # Listing costs a call per thousand objects: not for every upload.
-            self._used = sum(length for _, length, _ in self._objects())
+            self._used = sum(length for _, length, _ in self._objects(_is_ours))
             self._counted_at = time.monotonic()
         if self._used + size > self.max_total:
             raise StorageFull
+
+
+def _is_ours(name: str) -> bool:
+    return is_name(name) or is_recipe(name)
 
 
 class ObjectStream(io.RawIOBase):

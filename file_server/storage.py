@@ -53,13 +53,15 @@ class Usage:
 
 
 class Storage(Protocol):
-    """A place for images. All names given to it have passed ``media.is_name``.
+    """A place for images. All names given to it have passed ``media.is_name``, or come
+    from ``media.recipe_name``.
 
     Every method raises ``StorageUnavailable`` when the place cannot be used.
     """
 
-    def save(self, source: BinaryIO, extension: str) -> str:
-        """Store all of ``source`` durably, make it the latest, return its new name.
+    def save(self, source: BinaryIO, extension: str, recipe: bytes = b"") -> str:
+        """Store all of ``source`` durably, make it the latest, return its new name. A
+        ``recipe`` lies beside it and goes with it.
 
         Either the whole file is there afterwards or nothing; ``StorageFull`` when
         there is no room.
@@ -67,6 +69,9 @@ class Storage(Protocol):
 
     def open(self, name: str) -> StoredFile:
         """Open a stored file; ``FileMissing`` when there is none of that name."""
+
+    def recipe(self, name: str) -> bytes:
+        """The recipe file of that name; ``FileMissing`` when there is none."""
 
     def latest(self) -> Latest:
         """Return the newest upload, reading only; ``FileMissing`` when none is left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import os
 import re
@@ -36,7 +37,7 @@ from .errors import (
     TooLarge,
     Unauthorized,
 )
-from .media import HEAD_BYTES, is_name, sniff
+from .media import HEAD_BYTES, is_name, recipe_name, sniff
 from .storage import FULL, Storage, StoredFile
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ def upload() -> ResponseReturnValue:
     extension = sniff(head)
     if extension is None:
         raise NotAnImage
-    return {"url": f"/i/{context().storage.save(file, extension)}"}
+    name = context().storage.save(file, extension, _read_recipe())
+    return {"url": f"/i/{name}"}
 
 
 @bp.get("/i/<fid>")
@@ -122,6 +124,19 @@ def fetch(fid: str) -> ResponseReturnValue:
         raise FileMissing
     response = _deliver(context().storage.open(fid))
     response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
+
+
+@bp.get("/i/<fid>/recipe")
+def recipe(fid: str) -> ResponseReturnValue:
+    """Answer how a stored picture was made, as its uploader told."""
+    require_token(context().bearer_token())
+    name = recipe_name(fid)
+    if name is None:
+        raise FileMissing
+    response = Response(context().storage.recipe(name), mimetype="application/json")
+    # It may hold prompts.
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 
@@ -198,6 +213,19 @@ def _parse_upload() -> FileStorage:
     if file is None:
         raise BadUpload
     return file
+
+
+def _read_recipe() -> bytes:
+    """What the upload says of how its picture was made; empty where it does not."""
+    text = request.form.get("recipe", "")
+    if not text:
+        return b""
+    try:
+        if not isinstance(json.loads(text), dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise BadUpload("The field 'recipe' has to be a JSON object.") from None
+    return text.encode("utf-8", "replace")
 
 
 def _request_base() -> str:

@@ -229,6 +229,7 @@ def file_server(settings: Settings) -> FileServer | None:
         watch_token(
             settings.file_server_upload_token, settings.file_server_upload_token_file
         ),
+        settings.file_server_token,
     )
 
 

@@ -39,12 +39,13 @@ def _parsed(parse: Callable[..., object]) -> BeforeValidator:
     return BeforeValidator(lambda v: parse(v) if v and isinstance(v, str) else v)
 
 
-@_parsed
-def token(text: str) -> str:
+@BeforeValidator
+def token(value: Any, info: ValidationInfo) -> Any:
     try:
-        return parse_token(text)
+        return parse_token(value) if isinstance(value, str) and value else value
     except ValueError as error:
-        raise BadSetting(f"FILE_SERVER_UPLOAD_TOKEN=***: {error}") from None
+        name = str(info.field_name).upper()
+        raise BadSetting(f"{name}=***: {error}") from None
 
 
 @_parsed

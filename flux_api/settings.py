@@ -54,6 +54,10 @@ class Settings(BaseModel):
         Path | None, _env("FILE_SERVER_UPLOAD_TOKEN_FILE"), values.file
     ] = None
     """File with that token, read again when it changes."""
+    file_server_token: Annotated[
+        str | None, _env("FILE_SERVER_TOKEN"), values.token
+    ] = None
+    """The file server's BEARER_TOKEN, for recipe_of."""
     model: Annotated[str, _env("FLUX_MODEL")] = "tiny"
     """The model set that is loaded at start, or the path of a file or folder of
     weights; else the first of FLUX_MODELS."""

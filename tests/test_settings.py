@@ -45,6 +45,7 @@ WRONG = {
         "hidden\u3042",
         "h" * 5000,
     ],
+    "FILE_SERVER_TOKEN": ["hidden token", "hidden\u3042", "h" * 5000],
     "FLUX_MODEL_LIKE": ["no-such-set", "/etc", "tiny"],
     "FLUX_COMPONENTS": ["/no/such/folder", "/dev/null"],
     "FLUX_MODEL": ["no-such-set", "../etc", "tiny,other"],
@@ -90,7 +91,10 @@ WRONG = {
 }
 
 
-SECRETS = ("FILE_SERVER_UPLOAD_TOKEN", "FLUX_API_KEYS", "FLUX_ADMIN_KEYS")
+SECRETS = (
+    *("FILE_SERVER_UPLOAD_TOKEN", "FILE_SERVER_TOKEN"),
+    *("FLUX_API_KEYS", "FLUX_ADMIN_KEYS"),
+)
 
 
 def refuse(environ):

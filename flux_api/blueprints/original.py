@@ -26,6 +26,7 @@ from flux_api.http.pictures import (
     to_file,
     upload_pictures,
 )
+from flux_api.http.recall import recall
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -48,6 +49,8 @@ class ProcessParameters(Parameters):
     """A picture: a file part, Base64, a data URL or an http(s) URL."""
     input_image_url: Annotated[str | None, Text] = None
     """An http(s) or data URL of a picture."""
+    recipe_of: Annotated[str | None, Field(max_length=4096), Text] = None
+    """The id or URL of a stored picture: its recipe says what this request does not."""
     bearer_token: Annotated[str | None, Field(max_length=4096), Text] = None
     """Sent to the host of input_image_url."""
 
@@ -105,14 +108,18 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     body = read_new_body()
     began = time.monotonic()
     check_async(context)
+    body, recipe = recall(context, body)
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
     model = context.models[name]
     check_size(model, parameters)
     token = parameters.bearer_token
     with open_job(context, request, parameters.job_id) as job:
-        inputs = read_inputs(context, job, body, model, most=1, bearer_token=token)
-        mode = choose_mode(parameters.prompt, inputs.images, parameters.notes)
+        most = max(1, len(recipe.get("inputs", ())))
+        inputs = read_inputs(context, job, body, model, most=most, bearer_token=token)
+        varies = recipe.get("mode") == "variation" and inputs.images
+        asked = None if varies else parameters.prompt
+        mode = choose_mode(asked, inputs.images, parameters.notes)
         names = context.lora_names(model, parameters.loras)
         image_request = complete_request(
             name,

@@ -65,21 +65,24 @@ def read_inputs(
     files: list[InputFile] = []
     for param, reference in found:
         data = _read(fetch, param, reference)
-        files.append(_describe(data))
+        files.append(_describe(context, data, reference))
         with context.decodes.hold(job.caller, is_wanted):
             images.append(context.decoder.image(data, param=param))
     mask = mask_file = None
     for param, reference in masks:
         data = _read(fetch, param, reference)
-        mask_file = _describe(data)
+        mask_file = _describe(context, data, reference)
         with context.decodes.hold(job.caller, is_wanted):
             mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
         warnings += notes
     return Inputs(tuple(images), mask, tuple(warnings), tuple(files), mask_file)
 
 
-def _describe(data: bytes) -> InputFile:
-    return InputFile(hash_of(data), parents_of(data))
+def _describe(context: Context, data: bytes, reference: Any) -> InputFile:
+    server = context.file_server
+    is_text = server is not None and isinstance(reference, str)
+    stored = server.name_of(reference) if server and is_text else None
+    return InputFile(hash_of(data), parents_of(data), stored)
 
 
 def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:

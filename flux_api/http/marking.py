@@ -43,23 +43,40 @@ def mark(
     """``file``, a picture of ``request`` with these ``facts``, as it goes out, and its
     whole recipe as JSON ("" for none). Where a JPEG has no room for the prompts, their
     hashes stand there."""
-    level = context.settings.metadata
-    if level == "none":
+    if context.settings.metadata == "none":
         return file, ""
     recipe = _write_recipe(context, request, facts)
     recipe["output_format"] = file.media_type.removeprefix("image/")
     if recipe["output_format"] != "png":
         recipe["output_compression"] = compression
     recipe["picture_sha256"] = hash_of(picture_data(file.data))
+    metadata = _metadata(context, request, recipe, roomy=file.extension != "jpg")
+    return add_metadata(file, metadata), to_text(recipe | _stored(request))
+
+
+def _metadata(
+    context: Context, request: ImageRequest, recipe: Recipe, *, roomy: bool
+) -> Metadata:
+    level = context.settings.metadata
     if level == "mark":
-        return add_metadata(file, Metadata(make_xmp(request.mode))), to_text(recipe)
-    short = Metadata(make_xmp(request.mode, without_prompts(recipe)))
-    if level == "recipe":
-        return add_metadata(file, short), to_text(recipe)
-    text = to_parameters(recipe, distilled_guidance=_is_distilled(context, request))
-    whole = Metadata(make_xmp(request.mode, recipe), text)
-    fits = file.extension != "jpg" or whole.fits_jpeg
-    return add_metadata(file, whole if fits else short), to_text(recipe)
+        return Metadata(make_xmp(request.mode))
+    if level == "prompt":
+        text = to_parameters(recipe, distilled_guidance=_is_distilled(context, request))
+        whole = Metadata(make_xmp(request.mode, recipe), text)
+        if roomy or whole.fits_jpeg:
+            return whole
+    return Metadata(make_xmp(request.mode, without_prompts(recipe)))
+
+
+def _stored(request: ImageRequest) -> Recipe:
+    """Under which names the file server has what was sent. Not for the picture's own
+    file: who knows such a name can have the input."""
+    told: Recipe = {}
+    if any(file.stored for file in request.image_files):
+        told["stored_inputs"] = [file.stored for file in request.image_files]
+    if request.mask_file is not None and request.mask_file.stored:
+        told["stored_mask"] = request.mask_file.stored
+    return told
 
 
 def _write_recipe(

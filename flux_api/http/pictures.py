@@ -108,7 +108,8 @@ def upload_pictures(
         url = None
         if server is not None and not late:
             with measured("upload"):
-                url = server.upload(file, traceparent=job.traceparent)
+                trace = job.traceparent
+                url = server.upload(file, picture.recipe, traceparent=trace)
         server = server if url else None
         stored.append(dataclasses.replace(picture, url=url))
     return stored, {} if server else FALLBACK_HEADER

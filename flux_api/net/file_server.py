@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 from urllib3.filepost import encode_multipart_formdata
 
+from flux_api.errors import Unavailable
 from flux_api.images.codec import EncodedImage
 from flux_api.net.connections import Deadline, make_tls_context, open_connection
 from flux_api.net.urls import DEFAULT_PORTS
@@ -24,59 +26,105 @@ READ_SECONDS = 10.0
 TOTAL_SECONDS = 20.0
 _PATH = re.compile(r"/i/[0-9A-Za-z_-]{8,64}\.[a-z0-9]{2,5}")
 _LONGEST_ANSWER = 4096
+_LONGEST_RECIPE = 500_000
 # Those of a machine that is short of threads or memory too: the picture is finished.
 _FAILURES = (HTTPError, HTTPException, ValueError, OSError, RuntimeError, MemoryError)
 
 
 class FileServer:
     """The image file server at ``base``; its URLs are given to callers under
-    ``public``. What ``upload_token`` gives goes along as a bearer token. An upload
-    takes ``seconds`` at most."""
+    ``public``. What ``upload_token`` gives goes along as a bearer token, and
+    ``read_token`` where a recipe is asked for. Each call takes ``seconds`` at most."""
 
     def __init__(
         self,
         base: str,
         public: str,
         upload_token: Callable[[], str | None] = lambda: None,
+        read_token: str | None = None,
         *,
         seconds: float = TOTAL_SECONDS,
     ) -> None:
         self._base, self._public, self._token = urlsplit(base), public, upload_token
+        self._read_token = read_token
         self._seconds = seconds
 
     def upload(
-        self, encoded: EncodedImage, *, traceparent: str | None = None
+        self, encoded: EncodedImage, recipe: str = "", *, traceparent: str | None = None
     ) -> str | None:
         """The URL of the stored picture, None when the file server failed: a finished
-        picture is then delivered in the answer itself. The caller's ``traceparent``
-        goes along."""
+        picture is then delivered in the answer itself. Its ``recipe`` lies beside it;
+        the caller's ``traceparent`` goes along."""
         try:
-            return self._public + _path_in(self._send(encoded, traceparent))
+            return self._public + _path_in(self._send(encoded, recipe, traceparent))
         except _FAILURES as error:
             logger.warning("upload to the file server failed: %s", error)
             return None
 
-    def _send(self, encoded: EncodedImage, traceparent: str | None) -> bytes:
+    def name_of(self, url: str) -> str | None:
+        """The name of a stored picture in ``url``, None for any other URL."""
+        base, slash, name = url.strip().rpartition("/i/")
+        ours = (self._public, self._base.geturl())
+        return name if base in ours and _PATH.fullmatch(slash + name) else None
+
+    def url_of(self, name: str) -> str:
+        """Where this server finds the stored picture of that name."""
+        return f"{self._base.geturl()}/i/{name}"
+
+    def recipe(self, picture: str) -> bytes | None:
+        """The recipe beside the stored ``picture``, whose name or id it is; None where
+        there is none. Unavailable when the file server failed or refused the token."""
+        headers = {"Authorization": f"Bearer {self._read_token}"}
+        path = f"{self._base.path}/i/{picture}/recipe"
+        try:
+            with Deadline(self._seconds) as deadline:
+                status, answer = self._ask(deadline, "GET", path, None, headers)
+            if status not in (200, 404):
+                raise ValueError(f"status {status}")
+        except _FAILURES as error:
+            logger.warning("the file server gave no recipe: %s", error)
+            message = "The file server gave no recipe."
+            raise Unavailable(message, retry_after=5) from None
+        return answer if status == 200 else None
+
+    def _send(
+        self, encoded: EncodedImage, recipe: str, traceparent: str | None
+    ) -> bytes:
         file = f"image.{encoded.extension}", encoded.data, encoded.media_type
-        body, content_type = encode_multipart_formdata({"file": file})
-        headers = {"Content-Type": content_type, "Connection": "close"}
+        fields: dict[str, Any] = {"file": file}
+        if recipe:
+            fields["recipe"] = recipe
+        body, content_type = encode_multipart_formdata(fields)
+        headers = {"Content-Type": content_type}
         if token := self._token():
             headers["Authorization"] = f"Bearer {token}"
         if traceparent:
             headers["traceparent"] = traceparent
         with Deadline(self._seconds) as deadline:
-            with closing(self._connect(deadline)) as connection:
-                path = f"{self._base.path}/upload"
-                connection.request(
-                    "POST", path, body=body, headers=headers, preload_content=False
-                )
-                with closing(connection.getresponse()) as response:
-                    if response.status not in (200, 201):
-                        raise ValueError(f"status {response.status}")
-                    answer = response.read(_LONGEST_ANSWER + 1)
-            # A connection that was shut in the middle looks like an answer's end.
-            deadline.remaining()
+            path = f"{self._base.path}/upload"
+            status, answer = self._ask(deadline, "POST", path, body, headers)
+        if status not in (200, 201):
+            raise ValueError(f"status {status}")
         return answer
+
+    def _ask(
+        self,
+        deadline: Deadline,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+    ) -> tuple[int, bytes]:
+        headers |= {"Connection": "close"}
+        with closing(self._connect(deadline)) as connection:
+            connection.request(
+                method, path, body=body, headers=headers, preload_content=False
+            )
+            with closing(connection.getresponse()) as response:
+                answer = response.read(_LONGEST_RECIPE + 1)
+        # A connection that was shut in the middle looks like an answer's end.
+        deadline.remaining()
+        return response.status, answer
 
     def _connect(self, deadline: Deadline) -> HTTPConnection:
         scheme, host = self._base.scheme, self._base.hostname or ""

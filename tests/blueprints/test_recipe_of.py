@@ -1,0 +1,168 @@
+"""``recipe_of``: the same as a stored picture, but."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import requests
+
+from tests.support.pictures import make_png
+from tests.support.servers import TOKEN, run_api
+from tests.support.wire import make_mask
+
+FAKE = "tests.support.fake_app:app"
+
+
+@pytest.fixture(scope="module")
+def server(files):
+    """A server that stores its pictures and may read their recipes."""
+    settings = {"FILE_SERVER": files.url, "FILE_SERVER_TOKEN": TOKEN}
+    with run_api(app=FAKE, FAKE_MAX_IMAGES=4, **settings) as running:
+        yield running.wait_ready()
+
+
+def process(server, files=None, **fields):
+    return requests.post(f"{server.url}/process", data=fields, files=files, timeout=60)
+
+
+def drawn(server):
+    """What was drawn last."""
+    told = requests.get(f"{server.url}/fake/stats", timeout=5).json()["requests"]
+    return {k: v for k, v in told[-1].items() if k != "caller"}
+
+
+def stored(server, files=None, **fields):
+    answer = process(server, files, **fields)
+    assert answer.ok, answer.text
+    return answer.json()["result_image_url"]
+
+
+def test_the_same_and_the_same_but(server):
+    url = stored(server, prompt="a cat", seed=300, width=128, height=64, steps=3)
+    first = drawn(server)
+    name = url.rpartition("/")[2]
+    for by in (url, name, name.partition(".")[0]):
+        again = stored(server, recipe_of=by)
+        assert drawn(server) == first
+        assert (
+            requests.get(again, timeout=5).content
+            == requests.get(url, timeout=5).content
+        )
+    process(server, recipe_of=name, seed=301)
+    assert drawn(server) == first | {"seed": 301}
+    process(server, recipe_of=name, size="256x192", prompt="a dog", steps=1)
+    other = {"size": [256, 192], "prompt": "a dog", "num_inference_steps": 1}
+    assert drawn(server) == first | other
+    process(server, recipe_of=name, width=192)
+    assert drawn(server) == first | {"size": [192, 64]}
+
+
+def test_a_picture_on_the_file_server_need_not_be_sent_again(server):
+    source = stored(server, prompt="a cat", seed=5)
+    edit = stored(server, prompt="a hat", seed=6, input_image_url=source)
+    first = drawn(server)
+    assert first["mode"] == "edit"
+    process(server, recipe_of=edit)
+    assert drawn(server) == first
+    varied = stored(server, seed=7, input_image_url=source)
+    first = drawn(server)
+    assert first["mode"] == "variation"
+    process(server, recipe_of=varied)
+    assert drawn(server) == first
+
+
+def test_a_variation_with_words_stays_one(server):
+    answer = requests.post(
+        f"{server.url}/v1/images/variations",
+        data={"prompt": "warmer", "response_format": "url"},
+        files={"image": make_png()},
+        timeout=60,
+    )
+    first = drawn(server)
+    url = answer.json()["data"][0]["url"]
+    assert process(server, {"image": make_png()}, recipe_of=url).ok
+    assert drawn(server) == first
+    assert first["mode"] == "variation" and first["prompt"] == "warmer"
+
+
+def test_what_is_not_stored_is_named(server):
+    sent = {"image": make_png(), "mask": make_mask((96, 64), (0, 0, 9, 9))}
+    answer = requests.post(
+        f"{server.url}/v1/images/edits",
+        data={"prompt": "a hat", "response_format": "url", "model": "tiny"},
+        files={"image": sent["image"]},
+        timeout=60,
+    )
+    url = answer.json()["data"][0]["url"]
+    refused = process(server, recipe_of=url)
+    assert refused.status_code == 400
+    digest = hashlib.sha256(sent["image"]).hexdigest()
+    assert f"send the input picture with the SHA-256 {digest}" in refused.text
+    assert process(server, {"image": sent["image"]}, recipe_of=url).ok
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("0" * 32, "no recipe is stored for that picture"),
+        ("../../latest", "expected the id or the URL"),
+        ("a b", "expected the id or the URL"),
+    ],
+)
+def test_what_is_no_stored_picture_is_400(server, asked, words):
+    answer = process(server, recipe_of=asked)
+    assert answer.status_code == 400
+    assert words in answer.text
+
+
+def put(files, recipe):
+    """A picture with this recipe on the file server."""
+    answer = requests.post(
+        f"{files.url}/upload",
+        files={"file": make_png()},
+        data={"recipe": json.dumps(recipe)},
+        timeout=10,
+    )
+    return answer.json()["url"].rpartition("/")[2]
+
+
+def test_a_model_and_a_lora_that_are_not_here_are_named(server, files):
+    recipe = {"recipe": 1, "mode": "generate", "model": "klein-4b", "prompt": "a cat"}
+    gone = process(server, recipe_of=put(files, recipe))
+    assert gone.status_code == 404
+    assert "'klein-4b'" in gone.text
+    recipe |= {"model": "tiny", "loras": [{"name": "ink", "adapter_weight": 1}]}
+    gone = process(server, recipe_of=put(files, recipe))
+    assert gone.status_code == 400
+    assert "no LoRA named 'ink'" in gone.json()["error"]
+
+
+def test_whatever_lies_there_is_an_answer(server, files):
+    for recipe in (
+        {"recipe": 2},
+        {"recipe": 1, "mode": "paint"},
+        {"recipe": 1, "mode": "generate", "model": ["x"]},
+        {"recipe": 1, "mode": "edit", "model": "tiny", "inputs": [1, {}]},
+        {"recipe": 1, "mode": "edit", "model": "tiny", "mask": {}, "stored_mask": ".."},
+        {"recipe": 1, "mode": "generate", "model": "tiny", "seed": {}, "prompt": "x"},
+    ):
+        answer = process(server, recipe_of=put(files, recipe))
+        assert answer.status_code in (400, 404), recipe
+
+
+def test_without_the_token_it_is_400_that_names_it(fake_with_files, fake):
+    answer = process(fake_with_files, recipe_of="0" * 32)
+    assert (answer.status_code, "FILE_SERVER_TOKEN" in answer.text) == (400, True)
+    answer = process(fake, recipe_of="0" * 32)
+    assert (answer.status_code, "FILE_SERVER is" in answer.text) == (400, True)
+
+
+def test_a_wrong_token_is_503_without_a_word_of_it(files):
+    with run_api(
+        app=FAKE, FILE_SERVER=files.url, FILE_SERVER_TOKEN="not-the-token"
+    ) as server:
+        answer = process(server.wait_ready(), recipe_of="0" * 32)
+        assert answer.status_code == 503
+        assert "not-the-token" not in answer.text + server.output
