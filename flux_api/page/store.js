@@ -1,4 +1,5 @@
 // What the page shows: one state, and the form's part of what changes it.
+import { readRecipe } from "./file_recipe.js";
 import * as memory from "./memory.js";
 import { hashOf, isShown, measure } from "./pictures.js";
 import { randomSeed } from "./recipe.js";
@@ -23,6 +24,8 @@ export const state = {
   dialog: null,
   notice: null,
   restored: 0,
+  // How many pictures the recipe of a file has asked for.
+  awaited: 0,
   spoken: "",
 };
 
@@ -119,18 +122,48 @@ export function putFirst(input) {
 }
 
 export async function addFiles(files) {
+  if (state.awaited) {
+    set({ awaited: 0 });
+    return addInputs([...files]);
+  }
   const fresh = [];
   for (const file of files) {
     const known = await hashOf(file).then(memory.pictureOf).catch(() => null);
     if (known) {
       await restore(known);
       notify(t("madeHere"), t("useInstead"), () => addInputs([file]));
-    } else {
+    } else if (!(await restoreFrom(file))) {
       fresh.push(file);
     }
   }
   if (fresh.length) await addInputs(fresh);
+  return undefined;
 }
+
+// Whether `file` carries a recipe; what it does not tell, or names and is not here, is said.
+async function restoreFrom(file) {
+  const told = await readRecipe(file).catch(() => null);
+  if (!told) return false;
+  const { recipe, prompts, pictures, seedIsLarge } = told;
+  await restore({ recipe });
+  const isHere = state.capabilities?.models.some(({ id }) => id === recipe.model);
+  const known = new Set(lorasNow().map(({ id }) => id));
+  const strange = recipe.loras.map(({ name }) => name).filter((name) => !known.has(name));
+  const said = [t("recipeFound")];
+  if (!isHere) said.push(t("noModelHere", recipe.model));
+  if (strange.length) said.push(t("noLoraHere", strange.join(", ")));
+  if (seedIsLarge) said.push(t("largeSeed"));
+  if (prompts.length) said.push(t("promptWanted", prompts.map(short).join(", ")));
+  if (pictures.length) said.push(t("picturesWanted", pictures.map(short).join(", ")));
+  set({ awaited: pictures.length });
+  notify(said.join(t("gap")), t("useInstead"), () => {
+    set({ awaited: 0 });
+    addInputs([file]);
+  });
+  return true;
+}
+
+const short = (hash) => hash.slice(0, 12);
 
 // Whatever does not become an input as expected is said, in one notice.
 async function addInputs(files) {

@@ -6,7 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
+from flux_api.images.codec import encode_image
+from flux_api.images.metadata import Metadata, add_metadata
+from flux_api.images.recipe import make_xmp
 from tests.page.test_editing import MORE, choose, stroke
 from tests.support.browser import draw, kept_pictures, open_page
 from tests.support.programs import need
@@ -41,6 +45,59 @@ def test_history_is_searched_restored_and_cleared(fake, browser):
         page.reload()
         page.wait_for_selector(".examples")
         assert kept_pictures(page) == []
+
+
+def marked(recipe):
+    """A picture whose file carries ``recipe``."""
+    plain = encode_image(Image.new("RGB", (64, 64)))
+    metadata = Metadata(make_xmp(recipe["mode"], {"recipe": 1} | recipe))
+    return add_metadata(plain, metadata).data
+
+
+RECIPE = {
+    "mode": "generate",
+    "model": "tiny",
+    "prompt": "a <green> bird & 猫",
+    "seed": 45,
+    "width": 256,
+    "height": 192,
+    "num_inference_steps": 3,
+}
+
+
+def test_a_picture_from_elsewhere_brings_its_settings_along(fake, browser):
+    with open_page(browser, fake) as page:
+        page.click(".settings summary")
+        choose(page, marked(RECIPE))
+        page.wait_for_selector(".notice >> text=carries its settings")
+        assert page.input_value("#prompt") == RECIPE["prompt"]
+        assert page.input_value("#field-seed") == "45"
+        assert page.input_value("#field-steps") == "3"
+        assert page.input_value("#field-width") == "256"
+        assert page.locator(".input").count() == 0
+        page.click(".notice >> text=Use it as input")
+        page.wait_for_selector(".input")
+
+
+def test_what_a_recipe_does_not_tell_is_asked_for(fake, browser):
+    digest = "0123456789abcdef" * 4
+    told = RECIPE | {"mode": "edit", "model": "klein-4b", "inputs": [digest]}
+    told["prompt_sha256"] = digest[::-1]
+    del told["prompt"]
+    told["loras"] = [{"name": "ink", "adapter_weight": 1}]
+    with open_page(browser, fake) as page:
+        choose(page, marked(told))
+        page.wait_for_selector(".notice >> text=carries its settings")
+        said = page.inner_text(".notice")
+        for words in (
+            *("model klein-4b is not", "not on this server: ink"),
+            *("SHA-256 fedcba987654", "made from, SHA-256 0123456789ab"),
+        ):
+            assert words in said
+        # The next picture is the one that was asked for, whatever it carries.
+        choose(page, marked(RECIPE))
+        page.wait_for_selector(".input")
+        assert page.input_value("#prompt") == ""
 
 
 def test_a_dropped_picture_of_ours_brings_its_settings_back(fake, browser):

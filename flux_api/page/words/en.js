@@ -174,6 +174,12 @@ export default {
   // Said once
   madeHere: "This picture was made here: its settings are back.",
   useInstead: "Use it as input",
+  recipeFound: "This picture carries its settings: they are back.",
+  noModelHere: (name) => `Its model ${name} is not on this server.`,
+  noLoraHere: (names) => `These LoRAs are not on this server: ${names}.`,
+  largeSeed: "Its seed is too large for a browser.",
+  promptWanted: (hashes) => `It does not tell its words: type those with the SHA-256 ${hashes}…`,
+  picturesWanted: (hashes) => `Then add the pictures that it was made from, SHA-256 ${hashes}…`,
   restored: "Settings restored.",
   notAPicture: (name) => `“${name}” is no picture. Add a PNG, JPEG or WebP.`,
   brokenPicture: (name) => `“${name}” cannot be read: it may be damaged. Save it again as PNG or JPEG.`,

@@ -172,6 +172,12 @@ export default {
   // お知らせ
   madeHere: "このページで作った画像なので、設定を復元しました。",
   useInstead: "編集する",
+  recipeFound: "画像に書き込まれていた設定を復元しました。",
+  noModelHere: (name) => `モデル ${name} はこのサーバにありません。`,
+  noLoraHere: (names) => `このサーバにない LoRA：${names}。`,
+  largeSeed: "シードが大きすぎて、ブラウザでは扱えません。",
+  promptWanted: (hashes) => `プロンプトは書き込まれていません。元のプロンプト（SHA-256 ${hashes}…）を入力してください。`,
+  picturesWanted: (hashes) => `続けて、元の画像（SHA-256 ${hashes}…）を追加してください。`,
   restored: "設定を復元しました。",
   notAPicture: (name) => `「${name}」は画像ではありません。PNG、JPEG、WebP などの画像を追加してください。`,
   brokenPicture: (name) => `「${name}」を読み込めません。壊れている可能性があります。PNG か JPEG で保存し直してください。`,
