@@ -43,6 +43,7 @@ from flux_api.models.lora_files import LoraFolder
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import Folder, Source
 from flux_api.models.toml_file import load_models
+from flux_api.models.upscaling import with_upscale
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
 from flux_api.net.webhooks import Webhooks
@@ -191,7 +192,7 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
                         f"MODEL_INFO: {name}.tasks.{task}.loras.{lora.name}: there is "
                         f"no {name}.loras.{lora.name}, nor such a file in FLUX_LORA_DIR"
                     )
-    return {name: known[name] for name in names}
+    return {name: with_upscale(known[name]) for name in names}
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:

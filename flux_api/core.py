@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VERSION = "0.1.0"
-Mode = Literal["generate", "edit", "variation"]
+Mode = Literal["generate", "edit", "variation", "upscale"]
 Performance = Literal["exact", "speed", "max"]
 
 SEED_MODULUS = 2**64

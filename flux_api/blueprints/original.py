@@ -10,11 +10,16 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
 from flux_api.blueprints.accepted import accept, check_async
-from flux_api.core import ImageResult
+from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
-from flux_api.http.completion import check_size, choose_mode, complete_request
+from flux_api.http.completion import (
+    Inputs,
+    check_size,
+    choose_mode,
+    complete_request,
+)
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
@@ -27,6 +32,7 @@ from flux_api.http.pictures import (
     upload_pictures,
 )
 from flux_api.http.recall import recall
+from flux_api.http.upscaling import Scale, complete_upscale
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -51,6 +57,8 @@ class ProcessParameters(Parameters):
     """An http(s) or data URL of a picture."""
     recipe_of: Annotated[str | None, Field(max_length=4096), Text] = None
     """The id or URL of a stored picture: its recipe says what this request does not."""
+    scale: Scale = None
+    """Make the picture that is sent 2 or 4 times as large."""
     bearer_token: Annotated[str | None, Field(max_length=4096), Text] = None
     """Sent to the host of input_image_url."""
 
@@ -117,22 +125,38 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     with open_job(context, request, parameters.job_id) as job:
         most = max(1, len(recipe.get("inputs", ())))
         inputs = read_inputs(context, job, body, model, most=most, bearer_token=token)
-        varies = recipe.get("mode") == "variation" and inputs.images
-        asked = None if varies else parameters.prompt
-        mode = choose_mode(asked, inputs.images, parameters.notes)
-        names = context.lora_names(model, parameters.loras)
-        image_request = complete_request(
-            name,
-            model,
-            mode,
-            parameters,
-            inputs,
-            lora_names=names,
-            model_names=context.known,
-        )
+        varies = bool(recipe.get("mode") == "variation" and inputs.images)
+        prompt = None if varies else parameters.prompt
+        image_request = _complete(context, name, parameters, inputs, prompt)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
     return job, parameters, began
+
+
+def _complete(
+    context: Context,
+    name: str,
+    parameters: ProcessParameters,
+    inputs: Inputs,
+    prompt: str | None,
+) -> ImageRequest:
+    """The request in full; ``prompt`` is what decides whether a picture is edited."""
+    model = context.models[name]
+    names = context.lora_names(model, parameters.loras)
+    if parameters.scale is not None:
+        return complete_upscale(
+            name, model, parameters.scale, parameters, inputs, lora_names=names
+        )
+    mode = choose_mode(prompt, inputs.images, parameters.notes)
+    return complete_request(
+        name,
+        model,
+        mode,
+        parameters,
+        inputs,
+        lora_names=names,
+        model_names=context.known,
+    )
 
 
 def _read_parameters(body: Body) -> ProcessParameters:

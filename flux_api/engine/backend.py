@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flux_api.core import ImageRequest, ImageResult, Performance
+from flux_api.core import SEED_MODULUS, ImageRequest, ImageResult, Performance
 from flux_api.engine.inputs import InputCache, Inputs, fit_inputs
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
@@ -37,6 +37,7 @@ from flux_api.engine.steps import (
 from flux_api.engine.trial import clock_of
 from flux_api.engine.tuning import Aim, Tuned, Tuner
 from flux_api.engine.upsampler import Upsampler
+from flux_api.engine.upscaling import Upscale, tile_side
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import (
@@ -240,7 +241,11 @@ class DiffusersBackend:
 
     def tokens(self, request: ImageRequest) -> int:
         """About how many tokens a forward of one picture has."""
-        side = self._models[request.model].native_size
+        info = self._models[request.model]
+        if request.mode == "upscale":
+            tile = (tile_side(info) // PATCH) ** 2
+            return tile + (0 if info.native_size else _TEXT_TOKENS)
+        side = info.native_size
         width, height = (side, side) if side else (request.width, request.height)
         # References are appended to the picture's own tokens.
         image = -(-width // PATCH) * -(-height // PATCH)
@@ -249,7 +254,8 @@ class DiffusersBackend:
 
     def prepare(self, request: ImageRequest) -> None:
         """Do what needs no device before the turn of ``request`` comes."""
-        self._inputs_of(request)
+        if request.mode != "upscale":  # Its tiles are cut as they come.
+            self._inputs_of(request)
 
     def _inputs_of(self, request: ImageRequest) -> Inputs:
         info = self._models[request.model]
@@ -273,6 +279,8 @@ class DiffusersBackend:
     def _draw(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         request, seed = picture.request, picture.seed
         info = self._models[request.model]
+        if request.mode == "upscale":
+            return self._enlarge(picture, callbacks)
         masked = request.mask_image is not None
         task, inputs = info.task(request.mode, masked=masked), self._inputs_of(request)
         call = PipelineCall(request, info, task, seed, inputs=inputs)
@@ -291,6 +299,33 @@ class DiffusersBackend:
             raise PipelineFailed("The model made no usable picture.")
         result = call.deliver(Image.fromarray(pixels), seed)
         return dataclasses.replace(result, performance=self._level(tuned))
+
+    def _enlarge(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
+        """The picture tile by tile, so that it needs the memory of one."""
+        request, info = picture.request, self._models[picture.request.model]
+        upscale, task = Upscale(request, info), info.tasks["upscale"]
+        boxes = upscale.tiling.boxes
+        with self._batcher.taken():
+            callbacks.check()
+            loaded = self._load_task(picture, "upscale", callbacks)
+            tuned = self._tuner.find(loaded.pipeline.transformer)
+            for number, box in enumerate(boxes):
+                tile = dataclasses.replace(picture, request=upscale.tile(box))
+                # Each its own noise: the same in all would show as a pattern.
+                seed = (picture.seed + number) % SEED_MODULUS
+                call = PipelineCall(tile.request, info, task, seed)
+                if tuned is None:
+                    tuned = self._tune(call, tile, "upscale", callbacks)
+                    loaded = self._load_task(picture, "upscale", callbacks)
+                stepped = count_tiles(callbacks, number, len(boxes))
+                pixels = self._try_twice(loaded, call, tile, stepped)
+                if pixels is not None:  # Else it stays as it was, plainly resized.
+                    drawn = call.deliver(Image.fromarray(pixels), picture.seed)
+                    upscale.put(box, drawn.image)
+        self.memory = device_memory()
+        assert tuned is not None  # There is one tile at least.
+        level = self._level(tuned)
+        return ImageResult(upscale.picture, picture.seed, performance=level)
 
     def _load_task(
         self, picture: Picture, name: TaskName, callbacks: Callbacks
@@ -434,6 +469,15 @@ class DiffusersBackend:
             )
         loaded.release()
         return latents
+
+
+def count_tiles(callbacks: Callbacks, number: int, count: int) -> Callbacks:
+    """``callbacks`` for tile ``number`` of ``count``: its steps are some of all."""
+
+    def on_step(step: int, total: int) -> None:
+        callbacks.on_step(number * total + step, count * total)
+
+    return dataclasses.replace(callbacks, on_step=on_step)
 
 
 def _go_on(*_: object) -> None:

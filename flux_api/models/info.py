@@ -13,7 +13,7 @@ from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Source
 
-TaskName = Literal["generate", "edit", "variation", "inpaint"]
+TaskName = Literal["generate", "edit", "variation", "inpaint", "upscale"]
 """A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
 
 Quantization = Literal["none", "nf4", "int8", "fp8"]

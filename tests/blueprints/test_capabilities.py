@@ -31,7 +31,8 @@ def test_tiny_tells_what_it_can_do(api):
     assert tiny["demo"]
     assert tiny["sizes"]["multiple"] == 16
     assert tiny["sizes"]["default"] == [512, 512]
-    assert set(tiny["tasks"]) == {"generate", "edit", "variation", "inpaint"}
+    tasks = {"generate", "edit", "variation", "inpaint", "upscale"}
+    assert set(tiny["tasks"]) == tasks
     assert tiny["tasks"]["generate"] == {
         "num_inference_steps": 12,
         "guidance_scale": 3.5,

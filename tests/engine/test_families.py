@@ -14,6 +14,7 @@ from PIL import Image
 from flux_api.models.catalog import MODEL_INFO
 from tests.support.pictures import make_png
 from tests.support.tiny_sets import BASES
+from tests.support.wire import data_url
 
 CASES = [(name, task) for name, info in MODEL_INFO.items() for task in info.tasks]
 
@@ -101,6 +102,24 @@ def test_references_of_any_shape_are_taken(families):
     for size in ((16, 16), (400, 20), (20, 400)):
         picture = draw(families, "klein-4b", "edit", images=[make_png(size)])[1]
         assert picture.std() > 1
+
+
+@pytest.mark.parametrize("name", ["klein-4b", "schnell", "flux1"])
+def test_a_picture_is_made_larger_by_the_weights_that_are_there(families, name):
+    # On no model's grid, so that a tile is larger than what is kept of it.
+    body = {"image": data_url(make_png((41, 25))), "scale": 2, "seed": 7}
+    answers = [
+        requests.post(
+            f"{families.url}/process/raw",
+            json=body | {"model": name, "seed": seed},
+            timeout=120,
+        )
+        for seed in (7, 7, 8)
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 3, answers[0].text
+    first, again, other = [answer.content for answer in answers]
+    assert Image.open(io.BytesIO(first)).size == (82, 50)
+    assert first == again != other
 
 
 def test_prompt_upsampler_changes_the_prompt_that_is_drawn(families):

@@ -24,7 +24,7 @@ from flux_api.blueprints.description.shapes import (
 )
 from flux_api.blueprints.jobs import ListParameters, ResultParameters
 from flux_api.blueprints.mcp.messages import Message
-from flux_api.blueprints.openai.parameters import ImagesParameters
+from flux_api.blueprints.openai.parameters import ImagesParameters, UpscaleParameters
 from flux_api.blueprints.openai.requests import Operation as Operations
 from flux_api.blueprints.original import ProcessParameters
 from flux_api.errors import FluxError
@@ -198,6 +198,10 @@ OPERATIONS: dict[str, Operation] = {
         image=EXAMPLE_PICTURE,
     ),
     "openai.routes.variations": _images(pictures=("image",), image=EXAMPLE_PICTURE),
+    "openai.routes.upscale": replace(
+        _images(pictures=("image",), image=EXAMPLE_PICTURE, scale=2),
+        body=UpscaleParameters,
+    ),
     "openai.routes.models": _service("Models", "Models"),
     "openai.routes.model": _service("Model", "Models", errors=(errors.ModelNotFound,)),
     "openai.routes.list_loras": _service(

@@ -16,6 +16,7 @@ from flux_api.http.parameters import (
     read_word,
     refuse_value,
 )
+from flux_api.http.upscaling import Scale
 
 MOST_IMAGES = 10
 
@@ -109,3 +110,10 @@ class ImagesParameters(Parameters):
     def echoed_quality(self) -> str:
         """The quality in the words that all clients know."""
         return QUALITY[self.quality or "auto"][1]
+
+
+class UpscaleParameters(ImagesParameters):
+    """What an upscale takes."""
+
+    scale: Scale = 2
+    """How many times as large, 2 or 4."""

@@ -6,7 +6,11 @@ from typing import Literal
 
 from flask import Request
 
-from flux_api.blueprints.openai.parameters import REFUSED, ImagesParameters
+from flux_api.blueprints.openai.parameters import (
+    REFUSED,
+    ImagesParameters,
+    UpscaleParameters,
+)
 from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
@@ -15,6 +19,7 @@ from flux_api.http.completion import check_size, choose_mode, complete_request
 from flux_api.http.context import Context
 from flux_api.http.inputs import read_inputs
 from flux_api.http.parameters import FORMATS
+from flux_api.http.upscaling import complete_upscale
 from flux_api.queue.jobs import Job
 
 FILES = tuple(f"image/{name}" for name in FORMATS)
@@ -22,13 +27,14 @@ ANY_PICTURE = "image/*"
 # No registered name, but what many take for one.
 _JPG = "image/jpg"
 
-Operation = Literal["generation", "edit", "variation"]
+Operation = Literal["generation", "edit", "variation", "upscale"]
+_WITHOUT_PROMPT = ("variation", "upscale")
 
 
 def read_parameters(
     request: Request, body: Body, operation: Operation, deployment: str | None
 ) -> ImagesParameters:
-    """The parameters of one of the three operations; ``deployment`` is the model's
+    """The parameters of one of the operations; ``deployment`` is the model's
     name where the path says it. InvalidRequest names what is wrong."""
     for name, value in body.parts:
         known = name.partition("[")[0]
@@ -45,13 +51,14 @@ def read_parameters(
         values = values | {"output_format": accepted.removeprefix("image/")}
     if deployment and not values.get("model"):
         values = values | {"model": deployment}
-    parameters = ImagesParameters.read(values)
+    kind = UpscaleParameters if operation == "upscale" else ImagesParameters
+    parameters = kind.read(values)
     if parameters.stream and prefers_async(request):
         message = "A stream is waited for: leave 'Prefer: respond-async' out."
         raise InvalidRequest(message, param="stream")
     if accepted:
         _check_file(parameters, accepted)
-    if operation != "variation" and parameters.prompt is None:
+    if operation not in _WITHOUT_PROMPT and parameters.prompt is None:
         raise _missing("prompt", *parameters.notes)
     return parameters
 
@@ -74,10 +81,14 @@ def parse_request(
     if operation == "variation" and inputs.mask_image is not None:
         message = "A variation takes no mask: send it to /v1/images/edits."
         raise InvalidRequest(message, param="mask")
+    names = context.lora_names(model, parameters.loras)
+    if isinstance(parameters, UpscaleParameters):
+        return complete_upscale(
+            name, model, parameters.scale or 2, parameters, inputs, lora_names=names
+        )
     # In a variation the prompt is an extension: it guides, and makes no edit of it.
     prompt = None if operation == "variation" else parameters.prompt
     mode = choose_mode(prompt, inputs.images)
-    names = context.lora_names(model, parameters.loras)
     return complete_request(
         name,
         model,

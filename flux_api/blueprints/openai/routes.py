@@ -69,6 +69,12 @@ def variations() -> Response:
     return _answer("variation")
 
 
+@bp.post("/images/upscale")
+def upscale() -> Response:
+    """A picture made 2 or 4 times as large, with detail drawn by the model."""
+    return _answer("upscale")
+
+
 @bp.get("/models")
 @azure.get("/models")
 def models() -> Response:

@@ -1,0 +1,124 @@
+"""A picture made larger: plainly resized, and over it the model's detail in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from PIL import Image, ImageChops, ImageFilter
+
+from flux_api.core import ImageRequest
+from flux_api.images.fitting import pad
+from flux_api.models.info import ModelInfo
+
+LARGEST_TILE = 1024
+_GRID = 16
+# Of a tile, what it shares with its neighbour; models need some pixels to settle.
+_SHARED, _LEAST_SHARED = 8, 24
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Where the tiles of a picture of ``size`` = (width, height) lie: of ``tile``
+    pixels each way, or all that there is, ``overlap`` of them in common."""
+
+    size: tuple[int, int]
+    tile: int
+    overlap: int
+
+    @property
+    def boxes(self) -> list[Box]:
+        """(left, upper, right, lower) of each, line by line."""
+        width, height = self.size
+        return [
+            (left, upper, min(left + self.tile, width), min(upper + self.tile, height))
+            for upper in self._starts(height)
+            for left in self._starts(width)
+        ]
+
+    def _starts(self, length: int) -> Iterator[int]:
+        start = 0
+        while start + self.tile < length:
+            yield start
+            start += self.tile - self.overlap
+        # The last one ends at the edge, and shares more with the one before.
+        yield max(0, length - self.tile)
+
+
+def tile_side(info: ModelInfo) -> int:
+    """The side in pixels of a tile: the model's own, where it has one."""
+    return info.native_size or LARGEST_TILE
+
+
+class Upscale:
+    """The picture of ``request``, an upscale by the model ``info``, on its way: what
+    has no tile yet is plainly resized. A tile is asked of the model, and brings only
+    what is finer than the plain picture has; so neighbours agree on everything else."""
+
+    def __init__(self, request: ImageRequest, info: ModelInfo) -> None:
+        target = request.width, request.height
+        plain = request.images[0].resize(target, Image.Resampling.LANCZOS)
+        # Models draw on a grid; what is beyond the picture is cut off at the end.
+        grid = target[0] + -target[0] % _GRID, target[1] + -target[1] % _GRID
+        self._canvas = pad(plain, grid, (0, 0)) if grid != target else plain
+        self._target, self._request = target, request
+        side = tile_side(info)
+        overlap = max(_LEAST_SHARED, side // _SHARED)
+        self.tiling = Tiling(grid, side, overlap)
+        pipeline = info.tasks["upscale"].pipeline
+        self._is_masked = pipeline.endswith("InpaintPipeline")
+
+    def tile(self, box: Box) -> ImageRequest:
+        """What is asked of the model for ``box``."""
+        image = self._canvas.crop(box)
+        mask = Image.new("L", image.size, 255) if self._is_masked else None
+        return replace(
+            self._request,
+            images=(image,),
+            mask_image=mask,
+            width=image.width,
+            height=image.height,
+            partial_images=0,
+        )
+
+    def put(self, box: Box, drawn: Image.Image) -> None:
+        """Lay ``drawn`` over ``box``; it fades in where an earlier tile was."""
+        plain = self._canvas.crop(box)
+        detailed = _with_detail(plain, drawn, self.tiling.overlap)
+        mask = _fading(plain.size, self._shared(box))
+        self._canvas.paste(detailed, box[:2], mask)
+
+    @property
+    def picture(self) -> Image.Image:
+        """As far as it is."""
+        return self._canvas.crop((0, 0, *self._target))
+
+    def _shared(self, box: Box) -> tuple[int, int]:
+        overlap = self.tiling.overlap
+        return (overlap if box[0] else 0), (overlap if box[1] else 0)
+
+
+def _with_detail(plain: Image.Image, drawn: Image.Image, radius: int) -> Image.Image:
+    """``plain`` with what is finer than ``radius`` pixels from ``drawn``."""
+    blur = ImageFilter.GaussianBlur(radius / 2)
+    # plain's own base, and the drawn one's difference from its base, around 128.
+    fine = ImageChops.subtract(drawn, drawn.filter(blur), scale=1, offset=128)
+    return ImageChops.add(plain.filter(blur), fine, scale=1, offset=-128)
+
+
+def _fading(size: tuple[int, int], shared: tuple[int, int]) -> Image.Image:
+    """A mask (L) that rises from the left and the top over what is ``shared``: within
+    its middle half, as models draw the very edge of a tile worst."""
+    mask = Image.new("L", size, 255)
+    for axis, width in enumerate(shared):
+        if not width:
+            continue
+        length, half = size[axis], max(1, width // 2)
+        rising = [255 * (i - width // 4) // half for i in range(length)]
+        ramp = Image.new("L", (length, 1))
+        ramp.putdata([max(0, min(255, value)) for value in rising])
+        ramp = ramp.transpose(Image.Transpose.ROTATE_270) if axis else ramp
+        mask = ImageChops.multiply(mask, ramp.resize(size))
+    return mask

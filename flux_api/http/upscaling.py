@@ -1,0 +1,80 @@
+"""A request for a larger picture, complete."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from flux_api.core import ImageRequest
+from flux_api.errors import InvalidRequest
+from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.parameters import Parameters, read_integer, refuse_value
+from flux_api.models.info import ModelInfo
+from flux_api.models.sizes import SizeRules
+
+SCALES = (2, 4)
+MOST_SIDE = 4096
+MOST_PIXELS = 4096 * 4096
+
+
+def _read_scale(value: object) -> int:
+    if (scale := read_integer(value)) not in SCALES:
+        raise refuse_value(f"Invalid value: '{scale}'. Supported values are: 2 and 4.")
+    return scale
+
+
+Scale = Annotated[
+    int | None,
+    BeforeValidator(_read_scale),
+    WithJsonSchema({"type": "integer", "enum": list(SCALES)}),
+]
+"""The field of a request that asks for a larger picture."""
+
+
+def complete_upscale(
+    name: str,
+    model: ModelInfo,
+    scale: int,
+    parameters: Parameters,
+    inputs: Inputs,
+    *,
+    lora_names: Set[str] = frozenset(),
+) -> ImageRequest:
+    """The request to ``model``, offered as ``name``, for the one picture of ``inputs``
+    ``scale`` times as large. InvalidRequest names what cannot be honoured, and the
+    largest scale where this one is too large."""
+    if not inputs.images:
+        code = "missing_required_parameter"
+        message = "Missing required parameter: 'image'."
+        raise InvalidRequest(message, param="image", code=code)
+    if inputs.mask_image is not None:
+        raise InvalidRequest("An upscale takes no mask.", param="mask")
+    if parameters.size != (None, None):
+        message = "The size of an upscale follows from its 'scale': leave it out."
+        raise InvalidRequest(message, param=parameters.size_param or "width")
+    width, height = (side * scale for side in inputs.images[0].size)
+    _check_scale(*inputs.images[0].size, scale)
+    # The model's own grid is that of the tiles.
+    sizes = SizeRules(1, 1, MOST_SIDE, (width, height), MOST_PIXELS)
+    asked = parameters.model_copy(update={"width": width, "height": height})
+    info = replace(model, sizes=sizes)
+    return complete_request(name, info, "upscale", asked, inputs, lora_names=lora_names)
+
+
+def _check_scale(width: int, height: int, scale: int) -> None:
+    def fits(factor: int) -> bool:
+        sides = width * factor, height * factor
+        return max(sides) <= MOST_SIDE and sides[0] * sides[1] <= MOST_PIXELS
+
+    if fits(scale):
+        return
+    largest = max((factor for factor in SCALES if fits(factor)), default=None)
+    advice = f"try scale={largest}" if largest else "send a smaller picture"
+    raise InvalidRequest(
+        f"Invalid scale '{scale}': {width}x{height} would become larger than "
+        f"{MOST_SIDE} pixels a side; {advice}.",
+        param="scale",
+    )

@@ -1,0 +1,33 @@
+"""How a model makes a picture larger: image to image, with little change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flux_api.models.info import ModelInfo, TaskDefaults
+
+STRENGTH = 0.35
+"""How far a tile may change. More draws what is not there."""
+
+_LEAST_STEPS = 2
+_WITH_STRENGTH = ("FluxImg2ImgPipeline", "Flux2KleinInpaintPipeline")
+
+
+def with_upscale(info: ModelInfo) -> ModelInfo:
+    """``info`` with a row for upscaling, where its weights can be used for that."""
+    if "upscale" in info.tasks or (found := _row(info)) is None:
+        return info
+    strength = min(1.0, max(STRENGTH, _LEAST_STEPS / found.num_inference_steps))
+    row = replace(found, strength=strength, prompt="", max_images=1)
+    return replace(info, tasks={**info.tasks, "upscale": row})
+
+
+def _row(info: ModelInfo) -> TaskDefaults | None:
+    for row in info.tasks.values():
+        if row.pipeline in _WITH_STRENGTH:
+            return row
+    generate = info.tasks.get("generate")
+    if generate is not None and generate.pipeline == "FluxPipeline":
+        # Another pipeline over the very same parts.
+        return replace(generate, pipeline="FluxImg2ImgPipeline")
+    return None
