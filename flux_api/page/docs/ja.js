@@ -149,6 +149,10 @@ export default {
   "Refused: there is no second pass.": "使えません。2 回目の描画はありません。",
   "Its sd_model_checkpoint is the model; other settings are passed over.": "sd_model_checkpoint がモデルです。ほかの設定は無視されます。",
 
+  // そのほか
+  "Administration": "管理",
+  "The id or URL of a stored picture: its recipe says what this request does not.": "保存された画像の id または URL です。このリクエストにない指定は、その画像の作り方から補います。",
+
   // 結果とエラー
   "Done.": "完了しました。",
   "With 'Prefer: respond-async': the job.": "'Prefer: respond-async' のときのジョブです。",
