@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
 .PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos image lines wheels mutants clean
+.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos image lines gpu-matrix wheels mutants clean
 .PHONY: help install install-dev serve test test-deps lint fuzz bench mixed soak chaos lines wheels mutants clean lock sbom
 .DEFAULT_GOAL := help
 
@@ -73,6 +73,10 @@ soak: install
 CHAOS_SECONDS ?= 600
 chaos: install
 	$(PYTHON) -m benchmarks.chaos $(CHAOS_SECONDS)
+
+# Every set, however it is held, at every task; on a simulated GPU where there is none.
+gpu-matrix: install-dev
+	$(PYTHON) -m tests.gpu.matrix
 
 # Asks the package index; installs nothing.
 wheels: | $(PYTHON)
