@@ -12,21 +12,23 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from benchmarks.gpu_report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 SETS = ("klein-4b", "flux1")
 HTTP_PARTS = ("speed", "sharing", "cancel", "oom")
 PARTS = tuple(f"{name}-{part}" for name in SETS for part in (*HTTP_PARTS, "placements"))
 _SIMULATED = ("tests.gpu.app:app", (64, 96), 512)
-# What a child may take to end after its last row.
+# Seconds that a child may take to end after its last row.
 _GRACE = 20
 _EVERY = 1_000
 _TINY = """
@@ -37,39 +39,6 @@ folder = Path(sys.argv[1])
 folder.mkdir(exist_ok=True)
 write_sets(folder, ("klein-4b", "flux1"))
 """
-
-
-@dataclass
-class Report:
-    """The rows so far, by part, written into ``path`` whenever there is another."""
-
-    path: Path
-    heading: list[str]
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    def add(self, part: str, row: dict[str, Any]) -> None:
-        """Keep ``row``, and show it."""
-        self.rows.setdefault(part, []).append(row)
-        print(part, json.dumps(row, ensure_ascii=False), flush=True)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("\n".join(self._lines()) + "\n", encoding="utf-8")
-
-    @property
-    def failed(self) -> bool:
-        """Whether something did not do what it should."""
-        results = [row["result"] for rows in self.rows.values() for row in rows]
-        return any(str(result).startswith("failed") for result in results)
-
-    def _lines(self) -> Iterator[str]:
-        yield from self.heading
-        for part, rows in self.rows.items():
-            yield from ("", f"## {part}", "")
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            yield f"| {' | '.join(columns)} |"
-            yield "|---" * len(columns) + "|"
-            for row in rows:
-                cells = (str(row.get(key, "")).replace("|", "/") for key in columns)
-                yield f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -88,8 +57,7 @@ def main() -> int:
         + ". `make gpu-check`, weights are random.",
     ]
     for name in SETS:
-        parts = [part for part in PARTS if part.startswith(name)]
-        parts = [part for part in parts if part in (options.only or PARTS)]
+        parts = [part for part in options.only or PARTS if part.startswith(name)]
         if parts:
             _measure(name, parts, options, report, until)
     return int(report.failed)
@@ -142,11 +110,9 @@ def _measure(
     until: float,
 ) -> None:
     """The ``parts`` of the set ``name``, with weights that are written for them."""
-    began = time.monotonic()
-    table = _weights(name, options, report)
+    table = _weights(name, options, report, until)
     if table is None:
         return
-    print(f"{name}: weights in {time.monotonic() - began:.0f} s", flush=True)
     over = [part.removeprefix(f"{name}-") for part in parts]
     asked = [part for part in over if part in HTTP_PARTS]
     _through_http(name, asked, table, options, report, until)
@@ -156,25 +122,32 @@ def _measure(
         shutil.rmtree(options.folder / "weights")
 
 
-def _weights(name: str, options: argparse.Namespace, report: Report) -> Path | None:
-    """The MODEL_INFO file of the set with random weights."""
+def _weights(
+    name: str, options: argparse.Namespace, report: Report, until: float
+) -> Path | None:
+    """The MODEL_INFO file of the set with random weights; None where there are none,
+    with a row that says why."""
     folder = options.folder / "weights"
     command = ["-m", "benchmarks.random_weights", name, "--folder", str(folder)]
     if options.simulated:
         command = ["-c", _TINY, str(folder)]
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        report.add(f"{name}-weights", {"result": f"failed: {last}"})
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
-    return folder / ("models.toml" if options.simulated else f"{name}.toml")
+    try:
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=until - time.time() + _GRACE,
+        )
+        return folder / ("models.toml" if options.simulated else f"{name}.toml")
+    except subprocess.TimeoutExpired:
+        why = "the time is up"
+    except subprocess.CalledProcessError as error:
+        why = (error.stderr.strip().splitlines() or ["no message"])[-1]
+    report.add(f"{name}-weights", {"result": f"failed: {why}"})
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def _through_http(
@@ -215,8 +188,7 @@ def _placements(
 
 @dataclass
 class _Ended:
-    """How a child ended: after how many whole ``rows``, in the middle of a ``broken``
-    one (0 or 1), or ``clean``."""
+    """After how many ``rows`` a child ended, of them ``broken`` ones, or ``clean``."""
 
     rows: int = 0
     broken: int = 0
@@ -236,14 +208,15 @@ def _run(
         text=True,
         start_new_session=True,
     )
-    assert process.stdout is not None and process.stderr is not None
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
     reader.start()
-    timer = threading.Timer(max(1, until - time.time() + _GRACE), process.kill)
+    # Its server, too.
+    left = max(1, until - time.time() + _GRACE)
+    timer = threading.Timer(left, os.killpg, (process.pid, signal.SIGKILL))
     timer.start()
     ended, begun = _Ended(), None
-    for line in process.stdout:
+    for line in process.stdout or ():
         word, _, text = line.partition(" ")
         if word == "BEGIN":
             begun = json.loads(text)["row"]
@@ -257,8 +230,11 @@ def _run(
     reader.join()
     ended.clean = process.returncode == 0
     if not ended.clean and (begun or not ended.rows):
-        why = "the time is up" if time.time() > until else (said or ["killed"])[-1]
-        row = {"row": begun or "start", "result": f"failed: {why.strip()[:200]}"}
+        # Of a server that does not start the line before says more.
+        why = " / ".join(line.strip() for line in said[-2:])[-200:]
+        if process.returncode == -signal.SIGKILL:
+            why = "the time is up" if time.time() > until else "killed"
+        row = {"row": begun or "start", "result": f"failed: {why}"}
         # What did not even start is none of its parts' fault alone.
         hit = parts if begun is None else [begun if begun in parts else parts[0]]
         for part in hit:

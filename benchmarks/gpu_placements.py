@@ -68,7 +68,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     ),
     "flux1": (
         Way("none", "text", ALL),
-        Way("none", "none", ("generate", "edit", "generate")),
+        Way("none", "none", ("generate", "edit", "inpaint", "generate")),
         Way("nf4", "none", ("generate", "edit")),
         Way("nf4", "text", ONE),
         Way("nf4", "model", ONE),

@@ -18,6 +18,8 @@ pytest.importorskip("tests.gpu.simulated", reason="there is no simulated GPU")
 from tests.gpu.card_server import run_on, worker
 from tests.gpu.simulated import Card
 
+# A real card is not filled to the last byte.
+pytestmark = pytest.mark.usefixtures("simulated")
 TASKS = ("generate", "edit", "inpaint", "variation", "edit", "generate")
 
 
@@ -52,10 +54,8 @@ def needed(models, name, quantization, offload):
     return plan.peak + RESERVE
 
 
-def test_the_checkpoint_not_used_for_longest_leaves_the_card(sets, card, tmp_path):
+def test_the_checkpoint_not_used_for_longest_leaves_the_card(sets, tmp_path):
     """With its LoRAs, and comes back the same."""
-    if card is None:
-        pytest.skip("a real card is not filled to the last byte")
     path, models = sets
     small = Card(tmp_path / "card")
     small.limit = needed(models, "flux1", "none", "text")
@@ -83,10 +83,8 @@ def test_the_checkpoint_not_used_for_longest_leaves_the_card(sets, card, tmp_pat
             assert (draw(server, "flux1", task)[1] == first[task]).all()
 
 
-def test_a_text_encoder_comes_for_a_new_prompt_alone(sets, card, tmp_path):
+def test_a_text_encoder_comes_for_a_new_prompt_alone(sets, tmp_path):
     """And the transformer stays where it is."""
-    if card is None:
-        pytest.skip("a real card is not filled to the last byte")
     path, models = sets
     small = Card(tmp_path / "card")
     footprint = footprint_of(models["klein-4b"])
@@ -104,9 +102,7 @@ def test_a_text_encoder_comes_for_a_new_prompt_alone(sets, card, tmp_path):
         assert worker(small)["used"] < transformer + encoder
 
 
-def test_a_card_before_ampere_draws_in_numbers_that_it_has(sets, card, tmp_path):
-    if card is None:
-        pytest.skip("this card is what it is")
+def test_a_card_before_ampere_draws_in_numbers_that_it_has(sets, tmp_path):
     old = Card(tmp_path / "card")
     with start(old, sets[0], SIMULATED_GPU_CAPABILITY="7.5") as server:
         assert "does not compute with bfloat16; flux1 runs in float16" in server.output

@@ -1,0 +1,99 @@
+"""``make gpu-check`` runs whole on the simulated GPU, with tiny sets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from benchmarks.gpu_check import PARTS
+from tests.support.servers import QUIET, ROOT
+
+pytest.importorskip("tests.gpu.simulated", reason="there is no simulated GPU")
+
+
+def check(folder, *options):
+    """The command, and the sections that it wrote, each as a list of rows."""
+    out = folder / "gpu.md"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_check", *options]
+        + ["--folder", str(folder), "--out", str(out)],
+        env=QUIET,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    text = out.read_text() if out.exists() else ""
+    found = {}
+    for section in text.split("\n## ")[1:]:
+        name, _, table = section.partition("\n")
+        head, _, *rows = (
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in table.strip().splitlines()
+        )
+        found[name] = [dict(zip(head, row, strict=True)) for row in rows]
+    return done, text, found
+
+
+@pytest.fixture(scope="module")
+def whole(card, tmp_path_factory):
+    """All parts."""
+    if card is None:
+        pytest.skip("a real card is measured by make gpu-check itself")
+    return check(tmp_path_factory.mktemp("check"), "--simulated", "--seconds=3000")
+
+
+def test_every_part_is_measured_and_nothing_fails(whole):
+    done, text, found = whole
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(found) == set(PARTS)
+    for part, rows in found.items():
+        for row in rows:
+            assert row["result"] == "ok" or row["result"].startswith("refused"), part
+    assert re.search(r"\d{4}-\d\d-\d\d; card Simulated GPU, 80 GiB; CUDA", text)
+
+
+def test_a_placement_has_its_peak_and_its_plan(whole):
+    rows = [row for row in whole[2]["flux1-placements"] if row["result"] == "ok"]
+    tasks = [row["task"] for row in rows if row["row"] == "none, text"]
+    assert tasks == ["generate", "edit", "variation", "inpaint"]
+    for row in rows:
+        peak, planned = (float(row[key].split()[0]) for key in ("peak", "planned"))
+        assert 0 < peak <= planned
+        assert float(row["a step"].split()[0]) > 0
+
+
+def test_a_full_card_refuses_and_draws_again(whole):
+    [row] = whole[2]["klein-4b-oom"]
+    assert row["answer"] in ("503", "507") and row["afterwards"] == "200"
+    assert "memory" in row["says"]
+
+
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
+def test_what_is_missing_says_so_and_the_next_one_goes_on(whole):
+    rows = whole[2]["klein-4b-placements"]
+    refused = [row["row"] for row in rows if row["result"].startswith("refused")]
+    assert {"fp8, none", "fp8, text"} <= set(refused)
+    assert "requirements-fp8.txt" in str(rows)
+    assert rows[-1]["row"] == "none, sequential"
+
+
+@pytest.mark.usefixtures("simulated")
+def test_a_server_that_does_not_start_is_a_row_that_failed(tmp_path, monkeypatch):
+    (tmp_path / "gunicorn.py").write_text("raise ImportError('no gunicorn here')\n")
+    monkeypatch.setitem(QUIET, "PYTHONPATH", str(tmp_path))
+    done, _, found = check(tmp_path, "--simulated", "--only", "klein-4b-speed")
+    assert done.returncode == 1
+    assert "no gunicorn here" in found["klein-4b-speed"][0]["result"]
+
+
+@pytest.mark.usefixtures("simulated")
+def test_without_a_gpu_it_says_so(tmp_path):
+    done, text, _ = check(tmp_path)
+    assert done.returncode == 2 and not text
+    assert "There is no GPU to measure" in done.stderr
