@@ -7,12 +7,11 @@ CPU time of the submitting thread, and of telling everybody their positions.
 
 from __future__ import annotations
 
-import argparse
 import threading
 import time
 from collections.abc import Callable
 
-from benchmarks.report import Report, median_of
+from benchmarks.report import Report, median_of, read_options
 from flux_api.core import ImageRequest
 from flux_api.queue.manager import PipelineManager
 
@@ -49,10 +48,8 @@ class _Held:
 
 def main() -> None:
     """Print one line a measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    rounds = parser.parse_args().rounds
-    report = Report("queue_length")
+    options = read_options(__doc__, rounds=200)
+    rounds, report = options.rounds, Report("queue_length", options.results)
     for who, caller_of in (("many callers", str), ("one caller", lambda _: "one")):
         costs = [_cost(length, rounds, caller_of) for length in LENGTHS]
         for length, (submit, told) in zip(LENGTHS, costs, strict=True):

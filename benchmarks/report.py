@@ -3,6 +3,7 @@ the versions that they are of."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -17,15 +18,25 @@ from typing import Any
 
 from benchmarks.server import ROOT
 
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = Path("benchmarks", "results")
 _PACKAGES = ("torch", "diffusers", "transformers", "pillow", "gunicorn", "flask")
 
 
-class Report:
-    """The rows of one run of ``python -m benchmarks.NAME``."""
+def read_options(description: str | None, **numbers: int) -> argparse.Namespace:
+    """The command line's ``--NAME`` for each of ``numbers``, with their defaults, and
+    ``--results``, the folder for the JSON."""
+    parser = argparse.ArgumentParser(description=description)
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+
+class Report:
+    """The rows of one run of ``python -m benchmarks.NAME``, kept in ``folder``."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
         self._rows: list[dict[str, Any]] = []
         self._began = time.strftime("%Y-%m-%d", time.gmtime())
         self._load = os.getloadavg()[0]
@@ -48,11 +59,11 @@ class Report:
         }
         print(f"{facts['date']}, {facts['machine']}, load before {self._load:.1f}")
         print(", ".join(f"{n} {v}" for n, v in facts["packages"].items()))
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{self._name}.json"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._name}.json"
         text = json.dumps(facts | {"rows": self._rows}, indent=1)
         path.write_text(text + "\n")
-        print(f"written to {path.relative_to(ROOT)}")
+        print(f"written to {path}")
 
 
 def machine() -> str:

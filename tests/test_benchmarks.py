@@ -1,0 +1,29 @@
+"""The measurements run, and keep what they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.servers import ROOT
+
+
+@pytest.mark.parametrize("name", ["queue_length", "encoding"])
+def test_a_measurement_keeps_its_rows_with_machine_and_versions(name, tmp_path):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", "3"]
+    done = subprocess.run(
+        [*command, "--results", tmp_path], cwd=ROOT, capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    kept = json.loads((tmp_path / f"{name}.json").read_text())
+    assert kept["command"] == f"python -m benchmarks.{name}"
+    assert "cores of" in kept["machine"]
+    assert kept["packages"]["torch"]
+    ratios = [row["value"] for row in kept["rows"] if row["unit"] == "x"]
+    assert ratios
+    printed = done.stdout.decode()
+    for row in kept["rows"]:
+        assert f"{row['measure']:58} {row['value']:10.3f} {row['unit']}" in printed
