@@ -250,16 +250,16 @@ def check_machine(settings: Settings) -> None:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What one level of FLUX_PERFORMANCE costs: mean PSNR in dB and SSIM to exact
-    pictures, seconds a picture, and whether that passes."""
+    pictures, seconds a picture, why it is not to be used (empty where it is good), and
+    whether that is a fault."""
 
     level: str
     psnr: float
     ssim: float
     exact_seconds: float
     seconds: float
-    passes: bool
-    least_psnr: float
-    least_ssim: float
+    refusal: str
+    failed: bool
 
 
 def measure_quality(
@@ -271,7 +271,7 @@ def measure_quality(
     check_machine(settings)
     told = settings.model_copy(update={"performance": "max"})
     backend = _make_backend(told, None)
-    from flux_api.engine.quality import GATES
+    from flux_api.engine.quality import NOTHING
 
     return [
         Measured(
@@ -280,8 +280,8 @@ def measure_quality(
             found.ssim,
             found.exact_seconds,
             found.seconds,
-            found.passes(level),
-            *GATES[level],
+            refusal := found.refusal(level),
+            refusal not in ("", NOTHING),
         )
         for level, found in backend.judge(levels, report).items()
     ]

@@ -56,11 +56,16 @@ class Aim:
     notes: tuple[str, ...] = ()
 
 
-def _why(error: Exception) -> str:
-    """What is to be done about ``error``, without the paths in its message."""
+def _why(error: Exception) -> tuple[str, str]:
+    """What ``error`` comes to without the paths in its message, and what is missing for
+    whatever is compiled, if that is it."""
     missing = {"InvalidCxxCompiler": "there is no g++", "TritonMissing": "no Triton"}
-    found = (text for name, text in missing.items() if name in repr(error))
-    return next(found, type(error).__name__)
+    lacks = next((text for name, text in missing.items() if name in repr(error)), "")
+    return lacks or type(error).__name__, lacks
+
+
+def _nothing_compiles(why: str) -> str:
+    return f"nothing compiles here ({why}): blocks stay plain"
 
 
 class Tuner:
@@ -82,6 +87,7 @@ class Tuner:
         self._is_worth_it = is_worth_it or is_faster
         self._tuned: WeakKeyDictionary[torch.nn.Module, Tuned] = WeakKeyDictionary()
         self._compiles = False
+        self._lacks = ""
         self.newest = Tuned()
 
     def find(self, transformer: torch.nn.Module) -> Tuned | None:
@@ -140,7 +146,8 @@ class Tuner:
         # Whatever a compiler raises: without one the server is slower, not gone.
         except Exception as error:
             logger.warning("compiling failed", exc_info=True)
-            notes.append(f"nothing compiles here ({_why(error)}): blocks stay plain")
+            why, self._lacks = _why(error)
+            notes.append(_nothing_compiles(why))
         if compiled:
             self._compiles = True
             prepare_thread(forgiving=True)
@@ -179,6 +186,9 @@ class Tuner:
         """Whether compiled blocks are faster; they are left compiled."""
         if (known := self.verdicts.find(_COMPILING, trial.name)) is not None:
             notes.append(known["note"])
+            return False
+        if self._lacks:
+            notes.append(_nothing_compiles(self._lacks))
             return False
         before = trial.seconds()
         prepare_thread(forgiving=False)

@@ -16,12 +16,14 @@ from tests.support.servers import run_api
 
 # Compiling tiny takes half a minute of CPU; that is in tests/engine/test_tuning.py.
 PLAIN = {"CXX": "/no/such/compiler"}
-ROW = re.compile(r"^(speed|max) +([\d.]+) +([\d.]+) +([\d.]+)  (good|not good) ", re.M)
+ROW = re.compile(
+    r"^(speed|max) +([\d.]+) +([\d.]+) +([\d.]+)  (good|not used: .*)$", re.M
+)
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory):
-    """The state folder, with a verdict on ``max`` that is the opposite of good."""
+    """The state folder."""
     return tmp_path_factory.mktemp("state")
 
 
@@ -37,15 +39,20 @@ def test_it_draws_eight_pictures_each_way_and_compares_them(measured):
     # Without a compiler and one picture at a time nothing is rounded otherwise.
     assert float(found["speed"][1]) == MOST_PSNR
     assert all(0 < float(row[2]) <= 1 for row in found.values())
-    failed = [row for row in found.values() if row[4] != "good"]
-    assert measured.returncode == (1 if failed else 0)
+    # Nor does max leave out steps of so few: it is refused, which is no fault.
+    assert found["max"][4] == "not used: it changes nothing here"
+    # The clock may say more of the machine than of the setting.
+    good = found["speed"][4] == "good"
+    assert good or found["speed"][4] == "not used: it is slower than exact"
+    assert measured.returncode == (0 if good else 1)
 
 
 def test_a_server_does_not_use_what_failed_and_says_so(measured, state):
     file = state / "verdicts.json"
     verdicts = json.loads(file.read_text())
-    [key] = [key for key in verdicts if key.startswith("max of tiny (")]
-    verdicts[key] = {"passes": False, "found": "PSNR 12.0 dB, SSIM 0.300"}
+    for level, refusal in (("max", "it is too far"), ("speed", "")):
+        [key] = [key for key in verdicts if key.startswith(f"{level} of tiny (")]
+        verdicts[key] = {"refusal": refusal, "found": "PSNR 12.0 dB"}
     file.write_text(json.dumps(verdicts))
     settings = {"FLUX_PERFORMANCE": "max", "FLUX_STATE_DIR": state}
     with run_api(**settings, **PLAIN) as server:
@@ -55,7 +62,7 @@ def test_a_server_does_not_use_what_failed_and_says_so(measured, state):
         answer = requests.post(f"{server.url}/process/raw", data=form, timeout=60)
         output = server.output
     assert ready["performance"] == answer.headers["X-Flux-Performance"] == "speed"
-    reason = "max failed for tiny: PSNR 12.0 dB, SSIM 0.300"
+    reason = "max is not used for tiny: it is too far (PSNR 12.0 dB)"
     assert reason in ready["performance_note"]
     assert reason in output
 
@@ -71,8 +78,9 @@ def test_a_server_does_not_use_what_failed_and_says_so(measured, state):
     ],
 )
 def test_what_is_good_enough(level: Performance, near, passes):
-    assert Quality(*near, exact_seconds=1.0, seconds=0.5).passes(level) is passes
-    assert not Quality(*near, exact_seconds=1.0, seconds=2.0).passes(level)
+    quicker = Quality(*near, exact_seconds=1.0, seconds=0.5)
+    assert (not quicker.refusal(level)) is passes
+    assert Quality(*near, exact_seconds=1.0, seconds=2.0).refusal(level)
 
 
 def test_psnr_and_ssim_are_those_of_the_literature():

@@ -14,7 +14,7 @@ from diffusers.hooks import FirstBlockCacheConfig
 from flux_api.core import Completed
 from flux_api.engine import step_cache
 from flux_api.engine.backend import DiffusersBackend
-from flux_api.engine.quality import MOST_PSNR, Quality, QualityGate
+from flux_api.engine.quality import Quality, QualityGate
 from flux_api.engine.step_cache import StepCache
 from flux_api.engine.tuning import Tuner
 from flux_api.loading.fp8 import Fp8Linear, has_fp8, restore, to_fp8
@@ -116,7 +116,7 @@ def test_pictures_in_turns_leave_out_the_steps_that_each_does_alone(
     )
     tuner = Tuner("max", CPU, compiler="no-such-compiler")
     # Random weights would be judged by 512x512 pictures first, for a minute.
-    good = Quality(MOST_PSNR, 1.0, exact_seconds=1.0, seconds=0.5)
+    good = Quality(30.0, 0.9, exact_seconds=1.0, seconds=0.5)
     QualityGate(tuner.verdicts).keep("max", "m", info, good)
     backend = DiffusersBackend({"m": info}, "m", tuner=tuner, batch_tokens=9000)
     manager = PipelineManager(lambda: backend)
