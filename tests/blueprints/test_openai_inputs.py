@@ -95,6 +95,7 @@ def test_the_fetches_of_a_request_have_thirty_seconds_to_begin(
         decoder=decoder,
         decodes=places,
         fetches=places,
+        file_server=None,
     )
     job = Job(id="reads", caller="me")
     body = Body({"images": urls}, [])
