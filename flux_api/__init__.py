@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,13 +44,16 @@ from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import Folder, Source
 from flux_api.models.toml_file import load_models
 from flux_api.models.upscaling import with_upscale
+from flux_api.net.content_filter import open_filter
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
 from flux_api.net.webhooks import Webhooks
+from flux_api.queue.filtering import FilteredBackend
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.readiness import Handover
 from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
+from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
 if TYPE_CHECKING:
@@ -151,8 +154,9 @@ def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManage
     with _manager_lock:
         if _manager is None:
             check_machine(settings)
+            filtered = content_filter(settings)
             manager = PipelineManager(
-                lambda: _make_backend(settings, manager.handover),
+                lambda: filtered(_make_backend(settings, manager.handover)),
                 look_at_files=lambda: look_at_files(sources, settings.model_info),
                 max_queue=settings.max_queue,
                 idle_seconds=settings.idle_unload * 60,
@@ -231,6 +235,20 @@ def file_server(settings: Settings) -> FileServer | None:
             settings.file_server_upload_token, settings.file_server_upload_token_file
         ),
         settings.file_server_token,
+    )
+
+
+def content_filter(settings: Settings) -> Callable[[Backend], Backend]:
+    """What puts FLUX_FILTER in front of a backend's pictures, where there is one;
+    BadSetting where it is none."""
+    if settings.filter is None:
+        return lambda backend: backend
+    review = open_filter(settings.filter, settings.filter_timeout)
+    return lambda backend: FilteredBackend(
+        backend,
+        review,
+        seconds=settings.filter_timeout,
+        fails_open=settings.filter_fail == "open",
     )
 
 

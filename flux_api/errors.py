@@ -5,6 +5,7 @@
     ├── InvalidImage               400
     ├── ImageFetchFailed           400
     ├── WebhookRefused             400
+    ├── ContentFiltered            400
     ├── Unauthorized               401
     ├── CrossSiteRequest           403
     ├── UntrustedHost              403
@@ -113,6 +114,13 @@ class WebhookRefused(FluxError):
     status = 400
     type = "invalid_request_error"
     code = "webhook_refused"
+
+
+class ContentFiltered(FluxError):
+    """A finished picture that the operator's filter refused."""
+
+    type = "image_generation_user_error"
+    code = "content_filtered"
 
 
 class Unauthorized(FluxError):

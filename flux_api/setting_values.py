@@ -27,6 +27,7 @@ _SPELLINGS: dict[Any, str] = {
     bool: r"[01]",
 }
 _PAIR = re.compile(r"(flux-[A-Za-z0-9._-]{1,59})=([^=,\s]+)")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([1-9][0-9]{0,4})")
 _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
@@ -48,8 +49,7 @@ def token(value: Any, info: ValidationInfo) -> Any:
         raise BadSetting(f"{name}=***: {error}") from None
 
 
-@_parsed
-def url(text: str) -> str:
+def _url(text: str) -> str:
     try:
         parts = urlsplit(text)
         usable = (
@@ -66,6 +66,20 @@ def url(text: str) -> str:
     if not usable:
         raise ValueError("a URL like http://127.0.0.1:8010")
     return text.rstrip("/")
+
+
+url = _parsed(_url)
+
+
+@_parsed
+def review(text: str) -> str:
+    if _FUNCTION.fullmatch(text):
+        return text
+    try:
+        return _url(text)
+    except ValueError:
+        message = "module:function, or a URL like http://127.0.0.1:9000/check"
+        raise ValueError(message) from None
 
 
 @BeforeValidator
@@ -243,7 +257,7 @@ def _complaint(
     if isinstance(why, BadSetting):
         return why
     shown = environ[name].strip()
-    if name.startswith("FILE_SERVER"):
+    if name.startswith(("FILE_SERVER", "FLUX_FILTER")):
         shown = _SECRET_PARTS.sub("***", shown)
     why = why or _expected(schema[name])
     return BadSetting(f"{name}={shown[:_LONGEST_SHOWN]!r}: {why}")

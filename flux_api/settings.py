@@ -19,6 +19,7 @@ Quantization = Literal["none", "nf4", "int8", "fp8"]
 Offload = Literal["none", "text", "model", "group", "sequential"]
 Memory = Literal["auto", "manual"]
 Level = Literal["none", "mark", "recipe", "prompt"]
+FilterFail = Literal["closed", "open"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -161,6 +162,12 @@ class Settings(BaseModel):
     metadata: Annotated[Level, _env("FLUX_METADATA")] = "recipe"
     """What pictures say of themselves: nothing, a mark that they are synthetic, or how
     they were made as well, without prompts or with them."""
+    filter: Annotated[str | None, _env("FLUX_FILTER"), values.review] = None
+    """What may refuse finished pictures: module:function, or a URL."""
+    filter_timeout: Annotated[float, _env("FLUX_FILTER_TIMEOUT", 0.1, 600)] = 10.0
+    """Seconds that it has for a picture."""
+    filter_fail: Annotated[FilterFail, _env("FLUX_FILTER_FAIL")] = "closed"
+    """Whether a picture is refused or delivered where it fails."""
     metrics_bind: Annotated[str | None, _env("FLUX_METRICS_BIND"), values.address] = (
         None
     )

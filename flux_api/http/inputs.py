@@ -75,6 +75,8 @@ def read_inputs(
         with context.decodes.hold(job.caller, is_wanted):
             mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
         warnings += notes
+    if context.settings.filter and body.values.get("partial_images"):
+        warnings.append("No previews: a content filter looks at finished pictures.")
     return Inputs(tuple(images), mask, tuple(warnings), tuple(files), mask_file)
 
 

@@ -10,6 +10,7 @@ from flux_api.errors import FluxError
 # Fixed ASCII: nothing of what the caller sent is repeated, a parameter's name apart.
 BY_CODE = {
     "cancelled": "The request was cancelled",
+    "content_filtered": "The content filter refused this picture",
     "generation_failed": "The model failed on this request",
     "idempotency_key_in_use": "The first request with this key still runs",
     "idempotency_key_reused": "This key came with another request",

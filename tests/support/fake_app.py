@@ -29,7 +29,7 @@ from pathlib import Path
 from flask import Flask, jsonify
 from PIL import Image
 
-from flux_api import create_app
+from flux_api import content_filter, create_app
 from flux_api.core import ImageResult, LoadingProgress
 from flux_api.errors import (
     DeadlineExceeded,
@@ -201,8 +201,9 @@ def make_app() -> Flask:
     """The whole API over one FakeBackend, and the routes that tell of it."""
     backend = FakeBackend()
     settings = Settings.from_env(os.environ)
+    filtered = content_filter(settings)
     manager = PipelineManager(
-        lambda: backend,
+        lambda: filtered(backend),
         look_at_files=lambda: LOAD and LOAD.read_text(),
         max_queue=settings.max_queue,
         idle_seconds=settings.idle_unload * 60,

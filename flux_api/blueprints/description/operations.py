@@ -66,6 +66,7 @@ _OUTCOMES: Errors = (
     errors.InvalidRequest,
     errors.InvalidImage,
     errors.ImageFetchFailed,
+    errors.ContentFiltered,
     errors.Cancelled,
     errors.PipelineFailed,
     errors.Unavailable,

@@ -1,0 +1,85 @@
+"""What reviews finished pictures: a function of the operator's, or an HTTP endpoint."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pybase64
+
+from flux_api.errors import BadSetting
+from flux_api.images.codec import encode_image
+from flux_api.net.connections import Deadline, make_tls_context, open_connection
+from flux_api.net.urls import DEFAULT_PORTS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Review = Callable[[str, "Image"], str | None]
+
+_LONGEST_ANSWER = 64 * 1024
+
+
+def open_filter(where: str, seconds: float) -> Review:
+    """The review at ``where``, ``module:function`` or a URL that answers within
+    ``seconds``; BadSetting where there is no such function."""
+    if "://" in where:
+        return _Endpoint(where, seconds)
+    module, _, name = where.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever a module raises when it is imported
+        raise BadSetting(f"FLUX_FILTER={where!r}: {error}") from None
+    if not callable(found):
+        raise BadSetting(f"FLUX_FILTER={where!r}: it is no function")
+    review: Review = found
+    return review
+
+
+class _Endpoint:
+    """Asks by POST. It is the operator's own address: private ones are no matter."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self._url, self._seconds = urlsplit(url), seconds
+
+    def __call__(self, prompt: str, image: Image) -> str | None:
+        picture = pybase64.b64encode_as_string(encode_image(image).data)
+        body = json.dumps({"prompt": prompt, "image_base64": picture}).encode()
+        with Deadline(self._seconds) as deadline:
+            answer = json.loads(self._ask(deadline, body))
+            # A connection that was shut in the middle looks like an answer's end.
+            deadline.remaining()
+        if type(answer["allowed"]) is not bool:
+            raise ValueError("'allowed' is neither true nor false")
+        return None if answer["allowed"] else str(answer.get("reason") or "")
+
+    def _ask(self, deadline: Deadline, body: bytes) -> bytes:
+        url = self._url
+        host = url.hostname or ""
+        connection = open_connection(
+            url.scheme,
+            host,
+            url.port or DEFAULT_PORTS[url.scheme],
+            addresses=[host],
+            deadline=deadline,
+            tls=make_tls_context(),
+            read_seconds=self._seconds,
+        )
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        with closing(connection):
+            connection.request(
+                "POST",
+                url.path or "/",
+                body=body,
+                headers=headers,
+                preload_content=False,
+            )
+            with closing(connection.getresponse()) as response:
+                answer = response.read(_LONGEST_ANSWER + 1)
+                if response.status != 200 or len(answer) > _LONGEST_ANSWER:
+                    raise ValueError(f"status {response.status}")
+        return answer
