@@ -45,7 +45,7 @@ from flux_api.loading.device import (
     allocation_failures,
     first_line,
     free_memory,
-    is_lost,
+    losses,
 )
 from flux_api.loading.model_sets import Loaded, ModelSets
 from flux_api.loading.placement import Placement, choose_device
@@ -143,7 +143,7 @@ class DiffusersBackend:
         ):
             self.judge(["max"], report)
         try:
-            with measured("load"):
+            with measured("load"), losses(self._device):
                 loaded = self.sets.use(self._default, report)
                 loaded.load(task, info.tasks[task].loras, report)
         except torch.AcceleratorError as error:
@@ -267,14 +267,10 @@ class DiffusersBackend:
         InsufficientStorage or Unavailable when the device's memory is too small."""
         self._tuner.prepare_thread()
         try:
-            return self._draw(picture, callbacks)
-        except torch.OutOfMemoryError:
-            # Also a RuntimeError, but the device still works.
-            raise
-        except RuntimeError as error:
-            if isinstance(error, torch.AcceleratorError) or is_lost(self._device):
-                raise BackendBroken(first_line(error)) from error
-            raise
+            with losses(self._device):
+                return self._draw(picture, callbacks)
+        except torch.AcceleratorError as error:
+            raise BackendBroken(first_line(error)) from error
 
     def _draw(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         request, seed = picture.request, picture.seed

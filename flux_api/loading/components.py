@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 
 from flux_api.core import LoadingProgress
+from flux_api.loading.device import losses
 from flux_api.loading.folder_parts import load_folder_part
 from flux_api.loading.own_parts import (
     FilePart,
@@ -57,12 +58,15 @@ def load(
     pipeline_class = getattr(diffusers, defaults.pipeline)
     dtypes = placement.dtypes(info.dtype)
     try:
-        if issubclass(pipeline_class, diffusers.ModularPipeline):
-            pipeline = _load_modular(info, pipeline_class, source, placement, report)
-        else:
-            pipeline = _load_classic(
-                info, defaults, dict(given), dtypes, placement, report
-            )
+        with losses(placement.device):
+            if issubclass(pipeline_class, diffusers.ModularPipeline):
+                pipeline = _load_modular(
+                    info, pipeline_class, source, placement, report
+                )
+            else:
+                pipeline = _load_classic(
+                    info, defaults, dict(given), dtypes, placement, report
+                )
     except torch.OutOfMemoryError:
         # Without its traceback, which holds what was loaded so far.
         raise ModelMissing(

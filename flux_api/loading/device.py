@@ -72,6 +72,20 @@ def is_lost(device: torch.device) -> bool:
     return False
 
 
+@contextmanager
+def losses(device: torch.device) -> Iterator[None]:
+    """Raise torch.AcceleratorError for what a library says of ``device`` once it is
+    lost, in an error of no type of its own."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except RuntimeError as error:
+        if is_lost(device):
+            raise torch.AcceleratorError(first_line(error)) from error
+        raise
+
+
 class Pace:
     """Keeps the host at most one step ahead of the accelerator's queue, so that a step
     that is reported is done, and a cancellation takes effect within one."""

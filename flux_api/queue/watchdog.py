@@ -36,6 +36,7 @@ class Watchdog:
         self._look, self._answer_all = look, answer_all
         self._step_timeout = step_timeout
         self._exit_process = exit_process
+        self._ending = False
 
     def start(self) -> None:
         """Watch from now on, in a thread of its own."""
@@ -46,6 +47,10 @@ class Watchdog:
     ) -> None:
         """Leave the process once every request is answered; later and later where it
         is the same as ``again`` times before."""
+        # The first reason counts: what has failed shows no life any more either.
+        if self._ending:
+            return
+        self._ending = True
         answer = answer or Unavailable("The device failed; try again.", retry_after=30)
         pause = min(LAST_WORDS_SECONDS, self._step_timeout)
         pause = min(MOST_SECONDS, pause * 2.0 ** min(again, 10))

@@ -23,6 +23,7 @@ from flux_api.models.catalog import MODEL_INFO, ModelInfo, TaskDefaults
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import Folder
 from flux_api.queue.manager import PipelineManager
+from flux_api.queue.tasks import BackendBroken
 from tests.support.complete import complete
 from tests.support.submitting import submit
 from tests.support.tiny_checkpoints import build
@@ -495,7 +496,7 @@ def test_a_lost_device_is_told_and_ends_the_process(kind, monkeypatch):
 
     if kind == "library":
         # Only a look at the device tells that such an error was its end.
-        monkeypatch.setattr("flux_api.engine.backend.is_lost", lambda device: True)
+        monkeypatch.setattr("flux_api.loading.device.is_lost", lambda device: True)
     backend = DiffusersBackend(MODEL_INFO, TINY, batch_tokens=0)
     ended = threading.Event()
     manager = PipelineManager(
@@ -516,6 +517,19 @@ def test_a_lost_device_is_told_and_ends_the_process(kind, monkeypatch):
     assert "illegal" not in outcome.error.message
     assert ended.wait(30)
     assert "illegal" in manager.not_ready
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_device_lost_while_weights_are_loaded_is_no_fault_of_theirs(
+    kind, monkeypatch
+):
+    def lose(*args, **kwargs):
+        raise LOST[kind]
+
+    monkeypatch.setattr("flux_api.loading.components.load_folder_part", lose)
+    monkeypatch.setattr("flux_api.loading.device.is_lost", lambda device: True)
+    with pytest.raises(BackendBroken, match="illegal"):
+        DiffusersBackend(MODEL_INFO, TINY, batch_tokens=0).load(print)
 
 
 def test_a_device_is_lost_when_the_smallest_task_fails():
