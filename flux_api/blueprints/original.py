@@ -120,7 +120,8 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
     model = context.models[name]
-    check_size(model, parameters)
+    if parameters.scale is None:
+        check_size(model, parameters)
     token = parameters.bearer_token
     with open_job(context, request, parameters.job_id) as job:
         most = max(1, len(recipe.get("inputs", ())))

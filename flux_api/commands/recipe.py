@@ -29,6 +29,7 @@ _ROUTES = {
     "generate": "/v1/images/generations",
     "edit": "/v1/images/edits",
     "variation": "/v1/images/variations",
+    "upscale": "/v1/images/upscale",
 }
 _FOR_AGAIN = (*PROMPTS, "input", "mask", "out", "json")
 # What a terminal may take for commands, or for another order of the letters.

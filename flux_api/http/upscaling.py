@@ -37,24 +37,22 @@ Scale = Annotated[
 def complete_upscale(
     name: str,
     model: ModelInfo,
-    scale: int,
+    scale: int | None,
     parameters: Parameters,
     inputs: Inputs,
     *,
     lora_names: Set[str] = frozenset(),
 ) -> ImageRequest:
     """The request to ``model``, offered as ``name``, for the one picture of ``inputs``
-    ``scale`` times as large. InvalidRequest names what cannot be honoured, and the
-    largest scale where this one is too large."""
+    ``scale`` times as large (None: what its size says, else 2). InvalidRequest names
+    what cannot be honoured, and the largest scale where this one is too large."""
     if not inputs.images:
         code = "missing_required_parameter"
         message = "Missing required parameter: 'image'."
         raise InvalidRequest(message, param="image", code=code)
     if inputs.mask_image is not None:
         raise InvalidRequest("An upscale takes no mask.", param="mask")
-    if parameters.size != (None, None):
-        message = "The size of an upscale follows from its 'scale': leave it out."
-        raise InvalidRequest(message, param=parameters.size_param or "width")
+    scale = _choose_scale(inputs.images[0].size, scale, parameters)
     width, height = (side * scale for side in inputs.images[0].size)
     _check_scale(*inputs.images[0].size, scale)
     # The model's own grid is that of the tiles.
@@ -62,6 +60,19 @@ def complete_upscale(
     asked = parameters.model_copy(update={"width": width, "height": height})
     info = replace(model, sizes=sizes)
     return complete_request(name, info, "upscale", asked, inputs, lora_names=lora_names)
+
+
+def _choose_scale(
+    size: tuple[int, int], scale: int | None, parameters: Parameters
+) -> int:
+    """A recipe tells the size that came out; any other is refused."""
+    if parameters.size == (None, None):
+        return scale or SCALES[0]
+    for factor in SCALES if scale is None else (scale,):
+        if parameters.size == (size[0] * factor, size[1] * factor):
+            return factor
+    message = "The size of an upscale follows from its 'scale': leave it out."
+    raise InvalidRequest(message, param=parameters.size_param or "width")
 
 
 def _check_scale(width: int, height: int, scale: int) -> None:

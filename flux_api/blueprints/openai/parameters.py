@@ -115,5 +115,5 @@ class ImagesParameters(Parameters):
 class UpscaleParameters(ImagesParameters):
     """What an upscale takes."""
 
-    scale: Scale = 2
-    """How many times as large, 2 or 4."""
+    scale: Scale = None
+    """How many times as large: 2, unless 4 is said."""

@@ -74,7 +74,8 @@ def parse_request(
     InvalidRequest and its kin name what is wrong."""
     name = context.find_model(parameters.model)
     model = context.models[name]
-    check_size(model, parameters)
+    if operation != "upscale":  # Its size is on no model's grid.
+        check_size(model, parameters)
     inputs = read_inputs(context, job, body, model)
     if operation != "generation" and not inputs.images:
         raise _missing("image")
@@ -84,7 +85,7 @@ def parse_request(
     names = context.lora_names(model, parameters.loras)
     if isinstance(parameters, UpscaleParameters):
         return complete_upscale(
-            name, model, parameters.scale or 2, parameters, inputs, lora_names=names
+            name, model, parameters.scale, parameters, inputs, lora_names=names
         )
     # In a variation the prompt is an extension: it guides, and makes no edit of it.
     prompt = None if operation == "variation" else parameters.prompt
