@@ -153,6 +153,10 @@ export default {
   "Administration": "管理",
   "The id or URL of a stored picture: its recipe says what this request does not.": "保存された画像の id または URL です。このリクエストにない指定は、その画像の作り方から補います。",
 
+  // 拡大
+  "A picture made 2 or 4 times as large, with detail drawn by the model.": "画像を 2 倍か 4 倍に拡大し、細部をモデルが描きます。",
+  "Make the picture that is sent 2 or 4 times as large.": "送った画像を 2 倍か 4 倍に拡大します。",
+  "How many times as large: 2, unless 4 is said.": "拡大する倍率。2 倍。4 を指定すると 4 倍。",
   // 結果とエラー
   "Done.": "完了しました。",
   "With 'Prefer: respond-async': the job.": "'Prefer: respond-async' のときのジョブです。",
