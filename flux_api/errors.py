@@ -119,6 +119,7 @@ class WebhookRefused(FluxError):
 class ContentFiltered(FluxError):
     """A finished picture that the operator's filter refused."""
 
+    status = 400
     type = "image_generation_user_error"
     code = "content_filtered"
 

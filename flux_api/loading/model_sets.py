@@ -276,6 +276,7 @@ class ModelSets:
     def drop_all(self) -> None:
         """Let go of every set: call it only while no picture is on its way."""
         self._loaded.clear()
+        free_memory()
 
     def exclusive(self, name: str) -> bool:
         """Whether pictures of the set ``name`` run one at a time, as they do while it

@@ -129,6 +129,25 @@ def test_what_a_server_named_is_found_by_its_id(clean, prefix):
         assert asked and all(f"/jobs/g{number}-" in path for path in asked)
 
 
+def test_tasks_of_the_hosted_api_are_found_by_their_id(clean):
+    nginx, _ = clean
+    body = {"prompt": "x", "width": 64, "height": 64}
+    made_by = set()
+    for _ in range(2 * COUNT):
+        url = f"{nginx.url}/v1/flux-dev"
+        task = requests.post(url, json=body, timeout=60).json()
+        made_by.add(task["id"][:3])
+        polled = f"{nginx.url}/v1/get_result?id={task['id']}"
+
+        def told(polled=polled):
+            return requests.get(polled, timeout=60).json()
+
+        wait_for(lambda told=told: told()["status"] == "Ready", 30)
+        sample = f"{nginx.url}/v1/samples/{task['id']}"
+        assert requests.get(sample, timeout=60).ok
+    assert made_by <= set(NAMES)
+
+
 def test_a_chosen_id_is_found_wherever_it_was_sent(clean):
     nginx, _ = clean
     for number in range(6):

@@ -15,7 +15,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.support.servers import QUIET, ROOT, run_api
+from tests.support.servers import QUIET, ROOT, run_api, wait_for
 
 FAKE = "tests.support.fake_app:app"
 FUNCTION = "tests.support.filters:review"
@@ -103,6 +103,18 @@ def test_no_preview_and_no_job_shows_it(server):
     stream = requests.post(url, json=data | {"stream": True, "seed": 1}, timeout=60)
     assert "partial_image" not in stream.text
     assert "No previews" in stream.text
+
+
+def test_the_hosted_api_calls_it_moderated(server):
+    body = {"prompt": "a cat", "seed": RED}
+    task = requests.post(f"{server.url}/v1/flux-dev", json=body, timeout=60).json()
+
+    def told():
+        return requests.get(task["polling_url"], timeout=60).json()
+
+    wait_for(lambda: told()["status"] != "Pending", 30, server)
+    assert told()["status"] == "Content Moderated"
+    assert told()["details"]["code"] == "content_filtered"
 
 
 @pytest.mark.parametrize("word", ["break", "odd", "stall", "long"])

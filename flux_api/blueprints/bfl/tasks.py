@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flux_api.core import Failed, Progress
+from flux_api.errors import ContentFiltered
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture, ResultStore
 
 PENDING, READY, ERROR = "Pending", "Ready", "Error"
+MODERATED = "Content Moderated"
 # Clients ask on for ever at any word that the hosted API has not.
 STATUSES = (
-    *("Task not found", PENDING, "Request Moderated", "Content Moderated"),
+    *("Task not found", PENDING, "Request Moderated", MODERATED),
     *(READY, ERROR),
 )
 _GONE = {"code": "result_expired", "message": "This picture is no longer kept."}
@@ -49,7 +51,9 @@ class Task:
         if isinstance(outcome, Failed):
             error = outcome.error
             details = {"code": error.code, "message": error.message}
-            return answer | {"status": ERROR, "details": details, "progress": None}
+            filtered = isinstance(error, ContentFiltered)
+            status = MODERATED if filtered else ERROR
+            return answer | {"status": status, "details": details, "progress": None}
         # Between the last step and its file it is not to be fetched yet.
         if outcome is None or not self.job.wait_delivery(0):
             return answer
