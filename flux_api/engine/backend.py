@@ -37,7 +37,7 @@ from flux_api.engine.steps import (
 from flux_api.engine.trial import clock_of
 from flux_api.engine.tuning import Aim, Tuned, Tuner
 from flux_api.engine.upsampler import Upsampler
-from flux_api.engine.upscaling import Upscale, tile_side
+from flux_api.engine.upscaling import LARGEST_TILE, Upscale
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
 from flux_api.loading.device import (
@@ -243,7 +243,7 @@ class DiffusersBackend:
         """About how many tokens a forward of one picture has."""
         info = self._models[request.model]
         if request.mode == "upscale":
-            tile = (tile_side(info) // PATCH) ** 2
+            tile = ((info.native_size or LARGEST_TILE) // PATCH) ** 2
             return tile + (0 if info.native_size else _TEXT_TOKENS)
         side = info.native_size
         width, height = (side, side) if side else (request.width, request.height)

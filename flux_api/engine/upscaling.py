@@ -15,6 +15,8 @@ LARGEST_TILE = 1024
 _GRID = 16
 # Of a tile, what it shares with its neighbour; models need some pixels to settle.
 _SHARED, _LEAST_SHARED = 8, 24
+# With what they share that is one more tile in a row, or two.
+_MOST_ACROSS = 5
 
 Box = tuple[int, int, int, int]
 
@@ -47,9 +49,14 @@ class Tiling:
         yield max(0, length - self.tile)
 
 
-def tile_side(info: ModelInfo) -> int:
-    """The side in pixels of a tile: the model's own, where it has one."""
-    return info.native_size or LARGEST_TILE
+def tile_side(info: ModelInfo, longest: int) -> int:
+    """The side in pixels of a tile of a picture with ``longest`` pixels on its longer
+    side. It is the model's own, where it has one; but a small model's tiles, which are
+    drawn at its size and scaled, may be larger, or there were thousands of them."""
+    if info.native_size is None:
+        return LARGEST_TILE
+    needed = -(-longest // _MOST_ACROSS)
+    return max(info.native_size, needed + -needed % _GRID)
 
 
 class Upscale:
@@ -64,7 +71,7 @@ class Upscale:
         grid = target[0] + -target[0] % _GRID, target[1] + -target[1] % _GRID
         self._canvas = pad(plain, grid, (0, 0)) if grid != target else plain
         self._target, self._request = target, request
-        side = tile_side(info)
+        side = tile_side(info, max(grid))
         overlap = max(_LEAST_SHARED, side // _SHARED)
         self.tiling = Tiling(grid, side, overlap)
         pipeline = info.tasks["upscale"].pipeline

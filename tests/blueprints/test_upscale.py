@@ -141,7 +141,9 @@ def test_a_tile_is_all_that_the_model_sees(name):
     picture = Image.new("RGB", (1500, 700), "red")
     request = complete(name, info, "upscale", images=(picture,), size=(1504, 704))
     upscale = Upscale(request, info)
-    largest = info.native_size or 1024
+    # A small model's are scaled to its size: thousands of that size would take minutes.
+    largest = 320 if info.native_size else 1024
+    assert len(upscale.tiling.boxes) <= 36
     for box in upscale.tiling.boxes:
         tile = upscale.tile(box)
         assert max(tile.width, tile.height) <= largest
@@ -205,7 +207,7 @@ def test_it_is_watched_and_stopped_within_a_step(api):
         wait_for(lambda: steps() > 2, 30)
         story = requests.get(job, timeout=10).json()
         # Of all tiles together.
-        assert story["steps"] > 300
+        assert story["steps"] > 100
         requests.delete(job, timeout=10)
         assert held.getresponse().status == 499
     wait_for(
