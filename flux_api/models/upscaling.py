@@ -17,7 +17,9 @@ def with_upscale(info: ModelInfo) -> ModelInfo:
     """``info`` with a row for upscaling, where its weights can be used for that."""
     if "upscale" in info.tasks or (found := _row(info)) is None:
         return info
-    strength = min(1.0, max(STRENGTH, _LEAST_STEPS / found.num_inference_steps))
+    # A small model knows whole things, and would find one in every tile.
+    wanted = STRENGTH if info.native_size is None else 0.0
+    strength = min(1.0, max(wanted, _LEAST_STEPS / found.num_inference_steps))
     row = replace(found, strength=strength, prompt="", max_images=1)
     return replace(info, tasks={**info.tasks, "upscale": row})
 
