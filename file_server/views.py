@@ -86,6 +86,7 @@ def index() -> ResponseReturnValue:
         "routes": {
             "POST /upload": "store one image, multipart/form-data, as 'file'",
             "GET /i/<name>": "a stored image",
+            "GET /i/<name>/recipe": "how it was made, with the bearer token",
             "GET /latest": "the newest one's URL and time, with the bearer token",
             "GET /latest/raw": "the newest one itself, with the bearer token",
             "GET /readyz": "whether images can be stored, and if not, why",

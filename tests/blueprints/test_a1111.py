@@ -278,7 +278,7 @@ def test_what_is_not_there(fake):
     for path in ("/no-such-list", "/a/b"):
         answer = requests.get(fake.url + SD + path, timeout=10)
         assert answer.status_code == 404
-        assert answer.json()["detail"] == "There is nothing at this address."
+        assert "There is nothing at this address" in answer.json()["detail"]
     answer = post(fake, f"{SD}/txt2img", json=SMALL | {"prompt": "fail=pipeline"})
     assert (answer.status_code, answer.json()["error"]) == (500, "generation_failed")
 

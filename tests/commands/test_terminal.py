@@ -239,7 +239,7 @@ def test_help_teaches_every_command(tmp_path):
     assert "Exit codes: 0" in text
     commands = re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], re.M)
     expected = ["completion", "doctor", "edit", "fetch"]
-    expected += ["generate", "jobs", "serve", "vary"]
+    expected += ["generate", "jobs", "quality", "recipe", "serve", "vary"]
     assert commands == expected
     for command in commands:
         about = run(tmp_path, command, "--help").stdout.decode()

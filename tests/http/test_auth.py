@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 import requests
@@ -79,7 +80,7 @@ def test_without_a_key_nothing_is_served(keyed, method, path):
 
 
 def test_only_health_and_pages_are_open():
-    app = create_app(Settings(), manager=PipelineManager(lambda: None))
+    app = create_app(Settings(), manager=PipelineManager(threading.Event().wait))
     open_routes = {
         rule.rule
         for rule in app.url_map.iter_rules()

@@ -50,8 +50,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path, caplog):
+def bench(tmp_path, caplog, monkeypatch):
     """Makes one over ``kept_bytes``."""
+    # An application made before in this process keeps the log to itself.
+    monkeypatch.setattr(logging.getLogger("flux_api"), "propagate", True)
     return lambda kept_bytes=MIB: Bench(tmp_path, caplog, kept_bytes)
 
 

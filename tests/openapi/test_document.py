@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import jsonschema_rs
 import pytest
@@ -43,7 +44,9 @@ def routed(app):
 @pytest.fixture(scope="module")
 def app():
     """The API, which nobody calls."""
-    return flux_api.create_app(Settings(), manager=PipelineManager(lambda: None))
+    # Loading never ends: a failed one would be logged in the midst of another test.
+    manager = PipelineManager(threading.Event().wait)
+    return flux_api.create_app(Settings(), manager=manager)
 
 
 @pytest.fixture(scope="module")

@@ -168,6 +168,7 @@ export default {
   "A parameter that is missing, malformed, out of range or cannot be honoured.": "パラメータが足りないか、形式や範囲が正しくないか、対応できません。",
   "Bytes that are no acceptable picture.": "使える画像ではありません。",
   "A picture's URL that could not be fetched, whatever the reason.": "画像の URL から取得できません。",
+  "A finished picture that the operator's filter refused.": "運用者のフィルタが拒否した、完成した画像です。",
   "A webhook that this server may not send, or cannot keep until it is sent.": "送信が許可されていないか、保持できない webhook です。",
   "No API key, or none that is known.": "API キーがないか、正しくありません。",
   "A web page's call that the operator has not allowed.": "運用者が許可していないページからの呼び出しです。",
