@@ -44,8 +44,8 @@ def install(app: Flask) -> None:
         app.after_request(function)
     app.teardown_request(error_handlers.let_go)
     app.teardown_request(idempotency.let_go)
-    app.teardown_request(trimming.after_large_body)
     error_handlers.register(app)
+    trimming.return_large_blocks()
     tidy_paths(app)
 
 

@@ -1,34 +1,22 @@
-"""Memory of large uploads goes back to the system: glibc keeps what threads freed, each
-in an arena of its own, and with some luck all of it for good."""
+"""Memory of large uploads goes back to the system as soon as it is freed."""
 
 from __future__ import annotations
 
 import ctypes
-import threading
 
-from flask import request
-
-from flux_api.http.body_stream import CountedInput
-
-_LARGE = 1 << 20
-_PAUSE_SECONDS = 1.0
-# Other C libraries have no such function, and no such habit.
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-_planned = threading.Lock()
+_LARGE = 8 << 20
+# Of <malloc.h>.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
-def after_large_body(_error: BaseException | None) -> None:
-    """Give memory back a moment after a request with a large body, once for all that
-    end meanwhile."""
-    body = request.environ["wsgi.input"]
-    large = isinstance(body, CountedInput) and body.count > _LARGE
-    if large and _trim is not None and _planned.acquire(blocking=False):
-        timer = threading.Timer(_PAUSE_SECONDS, _give_back)
-        timer.daemon = True
-        timer.start()
-
-
-def _give_back() -> None:
-    _planned.release()
-    assert _trim is not None
-    _trim(0)
+def return_large_blocks() -> None:
+    """Have glibc map blocks of 8 MiB and more one by one, and keep at most as much free
+    memory at the end of an arena. Left alone it raises both bounds to what was freed
+    last, so that a few large uploads leave tens of MiB in each thread's arena for good
+    (``malloc_trim`` does not reach the end of an arena). Other C libraries have neither
+    this function nor the habit."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE)
