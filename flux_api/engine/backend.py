@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
-from flux_api.core import SEED_MODULUS, ImageRequest, ImageResult, Performance
+from flux_api.core import ImageRequest, ImageResult, Performance
+from flux_api.engine import sharing
+from flux_api.engine.drawing import Drawer
 from flux_api.engine.inputs import InputCache, Inputs, fit_inputs
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
@@ -20,50 +20,27 @@ from flux_api.engine.quality import (
     Pixels,
     Quality,
     QualityGate,
-    compare,
     draw_timed,
     quality_requests,
 )
-from flux_api.engine.shared_forward import ForwardBatcher, Gate
-from flux_api.engine.steps import (
-    clean_latents,
-    decode,
-    denoise,
-    encode_prompt,
-    first_call,
-    tiled,
-    to_pixels,
-)
+from flux_api.engine.shared_forward import ForwardBatcher
 from flux_api.engine.trial import clock_of
-from flux_api.engine.tuning import Aim, Tuned, Tuner
-from flux_api.engine.upsampler import Upsampler
-from flux_api.engine.upscaling import LARGEST_TILE, Upscale
+from flux_api.engine.tuning import Tuned, Tuner
+from flux_api.engine.upscaling import Upscale
 from flux_api.engine.warm_up import warm_up_request
-from flux_api.errors import Cancelled, InsufficientStorage, PipelineFailed, Unavailable
-from flux_api.loading.device import (
-    Pace,
-    allocation_failures,
-    first_line,
-    free_memory,
-    losses,
-)
-from flux_api.loading.model_sets import Loaded, ModelSets
+from flux_api.engine.weights import Weights
+from flux_api.errors import PipelineFailed
+from flux_api.loading.device import device_memory, first_line, losses
+from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement, choose_device
 from flux_api.metrics.instruments import measured
-from flux_api.models.info import ModelInfo, TaskName, task_name
+from flux_api.models.info import ModelInfo, task_name
 from flux_api.queue.tasks import BackendBroken, Callbacks, Picture
 
 logger = logging.getLogger(__name__)
 
-PATCH = 16
-# The large models pad every prompt to as many.
-_TEXT_TOKENS = 512
 # With those that take turns beside them 16 run at most, as gunicorn's threads allow.
 _MOST_SLOTS = 13
-# Less is what a desktop or a driver holds on any card.
-_FOREIGN_MEMORY = 0.1
-# Pixels of a side up to which a forward is mostly overhead.
-_SMALL_SIDE = 256
 
 
 class DiffusersBackend:
@@ -89,15 +66,18 @@ class DiffusersBackend:
         self._batch_tokens = batch_tokens
         self._tuner = tuner or Tuner("exact", self._device)
         self._gate = QualityGate(self._tuner.verdicts)
-        self._judged: Performance | None = None
         self._default_tuned = Tuned()
         self._batcher = ForwardBatcher()
         self.prompts = PromptCache(prompt_cache_bytes)
         self._inputs = InputCache()
-        # What the device holds at the moment; None while that changes.
-        self._weights: tuple[Hashable, ...] | None = None
         self.memory: dict[str, int] | None = None
         self.sets = sets or ModelSets(models, lambda *_: Placement(self._device))
+        self._weights = Weights(
+            models, self.sets, self._tuner, self._gate, self.prompts
+        )
+        self._drawer = Drawer(
+            self._device, self._batcher, self._tuner, self._weights, self.prompts
+        )
 
     @property
     def performance(self) -> dict[str, str]:
@@ -136,11 +116,9 @@ class DiffusersBackend:
 
     def load(self, report: Callable[[str], None]) -> None:
         """Load the default set and draw with it once; raises when it cannot."""
-        info = self._models[self._default]
+        name, info = self._default, self._models[self._default]
         task = next(iter(info.tasks))
-        if self._tuner.wanted == "max" and not self._gate.knows(
-            "max", self._default, info
-        ):
+        if self._tuner.wanted == "max" and not self._gate.knows("max", name, info):
             self.judge(["max"], report)
         try:
             with measured("load"), losses(self._device):
@@ -149,23 +127,16 @@ class DiffusersBackend:
         except torch.AcceleratorError as error:
             raise BackendBroken(first_line(error)) from error
         if self._batch_tokens is None:
-            pays = self._device.type != "cpu" or pays_on_cpu(
+            pays = self._device.type != "cpu" or sharing.pays_on_cpu(
                 self._tuner.wanted, info.native_size
             )
             parameters = loaded.transformer_parameters
-            self._batch_tokens = default_batch_tokens(parameters) if pays else 0
+            self._batch_tokens = sharing.default_batch_tokens(parameters) if pays else 0
         self._batcher.budget = self._batch_tokens
         report("drawing a first picture")
         # What is slow once (kernels, threads, memory) is not left to a caller.
-        first = warm_up_request(self._default, info)
-
-        def show_life(*_: object) -> None:
-            report("drawing a first picture")
-
-        self.run(
-            Picture(first, 0, "warm-up"),
-            Callbacks(show_life, show_life, _go_on, _go_on),
-        )
+        first = Picture(warm_up_request(self._default, info), 0, "warm-up")
+        self.run(first, _show_life(report, "drawing a first picture"))
         self._default_tuned = self._tuner.newest
         shared = f"up to {self._batch_tokens} tokens share a forward"
         alone = "one picture at a time"
@@ -177,40 +148,24 @@ class DiffusersBackend:
     ) -> dict[Performance, Quality]:
         """How near each of ``levels`` comes to exact pictures of the default set; it is
         kept, and counts from then on. Only before :meth:`load`."""
-        name, found = self._default, {}
-        info = self._models[name]
+        name, info = self._default, self._models[self._default]
         requests, clock = quality_requests(name, info), clock_of(self._device)
-
-        def show_life(*_: object) -> None:
-            report(f"measuring what {', '.join(levels)} costs")
+        life = _show_life(report, f"measuring what {', '.join(levels)} costs")
 
         def draw(request: ImageRequest) -> Pixels:
-            callbacks = Callbacks(show_life, show_life, _go_on, _go_on)
-            picture = Picture(request, 0, "quality")
-            return np.asarray(self.run(picture, callbacks).image)
+            return np.asarray(self.run(Picture(request, 0, "quality"), life).image)
+
+        def draw_all(level: Performance) -> tuple[list[Pixels], float]:
+            # What was done to a transformer is not undone.
+            self.sets.drop(name)
+            self._weights.judged = level
+            return draw_timed(draw, requests, clock)
 
         try:
-            self._judged = "exact"
-            exact, exact_seconds = draw_timed(draw, requests, clock)
-            for level in levels:
-                # What was done to a transformer is not undone.
-                self.sets.drop(name)
-                self._judged = level
-                others, seconds = draw_timed(draw, requests, clock)
-                quality = Quality(*compare(exact, others), exact_seconds, seconds)
-                logger.info("%s of %s: %s", level, name, quality)
-                self._gate.keep(level, name, info, quality)
-                found[level] = quality
+            return self._gate.judge(levels, name, info, draw_all)
         finally:
-            self._judged = None
+            self._weights.judged = None
             self.sets.drop(name)
-        return found
-
-    def _aim(self, name: str) -> tuple[Performance, tuple[str, ...]]:
-        """The level of the set ``name``, and why it is not the server's."""
-        if self._judged is not None:
-            return self._judged, ()
-        return self._gate.allowed(self._tuner.wanted, name, self._models[name])
 
     def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether a picture of ``request`` may be on its way together with those that
@@ -219,7 +174,8 @@ class DiffusersBackend:
             return True
         if self.sets.exclusive(request.model):
             return False
-        return all(self._together(request, other) for other in running)
+        wanted = self._weights.of(request)
+        return all(self._weights.of(other) == wanted for other in running)
 
     def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether there is room for it in the forwards of those ``running``, one at
@@ -229,28 +185,11 @@ class DiffusersBackend:
 
     def is_warm(self, request: ImageRequest) -> bool:
         """Whether its weights and LoRAs are those of the newest picture."""
-        return self._weights == self._weights_of(request)
-
-    def _weights_of(self, request: ImageRequest) -> tuple[Hashable, ...]:
-        info = self._models[request.model]
-        task = info.task(request.mode, masked=request.mask_image is not None)
-        return request.model, info.base_of(task), request.loras
-
-    def _together(self, one: ImageRequest, other: ImageRequest) -> bool:
-        return self._weights_of(one) == self._weights_of(other)
+        return self._weights.are_warm(request)
 
     def tokens(self, request: ImageRequest) -> int:
         """About how many tokens a forward of one picture has."""
-        info = self._models[request.model]
-        if request.mode == "upscale":
-            tile = ((info.native_size or LARGEST_TILE) // PATCH) ** 2
-            return tile + (0 if info.native_size else _TEXT_TOKENS)
-        side = info.native_size
-        width, height = (side, side) if side else (request.width, request.height)
-        # References are appended to the picture's own tokens.
-        image = -(-width // PATCH) * -(-height // PATCH)
-        text = 0 if side else _TEXT_TOKENS
-        return image * (1 + len(request.images)) + text
+        return sharing.tokens(request, self._models[request.model])
 
     def prepare(self, request: ImageRequest) -> None:
         """Do what needs no device before the turn of ``request`` comes."""
@@ -281,14 +220,7 @@ class DiffusersBackend:
         task, inputs = info.task(request.mode, masked=masked), self._inputs_of(request)
         call = PipelineCall(request, info, task, seed, inputs=inputs)
         name = task_name(request.mode, masked=masked)
-        with self._batcher.taken():
-            callbacks.check()
-            loaded = self._load_task(picture, name, callbacks)
-            tuned = self._tuner.find(loaded.pipeline.transformer)
-            if tuned is None:
-                tuned = self._tune(call, picture, name, callbacks)
-                loaded = self._load_task(picture, name, callbacks)
-            pixels = self._try_twice(loaded, call, picture, callbacks)
+        pixels, tuned = self._drawer.draw(call, picture, name, callbacks)
         # Noted here, not when somebody asks: a driver that hangs would hang them too.
         self.memory = device_memory()
         if pixels is None:
@@ -299,221 +231,19 @@ class DiffusersBackend:
     def _enlarge(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         """The picture tile by tile, so that it needs the memory of one."""
         request, info = picture.request, self._models[picture.request.model]
-        upscale, task = Upscale(request, info), info.tasks["upscale"]
-        boxes = upscale.tiling.boxes
-        with self._batcher.taken():
-            callbacks.check()
-            loaded = self._load_task(picture, "upscale", callbacks)
-            tuned = self._tuner.find(loaded.pipeline.transformer)
-            for number, box in enumerate(boxes):
-                tile = dataclasses.replace(picture, request=upscale.tile(box))
-                # Each its own noise: the same in all would show as a pattern.
-                seed = (picture.seed + number) % SEED_MODULUS
-                call = PipelineCall(tile.request, info, task, seed)
-                if tuned is None:
-                    tuned = self._tune(call, tile, "upscale", callbacks)
-                    loaded = self._load_task(picture, "upscale", callbacks)
-                stepped = count_tiles(callbacks, number, len(boxes))
-                pixels = self._try_twice(loaded, call, tile, stepped)
-                if pixels is not None:  # Else it stays as it was, plainly resized.
-                    drawn = call.deliver(Image.fromarray(pixels), picture.seed)
-                    upscale.put(box, drawn.image)
-        self.memory = device_memory()
-        assert tuned is not None  # There is one tile at least.
-        level = self._level(tuned)
+        upscale = Upscale(request, info)
+        tuned = self._drawer.enlarge(upscale, info, picture, callbacks)
+        self.memory, level = device_memory(), self._level(tuned)
         return ImageResult(upscale.picture, picture.seed, performance=level)
 
-    def _load_task(
-        self, picture: Picture, name: TaskName, callbacks: Callbacks
-    ) -> Loaded:
-        request = picture.request
 
-        def report(text: str) -> None:
-            logger.info(text)
-            # It shows life; what is half loaded is loaded to its end all the same.
-            with contextlib.suppress(Cancelled):
-                callbacks.check()
+def _show_life(report: Callable[[str], None], text: str) -> Callbacks:
+    """Callbacks that tell ``report`` the ``text`` at each step: nobody else watches."""
 
-        callbacks.on_loading(True)
-        try:
-            with measured("load"):
-                self.sets.check(request.model, name, report)
-                self._weights = None
-                loaded = self.sets.use(request.model, report)
-                ready = loaded.load(name, request.loras, report)
-                self._weights = self._weights_of(request)
-                return ready
-        except torch.OutOfMemoryError:
-            logger.warning("job %s: out of memory while loading", picture.job_id)
-        finally:
-            callbacks.on_loading(False)
-        # Outside the handler: its traceback would keep the tensors alive.
-        free_memory()
-        message = "The device's memory is too small for what this request needs."
-        raise Unavailable(message, retry_after=30)
+    def show_life(*_: object) -> None:
+        report(text)
 
-    def _tune(
-        self, call: PipelineCall, picture: Picture, name: TaskName, callbacks: Callbacks
-    ) -> Tuned:
-        """Make what draws ``picture`` as fast as it may be."""
-        # What compiles would bake LoRAs in.
-        bare = dataclasses.replace(picture.request, loras=())
-        picture = Picture(bare, picture.index, picture.job_id)
-        loaded = self._load_task(picture, name, callbacks)
+    def go_on(*_: object) -> None:
+        """A picture of the server's own has no previews to show."""
 
-        def show_life() -> None:
-            # What is half compiled is compiled to its end all the same.
-            with contextlib.suppress(Cancelled):
-                callbacks.check()
-
-        callbacks.on_loading(True)
-        try:
-            with measured("load"):
-                prepared = call.prepare(loaded.pipeline, loaded.prior)
-                weights = bare.model, call.base_model, bare.loras
-                kwargs = encode_prompt(loaded.pipeline, prepared, self.prompts, weights)
-                forward = first_call(loaded.pipeline, kwargs, loaded.pipeline.vae)
-                aim = Aim(f"{bare.model} ({call.base_model})", *self._aim(bare.model))
-                return self._tuner.tune(aim, loaded, forward, show_life)
-        finally:
-            callbacks.on_loading(False)
-
-    def _try_twice(
-        self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
-    ) -> np.ndarray[Any, Any] | None:
-        """The picture; once more where it is NaN or black."""
-        pixels = self._try_tiled(loaded, call, picture, callbacks)
-        if pixels is None:
-            logger.warning("job %s: no usable picture, once more", picture.job_id)
-            pixels = self._try_tiled(loaded, call, picture, callbacks)
-        return pixels
-
-    def _try_tiled(
-        self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
-    ) -> np.ndarray[Any, Any] | None:
-        """uint8 (height, width, 3), or None for no usable picture. What the memory ran
-        out for, drawing or decoding, is done once more with a tiled VAE."""
-        latents = None
-        for vae in (loaded.pipeline.vae, tiled(loaded.pipeline.vae)):
-            try:
-                with allocation_failures():
-                    if latents is None:
-                        latents = self._denoise(loaded, vae, call, picture, callbacks)
-                    callbacks.check()
-                with allocation_failures(), measured("decode"):
-                    return to_pixels(decode(loaded.pipeline, vae, latents))
-            except torch.OutOfMemoryError:
-                logger.warning("job %s: out of memory", picture.job_id)
-            finally:
-                # A run that was stopped in the middle leaves its model on the device.
-                loaded.release()
-            # Outside the handler: its traceback would keep the tensors alive.
-            free_memory()
-        if others_hold_memory():
-            raise Unavailable(
-                "Other programs hold the device's memory.", retry_after=30
-            )
-        raise InsufficientStorage("This picture is too large for the device's memory.")
-
-    def _denoise(
-        self,
-        loaded: Loaded,
-        vae: Any,
-        call: PipelineCall,
-        picture: Picture,
-        callbacks: Callbacks,
-    ) -> torch.Tensor:
-        pipeline, request = loaded.pipeline, picture.request
-        # LoRAs may change text encoders too.
-        weights = request.model, call.base_model, request.loras, loaded.lora_stamps
-        with measured("encode"):
-            prepared = call.prepare(pipeline, loaded.prior)
-            kwargs = encode_prompt(pipeline, prepared, self.prompts, weights)
-        check = call.check_of(pipeline, callbacks)
-        transformer = pipeline.transformer
-        gate = Gate(
-            transformer,
-            self._batcher,
-            check,
-            self._tuner.forward(transformer, with_loras=bool(request.loras)),
-            self._tuner.step_cache(transformer, request.num_inference_steps),
-        )
-        pace = Pace(self._device)
-        upsampler = None
-        if hasattr(pipeline, "prompt_upsampler"):
-            upsampler = Upsampler(
-                pipeline.prompt_upsampler, self._device, callbacks.check
-            )
-
-        def on_step_end(
-            view: Any, step: int, _time: Any, tensors: dict[str, Any]
-        ) -> dict[str, Any]:
-            total = view.num_timesteps
-            number = preview_due(step + 1, total, picture.request.partial_images)
-            if number is not None and gate.velocity is not None:
-                clean = clean_latents(view.scheduler, tensors["latents"], gate.velocity)
-                image = loaded.preview.draw(clean[0], *call.token_grid)
-                callbacks.on_preview(number, call.deliver_preview(image))
-            gate.velocity = None
-            pace.step()
-            callbacks.on_step(step + 1, total)
-            return tensors
-
-        with measured("denoise"):
-            latents = denoise(
-                pipeline, kwargs, gate, vae, on_step_end, upsampler=upsampler
-            )
-        loaded.release()
-        return latents
-
-
-def count_tiles(callbacks: Callbacks, number: int, count: int) -> Callbacks:
-    """``callbacks`` for tile ``number`` of ``count``: its steps are some of all."""
-
-    def on_step(step: int, total: int) -> None:
-        callbacks.on_step(number * total + step, count * total)
-
-    return dataclasses.replace(callbacks, on_step=on_step)
-
-
-def _go_on(*_: object) -> None:
-    """Nobody watches."""
-
-
-def default_batch_tokens(parameters: int) -> int:
-    """A forward's budget where sharing pays: one picture of 1024x1024, or several of
-    512x512, more of them the smaller the transformer."""
-    return int(min(9000.0, max(4608.0, 7.5e13 / parameters)))
-
-
-def pays_on_cpu(performance: Performance, native_size: int | None) -> bool:
-    """Whether sharing forwards is worth its rounding on a CPU: small pictures are
-    mostly overhead."""
-    small = native_size is not None and native_size <= _SMALL_SIDE
-    return small and performance != "exact"
-
-
-def preview_due(step: int, total: int, wanted: int) -> int | None:
-    """The number (from 0) of the preview after ``step`` of ``total``, when ``wanted``
-    of them are spread evenly over the run; None for none."""
-    for number in range(wanted):
-        if step == min(total - 1, round(total * (number + 1) / (wanted + 1))):
-            return number if step > 0 else None
-    return None
-
-
-def device_memory() -> dict[str, int] | None:
-    """How many bytes of the GPU's ``total`` are ``used``, by all programs; None on
-    anything else."""
-    if not torch.cuda.is_available():
-        return None
-    free, total = torch.cuda.mem_get_info()
-    return {"used": total - free, "total": total}
-
-
-def others_hold_memory() -> bool:
-    """Whether other processes hold a tenth of the device's memory or more."""
-    if not torch.cuda.is_available():
-        return False
-    free, total = torch.cuda.mem_get_info()
-    return total - free - torch.cuda.memory_reserved() > _FOREIGN_MEMORY * total
+    return Callbacks(show_life, show_life, go_on, go_on)

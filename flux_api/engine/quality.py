@@ -3,6 +3,7 @@ requests, drawn both ways."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ from flux_api.core import ImageRequest, Performance
 from flux_api.engine.verdicts import Verdicts
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.models.info import ModelInfo
+
+logger = logging.getLogger(__name__)
 
 # Of people, of things, of words, of much and of little detail.
 PROMPTS = (
@@ -105,6 +108,25 @@ class QualityGate:
     def knows(self, level: Performance, name: str, info: ModelInfo) -> bool:
         """Whether there is a verdict on ``level`` for the set ``name``."""
         return self._verdicts.find(level, _key(name, info)) is not None
+
+    def judge(
+        self,
+        levels: Sequence[Performance],
+        name: str,
+        info: ModelInfo,
+        draw: Callable[[Performance], tuple[list[Pixels], float]],
+    ) -> dict[Performance, Quality]:
+        """How near each of ``levels`` comes to exact pictures of the set ``name``, by
+        what ``draw`` returns: the pictures, and the seconds of one. It is kept."""
+        found: dict[Performance, Quality] = {}
+        exact, exact_seconds = draw("exact")
+        for level in levels:
+            others, seconds = draw(level)
+            quality = Quality(*compare(exact, others), exact_seconds, seconds)
+            logger.info("%s of %s: %s", level, name, quality)
+            self.keep(level, name, info, quality)
+            found[level] = quality
+        return found
 
     def keep(
         self, level: Performance, name: str, info: ModelInfo, quality: Quality

@@ -10,6 +10,7 @@ from PIL import Image, ImageChops, ImageFilter
 from flux_api.core import ImageRequest
 from flux_api.images.fitting import pad
 from flux_api.models.info import ModelInfo
+from flux_api.queue.tasks import Callbacks
 
 LARGEST_TILE = 1024
 _GRID = 16
@@ -129,3 +130,12 @@ def _fading(size: tuple[int, int], shared: tuple[int, int]) -> Image.Image:
         ramp = ramp.transpose(Image.Transpose.ROTATE_270) if axis else ramp
         mask = ImageChops.multiply(mask, ramp.resize(size))
     return mask
+
+
+def count_tiles(callbacks: Callbacks, number: int, count: int) -> Callbacks:
+    """``callbacks`` for tile ``number`` of ``count``: its steps are some of all."""
+
+    def on_step(step: int, total: int) -> None:
+        callbacks.on_step(number * total + step, count * total)
+
+    return replace(callbacks, on_step=on_step)

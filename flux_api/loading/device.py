@@ -18,6 +18,8 @@ _ALLOCATION_FAILED = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "DEVICE_ALLOCATION_FAILED",
 )
+# Less is what a desktop or a driver holds on any card.
+_FOREIGN_MEMORY = 0.1
 
 
 def device_name(device: torch.device) -> str:
@@ -40,6 +42,23 @@ def free_memory() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+
+
+def device_memory() -> dict[str, int] | None:
+    """How many bytes of the GPU's ``total`` are ``used``, by all programs; None on
+    anything else."""
+    if not torch.cuda.is_available():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return {"used": total - free, "total": total}
+
+
+def others_hold_memory() -> bool:
+    """Whether other processes hold a tenth of the device's memory or more."""
+    if not torch.cuda.is_available():
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() > _FOREIGN_MEMORY * total
 
 
 @contextmanager

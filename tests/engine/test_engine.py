@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from flux_api.core import Completed, Failed, PartialImage, Progress
-from flux_api.engine.backend import DiffusersBackend, preview_due
+from flux_api.engine.backend import DiffusersBackend
+from flux_api.engine.drawing import preview_due
 from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
 from flux_api.loading.device import Pace, is_lost
@@ -40,9 +41,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def start(models, default, batch_tokens):
+def start(models, default, batch_tokens, **options):
     """A running manager and its backend."""
-    backend = DiffusersBackend(models, default, batch_tokens=batch_tokens)
+    backend = DiffusersBackend(models, default, batch_tokens=batch_tokens, **options)
     manager = PipelineManager(lambda: backend)
     backend.load(lambda _: None)
     manager.start()

@@ -48,7 +48,7 @@ def test_n_pictures_and_a_repeat_encode_once(name, prompts, tmp_path):
         assert len(seen) == 1
         draw(manager, info, name, **asked | {"prompt": "a blue heart"})
         assert len(seen) == 2
-    backend.prompts = PromptCache(0)
+    manager, backend = start(models, name, 0, prompt_cache_bytes=0)
     with encodings(backend, name) as seen:
         without = draw(manager, info, name, n=4, **asked)
         assert len(seen) == 4 * prompts
