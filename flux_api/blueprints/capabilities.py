@@ -9,13 +9,12 @@ from flux_api.blueprints.openai.parameters import MOST_IMAGES
 from flux_api.core import LoadingProgress
 from flux_api.errors import Unavailable
 from flux_api.http.context import Context
+from flux_api.http.lora_values import MAX_LORAS, MAX_WEIGHT
 from flux_api.http.parameters import (
     FORMATS,
-    MAX_LORAS,
     MAX_PARTIAL_IMAGES,
     MAX_PROMPT_CHARACTERS,
     MAX_STEPS,
-    MAX_WEIGHT,
 )
 from flux_api.models.info import ModelInfo, TaskDefaults
 from flux_api.models.known_words import known_words

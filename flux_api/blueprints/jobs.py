@@ -29,9 +29,11 @@ from flux_api.http.clients import (
     owner_of,
 )
 from flux_api.http.context import Context, get_context
-from flux_api.http.parameters import JOB_ID, Fields, Integer, refuse
+from flux_api.http.fields import Fields
+from flux_api.http.parameters import JOB_ID
 from flux_api.http.pictures import to_base64, to_file
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
+from flux_api.http.values import Integer, refuse
 from flux_api.images.codec import encode_image
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore

@@ -24,7 +24,7 @@ from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.inputs import read_inputs
-from flux_api.http.parameters import Parameters, Text
+from flux_api.http.parameters import Parameters
 from flux_api.http.pictures import (
     encode_pictures,
     to_base64,
@@ -33,6 +33,7 @@ from flux_api.http.pictures import (
 )
 from flux_api.http.recall import recall
 from flux_api.http.upscaling import Scale, complete_upscale
+from flux_api.http.values import Text
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.completion import Inputs, complete_request
-from flux_api.http.parameters import Parameters, read_integer, refuse_value
+from flux_api.http.parameters import Parameters
+from flux_api.http.values import read_integer, refuse_value
 from flux_api.models.info import ModelInfo
 from flux_api.models.sizes import SizeRules
 

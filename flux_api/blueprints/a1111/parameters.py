@@ -9,15 +9,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from flux_api.errors import InvalidRequest
-from flux_api.http.parameters import (
-    Boolean,
-    Fields,
-    Integer,
-    Number,
-    Parameters,
-    Text,
-    refuse,
-)
+from flux_api.http.fields import Fields
+from flux_api.http.parameters import Parameters
+from flux_api.http.values import Boolean, Integer, Number, Text, refuse
 
 MOST_IMAGES = 10
 SAMPLER, SCHEDULER = "Euler", "Simple"

@@ -11,12 +11,12 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
-from flux_api.http.parameters import (
+from flux_api.http.fields import Fields
+from flux_api.http.parameters import Parameters
+from flux_api.http.values import (
     Boolean,
-    Fields,
     Integer,
     Number,
-    Parameters,
     Text,
     Word,
     read_integer,

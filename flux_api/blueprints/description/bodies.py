@@ -7,8 +7,8 @@ from typing import Any
 
 from flux_api.blueprints.description.operations import Operation
 from flux_api.blueprints.description.shapes import TEXT, Schema
+from flux_api.http.fields import Fields
 from flux_api.http.inputs import MAX_IMAGES
-from flux_api.http.parameters import Fields
 
 _PICTURE = {"type": "string", "description": "Base64, a data URL or an http(s) URL."}
 _PICTURES = {

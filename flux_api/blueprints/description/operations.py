@@ -28,7 +28,8 @@ from flux_api.blueprints.openai.parameters import ImagesParameters, UpscaleParam
 from flux_api.blueprints.openai.requests import Operation as Operations
 from flux_api.blueprints.original import ProcessParameters
 from flux_api.errors import FluxError
-from flux_api.http.parameters import FORMATS, Fields
+from flux_api.http.fields import Fields
+from flux_api.http.parameters import FORMATS
 from flux_api.models.hub import ModelMissing
 
 EXAMPLE_JOB = "example-job"

@@ -8,7 +8,8 @@ from flask import Response, g, jsonify
 from pydantic import PlainValidator, WithJsonSchema
 
 from flux_api.http.dialects import INVALID_PARAMS, METHOD_NOT_FOUND
-from flux_api.http.parameters import Fields, Text, refuse
+from flux_api.http.fields import Fields
+from flux_api.http.values import Text, refuse
 
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """Of the protocol, the newest first: what is used of it is the same in all."""

@@ -27,9 +27,9 @@ from flux_api.http.clients import chosen_job_id, open_job, owner_of, wait_for
 from flux_api.http.completion import check_size, complete_request
 from flux_api.http.context import Context
 from flux_api.http.dry_run import give_plan
+from flux_api.http.fields import Fields
 from flux_api.http.idempotency import deliver, keep_answer
 from flux_api.http.inputs import MAX_IMAGES, read_inputs
-from flux_api.http.parameters import Fields
 
 _PICTURE = "Base64, a data URL or an http(s) URL of a picture"
 _PICTURES = {

@@ -7,16 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from flux_api.errors import InvalidRequest
-from flux_api.http.parameters import (
-    Boolean,
-    Integer,
-    Parameters,
-    Text,
-    Word,
-    read_word,
-    refuse_value,
-)
+from flux_api.http.parameters import Parameters
 from flux_api.http.upscaling import Scale
+from flux_api.http.values import Boolean, Integer, Text, Word, read_word, refuse_value
 
 MOST_IMAGES = 10
 

@@ -1,0 +1,126 @@
+"""Described parameters: read from what a caller sends, errors in OpenAI's words."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    PrivateAttr,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from flux_api.errors import InvalidRequest
+from flux_api.http.body_text import PICTURE_FIELD
+from flux_api.http.values import refuse, refuse_value, too_long
+
+_QUOTED = re.compile(r"'([^']*)'")
+_LISTS = frozenset({"loras"})
+
+
+class Fields(BaseModel):
+    """Described parameters, read from what a caller sends."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """The parameters among ``values``, a form's texts or JSON; absent, null and
+        empty are the same. InvalidRequest names the first parameter that is wrong."""
+        given = {n: v for n, v in values.items() if v is not None and v != ""}
+        try:
+            found = cls.model_validate(given)
+        except ValidationError as error:
+            raise _refusal(cls, error.errors(include_url=False)[0]) from None
+        found._notes = tuple(cls._near_misses(given))
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on names that came and were passed over, and what they may mean."""
+        return self._notes
+
+    @classmethod
+    def _near_misses(cls, names: Iterable[str]) -> Iterator[str]:
+        known = [name for n, f in cls.model_fields.items() for name in _names(n, f)]
+        for name in names:
+            near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.8)
+            if name not in known and near and not PICTURE_FIELD.fullmatch(name[:80]):
+                # It goes into a header, too.
+                yield f"{name[:64]!a} was passed over; did you mean {near[0]!r}?"
+
+
+def _names(name: str, field: FieldInfo) -> list[str]:
+    """Under which names ``field`` may come."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [str(alias or name)]
+
+
+def _refusal(kind: type[Fields], error: ErrorDetails) -> InvalidRequest:
+    """OpenAI's sentence and code for Pydantic's ``error``."""
+    param, value = str(error["loc"][0]), error["input"]
+    refusal = _describe(kind, param, error)
+    sentence = (refusal.context or {}).get("sentence")
+    if isinstance(value, list) and len(value) > 1 and param not in _LISTS:
+        sentence = f"'{param}' was given more than once."
+    message = sentence or f"Invalid '{param}': {refusal.message()}."
+    limits = (refusal.context or {}).get("limits")
+    return InvalidRequest(message, param=param, code=str(refusal.type), limits=limits)
+
+
+def _describe(
+    kind: type[Fields], param: str, error: ErrorDetails
+) -> PydanticCustomError:
+    value, limits = error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal" | "less_than_equal" if isinstance(value, float):
+            low, high = _bounds(kind, param)
+            why = f"expected a number from {low:g} to {high:g}"
+            given = value if math.isfinite(value) else None
+            numbers = {"minimum": low, "maximum": high, "given": given}
+            return refuse("invalid_value", why, **numbers)
+        case "less_than_equal":
+            why = "integer above maximum value. Expected a value <= {}, but got {}"
+            code, limit = "integer_above_max_value", limits["le"]
+            why = why.format(limit, value) + " instead"
+            return refuse(code, why, maximum=limit, given=value)
+        case "greater_than_equal":
+            why = "integer below minimum value. Expected a value >= {}, but got {}"
+            code, limit = "integer_below_min_value", limits["ge"]
+            why = why.format(limit, value) + " instead"
+            return refuse(code, why, minimum=limit, given=value)
+        case "stringtoo_long":
+            return too_long(limits["max_length"], value)
+        case "literal_error":
+            return _unsupported_value(value, _QUOTED.findall(limits["expected"]))
+        case "string_pattern_mismatch" | "string_type" if param == "job_id":
+            why = "expected 8 to 64 of A-Z, a-z, 0-9, '_' and '-'"
+            return refuse("invalid_value", why)
+    if "sentence" in limits:
+        return refuse_value(limits["sentence"])
+    return refuse(error["type"], limits.get("why", "expected another value"))
+
+
+def _bounds(kind: type[Fields], param: str) -> tuple[float, float]:
+    schema = kind.model_json_schema()["properties"][param]["anyOf"][0]
+    return schema["minimum"], schema["maximum"]
+
+
+def _unsupported_value(value: object, known: list[str]) -> PydanticCustomError:
+    comma = "," if len(known) > 2 else ""
+    listed = ", ".join(f"'{word}'" for word in known[:-1])
+    sentence = f"Invalid value: '{value}'. Supported values are: {listed}{comma} and "
+    return refuse_value(f"{sentence}'{known[-1]}'.")
