@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Annotated, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from flux_server.state import state_folder
 
 from .errors import SettingsError
 
@@ -36,20 +37,7 @@ class Bucket:
     prefix: str
 
 
-_TOP = Path(__file__).resolve().parents[1]
-
-
-def _default_storage() -> Folder:
-    """``var/images`` of a checkout, else below the user's state folder."""
-    if (_TOP / "pyproject.toml").exists():
-        return Folder(_TOP / "var" / "images")
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():
-        state = Path.home() / ".local" / "state"
-    return Folder(state / "flux-imaging-api" / "images")
-
-
-DEFAULT_STORAGE = _default_storage()
+DEFAULT_STORAGE = Folder(state_folder() / "images")
 
 
 def _mask(variable: str, text: str) -> str:

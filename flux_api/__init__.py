@@ -55,6 +55,7 @@ from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
+from flux_server import state
 
 if TYPE_CHECKING:
     from flux_api.engine.backend import DiffusersBackend
@@ -211,17 +212,11 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
 
 
 def state_folder(settings: Settings) -> Path:
-    """Where what outlives a restart lies: FLUX_STATE_DIR, else ``var/state`` of a
-    checkout, else below the user's state folder."""
+    """Where what outlives a restart lies: FLUX_STATE_DIR, else ``state`` in the folder
+    that the file server stores in, too."""
     if settings.state_dir is not None:
         return settings.state_dir
-    top = Path(__file__).resolve().parents[1]
-    if (top / "pyproject.toml").exists():
-        return top / "var" / "state"
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():
-        state = Path.home() / ".local" / "state"
-    return state / "flux-imaging-api" / "state"
+    return state.state_folder() / "state"
 
 
 def file_server(settings: Settings) -> FileServer | None:

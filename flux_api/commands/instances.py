@@ -16,11 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from flux_api.commands.nginx import Site, site_text, whole_text
 from flux_api.settings import LOCAL_NAMES, Settings
+from flux_server.state import state_folder, user_folder
 
 SETTINGS = Path(__file__).parents[2] / "flux_server" / "gunicorn_settings.py"
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(SETTINGS))
-_TOP = Path(__file__).parents[2]
-_IS_CHECKOUT = (_TOP / "pyproject.toml").exists()
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
@@ -62,17 +61,15 @@ class Plan:
     @cached_property
     def state(self) -> Path:
         """The folder for what is written, a checkout's ``var`` by default."""
-        state = Path(self.environ.get("XDG_STATE_HOME", ""))
-        if not state.is_absolute():
-            if _IS_CHECKOUT:
-                return _TOP / "var"
-            state = Path.home() / ".local" / "state"
-        return state / "flux-imaging-api"
+        # Sets of instances from one checkout are kept apart by it.
+        if Path(self.environ.get("XDG_STATE_HOME", "")).is_absolute():
+            return user_folder(self.environ)
+        return state_folder(self.environ)
 
     @property
     def storage(self) -> str:
         """The file server's STORAGE_URL; by default where it stores alone, too."""
-        default = (_TOP / "var" if _IS_CHECKOUT else self.state) / "images"
+        default = state_folder(self.environ) / "images"
         return self.environ.get("STORAGE_URL", "").strip() or default.as_uri()
 
     @property

@@ -1,0 +1,58 @@
+"""Where is written what outlives a restart, as long as no setting says otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import ROOT
+
+PRINT = (
+    "from flux_api import state_folder; from flux_api.settings import Settings;"
+    "from file_server import Settings as Files; from pathlib import Path;"
+    "print(state_folder(Settings()), Files().storage.path, Path.home(), sep='\\n')"
+)
+
+
+@pytest.mark.parametrize(
+    ("xdg", "expected"),
+    [
+        ("/state", "/state/flux-imaging-api"),
+        ("state", "~/.local/state/flux-imaging-api"),
+    ],
+)
+def test_an_installed_package_writes_below_the_users_state_folder(
+    xdg, parent, tmp_path
+):
+    packages = ("flux_api", "file_server", "flux_server")
+    for name in packages:
+        shutil.copytree(ROOT / name, tmp_path / name)
+    environ = {"XDG_STATE_HOME": xdg, "HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    state, images, home = map(Path, done.stdout.split())
+    folder = home / parent / "flux-imaging-api"
+    assert (state, images) == (folder / "state", folder / "images")
+
+
+def test_a_checkout_keeps_it_together(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT],
+        cwd=ROOT,
+        env={"XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    state, images, _ = map(Path, done.stdout.split())
+    assert (state, images) == (ROOT / "var" / "state", ROOT / "var" / "images")
