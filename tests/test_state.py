@@ -19,11 +19,7 @@ PRINT = (
 
 
 @pytest.mark.parametrize(
-    ("xdg", "expected"),
-    [
-        ("/state", "/state/flux-imaging-api"),
-        ("state", "~/.local/state/flux-imaging-api"),
-    ],
+    ("xdg", "parent"), [("/state", "/state"), ("state", ".local/state")]
 )
 def test_an_installed_package_writes_below_the_users_state_folder(
     xdg, parent, tmp_path
