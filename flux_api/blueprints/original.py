@@ -121,15 +121,14 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
     model = context.models[name]
-    if parameters.scale is None:
+    made_by = recipe.get("mode")
+    if parameters.scale is None and made_by != "upscale":
         check_size(model, parameters)
     token = parameters.bearer_token
     with open_job(context, request, parameters.job_id) as job:
         most = max(1, len(recipe.get("inputs", ())))
         inputs = read_inputs(context, job, body, model, most=most, bearer_token=token)
-        varies = bool(recipe.get("mode") == "variation" and inputs.images)
-        prompt = None if varies else parameters.prompt
-        image_request = _complete(context, name, parameters, inputs, prompt)
+        image_request = _complete(context, name, parameters, inputs, made_by)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
     return job, parameters, began
@@ -140,15 +139,17 @@ def _complete(
     name: str,
     parameters: ProcessParameters,
     inputs: Inputs,
-    prompt: str | None,
+    made_by: str | None,
 ) -> ImageRequest:
-    """The request in full; ``prompt`` is what decides whether a picture is edited."""
+    """The request in full; ``made_by`` is the mode of the recipe that it repeats."""
     model = context.models[name]
     names = context.lora_names(model, parameters.loras)
-    if parameters.scale is not None:
+    if parameters.scale is not None or made_by == "upscale":
         return complete_upscale(
             name, model, parameters.scale, parameters, inputs, lora_names=names
         )
+    varies = made_by == "variation" and inputs.images
+    prompt = None if varies else parameters.prompt
     mode = choose_mode(prompt, inputs.images, parameters.notes)
     return complete_request(
         name,

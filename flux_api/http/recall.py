@@ -18,6 +18,7 @@ _PICTURE = re.compile(rf"(?:\S*/i/)?({_NAME.pattern})")
 # What a caller's own word for it, or a change beside it, takes out of a recipe.
 _GIVES_WAY = {
     "size": ("width", "height"),
+    "scale": ("width", "height"),
     "steps": ("num_inference_steps",),
     "output_format": ("output_compression",),
     "prompt": ("mode",),
@@ -32,7 +33,8 @@ def recall(context: Context, body: Body) -> tuple[Body, Recipe]:
     asked = given.get(PARAM)
     if asked is None:
         return body, {}
-    recipe = _fetch(context, asked)
+    picture = _picture_of(asked)
+    recipe = _fetch(context, picture)
     model = str(recipe.get("model"))
     if "model" not in given and model not in context.models:
         message = (
@@ -40,23 +42,32 @@ def recall(context: Context, body: Body) -> tuple[Body, Recipe]:
             f"{', '.join(context.models)}."
         )
         raise ModelNotFound(message, param=PARAM)
+    enlarged = recipe.get("mode") == "upscale"
     for name, gone in _GIVES_WAY.items():
-        if name in given:
+        # Another prompt makes a variation an edit; a larger picture stays one.
+        if name in given and not (enlarged and "mode" in gone):
             recipe = {k: v for k, v in recipe.items() if k not in gone}
+    if "scale" in given and not enlarged:
+        recipe = _to_enlarge(recipe, picture)
     pictures = _pictures(context.file_server, body, recipe)
     return Body(fields_of(recipe) | pictures | given, body.uploads), recipe
 
 
-def _fetch(context: Context, asked: Any) -> Recipe:
+def _picture_of(asked: Any) -> str:
+    """The name or id of the stored picture."""
     found = _PICTURE.fullmatch(asked.strip()) if isinstance(asked, str) else None
     if found is None:
         message = f"Invalid '{PARAM}': expected the id or the URL of a stored picture."
         raise InvalidRequest(message, param=PARAM)
+    return found[1]
+
+
+def _fetch(context: Context, picture: str) -> Recipe:
     if context.file_server is None or context.settings.file_server_token is None:
         lacking = "FILE_SERVER_TOKEN" if context.file_server else "FILE_SERVER"
         message = f"This server cannot read recipes: {lacking} is not set."
         raise InvalidRequest(message, param=PARAM, code="recipes_not_readable")
-    text = context.file_server.recipe(found[1])
+    text = context.file_server.recipe(picture)
     if text is None:
         message = f"Invalid '{PARAM}': no recipe is stored for that picture."
         raise InvalidRequest(message, param=PARAM, code="recipe_not_found")
@@ -64,6 +75,19 @@ def _fetch(context: Context, asked: Any) -> Recipe:
         return parse_recipe(text)
     except ValueError as error:
         raise InvalidRequest(f"Invalid '{PARAM}': {error}.", param=PARAM) from None
+
+
+def _to_enlarge(recipe: Recipe, picture: str) -> Recipe:
+    """The recipe that makes the stored ``picture`` itself larger: its words, LoRAs and
+    seed, not what it was made from. Steps and guidance of drawing anew are no good to
+    it."""
+    gone = {"mode", "inputs", "stored_inputs", "mask"}
+    gone |= {"num_inference_steps", "guidance_scale"}
+    kept = {k: v for k, v in recipe.items() if k not in gone}
+    if "." not in picture:
+        made = str(recipe.get("output_format", "png"))
+        picture = f"{picture}.{'jpg' if made == 'jpeg' else made}"
+    return kept | {"inputs": [""], "stored_inputs": [picture]}
 
 
 def _pictures(

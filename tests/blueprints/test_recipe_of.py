@@ -73,6 +73,22 @@ def test_a_picture_on_the_file_server_need_not_be_sent_again(server):
     assert drawn(server) == first
 
 
+def test_with_a_scale_the_stored_picture_itself_becomes_larger(server):
+    source = stored(server, prompt="a cat", seed=5, width=128, height=64)
+    edit = stored(server, prompt="a hat", seed=6, input_image_url=source)
+    for url, prompt in ((source, "a cat"), (edit, "a hat")):
+        stored(server, recipe_of=url.rpartition("/")[2].partition(".")[0], scale=2)
+        done = drawn(server)
+        made = (done["mode"], done["size"], done["prompt"])
+        assert made == ("upscale", [256, 128], prompt)
+    larger = stored(server, recipe_of=source, scale=2)
+    again = drawn(server)
+    stored(server, recipe_of=larger)
+    assert drawn(server) == again
+    stored(server, recipe_of=larger, prompt="a dog", scale=4)
+    assert drawn(server) == again | {"prompt": "a dog", "size": [512, 256]}
+
+
 def test_a_variation_with_words_stays_one(server):
     answer = requests.post(
         f"{server.url}/v1/images/variations",
