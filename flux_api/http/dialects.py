@@ -47,6 +47,14 @@ def error_object(error: FluxError) -> dict[str, object]:
     }
 
 
+def _sentence(error: FluxError) -> str:
+    """The message, with the name of its parameter where nothing else would tell it."""
+    name = re.escape(error.param or "")
+    if re.search(rf"\b{name}\b", error.message):
+        return error.message
+    return f"{error.param}: {error.message}"
+
+
 def _validation_status(error: FluxError) -> int:
     is_validation = isinstance(error, _VALIDATED) and error.status == 400
     return 422 if is_validation else error.status
@@ -78,7 +86,7 @@ def _a1111_body(error: FluxError) -> dict[str, Any]:
 def _mcp_body(error: FluxError) -> dict[str, Any]:
     told: dict[str, Any] = {"jsonrpc": "2.0", "id": g.get("rpc_id")}
     if "rpc_tool" in g:
-        content = [{"type": "text", "text": error.message}]
+        content = [{"type": "text", "text": _sentence(error)}]
         return told | {"result": {"content": content, "isError": True}}
     code = INVALID_REQUEST if error.status < 500 else INTERNAL_ERROR
     about = {"code": code, "message": error.message, "data": {"code": error.code}}
@@ -109,7 +117,7 @@ DIALECTS = (
         re.compile(r"/(?:v1/|images/|models|openai/)"),
         lambda error: {"error": error_object(error)},
     ),
-    Dialect("Error", re.compile(""), lambda error: {"error": error.message}),
+    Dialect("Error", re.compile(""), lambda error: {"error": _sentence(error)}),
 )
 """The first that matches counts."""
 

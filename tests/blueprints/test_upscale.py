@@ -109,6 +109,11 @@ def test_without_a_picture_there_is_nothing_to_make_larger(fake):
     assert (answer.status_code, stats(fake)["begun"]) == (400, 0)
 
 
+def test_a_message_alone_names_its_parameter(fake):
+    answer = post(fake, "/process", json={"prompt": "x", "scale": 3})
+    assert answer.json()["error"].startswith("scale: Invalid value: '3'.")
+
+
 def test_a_model_that_cannot_says_so(png):
     settings = {"FLUX_MODELS": "tiny,flux2-dev"}
     with run_api(app="tests.support.fake_app:app", **settings) as server:
