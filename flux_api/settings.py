@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flux_api import setting_values as values
 from flux_api.api_keys import ApiKey
 from flux_api.core import Performance
+from flux_server.state import state_folder
 
 MIB = 2**20
 LOCAL_NAMES = ("localhost", ".localhost", "127.0.0.1", "::1", "host.docker.internal")
@@ -181,6 +182,12 @@ class Settings(BaseModel):
     def max_upload_bytes(self) -> int:
         """Largest request body in bytes."""
         return self.max_upload_mb * MIB
+
+    @property
+    def state_folder(self) -> Path:
+        """Where what outlives a restart lies: FLUX_STATE_DIR, else ``state`` beside
+        what the file server stores by default."""
+        return self.state_dir or state_folder() / "state"
 
     @property
     def public_file_server(self) -> str | None:

@@ -21,9 +21,9 @@ ROOMS = {
     "http": {"queue", "models", "net", "images", "settings", "api_keys", "metrics"},
     "queue": {"metrics"},
     "net": {"images", "metrics"},
-    "engine": {"loading", "queue", "models", "images", "metrics"},
+    "engine": {"loading", "queue", "models", "images", "settings", "metrics"},
     "loading": {"models", "settings", "metrics"},
-    "models": set(),
+    "models": {"settings"},
     "metrics": set(),
     "images": set(),
     # Without a server the application runs in the command's own process.

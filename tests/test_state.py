@@ -12,9 +12,9 @@ import pytest
 from tests.support.servers import ROOT
 
 PRINT = (
-    "from flux_api import state_folder; from flux_api.settings import Settings;"
+    "from flux_api.settings import Settings;"
     "from file_server import Settings as Files; from pathlib import Path;"
-    "print(state_folder(Settings()), Files().storage.path, Path.home(), sep='\\n')"
+    "print(Settings().state_folder, Files().storage.path, Path.home(), sep='\\n')"
 )
 
 

@@ -149,7 +149,7 @@ def test_what_it_does_to_its_picture_changes_none(server):
 )
 def test_what_cannot_be_used_stops_the_start(where):
     code = (
-        "from flux_api import content_filter\n"
+        "from flux_api.http.outgoing import content_filter\n"
         "from flux_api.settings import Settings\n"
         f"content_filter(Settings.from_env({{'FLUX_FILTER': {where!r}}}))"
     )

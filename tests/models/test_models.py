@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from flux_api import offered_models
 from flux_api.core import Lora
 from flux_api.errors import BadSetting, InvalidRequest
 from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.lora_files import check_lora
+from flux_api.models.offered import offered_models
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Folder, Repository, parse_source
 from flux_api.models.toml_file import ModelTable, TaskTable, load_models

@@ -11,8 +11,8 @@ import pytest
 import requests
 from PIL import Image
 
-from flux_api import fetch_policy, file_server
 from flux_api.errors import ImageFetchFailed
+from flux_api.http.outgoing import fetch_policy, file_server
 from flux_api.images.codec import EncodedImage
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer

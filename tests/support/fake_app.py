@@ -29,7 +29,7 @@ from pathlib import Path
 from flask import Flask, jsonify
 from PIL import Image
 
-from flux_api import content_filter, create_app
+from flux_api import create_app
 from flux_api.core import ImageResult, LoadingProgress
 from flux_api.errors import (
     DeadlineExceeded,
@@ -38,6 +38,7 @@ from flux_api.errors import (
     Unavailable,
 )
 from flux_api.http import clients
+from flux_api.http.outgoing import content_filter
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
 from flux_api.settings import Settings
