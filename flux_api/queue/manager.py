@@ -6,7 +6,6 @@ It decides who runs next and when; how pictures are made is its backend's affair
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import threading
@@ -14,15 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flux_api.core import ImageRequest, Queued, Started
-from flux_api.errors import (
-    FluxError,
-    JobNotFound,
-    PipelineFailed,
-    shortage,
-)
-from flux_api.metrics.instruments import IMAGES
-from flux_api.queue.admission import MAX_INTERLEAVED, find_next, may_be_next
+from flux_api.core import ImageRequest, Queued
+from flux_api.errors import FluxError, JobNotFound
 from flux_api.queue.backend_loader import BackendLoader
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
@@ -31,7 +23,8 @@ from flux_api.queue.places import Places
 from flux_api.queue.positions import Positions
 from flux_api.queue.readiness import Handover, Readiness, State
 from flux_api.queue.rest import Rest
-from flux_api.queue.tasks import Backend, BackendBroken, PictureTask, log_failure
+from flux_api.queue.runner import Runner
+from flux_api.queue.tasks import Backend, BackendBroken
 from flux_api.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -58,10 +51,7 @@ class PipelineManager:
         # Reentrant, because looking for work cancels what nobody waits for.
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
-        # Of the threads that make pictures, one at a time has to look for work.
-        self._startable = threading.Condition(lock)
         self._queue = FairQueue()
-        self._running: list[PictureTask] = []
         self._jobs = JobTable()
         self._places = Places(
             self._queue, self._jobs, most=max_queue, per_caller=max_per_caller
@@ -74,6 +64,14 @@ class PipelineManager:
             self._answer_all,
             step_timeout=step_timeout,
             exit_process=exit_process,
+        )
+        self._runner = Runner(
+            lock,
+            self._queue,
+            self._places,
+            note_change=self._note_change,
+            cancel=self.cancel,
+            give_up=self._watchdog.give_up,
         )
         self._loader = BackendLoader(make_backend, look_at_files, self._readiness)
         self._backend: Backend
@@ -162,11 +160,7 @@ class PipelineManager:
             return
         self._rest = Rest(self._backend, self._is_idle, idle_seconds=self._idle_seconds)
         self._rest.start()
-        # A thread a picture: the backend blocks while it makes one.
-        for number in range(self._backend.slots + MAX_INTERLEAVED):
-            threading.Thread(
-                target=self._run_tasks, name=f"flux-run-{number}", daemon=True
-            ).start()
+        self._runner.start(self._backend, self._rest)
         if self.handover is not None:
             self.handover.say_ready()
         self._readiness.set_ready()
@@ -192,9 +186,9 @@ class PipelineManager:
         )
         with self._changed:
             self._readiness.check()
-            self._places.check(caller, self._running)
+            self._places.check(caller, self._runner.running)
             self._jobs.add(job)
-            job.post(Queued(self._places.taken(self._running)))
+            job.post(Queued(self._places.taken(self._runner.running)))
             self._places.reading.add(job)
             self._changed.notify_all()
         return job
@@ -211,8 +205,7 @@ class PipelineManager:
             self._queue.add(job, self._backend.tokens(request))
             job.post(Queued(self._queue.position(job)))
             self._positions.note_change()
-            if may_be_next(job, self._queue, self._running, self._backend):
-                self._startable.notify()
+            self._runner.note_arrival(job)
 
     @contextmanager
     def hold_place(self, caller: str) -> Iterator[None]:
@@ -220,7 +213,7 @@ class PipelineManager:
         Unavailable or QueueFull."""
         with self._changed:
             self._readiness.check()
-            self._places.check(caller, self._running)
+            self._places.check(caller, self._runner.running)
             self._places.hold(caller)
         try:
             yield
@@ -271,7 +264,7 @@ class PipelineManager:
     def running(self) -> int:
         """How many pictures are being made."""
         with self._changed:
-            return len(self._running)
+            return len(self._runner.running)
 
     @property
     def requests_running(self) -> int:
@@ -281,7 +274,7 @@ class PipelineManager:
 
     def _note_change(self) -> None:
         self._positions.note_change()
-        self._startable.notify()
+        self._runner.wake()
         self._changed.notify_all()
 
     def _jobs_in_order(self) -> list[Job]:
@@ -294,65 +287,7 @@ class PipelineManager:
         with self._changed:
             pictures = request.num_images_per_prompt * request.num_inference_steps
             work = pictures * self._backend.tokens(request)
-            return self._places.forecast(work, self._running)
-
-    # -- running -----------------------------------------------------------------
-
-    def _run_tasks(self) -> None:
-        while True:
-            task = self._take()
-            began = time.monotonic()
-            try:
-                self._run(task)
-            finally:
-                with self._changed:
-                    self._running.remove(task)
-                    seconds = time.monotonic() - began - task.loaded
-                    if self._rest is not None:
-                        self._rest.note_work()
-                    self._places.pace.learn(task.step * task.tokens, seconds)
-                    if task.job.outcome is not None:
-                        self._queue.drop(task.job)
-                    self._note_change()
-                # While this thread waits for the next, it would hold the uploads.
-                del task
-
-    def _take(self) -> PictureTask:
-        """The next picture that may start, in turn; what nobody waits for ends here."""
-        with self._changed:
-            while True:
-                found = find_next(self._queue, self._running, self._backend)
-                if found is None:
-                    self._startable.wait()
-                elif found[0].is_wanted:
-                    return self._start(*found)
-                else:
-                    self.cancel(found[0])
-
-    def _start(self, job: Job, interleaved: bool) -> PictureTask:
-        task = self._queue.take(job, interleaved=interleaved)
-        task.interleaved = interleaved
-        # It has shown no life yet: a device that hangs is not forgiven for newcomers.
-        beats = [other.last_beat for other in self._running]
-        task.beat = min(time.monotonic(), max(beats, default=math.inf))
-        self._running.append(task)
-        job.post(Started())
-        self._note_change()
-        return task
-
-    def _run(self, task: PictureTask) -> None:
-        try:
-            result = self._backend.run(task.picture, task.callbacks)
-            IMAGES.inc()
-            task.job.finish_image(task.index, result)
-        except FluxError as error:
-            task.job.fail(error)
-        except BackendBroken as broken:
-            self._watchdog.give_up(broken)
-        except BaseException as error:  # a panic in a library must not end the thread
-            log_failure(error, task)
-            failed = PipelineFailed("The pipeline failed on this request.")
-            task.job.fail(shortage(error) or failed)
+            return self._places.forecast(work, self._runner.running)
 
     def _look(self) -> list[float]:
         """The last signs of life of what is on its way; what nobody waits for any more
@@ -361,8 +296,8 @@ class PipelineManager:
             for job in [job for job in self._places.reading if not job.is_wanted]:
                 self.cancel(job)
             # A set that has been loaded meanwhile lets others join.
-            self._startable.notify()
-            beats = [task.last_beat for task in self._running]
+            self._runner.wake()
+            beats = [task.last_beat for task in self._runner.running]
         loading = self._loader.last_sign()
         return beats if loading is None else [*beats, loading]
 

@@ -1,0 +1,119 @@
+"""The threads that make pictures: each takes the next one in turn, and makes it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from flux_api.core import Started
+from flux_api.errors import FluxError, PipelineFailed, shortage
+from flux_api.metrics.instruments import IMAGES
+from flux_api.queue.admission import MAX_INTERLEAVED, find_next, may_be_next
+from flux_api.queue.fair_queue import FairQueue
+from flux_api.queue.jobs import Job
+from flux_api.queue.places import Places
+from flux_api.queue.rest import Rest
+from flux_api.queue.tasks import Backend, BackendBroken, PictureTask, log_failure
+
+
+class Runner:
+    """Makes the pictures of ``queue``, and teaches ``places`` their pace. It works
+    under the manager's ``lock``, and tells it of each start and end by ``note_change``,
+    of a job that nobody waits for by ``cancel``, and of a lost device by
+    ``give_up``."""
+
+    def __init__(
+        self,
+        lock: threading.RLock,
+        queue: FairQueue,
+        places: Places,
+        *,
+        note_change: Callable[[], None],
+        cancel: Callable[[Job], None],
+        give_up: Callable[[Exception], None],
+    ) -> None:
+        # Of the threads that make pictures, one at a time has to look for work.
+        self._startable = threading.Condition(lock)
+        self._queue, self._places = queue, places
+        self._note_change, self._cancel = note_change, cancel
+        self._give_up = give_up
+        self.running: list[PictureTask] = []
+        """The pictures that are being made; guarded by the lock."""
+        self._backend: Backend
+        self._rest: Rest
+
+    def start(self, backend: Backend, rest: Rest) -> None:
+        """Make them by ``backend`` from now on, telling ``rest`` of each."""
+        self._backend, self._rest = backend, rest
+        # A thread a picture: the backend blocks while it makes one.
+        for number in range(backend.slots + MAX_INTERLEAVED):
+            threading.Thread(
+                target=self._run_tasks, name=f"flux-run-{number}", daemon=True
+            ).start()
+
+    def wake(self) -> None:
+        """Look for work: what may start has changed. Needs the lock."""
+        self._startable.notify()
+
+    def note_arrival(self, job: Job) -> None:
+        """Look for work where ``job``, which was queued just now, may start. Needs the
+        lock."""
+        if may_be_next(job, self._queue, self.running, self._backend):
+            self._startable.notify()
+
+    def _run_tasks(self) -> None:
+        while True:
+            task = self._take()
+            began = time.monotonic()
+            try:
+                self._run(task)
+            finally:
+                with self._startable:
+                    self.running.remove(task)
+                    seconds = time.monotonic() - began - task.loaded
+                    self._rest.note_work()
+                    self._places.pace.learn(task.step * task.tokens, seconds)
+                    if task.job.outcome is not None:
+                        self._queue.drop(task.job)
+                    self._note_change()
+                # While this thread waits for the next, it would hold the uploads.
+                del task
+
+    def _take(self) -> PictureTask:
+        """The next picture that may start, in turn; what nobody waits for ends here."""
+        with self._startable:
+            while True:
+                found = find_next(self._queue, self.running, self._backend)
+                if found is None:
+                    self._startable.wait()
+                elif found[0].is_wanted:
+                    return self._start(*found)
+                else:
+                    self._cancel(found[0])
+
+    def _start(self, job: Job, interleaved: bool) -> PictureTask:
+        task = self._queue.take(job, interleaved=interleaved)
+        task.interleaved = interleaved
+        # It has shown no life yet: a device that hangs is not forgiven for newcomers.
+        beats = [other.last_beat for other in self.running]
+        task.beat = min(time.monotonic(), max(beats, default=math.inf))
+        self.running.append(task)
+        job.post(Started())
+        self._note_change()
+        return task
+
+    def _run(self, task: PictureTask) -> None:
+        try:
+            result = self._backend.run(task.picture, task.callbacks)
+            IMAGES.inc()
+            task.job.finish_image(task.index, result)
+        except FluxError as error:
+            task.job.fail(error)
+        except BackendBroken as broken:
+            self._give_up(broken)
+        except BaseException as error:  # a panic in a library must not end the thread
+            log_failure(error, task)
+            failed = PipelineFailed("The pipeline failed on this request.")
+            task.job.fail(shortage(error) or failed)
