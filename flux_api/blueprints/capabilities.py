@@ -16,6 +16,7 @@ from flux_api.http.parameters import (
     MAX_PROMPT_CHARACTERS,
     MAX_STEPS,
 )
+from flux_api.http.upscaling import MOST_SIDE
 from flux_api.models.info import ModelInfo, TaskDefaults
 from flux_api.models.known_words import known_words
 
@@ -38,6 +39,7 @@ def describe_capabilities(context: Context) -> dict[str, Any]:
             "max_loras": MAX_LORAS,
             "max_lora_weight": MAX_WEIGHT,
             "max_partial_images": MAX_PARTIAL_IMAGES,
+            "max_upscaled_side": MOST_SIDE,
             "max_waiting": settings.max_queue,
             "keeps_results": settings.results_mb > 0,
         },

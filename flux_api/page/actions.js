@@ -4,13 +4,13 @@ import { Icon } from "./icons.js";
 import * as jobs from "./jobs.js";
 import { Menu, copyText } from "./parts.js";
 import { download } from "./pictures.js";
-import { largerSize, randomSeed } from "./recipe.js";
-import { modelNow, notify, restore, set, setDraft, setInputs } from "./store.js";
+import { largerSize, randomSeed, scalesOf } from "./recipe.js";
+import { modelNow, notify, restore, set, setDraft, setInputs, state, titleOf } from "./store.js";
 import { t } from "./words.js";
 
-function fileName({ recipe }) {
-  const words = (recipe.prompt || recipe.mode).replace(/[^\p{L}\p{N}]+/gu, "-");
-  return `${words.slice(0, 40).replace(/^-+|-+$/g, "")}-${recipe.seed}`;
+function fileName(job) {
+  const words = titleOf(job).replace(/[^\p{L}\p{N}]+/gu, "-");
+  return `${words.slice(0, 40).replace(/^-+|-+$/g, "")}-${job.recipe.seed}`;
 }
 
 function takeAsInput(job) {
@@ -23,6 +23,15 @@ function makeLarger(job) {
   const size = largerSize(job.size, modelNow(job.recipe.model).sizes);
   if (size) jobs.again(job, { size });
   else notify(t("largest"));
+}
+
+// The menu's ways to make `job` larger: its text, and what it does.
+function waysLarger(job) {
+  const model = modelNow(job.recipe.model);
+  if (!model.tasks.upscale) return [[t("upscale"), () => makeLarger(job)]];
+  const scales = scalesOf(job.size, state.capabilities.limits);
+  if (!scales.length) return [[t("upscale"), () => notify(t("largest"))]];
+  return scales.map((scale) => [t("upscaleBy", scale), () => jobs.upscale(job, scale)]);
 }
 
 async function compare(job) {
@@ -50,7 +59,7 @@ export function Actions({ job }) {
     <${Menu} icon="more" name=${t("moreActions")}>
       ${item("hash", t("sameSeed"), () => setDraft({ seed }))}
       ${item("add", t("nextSeed"), () => jobs.again(job, { seed: seed + 1 }))}
-      ${item("expand", t("larger"), () => makeLarger(job))}
+      ${waysLarger(job).map(([text, act]) => item("expand", text, act))}
       <hr />
       ${job.url && item("link", t("copyLink"), () => copyLink(job))}
       ${item("code", t("copyCode"), () => set({ dialog: "code" }))}

@@ -112,7 +112,7 @@ export function CompareDialog() {
       const recipe = withValue(base, across, column);
       return row == null ? recipe : withValue(recipe, down, row);
     }));
-    const ids = recipes.map((recipe) => start(recipe, state.inputs, state.mask, false));
+    const ids = recipes.map((recipe) => start(recipe, state.inputs, state.mask, { select: false }));
     change({ sheet: { across, down, columns, rows, ids } });
   };
   const save = async () => download(await drawSheet(form.sheet), "compare");

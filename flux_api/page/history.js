@@ -4,13 +4,13 @@ import { Icon } from "./icons.js";
 import { removeAll } from "./jobs.js";
 import { Dialog, closeDialog } from "./parts.js";
 import { urlOf } from "./pictures.js";
-import { restore, set, state } from "./store.js";
+import { restore, set, state, titleOf } from "./store.js";
 import { formatNumber, t } from "./words.js";
 
 const MEGABYTE = 1e6;
 
 function Shot({ job }) {
-  const name = job.recipe.prompt || t(job.recipe.mode);
+  const name = titleOf(job);
   const bringBack = () => {
     closeDialog();
     restore(job);
@@ -28,7 +28,7 @@ export function HistoryDialog() {
   const [sure, setSure] = useState(false);
   const made = state.jobs.filter((job) => job.state === "done");
   const words = sought.toLowerCase().split(/\s+/);
-  const found = made.filter(({ recipe }) => words.every((word) => recipe.prompt.toLowerCase().includes(word)));
+  const found = made.filter((job) => words.every((word) => titleOf(job).toLowerCase().includes(word)));
   const megabytes = made.reduce((sum, { blob }) => sum + blob.size, 0) / MEGABYTE;
   const clear = () => {
     if (!sure) return setSure(true);

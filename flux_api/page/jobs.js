@@ -37,12 +37,17 @@ function advance(id, patch) {
   if (job && isLive(job)) change(id, patch);
 }
 
-export function start(recipe, inputs = [], mask = null, select = true) {
+function sizeOf({ model, size, scale = 1 }, [first]) {
+  if (size) return size;
+  if (!first?.width) return modelNow(model).sizes.default;
+  return [first.width * scale, first.height * scale];
+}
+
+// `origin` is the picture that is made larger: its words and settings stay those of the new one.
+export function start(recipe, inputs = [], mask = null, { select = true, origin = null } = {}) {
   latest = Math.max(latest + 1, Date.now());
-  const size = recipe.size
-    || (inputs[0]?.width && [inputs[0].width, inputs[0].height])
-    || modelNow(recipe.model).sizes.default;
-  const job = { id: newJobId(), recipe, inputs, mask, size, created: latest, state: "local" };
+  const size = sizeOf(recipe, inputs);
+  const job = { id: newJobId(), recipe, inputs, mask, origin, size, created: latest, state: "local" };
   set({ jobs: [job, ...state.jobs], ...(select ? { selected: job.id } : {}) });
   keepPending(job);
   pump();
@@ -55,10 +60,11 @@ export function startMany(recipe, inputs, mask, count) {
   for (const seed of seeds.reverse()) start({ ...recipe, seed }, inputs, mask);
 }
 
-export const again = (job, patch) => start({ ...job.recipe, ...patch }, job.inputs, job.mask);
+export const again = (job, patch) =>
+  start({ ...job.recipe, ...patch }, job.inputs, job.mask, { origin: job.origin });
 
-function keepPending({ id, recipe, inputs, mask, size, created, sent }) {
-  memory.keepPending({ id, recipe, inputs, mask, size, created, sent }).catch(() => {});
+function keepPending({ id, recipe, inputs, mask, origin, size, created, sent }) {
+  memory.keepPending({ id, recipe, inputs, mask, origin, size, created, sent }).catch(() => {});
 }
 
 function pump() {
@@ -137,9 +143,9 @@ async function keep(job, blob, headers, story, url) {
   const number = (name) => Number(headers.get(`X-Flux-${name}`));
   const { guidance_scale: guidance, num_inference_steps: steps, run_seconds: seconds } = story;
   const [hash, small] = await Promise.all([hashOf(blob), thumbnail(blob)]);
-  const { id, recipe, inputs, mask, created } = job;
+  const { id, recipe, inputs, mask, origin, created } = job;
   const picture = {
-    id, recipe, inputs, mask, created, blob, hash, small, url, steps, guidance, seconds,
+    id, recipe, inputs, mask, origin, created, blob, hash, small, url, steps, guidance, seconds,
     size: [number("Width"), number("Height")],
     warning: headers.get("X-Flux-Warning") || "",
   };
@@ -203,10 +209,19 @@ export function retryRefused() {
   }
 }
 
+const asInput = ({ blob, size: [width, height] }) => ({ blob, width, height });
+
 export function vary(job) {
   const { model, format } = job.recipe;
   const recipe = { mode: "variation", model, prompt: "", size: null, seed: randomSeed(), format };
-  start(recipe, [{ blob: job.blob, width: job.size[0], height: job.size[1] }]);
+  start(recipe, [asInput(job)]);
+}
+
+export function upscale(job, scale) {
+  const { model, format } = job.recipe;
+  const { recipe, inputs, mask } = job.origin || job;
+  const larger = { mode: "upscale", model, prompt: "", size: null, scale, seed: randomSeed(), format };
+  start(larger, [asInput(job)], null, { origin: { recipe, inputs, mask } });
 }
 
 export async function openJobs() {

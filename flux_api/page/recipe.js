@@ -6,16 +6,18 @@ const ROUTES = {
   edit: "v1/images/edits",
   inpaint: "v1/images/edits",
   variation: "v1/images/variations",
+  upscale: "v1/images/upscale",
 };
 
 export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 // The route, and the fields as JSON has them; pictures come on top.
 export function requestOf(recipe) {
-  const { mode, model, prompt, negative, size, seed, steps, guidance, format, loras } = recipe;
+  const { mode, model, prompt, negative, size, scale, seed, steps, guidance, format, loras } = recipe;
   const fields = { model, seed };
   if (prompt) fields.prompt = prompt;
   if (size) fields.size = size.join("x");
+  if (scale) fields.scale = scale;
   if (steps != null) fields.num_inference_steps = steps;
   if (guidance != null) fields.guidance_scale = guidance;
   if (negative) fields.negative_prompt = negative;
@@ -58,7 +60,12 @@ export function shapesOf(sizes) {
   }));
 }
 
-// Twice as large, as far as the model goes; null where it is the largest already.
+// By how much a finished picture can be made larger.
+export const scalesOf = (size, { max_upscaled_side: most }) =>
+  [2, 4].filter((scale) => Math.max(...size) * scale <= most);
+
+// For a model that makes none larger: twice the size, as far as it goes; null where it is the
+// largest already.
 export function largerSize([width, height], sizes) {
   const room = Math.min(
     2,

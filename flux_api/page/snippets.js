@@ -36,26 +36,43 @@ const NAMED = {
   variation: ["model", "size"],
 };
 
-function python({ base, mode, fields, files, secured, output }) {
+const opened = (file) => `open("${file}", "rb")`;
+
+// A method of the SDK and its arguments.
+function usualCall({ mode, fields, files }) {
   const named = NAMED[mode].filter((name) => name in fields);
   const extra = Object.fromEntries(Object.entries(fields).filter(([name]) => !named.includes(name)));
-  const opened = (file) => `open("${file}", "rb")`;
   const inputs = files.filter(([name]) => name !== "mask").map(([, file]) => opened(file));
   const pictures = mode === "variation" ? inputs[0] : `[${inputs.join(", ")}]`;
-  const values = [
+  return [`images.${METHODS[mode]}`, [
     ...(inputs.length ? [`image=${pictures}`] : []),
     ...(mode === "inpaint" ? [`mask=${opened("mask.png")}`] : []),
     ...named.map((name) => `${name}=${pythonOf(fields[name])}`),
     'response_format="b64_json"',
     `extra_body=${pythonOf(extra)}`,
-  ];
+  ]];
+}
+
+// The SDK has no method for a route of this server's own.
+const ownCall = ({ route, fields, files: [[, file]] }) => ["post", [
+  pythonOf(route),
+  "cast_to=ImagesResponse",
+  `body=${pythonOf({ ...fields, response_format: "b64_json" })}`,
+  `files={"image": ${opened(file)}}`,
+  'options={"headers": {"Content-Type": "multipart/form-data"}}',
+]];
+
+function python(about) {
+  const { base, mode, secured, output } = about;
+  const isOwn = mode === "upscale";
+  const [method, values] = isOwn ? ownCall(about) : usualCall(about);
   const key = secured ? 'os.environ["FLUX_API_KEY"]' : '"any"';
   return `import base64
 ${secured ? "import os\n" : ""}
 from openai import OpenAI
-
+${isOwn ? "from openai.types import ImagesResponse\n" : ""}
 client = OpenAI(base_url="${base}", api_key=${key})
-answer = client.images.${METHODS[mode]}(
+answer = client.${method}(
 ${values.map((value) => `    ${value},`).join("\n")}
 )
 with open("${output}", "wb") as file:
@@ -98,7 +115,7 @@ export function snippets({ recipe, inputs = [], mask }, secured) {
   const files = inputs.map((_, index) => ["image[]", `input-${index + 1}.png`]);
   if (mask) files.push(["mask", "mask.png"]);
   const about = {
-    address: addressOf(path), base: addressOf("v1"), mode: recipe.mode, fields, files, secured,
+    address: addressOf(path), base: addressOf("v1"), route: path.slice(2), mode: recipe.mode, fields, files, secured,
     type: `image/${format}`, output: `picture.${format === "jpeg" ? "jpg" : format}`,
   };
   return { curl: curl(about), Python: python(about), JavaScript: javascript(about) };

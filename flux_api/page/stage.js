@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { stop } from "./jobs.js";
 import { isShown, urlOf } from "./pictures.js";
 import { ServerWords, understand } from "./server_words.js";
-import { isLive, modelNow, selectedJob, set, setDraft, state } from "./store.js";
+import { isLive, modelNow, selectedJob, set, setDraft, state, titleOf } from "./store.js";
 import { formatNumber, language, t } from "./words.js";
 
 function Examples({ model }) {
@@ -71,6 +71,7 @@ function Facts({ job }) {
   const guidance = job.guidance ?? recipe.guidance;
   const facts = [
     size.join(" × "),
+    recipe.scale && t("upscaled", recipe.scale),
     `${t("seed")} ${recipe.seed}`,
     steps && `${t("steps")} ${steps}`,
     guidance != null && `${t("guidance")} ${formatNumber(guidance)}`,
@@ -79,7 +80,7 @@ function Facts({ job }) {
     seconds != null && t("seconds", formatNumber(seconds)),
   ];
   return html`<div class="facts">
-    <p class="prompt" title=${recipe.prompt}>${recipe.prompt || t(recipe.mode)}</p>
+    <p class="prompt" title=${titleOf(job)}>${titleOf(job)}</p>
     <ul>${facts.filter(Boolean).map((fact) => html`<li>${fact}</li>`)}</ul>
     ${warning && html`<${Warning} said=${warning} model=${modelNow(recipe.model)} />`}</div>`;
 }
@@ -92,7 +93,7 @@ function Picture({ job }) {
   const before = first && isShown(first) && first.blob;
   const shown = original ? before : job.blob || job.preview;
   const backdrop = busy && !shown ? before : null;
-  const name = job.recipe.prompt || t(job.recipe.mode);
+  const name = titleOf(job);
   const look = { "--ratio": job.size[0] / job.size[1], "--width": `${job.size[0] * 1.5}px` };
   return html`<figure class="frame"><div class="picture ${busy ? "busy" : ""}" style=${look}>
     ${backdrop && html`<img class="backdrop" src=${urlOf(backdrop)} alt="" />`}

@@ -55,6 +55,10 @@ export const notify = (text, label, act) => set({ notice: { text, label, act } }
 export const isLive = (job) => UNDER_WAY.includes(job.state);
 export const selectedJob = () => state.jobs.find((job) => job.id === state.selected);
 
+// What a picture is called: the words that it was asked for with, else what was done.
+export const titleOf = ({ recipe, origin }) =>
+  recipe.prompt || origin?.recipe.prompt || t(recipe.mode);
+
 export function modelNow(name = state.draft.model) {
   const models = state.capabilities?.models || [];
   const wanted = [name, state.capabilities?.default_model];
@@ -198,13 +202,13 @@ function takeOne([first, ...more], said) {
   setInputs([first]);
 }
 
-// The form as it was when `job` was asked for.
+// The form as it was when `job`, or the picture that it makes larger, was asked for.
 export async function restore(job) {
-  const { mode, ...recipe } = job.recipe;
+  const { inputs = [], mask = null, recipe: { mode, ...recipe } } = job.origin || job;
   const usual = modelNow(recipe.model)?.sizes.default;
   const size = String(recipe.size) === String(usual) ? null : recipe.size;
   setDraft({ ...EMPTY_DRAFT, ...recipe, size });
-  setInputs(job.inputs || [], job.mask || null);
+  setInputs(inputs, mask);
   set({ restored: state.restored + 1 });
   notify(t("restored"));
 }

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { urlOf } from "./pictures.js";
-import { isLive, set, state } from "./store.js";
+import { isLive, set, state, titleOf } from "./store.js";
 import { t } from "./words.js";
 
 const MOST_CARDS = 60;
@@ -18,7 +18,7 @@ function Ring({ part }) {
 function Card({ job }) {
   const live = isLive(job);
   const picture = job.small || job.preview;
-  const name = job.recipe.prompt || t(job.recipe.mode);
+  const name = titleOf(job);
   const told = live && job.step ? t("step", job.step, job.steps) : job.state === "done" ? "" : t(job.state);
   return html`<li><button class="card ${job.state}" title=${name}
     aria-label=${told ? `${name}, ${told}` : name} aria-current=${state.selected === job.id ? "true" : null}

@@ -2,8 +2,7 @@
 import { html, useLayoutEffect } from "./vendor/htm-preact.js";
 import { Dialog, closeDialog } from "./parts.js";
 import { urlOf } from "./pictures.js";
-import { selectedJob, set, state } from "./store.js";
-import { t } from "./words.js";
+import { selectedJob, set, state, titleOf } from "./store.js";
 
 const TURNS = { ArrowLeft: -1, ArrowRight: 1 };
 
@@ -18,7 +17,7 @@ export function ViewDialog() {
     addEventListener("keydown", turn);
     return () => removeEventListener("keydown", turn);
   }, []);
-  const name = job.recipe.prompt || t(job.recipe.mode);
+  const name = titleOf(job);
   return html`<${Dialog} kind="whole view" title=${name}>
     <div class="view-picture" onClick=${closeDialog}><img src=${urlOf(job.blob)} alt=${name} /></div><//>`;
 }

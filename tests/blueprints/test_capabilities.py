@@ -26,6 +26,7 @@ def test_tiny_tells_what_it_can_do(api):
     assert (told["default_model"], told["auth"]) == ("tiny", "none")
     assert told["formats"] == ["png", "jpeg", "webp"]
     assert told["limits"]["max_images"] == 10
+    assert told["limits"]["max_upscaled_side"] == 4096
     assert told["limits"]["max_upload_bytes"] == 64 << 20
     [tiny] = told["models"]
     assert tiny["demo"]

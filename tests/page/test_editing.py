@@ -299,7 +299,9 @@ def test_what_a_result_offers(fake, browser):
         page.click(MORE)
         assert made(".menu-list >> text=Seed + 1", 2)["seed"] == 21
         page.click(MORE)
-        assert made(".menu-list >> text=Larger", 3)["size"] == [128, 128]
+        larger = made(".menu-list >> text=Larger, 2 times", 3)
+        assert (larger["mode"], larger["size"]) == ("upscale", [128, 128])
+        page.click(".strip li:nth-child(3) .card")
         again = made(".actions >> text=Again", 4)
         assert again["prompt"] == "a cat" and again["seed"] != 21
         assert made(".actions >> text=Vary", 5)["mode"] == "variation"
