@@ -23,6 +23,7 @@ PAIRS = [
     ("docs/README.md", "docs/ja/README.md"),
     ("docs/troubleshooting.md", "docs/ja/troubleshooting.md"),
     ("docs/deployment.md", "docs/ja/deployment.md"),
+    ("docs/apis.md", "docs/ja/apis.md"),
 ]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
