@@ -5,9 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean
-.PHONY: help install install-dev serve test test-deps lint fuzz bench soak chaos image lines gpu-matrix wheels mutants clean
-.PHONY: help install install-dev serve test test-deps lint fuzz bench mixed soak chaos lines wheels mutants clean lock sbom
+.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .DEFAULT_GOAL := help
 
 help:
