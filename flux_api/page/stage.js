@@ -67,7 +67,8 @@ function Warning({ said, model }) {
 
 function Facts({ job }) {
   const { recipe, size, seconds, warning } = job;
-  const steps = job.steps ?? recipe.steps;
+  // Under way they are those of its tiles too, which the bar shows.
+  const steps = isLive(job) ? recipe.steps : job.steps ?? recipe.steps;
   const guidance = job.guidance ?? recipe.guidance;
   const facts = [
     size.join(" × "),

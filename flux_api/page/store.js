@@ -57,7 +57,7 @@ export const selectedJob = () => state.jobs.find((job) => job.id === state.selec
 
 // What a picture is called: the words that it was asked for with, else what was done.
 export const titleOf = ({ recipe, origin }) =>
-  recipe.prompt || origin?.recipe.prompt || t(recipe.mode);
+  recipe.prompt || origin?.recipe.prompt || t(recipe.mode === "upscale" ? "enlarged" : "aVariation");
 
 export function modelNow(name = state.draft.model) {
   const models = state.capabilities?.models || [];

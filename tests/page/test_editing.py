@@ -299,7 +299,7 @@ def test_what_a_result_offers(fake, browser):
         page.click(MORE)
         assert made(".menu-list >> text=Seed + 1", 2)["seed"] == 21
         page.click(MORE)
-        larger = made(".menu-list >> text=Larger, 2 times", 3)
+        larger = made(".menu-list >> text=Enlarge 2×", 3)
         assert (larger["mode"], larger["size"]) == ("upscale", [128, 128])
         page.click(".strip li:nth-child(3) .card")
         again = made(".actions >> text=Again", 4)

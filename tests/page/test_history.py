@@ -199,7 +199,7 @@ def test_copied_code_makes_the_same_picture_again(request, browser, tmp_path, se
         page.wait_for_selector(".strip li:first-child .card.done")
         same(page, tmp_path, key)
         page.click(MORE)
-        page.click(".menu-list >> text=Larger, 2 times")
+        page.click(".menu-list >> text=Enlarge 2×")
         page.wait_for_selector(".strip li:nth-child(4)")
         page.wait_for_selector(".strip li:first-child .card.done")
         same(page, tmp_path, key)

@@ -13,7 +13,7 @@ from tests.support.browser import draw, kept_pictures, open_page
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import stats
 
-NAMES = {"en": "Larger, {} times", "ja": "{} 倍に拡大"}
+NAMES = {"en": "Enlarge {}×", "ja": "{} 倍に拡大"}
 
 
 def sized(page, width, height):
@@ -67,13 +67,13 @@ def test_what_would_become_too_large_is_not_offered(fake, browser):
         sized(page, 1920, 64)
         draw(page, "a cat")
         page.click(MORE)
-        page.wait_for_selector(".menu-list >> text=Larger, 2 times")
-        assert page.locator(".menu-list >> text=Larger, 4 times").count() == 0
+        page.wait_for_selector(".menu-list >> text=Enlarge 2×")
+        assert page.locator(".menu-list >> text=Enlarge 4×").count() == 0
         page.keyboard.press("Escape")
-        enlarge(page, "Larger, 2 times", 1)
+        enlarge(page, "Enlarge 2×", 1)
         page.wait_for_selector(".facts >> text=3840 × 128")
         page.click(MORE)
-        page.click(".menu-list >> text=Larger")
+        page.click(".menu-list >> text=Enlarge")
         page.wait_for_selector(".notice >> text=cannot become any larger")
         assert page.locator(".card").count() == 2
 
@@ -86,7 +86,7 @@ def test_a_model_that_makes_none_larger_draws_it_at_twice_the_size(browser):
     ):
         sized(page, 256, 256)
         draw(page, "a cat")
-        enlarge(page, '"Larger"', 1)
+        enlarge(page, '"Enlarge"', 1)
         page.wait_for_selector(".facts >> text=512 × 512")
         made = stats(fake)["requests"][-1]
     assert (made["mode"], made["size"]) == ("generate", [512, 512])
@@ -97,7 +97,7 @@ def test_it_shows_how_far_it_is_and_is_stopped(api, browser):
         sized(page, 256, 256)
         page.fill("#field-steps", "2")
         draw(page, "a red heart")
-        enlarge(page, "Larger, 4 times", 1, state="running")
+        enlarge(page, "Enlarge 4×", 1, state="running")
         # The steps of all tiles.
         page.wait_for_selector("text=/^Step \\d+ of \\d\\d+$/")
         page.click(".progress .stop")
@@ -107,7 +107,7 @@ def test_it_shows_how_far_it_is_and_is_stopped(api, browser):
         page.click(".failure .main")
         page.wait_for_selector(".strip li:first-child .card.done")
         page.wait_for_selector(".facts >> text=1024 × 1024")
-        page.wait_for_selector(".facts >> text=4 times as large")
+        page.wait_for_selector(".facts >> text=enlarged 4×")
         made = kept_pictures(page)[0]["blob"]
         # Its own file is no recipe for the form: it is a picture to go on with.
         page.click(".tools .button >> nth=0")

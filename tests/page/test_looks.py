@@ -59,7 +59,7 @@ def test_every_state_is_fit_to_be_used(fake, browser, size, language, scheme):
         check(page)
         page.click(MORE)
         check(page)
-        page.locator(".menu-list .button").nth(3).click()
+        page.click(".menu-list hr + .button >> nth=0")
         page.wait_for_selector("dialog.code")
         check(page)
         page.keyboard.press("Escape")

@@ -96,6 +96,8 @@ export default {
   upscale: "大きくする",
   upscaleBy: (n) => `${n} 倍に拡大`,
   upscaled: (n) => `${n} 倍に拡大`,
+  enlarged: "拡大した画像",
+  aVariation: "バリエーション",
   largest: "これ以上は大きくできません。",
   copyLink: "リンクをコピー",
   copyCode: "コードとしてコピー",
