@@ -13,6 +13,8 @@ from PIL import Image
 
 from flux_api.errors import InvalidRequest
 
+_OPTIONS = {"jpeg": {"subsampling": 0}, "webp": {"method": 0}}
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
@@ -31,20 +33,15 @@ def encode_image(
     picture = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
     if output_format == "png":
         return EncodedImage(_encode_png(picture), "image/png", "png")
-    buffer = BytesIO()
-    if output_format == "jpeg":
-        picture = picture.convert("RGB").copy()
-        picture.info = {}
-        picture.save(buffer, "JPEG", quality=output_compression, subsampling=0)
-        return EncodedImage(buffer.getvalue(), "image/jpeg", "jpg")
-    if output_format == "webp":
-        picture = picture.copy()
-        picture.info = {}
-        picture.save(buffer, "WEBP", quality=output_compression, method=0)
-        return EncodedImage(buffer.getvalue(), "image/webp", "webp")
-    raise InvalidRequest(
-        "output_format must be png, jpeg or webp", param="output_format"
-    )
+    if output_format not in _OPTIONS:
+        message = "output_format must be png, jpeg or webp"
+        raise InvalidRequest(message, param="output_format")
+    picture = (picture.convert("RGB") if output_format == "jpeg" else picture).copy()
+    picture.info = {}
+    buffer, options = BytesIO(), _OPTIONS[output_format]
+    picture.save(buffer, output_format, quality=output_compression, **options)
+    extension = "jpg" if output_format == "jpeg" else output_format
+    return EncodedImage(buffer.getvalue(), f"image/{output_format}", extension)
 
 
 def _encode_png(image: Image.Image) -> bytes:

@@ -142,11 +142,8 @@ def decode(data: bytes, wanted: int, most: int) -> Image.Image:
     check_size(image)
     if isinstance(image, StrictJpegFile) and image.width * image.height > most:
         image.draft("RGB", shrunk(image.size, most))
-    frame = (
-        image.tile[0].extents
-        if isinstance(image, GifImagePlugin.GifImageFile)
-        else None
-    )
+    is_gif = isinstance(image, GifImagePlugin.GifImageFile)
+    frame = image.tile[0].extents if is_gif else None
     image.load()
     turn = TURNS.get(read_orientation(image))
     colours, alpha = split_alpha(image, data)
@@ -212,7 +209,9 @@ def split_alpha(
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = scale_key(image, depth=data[24])
     if image.mode == "La":
-        image = unmultiply(image)
+        # Premultiplied grey goes by the way of colours, which Pillow knows.
+        grey, alpha = image.split()
+        image = Image.merge("RGBa", (grey, grey, grey, alpha)).convert("RGBA")
     if image.mode in ("RGBA", "LA"):
         return image.convert(image.mode[:-1]), image.getchannel("A")
     if image.mode in ("PA", "RGBa") or "transparency" in image.info:
@@ -221,12 +220,6 @@ def split_alpha(
     if image.mode in ("L", "RGB", "CMYK"):
         return image, None
     return image.convert("L" if image.mode == "1" else "RGB"), None
-
-
-def unmultiply(image: Image.Image) -> Image.Image:
-    """Premultiplied grey (La) as LA, by the way of colours, which Pillow knows."""
-    grey, alpha = image.split()
-    return Image.merge("RGBa", (grey, grey, grey, alpha)).convert("RGBA")
 
 
 def scale_key(image: Image.Image, depth: int) -> int | bytes | tuple[int, ...]:
@@ -373,10 +366,8 @@ class StrictJpegFile(JpegImagePlugin.JpegImageFile):
         return b"\xff\xd9"
 
     def _last_row(self) -> bytes:
-        row = Image.new(self.mode, (self.width, 1))
         box = (0, self.height - 1, self.width, self.height)
-        row.im.paste(self.im.crop(box), (0, 0, self.width, 1))
-        return row.tobytes()
+        return self._new(self.im.crop(box)).tobytes()
 
 
 # -- the process --------------------------------------------------------------------

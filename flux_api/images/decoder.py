@@ -12,21 +12,13 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import PIL
 from PIL import Image
 
 from flux_api.errors import InvalidImage, Unavailable
-from flux_api.images.decode_child import (
-    ALPHA,
-    GREY,
-    HEADER,
-    IMAGE,
-    MASK,
-    REFUSED,
-    RGB,
-)
+from flux_api.images.decode_child import ALPHA, GREY, HEADER, IMAGE, MASK, REFUSED, RGB
 
 logger = logging.getLogger(__name__)
 
@@ -94,25 +86,22 @@ class Decoder:
         return mask, notes
 
     def _decode(self, data: bytes, wanted: int, param: str) -> tuple[int, Image.Image]:
-        most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
-        held = self._room.take(most)
+        unused = most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
+        self._room.take(most)
         try:
             with self._child() as child:
                 kind, size, samples = child.ask(data, wanted)
+            if kind == REFUSED:
+                text = samples.decode("utf-8", "replace")
+                raise InvalidImage(f"{param} {text}", param=param)
+            image = Image.frombytes("RGB" if kind == RGB else "L", size, samples)
+            give_back = weakref.finalize(image, self._room.give_back, len(samples))
+            give_back.atexit = False
+            unused = most - len(samples)
         except (EOFError, OSError) as error:
-            held.give_back(most)
             raise InvalidImage(f"{param} {_FAILED}", param=param) from error
-        except BaseException:
-            held.give_back(most)
-            raise
-        if kind == REFUSED:
-            held.give_back(most)
-            text = bytes(samples).decode("utf-8", "replace")
-            raise InvalidImage(f"{param} {text}", param=param)
-        held.give_back(most - len(samples))
-        mode = "RGB" if kind == RGB else "L"
-        image = Image.frombytes(mode, size, samples)
-        weakref.finalize(image, held.give_back, len(samples)).atexit = False
+        finally:
+            self._room.give_back(unused)
         return kind, image
 
     @contextlib.contextmanager
@@ -164,7 +153,7 @@ class _Room:
         # A picture may be collected by the very thread that holds it.
         self._changed = threading.Condition(threading.RLock())
 
-    def take(self, size: int) -> _Room:
+    def take(self, size: int) -> None:
         """Count ``size`` bytes; Unavailable where there is no room for a while."""
         with self._changed:
             if not self._changed.wait_for(
@@ -173,7 +162,6 @@ class _Room:
                 message = "Too many pictures are held at the moment."
                 raise Unavailable(message, retry_after=5)
             self._used += size
-        return self
 
     def give_back(self, size: int) -> None:
         """No longer count them."""
@@ -197,7 +185,6 @@ class _Child:
             stderr=subprocess.DEVNULL,
             env=environ,
             cwd="/",
-            bufsize=0,
             process_group=0,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -218,12 +205,13 @@ class _Child:
                 missing,
             )
 
-    def ask(self, data: bytes, wanted: int) -> tuple[int, tuple[int, int], bytearray]:
+    def ask(self, data: bytes, wanted: int) -> tuple[int, tuple[int, int], bytes]:
         """The kind of the answer, (width, height), and its samples; for ``REFUSED`` a
         clause."""
         with self._in_time():
-            self._write(HEADER.pack(wanted, MOST_PIXELS, len(data)))
-            self._write(data)
+            self._input.write(HEADER.pack(wanted, MOST_PIXELS, len(data)))
+            self._input.write(data)
+            self._input.flush()
             kind, width, height = HEADER.unpack(self._read(HEADER.size))
             if kind == REFUSED:
                 length = min(width, 300)
@@ -243,9 +231,10 @@ class _Child:
     def kill(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
-        self._input.close()
-        self._output.close()
         self._process.wait()
+        self._output.close()
+        with contextlib.suppress(OSError):
+            self._input.close()  # With what was not written yet.
 
     @contextlib.contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -257,18 +246,8 @@ class _Child:
         finally:
             timer.cancel()
 
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._input.write(rest) :]
-
-    def _read(self, length: int) -> bytearray:
-        samples = bytearray(length)
-        rest = memoryview(samples)
-        output: Any = self._output
-        while rest:
-            count = output.readinto(rest)
-            if not count:
-                raise EOFError
-            rest = rest[count:]
-        return samples
+    def _read(self, length: int) -> bytes:
+        data = self._output.read(length)
+        if len(data) < length:
+            raise EOFError
+        return data

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageChops, ImageStat
+import numpy
+from PIL import Image, ImageChops
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -79,16 +80,11 @@ def pad(image: Image.Image, target: Size, offset: tuple[int, int]) -> Image.Imag
 
 def border_colour(image: Image.Image) -> Any:
     """The median of the outermost pixels, in the mode of ``image``."""
-    width, height = image.size
-    strip = Image.new(image.mode, (2 * (width + height), 1))
-    strip.paste(image.crop((0, 0, width, 1)), (0, 0))
-    strip.paste(image.crop((0, height - 1, width, height)), (width, 0))
-    for number, left in enumerate((0, width - 1)):
-        column = image.crop((left, 0, left + 1, height))
-        turned = column.transpose(Image.Transpose.ROTATE_90)
-        strip.paste(turned, (2 * width + number * height, 0))
-    medians = ImageStat.Stat(strip).median
-    return medians[0] if len(medians) == 1 else tuple(medians)
+    samples = numpy.asarray(image)
+    edges = (samples[0], samples[-1], samples[:, 0], samples[:, -1])
+    edge = numpy.sort(numpy.concatenate(edges), axis=0)
+    median = edge[len(edge) // 2].tolist()
+    return tuple(median) if edge.ndim > 1 else median
 
 
 def _fading(size: Size, target: Size) -> Image.Image:
@@ -104,9 +100,7 @@ def _ramp(length: int) -> Image.Image:
     """A line of ``length`` that rises to 255 within a sixteenth and falls again."""
     fade = max(1, length // 16)
     values = [min(255, 255 * min(i, length - 1 - i) // fade) for i in range(length)]
-    line = Image.new("L", (length, 1))
-    line.putdata(values)
-    return line
+    return Image.frombytes("L", (length, 1), bytes(values))
 
 
 def composite(
