@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch.nn.functional import linear
 
 from flux_api.loading.lora_layers import Rows
@@ -175,22 +176,25 @@ class Change:
 
 def dense_weight(layer: torch.nn.Linear) -> Tensor:
     """The weight of ``layer`` in float32, whatever it is packed as."""
-    weight = layer.weight
-    if isinstance(layer, PackedLinear):
-        return layer.unpacked(torch.float32).cpu()
-    if type(layer) is torch.nn.Linear:
-        return weight.detach().float().cpu()
-    # Each column is what comes out for one input.
-    dtype: Any = torch.float32 if weight.device.type == "cpu" else torch.bfloat16
-    eye = torch.eye(layer.in_features, device=weight.device, dtype=dtype)
-    return _without_bias(layer, layer(eye)).T.float().cpu()
+    # Where layers are offloaded one by one, their weights are elsewhere until then.
+    with align_module_device(layer):
+        weight = layer.weight
+        if isinstance(layer, PackedLinear):
+            return layer.unpacked(torch.float32).cpu()
+        if type(layer) is torch.nn.Linear:
+            return weight.detach().float().cpu()
+        # Each column is what comes out for one input.
+        dtype: Any = torch.float32 if weight.device.type == "cpu" else torch.bfloat16
+        eye = torch.eye(layer.in_features, device=weight.device, dtype=dtype)
+        return _without_bias(layer, layer(eye)).T.float().cpu()
 
 
 def _without_bias(layer: torch.nn.Linear, output: Tensor) -> Tensor:
     bias: Tensor | None = layer.bias
     if bias is None:
         return output
-    return output - bias.to(output.device, output.dtype)
+    with align_module_device(layer):
+        return output - layer.bias.to(output.device, output.dtype)
 
 
 def take(tensor: Tensor, rows: Rows, axis: int) -> Tensor:

@@ -48,7 +48,6 @@ class LoraModule:
     ) -> None:
         self.targets = targets
         self.stabilized = False
-        self.alpha: float | None = None
         self._key, self._tensors, self._scale = key, tensors, 1.0
         self._layers = [
             cast(torch.nn.Linear, component.get_submodule(target.path))
@@ -56,11 +55,13 @@ class LoraModule:
         ]
         self._rows = sum(layer.out_features for layer in self._layers)
         self._columns = self._layers[0].in_features
-        if "alpha" in tensors:
-            alpha = tensors.pop("alpha")
-            if alpha.numel() != 1:
-                raise KeyRefused(f"has an alpha of several numbers, for {key!r}")
-            self.alpha = float(alpha)
+        self.alpha, self._scalar = self._number("alpha"), self._number("scalar")
+
+    def _number(self, part: str) -> float | None:
+        tensor = self._tensors.pop(part, None)
+        if tensor is not None and tensor.numel() != 1:
+            raise KeyRefused(f"has several numbers as {part}, for {self._key!r}")
+        return None if tensor is None else float(tensor)
 
     def changes(self) -> Iterator[LayerChange]:
         """What it changes in each of the layers."""
@@ -91,8 +92,16 @@ class LoraModule:
             self._multiply_factors()
         if kind is not None:
             self._check(kind)
-        if self._scale > _MOST_SCALE:
-            raise KeyRefused(f"has an alpha of {self.alpha:g}, for {self._key!r}")
+        if self._scalar is not None:
+            # LyCORIS' own number for the whole product.
+            if kind not in ("down", "lokr", "hada"):
+                raise KeyRefused(f"has a scalar and nothing it is for, {self._key!r}")
+            self._scale *= self._scalar
+        if abs(self._scale) > _MOST_SCALE:
+            raise KeyRefused(
+                f"has an alpha or scalar that multiplies by {self._scale:g}, for "
+                f"{self._key!r}"
+            )
         return kind
 
     def _multiply_factors(self) -> None:

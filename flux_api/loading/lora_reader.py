@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # A whole difference of the largest layer that there is, FLUX.2 dev's, has 0.34e9.
 _MOST_NUMBERS = 2**29
+_MOST_CONFIG = 2**20
 # Nothing of the pictures depends on these layers.
 _WITHOUT_EFFECT = ("text_projection",)
 
@@ -38,7 +40,7 @@ def read_lora(
     try:
         with safe_open(path, framework="pt") as file:
             modules, embeddings = _group(file.keys())
-            alphas = _Alphas(file.metadata() or {})
+            alphas = _Alphas(file, path)
             for (component, layer), parts in modules.items():
                 read = {part: _read(file, key) for part, key in parts.items()}
                 key = next(iter(parts.values()))
@@ -50,7 +52,7 @@ def read_lora(
                 module = components[component]
                 targets = layers[component][found]
                 parsed = LoraModule(key, read, targets, module)
-                alphas.apply(component, parsed)
+                alphas.apply(component, parsed, key)
                 for target in targets:
                     if (component, target.path) in seen:
                         raise KeyRefused(f"names {target.path} twice, also in {key!r}")
@@ -115,7 +117,8 @@ def _check_without_effect(
 ) -> None:
     """KeyRefused unless the layer, which the model lacks, would change nothing: tools
     write zeros for what was not trained."""
-    if any(word in key for word in _WITHOUT_EFFECT) and component in components:
+    encoded = component != "transformer" and component in components
+    if encoded and any(word in key for word in _WITHOUT_EFFECT):
         return
     last = [part for part in ("up", "lokr_w2", "diff", "diff_b") if part in read]
     if last and not any(bool(read[part].any()) for part in last):
@@ -126,23 +129,53 @@ def _check_without_effect(
 
 
 class _Alphas:
-    """What the metadata that PEFT writes says of the layers' scales."""
+    """What PEFT says of the layers' scales: in the metadata of the ``opened`` file, or,
+    where it saved a folder, in the file beside ``path``."""
 
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        try:
-            found = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        except (ValueError, RecursionError):
-            found = {}
-        self._config: dict[str, Any] = found if isinstance(found, dict) else {}
+    def __init__(self, opened: Any, path: Path) -> None:
+        beside = path.with_name("adapter_config.json")
+        # Such a folder is that of one component.
+        self._alone = path.name == "adapter_model.safetensors" and beside.is_file()
+        if self._alone:
+            with beside.open("rb") as file:
+                found = _config_of(file.read(_MOST_CONFIG), beside.name)
+            if (kind := found.get("peft_type", "LORA")) not in ("LORA", "LOHA"):
+                raise KeyRefused(f"is a PEFT adapter of the type {str(kind)[:20]!r}")
+            found.setdefault("lora_alpha", found.get("alpha"))
+        else:
+            text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
+            found = _config_of(text, "lora_adapter_metadata")
+        self._config = found
 
-    def apply(self, component: str, module: LoraModule) -> None:
-        """Give ``module`` the alpha and the rule that are said for it."""
-        alpha = self._config.get(f"{component}.lora_alpha")
-        patterns = self._config.get(f"{component}.alpha_pattern")
-        path = module.targets[0].path
-        for pattern, own in (patterns if isinstance(patterns, dict) else {}).items():
-            if path == pattern or path.endswith(f".{pattern.lstrip('^.')}"):
+    def apply(self, component: str, module: LoraModule, key: str) -> None:
+        """Give ``module``, the layer of ``key``, the alpha and the rule that are said
+        for it."""
+        names = (module.targets[0].path, key.rpartition(".lora_")[0])
+        prefix = "" if self._alone else f"{component}."
+        alpha = self._config.get(f"{prefix}lora_alpha")
+        patterns = self._config.get(f"{prefix}alpha_pattern") or {}
+        for pattern, own in patterns.items():
+            # Of a regular expression no more than these is read.
+            plain = pattern.replace("\\.", ".").lstrip("^").rstrip("$")
+            if not re.fullmatch(r"[\w.]+", plain):
+                raise KeyRefused(f"has an alpha for layers like {pattern[:100]!r}")
+            if any(f".{name}".endswith(f".{plain}") for name in names):
                 alpha = own
-        module.stabilized = self._config.get(f"{component}.use_rslora") is True
-        if module.alpha is None and isinstance(alpha, int | float):
-            module.alpha = float(alpha)
+                break
+        module.stabilized = self._config.get(f"{prefix}use_rslora") is True
+        if module.alpha is None and alpha is not None:
+            if not isinstance(alpha, float):
+                raise KeyRefused(f"has an alpha that is no number, for {key!r}")
+            module.alpha = alpha
+
+
+def _config_of(text: str | bytes, where: str) -> dict[str, Any]:
+    try:
+        # As floats, whatever their length.
+        found = json.loads(text, parse_int=float)
+        patterns = [v for k, v in found.items() if k.endswith("alpha_pattern")]
+        if all(isinstance(one, dict | None) for one in patterns):
+            return dict(found)
+    except (ValueError, RecursionError, AttributeError):
+        pass
+    raise KeyRefused(f"has a configuration that cannot be read, {where}")

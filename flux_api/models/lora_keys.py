@@ -27,6 +27,7 @@ _ENDINGS = {
     ),
     ".lora_B.bias": "up_bias",
     ".alpha": "alpha",
+    ".scalar": "scalar",
     **dict.fromkeys(
         (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
         "magnitude",
@@ -51,11 +52,16 @@ _FORMATS = {
     "lora_mid": "LoRA of convolutions",
     "on_input": "IA3",
     "query_norm": "control LoRA, which replaces norms",
+    "key_norm": "control LoRA, which replaces norms",
+    "w_norm": "LyCORIS of norms",
+    "b_norm": "LyCORIS of norms",
+    "lora_embedding": "LoRA of embeddings",
     ".a1.": "GLoRA",
     ".b1.": "GLoRA",
 }
 # Embeddings of textual inversion, which trainers put beside a LoRA.
 _EMBEDDINGS = ("bundle_emb", "emb_params", "string_to_param", "text_encoders_0")
+_EMBEDDED = ("clip_l", "clip_g", "t5", "t5xxl")
 # A prefix with which a key belongs to a text encoder, "." written as "_".
 _TEXT_ENCODERS = {
     "lora_te1_": "text_encoder",
@@ -93,15 +99,12 @@ class LoraKey:
 def parse_key(key: str) -> LoraKey | None:
     """What the tensor ``key`` is; None for an embedding of a textual inversion.
     KeyRefused names a format that is not taken."""
+    # Left by PEFT, and by training a compiled model.
     plain = key.replace(".default.", ".").removesuffix(".default")
+    plain = plain.replace("_orig_mod.", "")
     ending = max(filter(plain.endswith, _ENDINGS), key=len, default=None)
     if ending is None:
-        if plain.startswith(_EMBEDDINGS) or plain in (
-            "clip_l",
-            "clip_g",
-            "t5",
-            "t5xxl",
-        ):
+        if plain.startswith(_EMBEDDINGS) or plain in _EMBEDDED:
             return None
         for mark, name in _FORMATS.items():
             if mark in plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import FluxTransformer2DModel
 from diffusers.loaders import single_file_utils
 
@@ -90,6 +91,33 @@ def test_a_packed_layer_gets_the_same_change(tmp_path, kind, quantization):
         sample = torch.randn(3, 5, layer.in_features)
         added = one.change(layer, sample, layer(sample))
         assert torch.allclose(added, sample @ matrix.T, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+def test_a_dora_on_layers_that_are_offloaded_one_by_one(tmp_path, by_column):
+    """Their weights and biases are on the device during their forward alone."""
+    writer = Writer("flux1", seed=6)
+    made = writer.write(lambda name: f"transformer.{name}", only=("to_q", "proj_mlp"))
+    for path, matrix in made.added.items():
+        shape = (1, matrix.shape[1]) if by_column else (matrix.shape[0],)
+        made.tensors[f"transformer.{path}.lora_magnitude_vector"] = torch.ones(shape)
+    made.save(tmp_path / "a.safetensors")
+
+    def added():
+        found = read_lora(tmp_path / "a.safetensors", "a", {"transformer": module})
+        samples = [torch.ones(1, 2, one.layer.in_features) for one in found]
+        return [
+            one.change(one.layer, sample, one.layer(sample))
+            for one, sample in zip(found, samples, strict=True)
+        ]
+
+    module = writer.module
+    expected = added()
+    cpu_offload(module, torch.device("cpu"))
+    assert all(parameter.is_meta for parameter in module.parameters())
+    assert len(expected) == len(made.added)
+    for one, other in zip(added(), expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_file_that_is_written_over_while_it_is_used_changes_nothing(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import requests
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from tests.support.lora_schemes import Writer
 
@@ -61,6 +61,15 @@ def raw(header, data=b""):
     return len(header).to_bytes(8, "little") + header + data
 
 
+def described(config):
+    """One layer's LoRA with this text as PEFT's configuration."""
+    return save(pair(), {"lora_adapter_metadata": config})
+
+
+def patterns(**alphas):
+    return described(json.dumps({"transformer.alpha_pattern": alphas}))
+
+
 def one_tensor(**entry):
     whole = {"dtype": "F32", "shape": [2, 32], "data_offsets": [0, 256]} | entry
     return raw(json.dumps({DOWN: whole}).encode(), bytes(256))
@@ -78,6 +87,25 @@ REFUSED = {
     "huge-alpha": ("schnell", kohya(alpha=torch.tensor(1e30)), "alpha"),
     "alphas": ("schnell", kohya(alpha=torch.ones(2)), "alpha"),
     "alpha-alone": ("schnell", {f"{KOHYA}.alpha": torch.tensor(1.0)}, "alpha"),
+    "huge-scalar": ("schnell", kohya(scalar=torch.tensor(-1e30)), "scalar"),
+    "nan-scalar": ("schnell", kohya(scalar=torch.tensor(float("nan"))), "scalar"),
+    "scalars": ("schnell", kohya(scalar=torch.ones(2)), "scalar"),
+    "scalar-alone": ("schnell", {f"{KOHYA}.scalar": torch.ones(())}, "scalar"),
+    "config": ("schnell", described("[1]"), "lora_adapter_metadata"),
+    "config-cut": ("schnell", described('{"transformer.r'), "lora_adapter_metadata"),
+    "config-deep": ("schnell", described("[" * 100_000), "lora_adapter_metadata"),
+    "config-words": (
+        "schnell",
+        described('{"transformer.lora_alpha": "16"}'),
+        "no number",
+    ),
+    "config-digits": (
+        "schnell",
+        described(f'{{"transformer.lora_alpha": {"9" * 4000}}}'),
+        "alpha",
+    ),
+    "patterns": ("schnell", patterns(**{"(a+)+to_q": 8}), "layers like '(a+)+to_q'"),
+    "patterns-of-words": ("schnell", patterns(to_q="1"), "no number"),
     "rank": ("schnell", pair(rank=100_000), "rank 100000"),
     "rank-of-none": ("schnell", pair(rank=0), "rank 0"),
     "nan": ("schnell", pair() | {DOWN: NAN}, "NaN"),
@@ -112,6 +140,23 @@ REFUSED = {
     "oft": ("schnell", {f"{LAYER}.oft_blocks": torch.ones(2, 2, 2)}, "OFT"),
     "glora": ("schnell", {f"{LAYER}.a1.weight": torch.ones(2, 2)}, "GLoRA"),
     "norms": ("schnell", {"transformer.norm.weight": torch.ones(2)}, "norm.weight"),
+    "norms-lycoris": ("schnell", {f"{KOHYA}.w_norm": torch.ones(2)}, "norms"),
+    "norms-control": (
+        "schnell",
+        pair() | {"double_blocks.0.img_attn.norm.key_norm.scale": torch.ones(8)},
+        "control LoRA",
+    ),
+    "convolution": ("schnell", pair() | {DOWN: torch.ones(2, 32, 3, 3)}, "no matrix"),
+    "convolution-mid": (
+        "schnell",
+        kohya(**{"lora_mid.weight": torch.ones(2, 2, 3, 3)}),
+        "convolutions",
+    ),
+    "projection": (
+        "schnell",
+        pair(down="text_projection.lora_A.weight", up="text_projection.lora_B.weight"),
+        "text_projection",
+    ),
     "empty": ("schnell", {}, "no LoRA weights"),
     "no-header": ("schnell", b"", "safetensors"),
     "long-header": ("schnell", raw(b" " * (17 << 20)), "header"),
@@ -188,3 +233,47 @@ def test_what_has_no_effect_is_left_out_and_said(families, plain):
     assert not np.array_equal(one, plain["schnell"])
     assert "extras: its embeddings are not used" in families.output
     assert "extras: 2 layers have no effect" in families.output
+
+
+def folder_of_peft(families, name, **config):
+    """What ``save_pretrained`` of PEFT writes; gives the LoRA's name."""
+    folder = families.lora_folder / name
+    folder.mkdir()
+    layer = LAYER.replace("transformer.", "base_model.model.", 1)
+    names = (f"{layer}.lora_A.weight", f"{layer}.lora_B.weight")
+    tensors = pair(down=names[0], up=names[1], rank=4)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return f"{name}/adapter_model"
+
+
+# What PEFT writes beside a LoRA of rank 4 -> what its matrix is multiplied with.
+CONFIGS = {
+    "alpha": ({"peft_type": "LORA", "lora_alpha": 8}, 2),
+    "rslora": ({"lora_alpha": 8, "use_rslora": True}, 4),
+    "pattern": (
+        {"lora_alpha": 8, "alpha_pattern": {"^transformer_blocks.0.attn.to_q": 4}},
+        1,
+    ),
+    "first": ({"lora_alpha": 8, "alpha_pattern": {"attn.to_q": 4, "to_q": 16}}, 1),
+    "another": ({"lora_alpha": 8, "alpha_pattern": {"dd_to_q": 4, "attn.to_k": 16}}, 2),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_folder_of_peft_is_read_with_its_configuration(families, plain, name):
+    config, factor = CONFIGS[name]
+    lora = folder_of_peft(families, f"peft-{name}", **config)
+    alpha = {f"{LAYER}.alpha": torch.tensor(4.0 * factor)}
+    save_file(pair(rank=4) | alpha, families.lora_folder / f"same-{name}.safetensors")
+    answers = [ask(families, "schnell", one) for one in (lora, f"same-{name}")]
+    one, other = (read_picture(answer.content) for answer in answers)
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, plain["schnell"])
+
+
+def test_a_folder_of_peft_of_another_kind_is_refused_by_it(families):
+    lora = folder_of_peft(families, "peft-vera", peft_type="VERA", lora_alpha=8)
+    answer = ask(families, "schnell", lora)
+    assert answer.status_code == 400
+    assert "VERA" in answer.json()["error"]

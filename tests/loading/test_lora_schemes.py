@@ -162,6 +162,21 @@ def lycoris(kind, spell=lycoris_spell, **options):
     return lambda w: w.write(spell, kind=kind, **options)
 
 
+def with_scalar(write):
+    """LyCORIS' number for the whole product of each layer, beside its alpha."""
+
+    def scaled(writer):
+        made = write(writer)
+        layers = [k for k in made.tensors if k.endswith(".alpha")]
+        for key in layers:
+            made.tensors[key.removesuffix("alpha") + "scalar"] = torch.tensor([-0.5])
+        made.added = {path: -0.5 * matrix for path, matrix in made.added.items()}
+        assert layers
+        return made
+
+    return scaled
+
+
 def magnitude_spell(name):
     return f"transformer.{name}"
 
@@ -216,6 +231,10 @@ FORMS = {
     ),
     "loha": bfl("diffusion_model.", kind="loha"),
     "loha-lycoris": lycoris("loha"),
+    "kohya-scalar": with_scalar(kohya(only=("blocks",))),
+    "lokr-scalar": with_scalar(bfl("lora_unet_", kind="lokr", low_rank=True, alpha=1)),
+    "loha-scalar": with_scalar(lycoris("loha")),
+    "compiled": under("_orig_mod."),
     "mixed": mixed,
 }
 FLUX1_ONLY = {"xlabs": xlabs, "diffsynth": diffsynth}
