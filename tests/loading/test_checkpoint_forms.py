@@ -44,9 +44,6 @@ SETS = {
         "tasks.edit.max_sequence_length = 64\n"
     ),
 }
-# FLUX.1 has the same code for the others.
-FLUX1_FORMS = ("bfl-prefix", "diffusers", "all-in-one", "fp8", "fp8-scaled")
-FLUX1_FORMS += ("gguf-Q8_0", "gguf-Q4_K")
 
 
 def safetensors(change=lambda made: (made, made), prefix=""):
@@ -126,8 +123,7 @@ FORMS = {
     **{f"gguf-{kind}": as_gguf(kind) for kind in (*GGUF_KINDS, "BF16")},
     "gguf-prefix": as_gguf("Q8_0", "model.diffusion_model."),
 }
-FORMS_OF = [("flux1", form) for form in FLUX1_FORMS]
-FORMS_OF += [("klein", form) for form in FORMS]
+FORMS_OF = [(family, form) for family in SETS for form in FORMS]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import requests
 import torch
 from PIL import Image
-from transformers import T5EncoderModel
+from transformers import Qwen3ForCausalLM, T5EncoderModel
 
 from flux_api.errors import BadSetting
 from flux_api.loading.model_sets import ModelSets
@@ -23,7 +23,7 @@ from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS, set_of_path
 from flux_api.models.headers import BadFile
 from flux_api.models.toml_file import load_models
-from tests.loading.test_checkpoint_forms import all_in_one, draw
+from tests.loading.test_checkpoint_forms import SETS, all_in_one, draw
 from tests.support.checkpoint_forms import (
     build_base,
     prefixed,
@@ -31,6 +31,7 @@ from tests.support.checkpoint_forms import (
     read,
     save,
     to_bfl,
+    to_ldm_vae,
     with_component,
     write_gguf,
 )
@@ -331,7 +332,7 @@ def test_text_encoders_and_vae_come_from_files_too(tmp_path, bases):
     save(tmp_path / "clip_l.safetensors", prefixed("text_model.", clip))
     t5 = {n: t.to(torch.float8_e4m3fn) for n, t in read(base, "text_encoder_2").items()}
     save(tmp_path / "t5xxl_fp8.safetensors", t5)
-    save(tmp_path / "ae.safetensors", read(base, "vae"))
+    save(tmp_path / "ae.safetensors", to_ldm_vae(read(base, "vae")))
     lines += [
         f'text_encoder = "{tmp_path}/clip_l.safetensors"',
         f'text_encoder_2 = "{tmp_path}/t5xxl_fp8.safetensors"',
@@ -353,6 +354,7 @@ def test_text_encoders_and_vae_come_from_files_too(tmp_path, bases):
     assert np.abs(one - other).max() <= 1
 
 
+# llama.cpp's names of a text encoder's layers: outside of the blocks, then in each.
 T5_NAMES = {
     "shared": "token_embd",
     "encoder.final_layer_norm": "enc.output_norm",
@@ -367,22 +369,44 @@ T5_NAMES = {
     "layer.1.DenseReluDense.wi_1": "ffn_up",
     "layer.1.DenseReluDense.wo": "ffn_down",
 }
+QWEN_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+# Family -> component, architecture, layers' names, their blocks and llama.cpp's.
+ENCODERS = {
+    "flux1": ("text_encoder_2", "t5encoder", T5_NAMES, "encoder.block", "enc.blk"),
+    "klein": ("text_encoder", "qwen3", QWEN_NAMES, "model.layers", "blk"),
+}
 
 
-def test_a_t5_in_gguf(tmp_path, bases):
-    base = bases["flux1"]
-    meant = read(base, "text_encoder_2")
-    writer = gguf.GGUFWriter(tmp_path / "t5.gguf", "t5encoder")
-    random = np.random.default_rng(1)
-    for name, tensor in list(meant.items()):
-        layer = name.removesuffix(".weight").removeprefix("encoder.block.0.")
-        if layer not in T5_NAMES:
+def write_encoder(path, family, tensors):
+    """Write a text encoder as GGUF, 8 bits where a row holds whole blocks; gives what
+    it stands for."""
+    _, architecture, names, blocks, theirs = ENCODERS[family]
+    writer, meant = gguf.GGUFWriter(path, architecture), dict(tensors)
+    for name, tensor in tensors.items():
+        found = re.fullmatch(rf"{re.escape(blocks)}\.(\d+)\.(.+)\.weight", name)
+        layer = found[2] if found else name.removesuffix(".weight")
+        if layer not in names:
+            # Heads and second names of embeddings, which llama.cpp leaves out, too.
+            assert layer in ("lm_head", "encoder.embed_tokens"), name
             continue
-        theirs = T5_NAMES[layer]
-        key = theirs if "." in theirs or "embd" in theirs else f"enc.blk.0.{theirs}"
-        if tensor.dim() == 2 and "rel_b" not in theirs and tensor.shape[1] % 32 == 0:
-            packed, meant[name] = quantize_rows("Q8_0", tensor, random)
-            kind = gguf.GGMLQuantizationType.Q8_0
+        key = f"{theirs}.{found[1]}.{names[layer]}" if found else names[layer]
+        kind = gguf.GGMLQuantizationType.Q8_0
+        if tensor.dim() == 2 and "rel_b" not in key and tensor.shape[1] % 32 == 0:
+            packed, meant[name] = quantize_rows("Q8_0", tensor, None)
             writer.add_tensor(f"{key}.weight", packed, raw_dtype=kind)
         else:
             writer.add_tensor(f"{key}.weight", tensor.numpy())
@@ -390,14 +414,46 @@ def test_a_t5_in_gguf(tmp_path, bases):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return meant
 
-    facts = identify_file(tmp_path / "t5.gguf")
-    part = FilePart(facts, facts.components["text_encoder_2"])
-    config = config_of("text_encoder_2", part, base)
-    loaded = load_component(T5EncoderModel, config, facts, part.prefix, torch.float32)
-    plain = T5EncoderModel.from_pretrained(base / "text_encoder_2")
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_a_text_encoder_in_gguf_reads_as_its_weights_do(tmp_path, bases, family):
+    """Closer than a picture tells: what they do in a random model's is faint."""
+    component, base, path = ENCODERS[family][0], bases[family], tmp_path / "a.gguf"
+    meant = write_encoder(path, family, read(base, component))
+    kind = {"flux1": T5EncoderModel, "klein": Qwen3ForCausalLM}[family]
+    facts = identify_file(path)
+    part = FilePart(facts, facts.components[component])
+    config = config_of(component, part, base)
+    loaded = load_component(kind, config, facts, part.prefix, torch.float32)
+    plain = kind.from_pretrained(base / component).eval()
     plain.load_state_dict(meant, strict=False)
     tokens = torch.arange(20).reshape(1, 20)
     with torch.no_grad():
-        one, other = loaded(tokens)[0], plain.eval()(tokens)[0]
+        one, other = (
+            model(tokens, output_hidden_states=True).hidden_states[-1]
+            for model in (loaded, plain)
+        )
     assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_text_encoders_in_gguf_draw_what_their_weights_draw(tmp_path, bases):
+    lines = []
+    for family, (component, *_) in ENCODERS.items():
+        base, path = bases[family], tmp_path / f"{family}.gguf"
+        meant = write_encoder(path, family, read(base, component))
+        same = with_component(base, tmp_path / family, component, meant)
+        lines += [f"[{family}-file]", SETS[family].format()]
+        lines += [f'base_model = "{base}"', f'{component} = "{path}"']
+        lines += [f"[{family}-folder]", SETS[family].format(), f'base_model = "{same}"']
+    info = tmp_path / "m.toml"
+    info.write_text("\n".join(lines))
+    with run_api(MODEL_INFO=info, FLUX_MODEL="klein-file", FLUX_MAX_LOADED=2) as server:
+        server.wait_ready()
+        for family in ENCODERS:
+            one, other = (
+                draw(server, f"{family}-file"),
+                draw(server, f"{family}-folder"),
+            )
+            assert np.abs(one - other).max() <= 1
