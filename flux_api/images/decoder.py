@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-import queue
-import subprocess
-import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import PIL
 from PIL import Image
 
 from flux_api.errors import InvalidImage, Unavailable
+from flux_api.images.children import Child, Pool
 from flux_api.images.decode_child import ALPHA, GREY, HEADER, IMAGE, MASK, REFUSED, RGB
 
 logger = logging.getLogger(__name__)
@@ -26,12 +20,9 @@ MOST_PIXELS = 2048 * 2048
 """No model draws or looks at more: larger pictures are given back at this size."""
 
 CHILDREN = 2
-# What an exploited child could see of others' pictures ends here.
-_RECYCLE_AFTER = 100
 # Under load a good picture may take seconds; its CPU time has a limit of its own.
 _WALL_SECONDS = 30.0
 _ROOM_SECONDS = 5.0
-_PIPE_BYTES = 1 << 20
 _CHANNELS = {GREY: 1, ALPHA: 1, RGB: 3}
 # How far a mask's shape may be from its picture's: rounding of a small preview.
 _MASK_SHAPE = 0.02
@@ -46,10 +37,7 @@ class Decoder:
 
     def __init__(self, most_bytes: int = 512 << 20) -> None:
         self._room = _Room(most_bytes)
-        self._idle: queue.LifoQueue[_Child | None] = queue.LifoQueue()
-        for _ in range(CHILDREN):
-            self._idle.put(None)
-        weakref.finalize(self, _end, self._idle)
+        self._children = Pool(_DecodeChild, CHILDREN, "read a picture")
 
     def image(self, data: bytes, *, param: str = "image") -> Image.Image:
         """The first frame in RGB: turned as EXIF says, in sRGB, alpha laid over white,
@@ -89,7 +77,7 @@ class Decoder:
         unused = most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
         self._room.take(most)
         try:
-            with self._child() as child:
+            with self._children.lend() as child:
                 kind, size, samples = child.ask(data, wanted)
             if kind == REFUSED:
                 text = samples.decode("utf-8", "replace")
@@ -104,45 +92,10 @@ class Decoder:
             self._room.give_back(unused)
         return kind, image
 
-    @contextlib.contextmanager
-    def _child(self) -> Iterator[_Child]:
-        child = self._idle.get()
-        try:
-            if child is not None and not child.alive:
-                child.kill()
-                child = None
-            child = child or _start()
-            yield child
-        except BaseException:
-            if child is not None:
-                child.kill()
-            child = None
-            raise
-        finally:
-            if child is not None and child.answered >= _RECYCLE_AFTER:
-                child.kill()
-                child = None
-            self._idle.put(child)
-
 
 def is_picture(data: bytes) -> bool:
     """Whether ``data`` begins like a picture's file."""
     return data.startswith(_SIGNATURES) or data[4:8] == b"ftyp"
-
-
-def _end(idle: queue.LifoQueue[_Child | None]) -> None:
-    """At the exit, or when nobody has the decoder any more."""
-    while not idle.empty():
-        if (child := idle.get()) is not None:
-            child.kill()
-
-
-def _start() -> _Child:
-    try:
-        return _Child()
-    except (EOFError, OSError) as error:
-        message = "The server is short of what it needs to read a picture."
-        raise Unavailable(message, retry_after=5) from error
 
 
 class _Room:
@@ -170,35 +123,19 @@ class _Room:
             self._changed.notify_all()
 
 
-class _Child:
-    """One process that decodes; EOFError or OSError when it does not answer."""
+class _DecodeChild(Child):
+    """One process that decodes."""
 
     _told = False
 
     def __init__(self) -> None:
-        environ = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         program = Path(__file__).with_name("decode_child.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", program, str(Path(PIL.__path__[0]).parent)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environ,
-            cwd="/",
-            process_group=0,
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._input: IO[bytes] = self._process.stdin
-        self._output: IO[bytes] = self._process.stdout
-        for pipe in (self._input, self._output):
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self.answered = 0
-        with self._in_time():
-            _, length, _ = HEADER.unpack(self._read(HEADER.size))
-            missing = self._read(min(length, 100)).decode("ascii", "replace")
-        if missing and not _Child._told:
-            _Child._told = True
+        super().__init__(program, (Path(PIL.__path__[0]).parent,))
+        with self.in_time(_WALL_SECONDS):
+            _, length, _ = HEADER.unpack(self.read(HEADER.size))
+            missing = self.read(min(length, 100)).decode("ascii", "replace")
+        if missing and not _DecodeChild._told:
+            _DecodeChild._told = True
             logger.info(
                 "pictures are decoded in a process of their own, but this kernel does "
                 "not keep it from: %s",
@@ -208,46 +145,15 @@ class _Child:
     def ask(self, data: bytes, wanted: int) -> tuple[int, tuple[int, int], bytes]:
         """The kind of the answer, (width, height), and its samples; for ``REFUSED`` a
         clause."""
-        with self._in_time():
-            self._input.write(HEADER.pack(wanted, MOST_PIXELS, len(data)))
-            self._input.write(data)
-            self._input.flush()
-            kind, width, height = HEADER.unpack(self._read(HEADER.size))
+        with self.in_time(_WALL_SECONDS):
+            self.write(HEADER.pack(wanted, MOST_PIXELS, len(data)), data)
+            kind, width, height = HEADER.unpack(self.read(HEADER.size))
             if kind == REFUSED:
                 length = min(width, 300)
             elif kind in _CHANNELS and 0 < width * height <= MOST_PIXELS:
                 length = width * height * _CHANNELS[kind]
             else:
                 raise EOFError
-            samples = self._read(length)
+            samples = self.read(length)
         self.answered += 1
         return kind, (width, height), samples
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process is still there."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """End it, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        self._output.close()
-        with contextlib.suppress(OSError):
-            self._input.close()  # With what was not written yet.
-
-    @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
-        timer = threading.Timer(_WALL_SECONDS, self._process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _read(self, length: int) -> bytes:
-        data = self._output.read(length)
-        if len(data) < length:
-            raise EOFError
-        return data
