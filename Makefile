@@ -27,7 +27,7 @@ $(VENV)/.installed: requirements.lock install_torch.py | $(PYTHON)
 	$(PYTHON) -m pip install --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-clients.txt requirements-s3.txt requirements-gguf.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-clients.txt requirements-s3.txt requirements-gguf.txt requirements-c2pa.txt
 	$(PYTHON) -m pip install -r requirements-dev.txt
 	$(PYTHON) -m pip install --no-deps -r requirements-clients.txt
 	@touch $@

@@ -36,6 +36,7 @@ from flux_api.http.outgoing import (
     is_hidden,
 )
 from flux_api.images.decoder import CHILDREN, Decoder
+from flux_api.images.signing import find_library, open_signer
 from flux_api.loading.libraries import prepare_libraries
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_stamps import look_at_files
@@ -87,6 +88,9 @@ def create_app(
     app.json = Provider(app)
     results = ResultStore(settings.results_mb << 20)
     fetcher = Fetcher(fetch_policy(settings))
+    signer = open_signer(
+        settings.c2pa_cert, settings.c2pa_key, settings.c2pa_timestamp_url
+    )
     context = Context(
         settings=named,
         keys=watch_keys(settings.api_keys, settings.api_keys_file),
@@ -96,7 +100,8 @@ def create_app(
         loras=LoraFolder(settings.lora_dir),
         hosts=TrustedHosts(settings.trusted_hosts),
         fetcher=fetcher,
-        decoder=Decoder(settings.decoded_mb << 20),
+        decoder=Decoder(settings.decoded_mb << 20, find_library() if signer else None),
+        signer=signer,
         # One child is always left for others, whatever a caller's pictures cost.
         decodes=Shares(CHILDREN, CHILDREN - 1, seconds=30, purpose="are decoded"),
         fetches=Shares(16, 4, seconds=5, purpose="are fetched"),

@@ -33,11 +33,13 @@ class Lora:
 class InputFile:
     """The file that an input picture came as: its ``sha256``, those of the ``parents``
     that it was made from itself as far as it says so, the nearest first, and the name
-    under which the file server has it ``stored`` (None: under none that is known)."""
+    under which the file server has it ``stored`` (None: under none that is known). Its
+    content ``credentials`` are an archive of C2PA's library, b"" for none."""
 
     sha256: str
     parents: tuple[str, ...] = ()
     stored: str | None = None
+    credentials: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)

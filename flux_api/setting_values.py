@@ -257,7 +257,7 @@ def _complaint(
     if isinstance(why, BadSetting):
         return why
     shown = environ[name].strip()
-    if name.startswith(("FILE_SERVER", "FLUX_FILTER")):
+    if name.startswith(("FILE_SERVER", "FLUX_FILTER", "FLUX_C2PA")):
         shown = _SECRET_PARTS.sub("***", shown)
     why = why or _expected(schema[name])
     return BadSetting(f"{name}={shown[:_LONGEST_SHOWN]!r}: {why}")

@@ -163,6 +163,15 @@ class Settings(BaseModel):
     metadata: Annotated[Level, _env("FLUX_METADATA")] = "recipe"
     """What pictures say of themselves: nothing, a mark that they are synthetic, or how
     they were made as well, without prompts or with them."""
+    c2pa_cert: Annotated[Path | None, _env("FLUX_C2PA_CERT"), values.file] = None
+    """PEM file of the certificate, with those between it and its root, that finished
+    pictures are signed with."""
+    c2pa_key: Annotated[Path | None, _env("FLUX_C2PA_KEY"), values.file] = None
+    """PEM file of its private key."""
+    c2pa_timestamp_url: Annotated[
+        str | None, _env("FLUX_C2PA_TIMESTAMP_URL"), values.url
+    ] = None
+    """A time stamp authority that signatures get a time from."""
     filter: Annotated[str | None, _env("FLUX_FILTER"), values.review] = None
     """What may refuse finished pictures: module:function, or a URL."""
     filter_timeout: Annotated[float, _env("FLUX_FILTER_TIMEOUT", 0.1, 600)] = 10.0

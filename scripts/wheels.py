@@ -19,6 +19,7 @@ FILES = (
     "requirements-fp8.txt",
     "requirements-gguf.txt",
     "requirements-heif.txt",
+    "requirements-c2pa.txt",
 )
 
 

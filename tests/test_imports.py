@@ -60,6 +60,8 @@ FOREIGN = {
     "socket": {"net", "http", "blueprints", "commands"},
     "http.client": {"net"},
     "ssl": {"net"},
+    "c2pa": {"images"},
+    "cryptography": {"images", "commands"},
 }
 
 

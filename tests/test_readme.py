@@ -34,7 +34,7 @@ def without_comments(block):
 def settings(text):
     """The variables of the settings table, each with the cell of its default."""
     table = text.split("<!-- settings -->")[1].split("<!-- /settings -->")[0]
-    return re.findall(r"^\| `([A-Z_]+)` \| .* \| (.*) \|$", table, re.M)
+    return re.findall(r"^\| `([A-Z0-9_]+)` \| .* \| (.*) \|$", table, re.M)
 
 
 def curl_lines():

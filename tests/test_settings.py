@@ -21,7 +21,7 @@ from flux_api.settings import Settings
 from tests.support.servers import QUIET, ROOT, SETTINGS, free_port, run_api
 
 SOURCE = (ROOT / "flux_api" / "settings.py").read_text()
-NAMES = sorted(set(re.findall(r'"((?:FLUX_|FILE_|MODEL_)[A-Z_]+)"', SOURCE)))
+NAMES = sorted(set(re.findall(r'"((?:FLUX_|FILE_|MODEL_)[A-Z0-9_]+)"', SOURCE)))
 
 LONG = "9" * 5000
 NUMBERS = ["-1", "many", "1e3", "0x10", "1_000", "\u0661", "nan", "inf", LONG, "1.5.5"]
@@ -84,6 +84,9 @@ WRONG = {
     "FLUX_RESULTS_MB": [*NUMBERS, "65537"],
     "FLUX_DECODED_MB": [*NUMBERS, "63", "65537"],
     "FLUX_BODY_TIMEOUT": [*NUMBERS, "0", "4000"],
+    "FLUX_C2PA_CERT": ["/no/such/file", "/"],
+    "FLUX_C2PA_KEY": ["/no/such/file", "/"],
+    "FLUX_C2PA_TIMESTAMP_URL": URLS,
     "FLUX_FILTER": ["no function", "a:b:c", "ftp://a/", "http://me:hidden@a/", "a:1"],
     "FLUX_FILTER_TIMEOUT": [*NUMBERS, "0", "601"],
     "FLUX_FILTER_FAIL": ["shut", "Open"],

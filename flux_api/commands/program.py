@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from flux_api.commands.c2pa_cert import c2pa_cert
 from flux_api.commands.completion import VARIABLE, complete_model, completion
 from flux_api.commands.jobs import jobs
 from flux_api.commands.pictures import edit, generate, vary
@@ -147,7 +148,10 @@ def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> in
     return fetch_sets(sets, models)
 
 
-for _command in (generate, edit, vary, recipe, jobs, serve, quality, completion):
+for _command in (
+    *(generate, edit, vary, recipe, c2pa_cert),
+    *(jobs, serve, quality, completion),
+):
     program.add_command(_command)
 
 

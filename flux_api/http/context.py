@@ -18,6 +18,7 @@ from flux_api.errors import ModelNotFound, Unavailable
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
+from flux_api.images.signing import Signer
 from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder, normal_name
 from flux_api.net.fetch import Fetcher
@@ -35,9 +36,9 @@ logger = logging.getLogger(__name__)
 class Context:
     """What a view works with; ``keys`` gives the API keys of now; ``models`` are the
     sets on offer, of those that are ``known``, ``loras`` the LoRAs that requests may
-    name beside a set's own; ``decodes`` and ``fetches`` are who may decode and fetch at
-    the moment; each of ``watchers`` is a connection that watches a job, and holds a
-    thread."""
+    name beside a set's own; ``signer`` signs finished pictures, where they are signed;
+    ``decodes`` and ``fetches`` are who may decode and fetch at the moment; each of
+    ``watchers`` is a connection that watches a job, and holds a thread."""
 
     settings: Settings
     keys: Callable[[], tuple[ApiKey, ...]]
@@ -48,6 +49,7 @@ class Context:
     hosts: TrustedHosts
     fetcher: Fetcher
     decoder: Decoder
+    signer: Signer | None
     decodes: Shares
     fetches: Shares
     file_server: FileServer | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flux_api.core import InputFile
@@ -13,6 +13,7 @@ from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
+from flux_api.images.credentials import MOST_BYTES, describe_input
 from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.decoder import is_picture
 from flux_api.images.recipe import hash_of, parents_of
@@ -65,9 +66,10 @@ def read_inputs(
     files: list[InputFile] = []
     for param, reference in found:
         data = _read(fetch, param, reference)
-        files.append(_describe(context, data, reference))
         with context.decodes.hold(job.caller, is_wanted):
             images.append(context.decoder.image(data, param=param))
+            file = _describe(context, data, reference)
+            files.append(_keep_credentials(context, data, file, files, warnings))
     mask = mask_file = None
     for param, reference in masks:
         data = _read(fetch, param, reference)
@@ -85,6 +87,27 @@ def _describe(context: Context, data: bytes, reference: Any) -> InputFile:
     is_text = server is not None and isinstance(reference, str)
     stored = server.name_of(reference) if server and is_text else None
     return InputFile(hash_of(data), parents_of(data), stored)
+
+
+def _keep_credentials(
+    context: Context,
+    data: bytes,
+    file: InputFile,
+    before: list[InputFile],
+    warnings: list[str],
+) -> InputFile:
+    """``file`` with the content credentials in ``data``, where pictures are signed."""
+    if context.signer is None:
+        return file
+    index, room = len(before), MOST_BYTES - sum(len(f.credentials) for f in before)
+    described = describe_input(index)
+    credentials, why = context.decoder.credentials(data, described, room)
+    if why:
+        warnings.append(
+            f"The content credentials of input picture {index + 1} are not kept: they "
+            f"{why}."
+        )
+    return replace(file, credentials=credentials)
 
 
 def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:

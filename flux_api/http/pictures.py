@@ -77,16 +77,35 @@ def encode_pictures(
     compression: int = 100,
 ) -> list[FinishedPicture]:
     """The pictures of ``job`` as files of ``file_format``, which say of themselves what
-    FLUX_METADATA has them say."""
+    FLUX_METADATA has them say, and are signed last: nothing may change after that."""
     pictures = []
     for result in results:
         with measured("encode_file"):
             file = encode_image(result.image, file_format, compression)
         facts = describe(job.request, result)
         file, recipe = mark(context, job.request, facts, file, compression)
+        file = _sign(context, job.request, facts, file)
         picture = FinishedPicture(file.data, file.media_type, facts, recipe)
         pictures.append(picture)
     return pictures
+
+
+def _sign(
+    context: Context,
+    image_request: ImageRequest,
+    facts: dict[str, Any],
+    file: EncodedImage,
+) -> EncodedImage:
+    """``file`` with content credentials, where there is a certificate for them; what
+    lacks is told in ``facts``."""
+    if context.signer is None:
+        return file
+    kept = [one.credentials for one in image_request.image_files]
+    with measured("sign"):
+        file, note = context.signer.sign(file, image_request.mode, kept)
+    if note:
+        facts["warning"] = " ".join(filter(None, (facts.get("warning"), note)))
+    return file
 
 
 def upload_pictures(

@@ -9,12 +9,19 @@ Both ways, over its standard input and output: three little-endian numbers, then
 In: what is wanted (``IMAGE`` or ``MASK``), the most pixels to give back, the length of
 the file that follows. Out: what came out (``GREY``, ``ALPHA``, ``RGB`` with the samples
 after it, or ``REFUSED`` with a clause for the caller), width, height.
+
+Where it is told of a folder with c2pa-python, it also takes content credentials out of
+files. In: ``CREDENTIALS``, the most bytes to give back, the length of what follows: a
+line of JSON that describes the file as an ingredient, and the file. Out: ``ARCHIVE``, a
+length and 0, then the library's archive, empty for a file without credentials.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import json
 import os
 import re
 import resource
@@ -24,7 +31,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 if __name__ == "__main__":
     # -I takes away the user's own packages, which may be where Pillow is.
@@ -44,8 +51,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-IMAGE, MASK = 0, 1
-REFUSED, GREY, ALPHA, RGB = 0, 1, 2, 3
+IMAGE, MASK, CREDENTIALS = 0, 1, 2
+REFUSED, GREY, ALPHA, RGB, ARCHIVE = 0, 1, 2, 3, 4
 HEADER = struct.Struct("<BLL")
 
 MEMORY_BYTES = 1536 << 20
@@ -370,6 +377,56 @@ class StrictJpegFile(JpegImagePlugin.JpegImageFile):
         return self._new(self.im.crop(box)).tobytes()
 
 
+# -- content credentials ------------------------------------------------------------
+
+SEALED = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"RIFF", "image/webp"),
+    (b"GIF8", "image/gif"),
+    (b"II", "image/tiff"),
+    (b"MM", "image/tiff"),
+)
+
+
+@functools.cache
+def open_library() -> tuple[Any, Any]:
+    """c2pa-python, and how it reads: it fetches nothing and draws no thumbnails."""
+    import c2pa
+
+    verify = {"remote_manifest_fetch": False, "ocsp_fetch": False}
+    settings = {"builder": {"thumbnail": {"enabled": False}}, "verify": verify}
+    return c2pa, c2pa.Context.from_dict(settings)
+
+
+def read_credentials(data: bytes, most: int) -> bytes:
+    """The archive of a file's credentials, b"" where it has none; Refused where they
+    cannot be read or are larger than ``most``."""
+    described, _, file = data.partition(b"\n")
+    if (kind := media_type(file)) is None:
+        return b""
+    library, context = open_library()
+    archive = BytesIO()
+    try:
+        if library.Reader.try_create(kind, BytesIO(file), context=context) is None:
+            return b""
+        builder = library.Builder.from_json("{}", context)
+        builder.add_ingredient(described.decode(), kind, BytesIO(file))
+        builder.write_ingredient_archive(json.loads(described)["label"], archive)
+    except Exception:  # the library's own, and MemoryError
+        raise Refused("are damaged") from None
+    if archive.tell() > most:
+        raise Refused(f"take more than the {most >> 10} KiB that there is room for")
+    return archive.getvalue()
+
+
+def media_type(data: bytes) -> str | None:
+    """That of a file that can have credentials, by its first bytes."""
+    if data[4:8] == b"ftyp":
+        return "image/avif" if data[8:12] in (b"avif", b"avis") else "image/heic"
+    return next((kind for start, kind in SEALED if data.startswith(start)), None)
+
+
 # -- the process --------------------------------------------------------------------
 
 
@@ -432,6 +489,9 @@ def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, bytes]:
     soft = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
     try:
+        if wanted == CREDENTIALS:
+            archive = read_credentials(data, most)
+            return HEADER.pack(ARCHIVE, len(archive), 0), archive
         picture = decode(data, wanted, most)
     except Refused as error:
         text = str(error).encode()
@@ -453,6 +513,8 @@ def main(source: BinaryIO, sink: BinaryIO) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     warnings.simplefilter("ignore")
     load_codecs()
+    if len(sys.argv) > 2:
+        open_library()
     missing = " ".join(lock_down()).encode()
     sink.write(HEADER.pack(REFUSED, len(missing), 0) + missing)
     sink.flush()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import threading
 import weakref
@@ -12,7 +14,17 @@ from PIL import Image
 
 from flux_api.errors import InvalidImage, Unavailable
 from flux_api.images.children import Child, Pool
-from flux_api.images.decode_child import ALPHA, GREY, HEADER, IMAGE, MASK, REFUSED, RGB
+from flux_api.images.decode_child import (
+    ALPHA,
+    ARCHIVE,
+    CREDENTIALS,
+    GREY,
+    HEADER,
+    IMAGE,
+    MASK,
+    REFUSED,
+    RGB,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +45,13 @@ _FAILED = "cannot be decoded: it is damaged, or costs more than a picture may"
 class Decoder:
     """Decodes files, a few at once. All pictures that it gave away and that are still
     in use take at most ``most_bytes``; beyond it others wait a little, then
-    Unavailable. Children start at the first use, in the process that uses them."""
+    Unavailable. Children start at the first use, in the process that uses them. With
+    ``c2pa``, the folder of that library, they take content credentials out of files."""
 
-    def __init__(self, most_bytes: int = 512 << 20) -> None:
+    def __init__(self, most_bytes: int = 512 << 20, c2pa: Path | None = None) -> None:
         self._room = _Room(most_bytes)
-        self._children = Pool(_DecodeChild, CHILDREN, "read a picture")
+        make = functools.partial(_DecodeChild, c2pa)
+        self._children = Pool(make, CHILDREN, "read a picture")
 
     def image(self, data: bytes, *, param: str = "image") -> Image.Image:
         """The first frame in RGB: turned as EXIF says, in sRGB, alpha laid over white,
@@ -73,12 +87,31 @@ class Decoder:
             mask = mask.resize(size, Image.Resampling.BILINEAR)
         return mask, notes
 
+    def credentials(
+        self, data: bytes, described: dict[str, str], most: int
+    ) -> tuple[bytes, str]:
+        """The content credentials in a file, archived as an ingredient that is so
+        ``described``, at most ``most`` bytes, b"" where there are none; and where they
+        cannot be kept, a clause that says why."""
+        # Their outermost box says it in every format.
+        if b"c2pa" not in data:
+            return b"", ""
+        asked = json.dumps(described).encode() + b"\n" + data
+        try:
+            with self._children.lend() as child:
+                kind, _, answer = child.ask(asked, CREDENTIALS, most)
+        except (EOFError, OSError):
+            return b"", "are damaged"
+        if kind == REFUSED:
+            return b"", answer.decode("utf-8", "replace")
+        return answer, ""
+
     def _decode(self, data: bytes, wanted: int, param: str) -> tuple[int, Image.Image]:
         unused = most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
         self._room.take(most)
         try:
             with self._children.lend() as child:
-                kind, size, samples = child.ask(data, wanted)
+                kind, size, samples = child.ask(data, wanted, MOST_PIXELS)
             if kind == REFUSED:
                 text = samples.decode("utf-8", "replace")
                 raise InvalidImage(f"{param} {text}", param=param)
@@ -128,9 +161,10 @@ class _DecodeChild(Child):
 
     _told = False
 
-    def __init__(self) -> None:
+    def __init__(self, c2pa: Path | None) -> None:
         program = Path(__file__).with_name("decode_child.py")
-        super().__init__(program, (Path(PIL.__path__[0]).parent,))
+        pillow = Path(PIL.__path__[0]).parent
+        super().__init__(program, (pillow, c2pa) if c2pa else (pillow,))
         with self.in_time(_WALL_SECONDS):
             _, length, _ = HEADER.unpack(self.read(HEADER.size))
             missing = self.read(min(length, 100)).decode("ascii", "replace")
@@ -142,14 +176,18 @@ class _DecodeChild(Child):
                 missing,
             )
 
-    def ask(self, data: bytes, wanted: int) -> tuple[int, tuple[int, int], bytes]:
+    def ask(
+        self, data: bytes, wanted: int, most: int
+    ) -> tuple[int, tuple[int, int], bytes]:
         """The kind of the answer, (width, height), and its samples; for ``REFUSED`` a
-        clause."""
+        clause, for ``ARCHIVE`` (length, 0) and the archive."""
         with self.in_time(_WALL_SECONDS):
-            self.write(HEADER.pack(wanted, MOST_PIXELS, len(data)), data)
+            self.write(HEADER.pack(wanted, most, len(data)), data)
             kind, width, height = HEADER.unpack(self.read(HEADER.size))
             if kind == REFUSED:
                 length = min(width, 300)
+            elif kind == ARCHIVE and width <= most:
+                length = width
             elif kind in _CHANNELS and 0 < width * height <= MOST_PIXELS:
                 length = width * height * _CHANNELS[kind]
             else:

@@ -56,13 +56,17 @@ class _Later(ValueError):
     """Well-formed, but of another form than is known here."""
 
 
+def source_type(mode: str) -> str:
+    """IPTC's word, a URI, for what a picture of ``mode`` is."""
+    if mode == "generate":
+        return _SYNTHETIC + "trainedAlgorithmicMedia"
+    return _SYNTHETIC + "compositeWithTrainedAlgorithmicMedia"
+
+
 def make_xmp(mode: str, recipe: Recipe | None = None) -> bytes:
     """The packet that says that a picture of ``mode`` is synthetic, as IPTC has it, and
     how it was made."""
-    source = "trainedAlgorithmicMedia"
-    if mode != "generate":
-        source = "compositeWithTrainedAlgorithmicMedia"
-    properties = {"Iptc4xmpExt:DigitalSourceType": _SYNTHETIC + source}
+    properties = {"Iptc4xmpExt:DigitalSourceType": source_type(mode)}
     if recipe is not None:
         properties["flux:Recipe"] = to_text(recipe).translate(_ESCAPED)
     used = {name.partition(":")[0] for name in properties}

@@ -27,7 +27,9 @@ ProcessCollector(registry=REGISTRY)
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """From a step of a small model to what FLUX_REQUEST_TIMEOUT allows."""
 
-Stage = Literal["load", "encode", "denoise", "decode", "encode_file", "upload", "fetch"]
+Stage = Literal[
+    "load", "encode", "denoise", "decode", "encode_file", "sign", "upload", "fetch"
+]
 Cache = Literal["answers", "loras", "models", "prompts"]
 
 REQUESTS = Counter(

@@ -256,6 +256,7 @@ class Job:
             self._request = dataclasses.replace(
                 self._request,
                 images=(),
+                image_files=(),
                 mask_image=None,
                 prompt="",
                 negative_prompt=None,

@@ -1,0 +1,113 @@
+"""A certificate and its private key, as content credentials are signed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flux_api.errors import BadSetting
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+CERTIFICATE, KEY = "FLUX_C2PA_CERT", "FLUX_C2PA_KEY"
+_CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """C2PA's name of the ``algorithm``, the ``chain`` of certificates in PEM, the
+    signer's own first, and its private ``key`` in PEM."""
+
+    algorithm: str
+    chain: str
+    key: str = field(repr=False)
+
+
+def read_pair(certificate: Path, key: Path) -> KeyPair:
+    """The pair in two files. BadSetting names the variable of the one that cannot be
+    read, is no PEM, has expired, or does not belong to the other."""
+    from cryptography.hazmat.primitives import serialization
+
+    chain = _read_chain(certificate)
+    private = _read_key(key)
+    _check_dates(certificate, chain[0])
+    public = serialization.PublicFormat.SubjectPublicKeyInfo
+    der = serialization.Encoding.DER
+    own = private.public_key().public_bytes(der, public)
+    if chain[0].public_key().public_bytes(der, public) != own:
+        raise BadSetting(
+            f"{KEY}={str(key)!r}: it is not the key of the first certificate in "
+            f"{CERTIFICATE}"
+        )
+    pem = serialization.Encoding.PEM
+    return KeyPair(
+        _algorithm(key, private),
+        "".join(one.public_bytes(pem).decode() for one in chain),
+        # The library reads no other form.
+        private.private_bytes(
+            pem,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ).decode(),
+    )
+
+
+def _read(variable: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        why = error.strerror or error
+        raise BadSetting(f"{variable}={str(path)!r}: {why}") from None
+
+
+def _read_chain(path: Path) -> list[Certificate]:
+    from cryptography.x509 import load_pem_x509_certificates
+
+    data = _read(CERTIFICATE, path)
+    try:
+        return load_pem_x509_certificates(data)
+    except ValueError:
+        message = f"{CERTIFICATE}={str(path)!r}: no certificate in PEM"
+        raise BadSetting(message) from None
+
+
+def _read_key(path: Path) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data = _read(KEY, path)
+    try:
+        return load_pem_private_key(data, None)
+    except TypeError:
+        why = "it is locked with a password: give one without"
+    except (ValueError, UnsupportedAlgorithm):
+        why = "no private key in PEM"
+    raise BadSetting(f"{KEY}={str(path)!r}: {why}")
+
+
+def _check_dates(path: Path, certificate: Certificate) -> None:
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.now(UTC)
+    if now < first:
+        why = f"it is valid only from {first:%Y-%m-%d} on"
+    elif now > last:
+        why = f"it expired on {last:%Y-%m-%d}"
+    else:
+        return
+    raise BadSetting(f"{CERTIFICATE}={str(path)!r}: {why}")
+
+
+def _algorithm(path: Path, key: Any) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
+        return _CURVES[key.curve.name]
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return "ed25519"
+    if isinstance(key, rsa.RSAPrivateKey):
+        return "ps256"
+    message = "C2PA signs with P-256, P-384, P-521, Ed25519 or RSA"
+    raise BadSetting(f"{KEY}={str(path)!r}: {message}")
