@@ -17,6 +17,7 @@ FAKE = "tests.support.fake_app:app"
 FORM = {"prompt": "x", "width": 64, "height": 64}
 NAMES = ["g0-", "g1-", "g2-"]
 COUNT = len(NAMES)
+OWN = {"FLUX_MAX_QUEUE": 1, "FLUX_MODELS": "tiny,klein-4b"}
 
 
 @contextlib.contextmanager
@@ -39,7 +40,7 @@ def run_instances(folder, *settings, options=()):
 def stack(tmp_path_factory):
     """(nginx, three instances that hold one request and let one wait)."""
     folder = tmp_path_factory.mktemp("instances")
-    with run_instances(folder, *[{"FLUX_MAX_QUEUE": 1}] * COUNT) as found:
+    with run_instances(folder, *[OWN] * COUNT) as found:
         for api in found[1]:
             api.wait_ready()
         yield found
@@ -146,6 +147,39 @@ def test_tasks_of_the_hosted_api_are_found_by_their_id(clean):
         sample = f"{nginx.url}/v1/samples/{task['id']}"
         assert requests.get(sample, timeout=60).ok
     assert made_by <= set(NAMES)
+
+
+def sd(server, path, body=None):
+    """The answer of AUTOMATIC1111's API, which knows no ids."""
+    how = "GET" if body is None else "POST"
+    url = f"{server.url}/sdapi/v1/{path}"
+    answer = requests.request(how, url, json=body, timeout=60)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def test_an_app_without_ids_sees_and_stops_its_request_wherever_it_is(clean, pool):
+    nginx, instances = clean
+    assert sd(nginx, "progress")["state"]["job_count"] == 0
+    # Each in turn is where it is.
+    for number, api in enumerate(instances):
+        body = {"prompt": "hold", "width": 64, "height": 64}
+        held = pool.submit(sd, api, "txt2img", body)
+        wait_for(lambda api=api: busy(api) == (1, 0), 10)
+        told = [sd(one, "progress")["state"]["job_count"] for one in instances]
+        assert told == [int(one is api) for one in instances], number
+        assert sd(nginx, "progress")["state"]["job_count"] == 1
+        assert sd(nginx, "interrupt", {}) == {}
+        wait_for(lambda api=api: busy(api) == (0, 0), 10)
+        held.exception(10)
+
+
+def test_what_an_app_chooses_counts_on_each(clean):
+    nginx, instances = clean
+    for name in ("klein-4b", "tiny"):
+        assert sd(nginx, "options", {"sd_model_checkpoint": name}) == {}
+        for one in (nginx, *instances):
+            assert sd(one, "options")["sd_model_checkpoint"] == name
 
 
 def test_a_chosen_id_is_found_wherever_it_was_sent(clean):

@@ -29,6 +29,7 @@ from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.inputs import read_inputs
+from flux_api.http.others import ask_next
 from flux_api.http.pictures import encode_pictures
 from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.png_text import read_texts
@@ -64,9 +65,11 @@ def img2img() -> Response:
 @bp.get("/progress")
 def progress() -> Response:
     """How the caller's newest request on this API is doing."""
-    response = jsonify(describe_progress(next(iter(_living()), None)))
+    job = next(iter(_living()), None)
+    response = jsonify(describe_progress(job))
     response.headers["Cache-Control"] = "no-store"
-    return response
+    # No id says which of several instances it went to.
+    return ask_next(response) if job is None else response
 
 
 @bp.post("/interrupt")
@@ -74,7 +77,7 @@ def interrupt() -> Response:
     """Stop the caller's own requests on this API before their next step."""
     for job in _living():
         get_context().manager.cancel(job)
-    return jsonify({})
+    return ask_next(jsonify({}))
 
 
 @bp.get("/options")
@@ -98,7 +101,8 @@ def set_options() -> Response:
             raise InvalidRequest(message, param=option[:64])
     if name is not None:
         _choices().choose(caller_of(request), _find_model(context, name))
-    return jsonify({})
+    # Whichever of several instances draws next is to know it.
+    return ask_next(jsonify({}))
 
 
 @bp.get("/sd-models")
