@@ -32,6 +32,7 @@ from flux_api.http.values import (
     refuse,
     refuse_value,
 )
+from flux_api.models.sizes import ANY_SIDE
 
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
@@ -42,7 +43,18 @@ JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Behind one address an id of this kind leads to the instance that made it.
 CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
-_ANY_SIDE = 10**9
+# Whatever is an integer is taken: the model's own grid says what is legal, and the
+# nearest size. The schema tells what no model goes beyond.
+TakenSide = Annotated[
+    int,
+    Field(ge=-(10**9), le=10**9),
+    WithJsonSchema({"type": "integer", "minimum": ANY_SIDE[0], "maximum": ANY_SIDE[1]}),
+]
+_Seed = Annotated[
+    int,
+    Field(ge=0, le=MAX_SEED),
+    WithJsonSchema({"type": "integer", "minimum": -1, "maximum": MAX_SEED}),
+]
 
 
 def _read_seed(value: object) -> int | None:
@@ -92,15 +104,12 @@ class Parameters(Fields):
         str | None, Field(max_length=MAX_PROMPT_CHARACTERS), Text
     ] = None
     """What to avoid; only where the model takes one."""
-    seed: Annotated[
-        int | None, Field(ge=0, le=MAX_SEED), BeforeValidator(_read_seed)
-    ] = None
+    seed: Annotated[_Seed | None, BeforeValidator(_read_seed)] = None
     """Random when left out or negative; picture i of a request uses seed + i."""
-    # Whatever is an integer: the model's own grid says what is legal.
-    width: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
-    """Pixels."""
-    height: Annotated[int | None, Field(ge=-_ANY_SIDE, le=_ANY_SIDE), Integer] = None
-    """Pixels."""
+    width: Annotated[TakenSide | None, Integer] = None
+    """Pixels, on the model's grid."""
+    height: Annotated[TakenSide | None, Integer] = None
+    """Pixels, on the model's grid."""
     wanted_size: Annotated[
         Size | None,
         Field(validation_alias="size"),

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from flux_api.errors import InvalidRequest
 
+ANY_SIDE = 16, 8192
+"""No model's grid goes beyond these pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class SizeRules:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from flux_api.models.info import PIPELINES, Offload, Quantization, TaskName
+from flux_api.models.sizes import ANY_SIDE
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -49,7 +50,8 @@ def _check_file(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 TextValue = Annotated[str, AfterValidator(_check_text)]
-Side = Annotated[int, Field(ge=16, le=8192)]
+_LEAST, _MOST = ANY_SIDE
+Side = Annotated[int, Field(ge=_LEAST, le=_MOST)]
 
 
 class _Table(BaseModel):
@@ -63,8 +65,8 @@ class SizesTable(_Table):
     """The sizes that a model draws."""
 
     multiple: Annotated[int, Field(ge=1, le=512)] = 16
-    minimum: Side = 16
-    maximum: Side = 8192
+    minimum: Side = _LEAST
+    maximum: Side = _MOST
     default: Annotated[list[Side], Field(min_length=2, max_length=2)] = []
     max_pixels: Annotated[int, Field(ge=256, le=2**26)] = 2**26
 

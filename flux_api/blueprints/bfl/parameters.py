@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import Parameters
+from flux_api.http.parameters import Parameters, TakenSide
 from flux_api.http.values import (
     Boolean,
     Integer,
@@ -24,7 +24,6 @@ from flux_api.http.values import (
 )
 from flux_api.models.sizes import SizeRules
 
-_LONGEST_SIDE = 10**9
 _RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 _NUMBERED = re.compile(r"(?:input_)?image_([0-9]{1,2})")
 
@@ -43,18 +42,10 @@ def _read_ratio(value: object) -> object:
 class BflParameters(Parameters):
     """What a model's address takes."""
 
-    width: Annotated[
-        int | None,
-        Field(ge=-_LONGEST_SIDE, le=_LONGEST_SIDE),
-        BeforeValidator(_read_side),
-    ] = None
-    """Pixels; 0 is the model's own choice."""
-    height: Annotated[
-        int | None,
-        Field(ge=-_LONGEST_SIDE, le=_LONGEST_SIDE),
-        BeforeValidator(_read_side),
-    ] = None
-    """Pixels; 0 is the model's own choice."""
+    width: Annotated[TakenSide | None, BeforeValidator(_read_side)] = None
+    """Pixels, on the model's grid."""
+    height: Annotated[TakenSide | None, BeforeValidator(_read_side)] = None
+    """Pixels, on the model's grid."""
     aspect_ratio: Annotated[str | None, BeforeValidator(_read_ratio)] = None
     """WIDTH:HEIGHT, for a picture as large as the default one; width and height win."""
     guidance_scale: Annotated[
