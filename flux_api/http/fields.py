@@ -102,7 +102,7 @@ def _describe(
             code, limit = "integer_below_min_value", limits["ge"]
             why = why.format(limit, value) + " instead"
             return refuse(code, why, minimum=limit, given=value)
-        case "stringtoo_long":
+        case "string_too_long":
             return too_long(limits["max_length"], value)
         case "literal_error":
             return _unsupported_value(value, _QUOTED.findall(limits["expected"]))
