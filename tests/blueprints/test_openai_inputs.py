@@ -91,6 +91,7 @@ def test_the_fetches_of_a_request_have_thirty_seconds_to_begin(
     urls = [f"http://pictures.test/{number}.png" for number in range(4)]
     places = Shares(1, 1, seconds=0, purpose="are read")
     context = SimpleNamespace(
+        signer=None,
         fetcher=SimpleNamespace(fetch=fetch),
         decoder=decoder,
         decodes=places,
