@@ -30,7 +30,9 @@ class ForwardBatcher:
 
     def __init__(self) -> None:
         self.budget = 0
+        # Reentrant: a forward is asked for within the picture's own hold.
         self._lock = threading.Condition(threading.RLock())
+        # Of its own: who arrives counts at once, while another holds the device.
         self._door = threading.Lock()
         self._arriving = 0
         self._present = 0
@@ -61,12 +63,14 @@ class ForwardBatcher:
     ) -> Any:
         """``module(**kwargs)``, perhaps as part of a larger batch; its own error is
         raised. Only within :meth:`taken`. ``position_ids`` are those of the picture."""
+        # Who is alone waits for nobody.
         if (self._present == 1 and not self._arriving) or not joinable(kwargs):
             self._note_forward(1)
             return module(**kwargs)
         call = _Call(module, kwargs, position_ids)
         self._calls.append(call)
         while not call.done:
+            # Who comes last runs all: nobody is on the way whose call could join.
             if len(self._calls) == self._present and not self._arriving:
                 self._run_together()
             else:
@@ -242,6 +246,7 @@ def shape_of(kwargs: Mapping[str, Any], position_ids: PositionIds) -> Hashable:
         if not isinstance(value, torch.Tensor):
             key.append((name, str(value)))
         elif name in _POSITION_IDS:
+            # 512x1024 and 1024x512 have as many tokens, at other places.
             values = position_ids.values(name, value)
             key.append((name, tuple(value.shape[-2:]), values))
         else:

@@ -41,6 +41,7 @@ def check_key() -> None:
     context = get_context()
     is_admin = request.blueprint == "admin"
     keys = context.settings.admin_keys if is_admin else context.keys()
+    # Browsers ask with OPTIONS before they show a key; what is nowhere is 404 to all.
     if not keys or request.method == "OPTIONS" or request.url_rule is None:
         return
     if request.blueprint in OPEN_BLUEPRINTS:
@@ -75,6 +76,7 @@ def admit_origin(response: Response) -> Response:
     allowed = get_context().settings.cors_origins
     if not allowed:
         return response
+    # For caches, also where this answer names no origin: another's may.
     response.vary.add("Origin")
     origin = request.headers.get("Origin")
     if not origin or not ("*" in allowed or origin in allowed):

@@ -90,6 +90,7 @@ def _unpacked(request: Request) -> IO[bytes]:
     most = request.max_content_length or 0
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
+        # One byte more than may be: enough to know, whatever it would unpack to.
         data = unpacker.decompress(request.get_data(cache=False), most + 1)
     except zlib.error:
         raise InvalidRequest("The body is not valid gzip.") from None
@@ -113,6 +114,7 @@ def _read_multipart(request: Request, stream: IO[bytes]) -> Body:
             elif isinstance(part, Field) or part.filename or data:
                 uploads.append(Upload(part.name, data))
     except ValueError:
+        # A body that was cut off is malformed, too, and that is what its sender needs.
         fields, uploads = [], []
     _check_complete(request)
     if not fields and not uploads:

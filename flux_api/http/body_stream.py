@@ -78,6 +78,7 @@ class CountedInput:
         self.count += len(data)
         if self._late:
             raise BodyTimeout("The request body came too slowly.")
+        # The body's end: what follows is the answer, which takes its own time.
         if not data and size != 0:
             self.stop_watching()
         return data
@@ -101,5 +102,6 @@ class CountedInput:
             self._look_again_after(self.count)
             return
         self._late = True
+        # Wakes the thread that reads; the answer can still be sent.
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RD)

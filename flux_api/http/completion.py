@@ -79,6 +79,7 @@ def complete_request(
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
     default = model.sizes.default
+    # Who edits a picture and names no size means the size of that picture.
     if images:
         default = model.sizes.fit(_in_shape(images[0].size, parameters.size))
     width, height = _choose_size(model, default, parameters)
@@ -99,6 +100,7 @@ def complete_request(
         mask_image=mask_image,
         width=width,
         height=height,
+        # A share of the model's own steps may come to none, or to more than may be.
         num_inference_steps=max(1, min(steps, MAX_STEPS)),
         guidance_scale=task.choose_guidance(parameters.guidance_scale),
         strength=task.strength,

@@ -19,6 +19,7 @@ _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 def check_page() -> None:
     """UntrustedHost, or CrossSiteRequest while there are no API keys."""
     context = get_context()
+    # Load balancers ask by an address of their own.
     if request.endpoint in _HEALTH:
         return
     if not context.hosts.trusts(request.headers.get("Host", "")):
@@ -26,6 +27,7 @@ def check_page() -> None:
             "This server is not known under that name: add it to FLUX_TRUSTED_HOSTS."
         )
     settings = context.settings
+    # A page of elsewhere does not know the key, and browsers add none by themselves.
     if settings.api_keys or request.method not in _CHANGING:
         return
     origin = request.headers.get("Origin", "")

@@ -49,6 +49,7 @@ def end_if_known(body: Body) -> None:
     fingerprint = fingerprint_of(request.path, body)
     until = time.monotonic() + context.settings.request_timeout
     while True:
+        # Asked anew each time: where the first came to nothing, the next is the first.
         entry, is_new = context.kept_answers.begin(name, fingerprint)
         if is_new:
             note_lookup("answers", found=False)
@@ -126,6 +127,7 @@ def kept_seconds() -> float:
 
 def fingerprint_of(path: str, body: Body) -> bytes:
     """What two bodies share that ask for the same, whatever their boundaries are."""
+    # A client that tries again may write its fields in another order.
     digest = hashlib.sha256(json.dumps([path, body.values], sort_keys=True).encode())
     for upload in body.uploads:
         content = hashlib.sha256(upload.data).hexdigest()

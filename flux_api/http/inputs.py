@@ -58,6 +58,7 @@ def read_inputs(
         raise InvalidRequest("A mask needs the picture that it is for.", param="mask")
     until = time.monotonic() + FETCH_SECONDS
     if found:
+        # Which task it is depends on the pictures; none takes more than this one.
         widest = max(model.tasks.values(), key=lambda task: task.max_images)
         widest.check(len(found), None)
     fetch = _Fetch(context, job, until, bearer_token)
@@ -122,6 +123,7 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
             continue
         kind = match.lastgroup or ""
         for item in value if isinstance(value, list) else [value]:
+            # What forms and proxies send for a field that was left empty.
             if item in (None, "", {}):
                 continue
             # Some proxies send an object's name along with the file that it is.
@@ -201,6 +203,7 @@ class _Fetch:
                     traceparent=self.job.traceparent,
                 )
             except ImageFetchFailed:
+                # A fetch that was given up for want of a client is no fault of the URL.
                 self.job.check()
                 raise
 

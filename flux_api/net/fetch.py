@@ -166,6 +166,7 @@ class Fetcher:
             if isinstance(answer, bytes):
                 return answer
             target = url.join(answer)
+            # The token is for the host that the caller named, and no other's to see.
             if target.origin != url.origin:
                 token = None
             url = target
@@ -183,6 +184,7 @@ class Fetcher:
         )
         headers = {
             "Accept": "image/*",
+            # A packed answer may unpack to anything: the bound is on what is read.
             "Accept-Encoding": "identity",
             "Connection": "close",
             "User-Agent": "flux-imaging-api",
@@ -200,6 +202,7 @@ class Fetcher:
                 decode_content=False,
             )
             with closing(connection.getresponse()) as response:
+                # By hand: each hop's address is checked before it is connected to.
                 location = response.headers.get("Location")
                 if response.status in _REDIRECTS and location:
                     return location

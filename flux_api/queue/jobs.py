@@ -51,6 +51,7 @@ class Job:
         self.traceparent: str | None = None
         # The API that it came through, where that decides who may see it how.
         self.dialect: str | None = None
+        # For people; what is measured must not jump with the clock on the wall.
         self.created_at = time.time()
         self._created = time.monotonic()
         self._started: float | None = None
