@@ -1,10 +1,13 @@
-"""``fetch`` for a set with files: they, and of the base what is not in them."""
+"""``fetch`` for a set with files: what is not in them, and the set then draws."""
 
 from __future__ import annotations
+
+import requests
 
 from tests.commands.test_doctor import run
 from tests.support.checkpoint_forms import prefixed, read, save, to_bfl, write_gguf
 from tests.support.fake_hub import Hub, run_hub
+from tests.support.servers import run_api
 from tests.support.tiny_checkpoints import build
 
 SETS = """
@@ -50,3 +53,10 @@ def test_what_is_in_files_is_not_fetched_twice(tmp_path):
         assert weights - {"whole.fp16.safetensors"} == kept
         assert "maker/base/transformer/config.json" in hub.served
         assert "maker/files/other.safetensors" not in hub.served
+    settings = {"HF_HOME": tmp_path / "mine", "MODEL_INFO": tmp_path / "models.toml"}
+    with run_api(FLUX_MODEL="mine", FLUX_MODELS="mine", **settings) as server:
+        server.wait_ready()
+        values = {"prompt": "a", "size": "64x64", "num_inference_steps": 1}
+        url = f"{server.url}/v1/images/generations"
+        answer = requests.post(url, json=values, timeout=120)
+    assert answer.status_code == 200, answer.text

@@ -258,6 +258,18 @@ def test_kontext_edits_and_nothing_else(tmp_path):
     assert not info.lora_files
 
 
+def test_an_operator_knows_better_what_a_file_is(tmp_path, bases):
+    """Kontext by its name, which would not generate."""
+    path = tmp_path / "kontext-merge.safetensors"
+    save(path, flux1(bases["flux1"]))
+    settings = {"FLUX_COMPONENTS": bases["flux1"], "FLUX_MODEL_LIKE": "dev"}
+    with run_api(FLUX_MODEL=path, **settings) as server:
+        server.wait_ready()
+        assert ask(server, "generations", "kontext-merge").status_code == 200
+        listed = requests.get(f"{server.url}/v1/models", timeout=10).json()["data"]
+    assert "dev (FLUX_MODEL_LIKE)" in listed[0]["description"]
+
+
 DRAWN = {
     "kontext": (lambda: flux1_transformer(), "edit", (3.0, True)),
     "fill": (
