@@ -42,7 +42,7 @@ def read_lora(
             modules, embeddings = _group(file.keys())
             alphas = _Alphas(file, path)
             for (component, layer), parts in modules.items():
-                read = {part: _read(file, key) for part, key in parts.items()}
+                read = {part: _read(file, key, part) for part, key in parts.items()}
                 key = next(iter(parts.values()))
                 found = find_layer(layer, layers.get(component, {}))
                 if found is None:
@@ -92,11 +92,14 @@ def _group(
     return modules, embeddings
 
 
-def _read(file: Any, key: str) -> torch.Tensor:
+def _read(file: Any, key: str, part: str) -> torch.Tensor:
     numbers = math.prod(file.get_slice(key).get_shape())
     if numbers > _MOST_NUMBERS:
         raise KeyRefused(f"does not fit this model: {numbers} numbers in {key!r}")
     tensor: torch.Tensor = file.get_tensor(key)
+    if part in ("alpha", "scalar"):
+        # Some tools write the rank's own number.
+        tensor = tensor.float()
     if not tensor.is_floating_point():
         raise KeyRefused(f"has whole numbers where weights belong, in {key!r}")
     # A copy, as the file may be written over; and 8 bits are for storage alone.
@@ -104,7 +107,7 @@ def _read(file: Any, key: str) -> torch.Tensor:
     copy = tensor.to(wide, copy=True)
     # A sum is not finite where a number is not.
     if not bool(torch.isfinite(copy.sum(dtype=torch.float32))):
-        what = "an alpha that is not above 0" if key.endswith(".alpha") else "NaN"
+        what = "an alpha that is not above 0" if part == "alpha" else "NaN"
         raise KeyRefused(f"has {what}, in {key!r}")
     # A convolution of one pixel is a matrix.
     while copy.dim() > 2 and copy.shape[-1] == 1:

@@ -162,6 +162,18 @@ def lycoris(kind, spell=lycoris_spell, **options):
     return lambda w: w.write(spell, kind=kind, **options)
 
 
+def with_whole_alphas(write):
+    """Alphas as whole numbers, as diffusers' own script for kohya's names has them."""
+
+    def whole(writer):
+        made = write(writer)
+        for key in (k for k in made.tensors if k.endswith(".alpha")):
+            made.tensors[key] = made.tensors[key].long()
+        return made
+
+    return whole
+
+
 def with_scalar(write):
     """LyCORIS' number for the whole product of each layer, beside its alpha."""
 
@@ -212,6 +224,7 @@ FORMS = {
     "bfl-diffusion-model-down-up": bfl("diffusion_model.", alpha=1.0, **DOWN_UP),
     "kohya": kohya(only=("blocks",)),
     "kohya-all": kohya(),
+    "kohya-whole-alphas": with_whole_alphas(kohya(only=("blocks.0",), alpha=3.0)),
     "kohya-old-names": kohya(layout="diffusers"),
     "kohya-bias": with_bias("diff_b", "lora_unet_"),
     "kohya-dora": dora("dora_scale", kohya_spell, layout="bfl", only=("blocks",)),
