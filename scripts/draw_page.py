@@ -21,7 +21,6 @@ from tests.support.servers import ROOT, run_api
 
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-COLOURS = 256
 GAP = 16
 
 PROMPTS = {
@@ -38,7 +37,7 @@ def shot(page):
 
 
 def save(folder, name, *pictures):
-    """The pictures side by side, as a small PNG."""
+    """The pictures side by side, as one PNG."""
     width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
     sheet = Image.new("RGB", (width, max(p.height for p in pictures)), (128, 128, 128))
     x = 0
@@ -46,10 +45,7 @@ def save(folder, name, *pictures):
         sheet.paste(picture, (x, 0))
         x += picture.width + GAP
     path = folder / f"page-{name}.png"
-    # With rare colours, as of the light at the top; shades are made of dots.
-    palette = sheet.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1)
-    small = sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    small.save(path, optimize=True)
+    sheet.save(path, optimize=True)
     print(path, f"{path.stat().st_size // 1000} kB")
 
 
