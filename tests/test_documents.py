@@ -25,6 +25,8 @@ PAIRS = [
     ("docs/deployment.md", "docs/ja/deployment.md"),
     ("docs/apis.md", "docs/ja/apis.md"),
 ]
+# For contributors, and the reference that is held against OpenAI's own words.
+ENGLISH_ONLY = {"docs/architecture.md", "docs/openai-compatibility.md"}
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
@@ -70,6 +72,11 @@ def test_both_languages_have_the_same_headings_tables_and_commands(english, japa
 
     assert shape(japanese) == shape(english)
     assert blocks(japanese) == blocks(english)
+
+
+def test_every_page_is_there_in_both_languages_unless_it_is_said_to_be_english():
+    pages = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")}
+    assert pages - ENGLISH_ONLY == {name for name, _ in PAIRS} - {"README.md"}
 
 
 @pytest.mark.parametrize("name", [japanese for _, japanese in PAIRS])
