@@ -141,7 +141,7 @@ class Settings(BaseModel):
     """Keys as name:key, comma-separated, for the routes below /admin; without any they
     are not there."""
     idle_unload: Annotated[float, _env("FLUX_IDLE_UNLOAD", 0, 10_080)] = 0.0
-    """Minutes without a request after which the weights leave the memory; 0: never."""
+    """Minutes without a request after which the weights leave the device; 0: never."""
     bfl_models: Annotated[
         tuple[tuple[str, str], ...], _env("FLUX_BFL_MODELS"), values.pairs
     ] = ()

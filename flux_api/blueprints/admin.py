@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify, request
 from PIL import Image
@@ -12,24 +12,33 @@ from flux_api.core import ImageRequest, Mode
 from flux_api.http.clients import open_job, wait_for
 from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.context import Context, get_context
+from flux_api.http.fields import Fields
 from flux_api.http.parameters import Parameters
 
 # A blueprint of this name is there only with keys of its own, see http/access.py.
 bp = Blueprint("admin", __name__, url_prefix="/admin")
 
 
+class SleepParameters(Fields):
+    """How to sleep."""
+
+    weights: Literal["host", "dropped"] | None = None
+    """Whether they wait in the host's memory, from where they come back fast, or are
+    dropped; else they wait where there is room."""
+
+
 @bp.post("/sleep")
 def sleep() -> Response:
-    """Let the weights leave the memory of the device and of this process. The next
-    request for pictures loads them again."""
-    manager = get_context().manager
-    manager.sleep()
+    """Let the weights leave the memory of the device. The next request for pictures
+    brings them back."""
+    parameters = SleepParameters.read(request.args)
+    get_context().manager.sleep(parameters.weights)
     return jsonify(_state())
 
 
 @bp.post("/wake")
 def wake() -> Response:
-    """Load the default model's weights again, and answer when a first small picture has
+    """Bring the default model's weights back, and answer when a first small picture has
     been made with them."""
     context, began = get_context(), time.monotonic()
     if context.manager.asleep:
@@ -40,7 +49,8 @@ def wake() -> Response:
 
 
 def _state() -> dict[str, Any]:
-    return {"asleep": get_context().manager.asleep}
+    kept = get_context().manager.asleep
+    return {"asleep": kept is not None, "weights": kept or "device"}
 
 
 def _first_request(context: Context) -> ImageRequest:

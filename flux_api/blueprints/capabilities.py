@@ -65,7 +65,8 @@ def describe_status(context: Context) -> dict[str, Any]:
     reason = manager.not_ready
     return {
         "status": manager.state,
-        "asleep": manager.asleep,
+        "asleep": manager.asleep is not None,
+        "weights": manager.asleep or "device",
         "reason": reason,
         "progress": _progress(reason),
         "model": context.settings.model,

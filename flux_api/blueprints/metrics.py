@@ -76,8 +76,13 @@ class _Everything(Collector):
         )
         yield _gauge(
             "flux_asleep",
-            "1 while no weights are in memory; the next request waits for them.",
-            manager.asleep,
+            "1 while no weights are on the device; the next request waits for them.",
+            manager.asleep is not None,
+        )
+        yield _gauge(
+            "flux_asleep_in_host",
+            "1 while they wait in the host's memory, from where they come back fast.",
+            manager.asleep == "host",
         )
         memory = GaugeMetricFamily(
             "flux_gpu_memory_bytes",

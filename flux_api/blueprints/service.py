@@ -74,8 +74,8 @@ def readyz() -> tuple[Response, int, dict[str, str]]:
         return body, 503, {"Retry-After": "5"}
     answer: dict[str, Any] = {"status": "ready", "model": get_context().settings.model}
     answer |= manager.performance
-    if manager.asleep:
-        answer["asleep"] = True
+    if kept := manager.asleep:
+        answer |= {"asleep": True, "weights": kept}
     if manager.failed_update is not None:
         answer["failed_update"] = manager.failed_update
     return jsonify(answer), 200, {}

@@ -29,13 +29,13 @@ from flux_api.engine.tuning import Tuned, Tuner
 from flux_api.engine.upscaling import Upscale
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.engine.weights import Weights
-from flux_api.errors import PipelineFailed
+from flux_api.errors import InvalidRequest, PipelineFailed
 from flux_api.loading.device import device_memory, first_line, losses
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement, choose_device
 from flux_api.metrics.instruments import measured
 from flux_api.models.info import ModelInfo, task_name
-from flux_api.queue.tasks import BackendBroken, Callbacks, Picture
+from flux_api.queue.tasks import BackendBroken, Callbacks, Kept, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +94,22 @@ class DiffusersBackend:
         return tuned.level
 
     @property
-    def asleep(self) -> bool:
-        """Whether no set is in memory."""
-        return not self.sets.names
+    def asleep(self) -> Kept | None:
+        """Where every set is while none is on the device."""
+        if not self.sets.names:
+            return "dropped"
+        return "host" if self.sets.rests else None
 
-    def sleep(self) -> None:
-        """Drop every set."""
+    def sleep(self, kept: Kept | None = None) -> None:
+        """Have every set leave the device; InvalidRequest where it is not kept as
+        asked."""
         with self._batcher.taken():
-            self.sets.drop_all()
+            why = "" if kept == "dropped" else self.sets.rest()
+            if why and kept == "host":
+                message = f"The host's memory cannot keep the weights: {why}."
+                raise InvalidRequest(message, param="weights")
+            if why or kept == "dropped":
+                self.sets.drop_all()
         self.memory = device_memory()
 
     @property

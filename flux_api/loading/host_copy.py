@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from flux_api.loading.device import free_memory
@@ -39,6 +41,30 @@ class HostCopy:
             return
         for tensor, copy in self._copies.items():
             tensor.data = copy.to(self._device, non_blocking=True)
+
+
+def bring(copies: Iterable[HostCopy]) -> None:
+    """Have all of ``copies`` on their device again, or none: torch.OutOfMemoryError."""
+    copies = list(copies)
+    try:
+        for copy in copies:
+            copy.come()
+    except torch.OutOfMemoryError:
+        for copy in copies:
+            copy.leave()
+        raise
+
+
+def unpin() -> None:
+    """Give back what was pinned and is no longer used: torch would keep it for the next
+    copy, and nobody else could have it."""
+    torch.accelerator.synchronize()
+    torch.accelerator.empty_host_cache()
+
+
+def size_of(module: torch.nn.Module) -> int:
+    """The bytes of its weights."""
+    return sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
 
 
 def pin(module: torch.nn.Module) -> None:

@@ -14,14 +14,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import diffusers
+import torch
 import transformers
 
 from flux_api.core import Lora
 from flux_api.loading import components
-from flux_api.loading.device import free_memory
+from flux_api.loading.device import first_line, free_memory
+from flux_api.loading.host_copy import HostCopy, bring, size_of, unpin
 from flux_api.loading.lora_cache import Stamp
 from flux_api.loading.loras import Adapters
+from flux_api.loading.memory import free_host_bytes
 from flux_api.loading.placement import Placement
+from flux_api.loading.plan import RESERVE
 from flux_api.loading.preview import LinearPreview
 from flux_api.loading.quantization import quiet_bitsandbytes
 from flux_api.loading.residence import Residence
@@ -111,6 +115,8 @@ class LoadedSet:
         self._bases: dict[Source, LoadedBase] = {}
         self._residence = Residence(placement, info.shared_components)
         self._priors: dict[Source, Any] = {}
+        # While it waits in the host's memory.
+        self._resting: list[HostCopy] | None = None
         # By VAE, which bases may share.
         self._previews: WeakKeyDictionary[Any, LinearPreview] = WeakKeyDictionary()
 
@@ -118,6 +124,11 @@ class LoadedSet:
         """The pipeline of ``task`` with exactly ``loras`` applied. ModelMissing where
         its weights are, InvalidRequest where a LoRA cannot be used."""
         defaults = self._info.tasks[task]
+        if self._resting is not None:
+            report("bringing the weights back from the host's memory")
+            bring(self._resting)
+            self._resting = None
+            unpin()
         for source, other in self._bases.items():
             # Bases share text encoders, which an adapter may have changed.
             if source != self._info.base_of(defaults) and other.adapters is not None:
@@ -144,10 +155,45 @@ class LoadedSet:
         prior = self._prior(defaults.prior, base, report) if defaults.prior else None
         return Loaded(pipeline, prior, base.preview, self._placement, stamps)
 
+    def on_device(self) -> list[torch.nn.Module]:
+        """What stays on the device between pictures."""
+        device = self._placement.device.type
+        pipelines = [base.parts for base in self._bases.values()]
+        pipelines += [prior.components for prior in self._priors.values()]
+        modules = {
+            id(part): part
+            for parts in pipelines
+            for part in parts.values()
+            if isinstance(part, torch.nn.Module)
+            and {weight.device.type for weight in part.parameters()} == {device}
+        }
+        return list(modules.values())
+
+    def rest(self) -> None:
+        """Leave the device for the host's memory, until it is asked for."""
+        for base in self._bases.values():
+            if base.adapters is not None:
+                base.adapters.apply(())
+        # All of them before the first leaves: there may be no memory for the last.
+        copies = [HostCopy(module) for module in self.on_device()]
+        for copy in copies:
+            copy.leave()
+        self._resting = copies
+
+    @property
+    def rests(self) -> bool:
+        """Whether it waits in the host's memory."""
+        return self._resting is not None
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it is loaded."""
         return not self._bases
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether there is a device that its weights can leave."""
+        return bool(self._bases) and self._placement.device.type != "cpu"
 
     @property
     def exclusive(self) -> bool:
@@ -277,6 +323,34 @@ class ModelSets:
         """Let go of every set: call it only while no picture is on its way."""
         self._loaded.clear()
         free_memory()
+
+    def rest(self) -> str:
+        """Have every set leave the device for the host's memory, from where it comes
+        back when it is asked for. Gives why it cannot be, "" where it is done: call it
+        only while no picture is on its way."""
+        if self.rests:
+            return ""
+        if not any(loaded.has_gpu for loaded in self._loaded.values()):
+            return "no weights are on a GPU"
+        modules = [m for loaded in self._loaded.values() for m in loaded.on_device()]
+        if any(getattr(module, "is_loaded_in_8bit", False) for module in modules):
+            return "weights in 8 bits cannot be moved"
+        if free_host_bytes() < sum(map(size_of, modules)) + RESERVE:
+            return "it has no room for them"
+        try:
+            for loaded in self._loaded.values():
+                loaded.rest()
+        except (MemoryError, RuntimeError) as error:
+            return first_line(error)
+        finally:
+            free_memory()
+        return ""
+
+    @property
+    def rests(self) -> bool:
+        """Whether what is loaded waits in the host's memory."""
+        resting = [loaded.rests for loaded in list(self._loaded.values())]
+        return bool(resting) and all(resting)
 
     def exclusive(self, name: str) -> bool:
         """Whether pictures of the set ``name`` run one at a time, as they do while it

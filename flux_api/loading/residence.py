@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from flux_api.loading.host_copy import HostCopy
+from flux_api.loading.host_copy import HostCopy, bring
 from flux_api.loading.placement import Placement
 from flux_api.models.sources import Source
 
@@ -43,7 +43,7 @@ class Residence:
         """Have ``source`` on the device; ``parts`` are its components by name, loaded
         there or left before. torch.OutOfMemoryError where it does not fit."""
         if source not in self._here and source in self._copies:
-            self._bring(self._copies[source])
+            bring(self._copies[source])
         self.common = {name: parts[name] for name in self._shared}
         self._here[source] = [
             part
@@ -65,13 +65,3 @@ class Residence:
         for copy in self._copies[source]:
             copy.leave()
         return True
-
-    @staticmethod
-    def _bring(copies: list[HostCopy]) -> None:
-        try:
-            for copy in copies:
-                copy.come()
-        except torch.OutOfMemoryError:
-            for copy in copies:
-                copy.leave()
-            raise

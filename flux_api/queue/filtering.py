@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import ContentFiltered, Unavailable
-from flux_api.queue.tasks import Backend, Callbacks, Picture
+from flux_api.queue.tasks import Backend, Callbacks, Kept, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,13 +47,13 @@ class FilteredBackend:
         return self._backend.performance
 
     @property
-    def asleep(self) -> bool:
+    def asleep(self) -> Kept | None:
         """The backend's."""
         return self._backend.asleep
 
-    def sleep(self) -> None:
-        """Have the backend let go of all weights."""
-        self._backend.sleep()
+    def sleep(self, kept: Kept | None = None) -> None:
+        """Have the backend's weights leave the device."""
+        self._backend.sleep(kept)
 
     @property
     def slots(self) -> int:

@@ -24,7 +24,7 @@ from flux_api.queue.positions import Positions
 from flux_api.queue.readiness import Handover, Readiness, State
 from flux_api.queue.rest import Rest
 from flux_api.queue.runner import Runner
-from flux_api.queue.tasks import Backend, BackendBroken
+from flux_api.queue.tasks import Backend, BackendBroken, Kept
 from flux_api.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -104,16 +104,19 @@ class PipelineManager:
         return backend.performance if backend is not None else {}
 
     @property
-    def asleep(self) -> bool:
-        """Whether no weights are in memory, so that the next request waits for them."""
-        return self._rest is not None and self._backend.asleep
+    def asleep(self) -> Kept | None:
+        """How weights are kept while the next request waits for them to come back, None
+        while they are on the device."""
+        return self._backend.asleep if self._rest is not None else None
 
-    def sleep(self) -> None:
-        """Let go of all weights until the next request. Unavailable until they have
-        been loaded once, StillWorking while there are jobs."""
+    def sleep(self, kept: Kept | None = None) -> None:
+        """Have all weights leave the device until the next request, to be ``kept`` so,
+        None for as there is room. Unavailable until they have been loaded once,
+        StillWorking while there are jobs, InvalidRequest where they cannot be kept
+        so."""
         self._readiness.check()
         if self._rest is not None:
-            self._rest.sleep()
+            self._rest.sleep(kept)
 
     @property
     def failed_update(self) -> str | None:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 
 from flux_api.errors import StillWorking
-from flux_api.queue.tasks import Backend
+from flux_api.queue.tasks import Backend, Kept
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_LOOK = 5.0
+# None: a picture came at once.
+_WHERE = {"host": "in the host's memory", "dropped": "not in memory", None: "back"}
 
 
 class Rest:
@@ -36,14 +38,15 @@ class Rest:
         """Something goes on."""
         self._busy_at = time.monotonic()
 
-    def sleep(self) -> None:
-        """Let go of the weights. StillWorking while there are jobs."""
+    def sleep(self, kept: Kept | None = None) -> None:
+        """Have the weights leave the device, to be ``kept`` so. StillWorking while
+        there are jobs."""
         if not self._is_idle():
             message = "Requests are being worked on; ask again when they are done."
             raise StillWorking(message, retry_after=5)
-        # A picture that comes now waits for the device, and loads its weights again.
-        self._backend.sleep()
-        logger.info("asleep: no weights are in memory")
+        # A picture that comes now waits for the device, and has its weights come back.
+        self._backend.sleep(kept)
+        logger.info("asleep: weights are %s", _WHERE[self._backend.asleep])
 
     def _watch(self) -> None:
         while True:

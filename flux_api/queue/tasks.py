@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from flux_api.core import ImageRequest, ImageResult, PartialImage, Progress
 from flux_api.metrics.instruments import STEP
@@ -149,6 +149,11 @@ class BackendBroken(Exception):
     """The device is lost to this process; only a new process can go on."""
 
 
+Kept = Literal["host", "dropped"]
+"""What becomes of weights that leave the device: they wait in the host's memory, or are
+loaded anew."""
+
+
 class Backend(Protocol):
     """What makes pictures; see :class:`flux_api.engine.backend.DiffusersBackend`."""
 
@@ -163,12 +168,14 @@ class Backend(Protocol):
         the server was told (``performance_note``); asked after ``load``."""
 
     @property
-    def asleep(self) -> bool:
-        """Whether no weights are in memory; asked after ``load``."""
+    def asleep(self) -> Kept | None:
+        """How weights are kept while none is on the device, None while some are; asked
+        after ``load``."""
 
-    def sleep(self) -> None:
-        """Let go of all weights; called while no picture is on its way. The next one
-        loads what it needs."""
+    def sleep(self, kept: Kept | None = None) -> None:
+        """Have all weights leave the device, to be ``kept`` so, None for as there is
+        room; called while no picture is on its way. The next one has them come back.
+        InvalidRequest where they cannot be kept so."""
 
     @property
     def slots(self) -> int:

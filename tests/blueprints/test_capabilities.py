@@ -95,7 +95,8 @@ def test_status_counts_what_runs_and_waits(fake):
     idle = get(fake, "/v1/status")
     assert idle == {
         **{"status": "ready", "reason": None, "progress": None, "model": "tiny"},
-        **{"running": 0, "waiting": 0, "memory": None, "asleep": False},
+        **{"running": 0, "waiting": 0, "memory": None},
+        **{"asleep": False, "weights": "device"},
     }
     held = begin(fake, {"prompt": "hold"})
     wait_for(lambda: stats(fake)["running"] == 1, 10)

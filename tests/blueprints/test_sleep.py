@@ -40,7 +40,7 @@ def told(server):
 
 def test_it_sleeps_and_the_next_request_wakes_it(server):
     assert told(server) == (False,) * 3
-    assert admin(server, "sleep").json() == {"asleep": True}
+    assert admin(server, "sleep").json() == {"asleep": True, "weights": "host"}
     assert told(server) == (True,) * 3
     assert generate(server).status_code == 200
     assert told(server) == (False,) * 3
@@ -49,11 +49,11 @@ def test_it_sleeps_and_the_next_request_wakes_it(server):
 def test_it_is_woken_by_hand(server):
     admin(server, "sleep")
     before = stats(server)["begun"]
-    assert admin(server, "wake").json() == {"asleep": False}
+    assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
     assert told(server) == (False,) * 3
     assert stats(server)["begun"] == before + 1
     # Awake already, nothing is drawn.
-    assert admin(server, "wake").json() == {"asleep": False}
+    assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
     assert stats(server)["begun"] == before + 1
 
 
@@ -138,9 +138,13 @@ def test_the_same_picture_comes_from_weights_that_were_away():
             return scrape(server.url)['flux_cache_misses_total{cache="models"}']
 
         first, before = drawn(), loaded()
-        assert admin(server, "sleep").json() == {"asleep": True}
+        assert admin(server, "sleep").json() == {"asleep": True, "weights": "dropped"}
         assert drawn() == first
         assert loaded() == before + 1
-        assert admin(server, "sleep").json() == {"asleep": True}
-        assert admin(server, "wake").json() == {"asleep": False}
+        assert admin(server, "sleep").json() == {"asleep": True, "weights": "dropped"}
+        assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
         assert drawn() == first
+        # The host's memory is where they are.
+        kept = admin(server, "sleep?weights=host")
+        assert kept.status_code == 400
+        assert "no weights are on a GPU" in kept.json()["error"]

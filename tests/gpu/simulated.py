@@ -186,6 +186,8 @@ def _fill_in(torch, card):
     }
     for name, value in values.items():
         setattr(torch.cuda, name, lambda *_, value=value, **__: value)
+    # Here what was pinned goes back at once.
+    torch.accelerator.empty_host_cache = lambda: None
     functions = {
         "synchronize": lambda *_: torch.accelerator.synchronize(),
         "mem_get_info": lambda *_: (card.limit - card.used, card.limit),

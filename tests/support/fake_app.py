@@ -97,10 +97,10 @@ class FakeBackend:
             while not self.manager.handover.make_room(0.1):
                 say("no room for both")
 
-    asleep = False
+    asleep = None
 
-    def sleep(self):
-        self.asleep = True
+    def sleep(self, kept=None):
+        self.asleep = kept or "host"
         with self.lock:
             self.stats["sleeps"] = self.stats.get("sleeps", 0) + 1
 
@@ -123,7 +123,7 @@ class FakeBackend:
         """One picture; its colour follows from the seed."""
         made = picture.request
         words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
-        self.asleep = False
+        self.asleep = None
         self._note(picture)
         for step in range(made.num_inference_steps):
             self._fail(made.prompt, words, step)

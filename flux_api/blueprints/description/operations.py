@@ -12,6 +12,7 @@ from flux_api.blueprints.a1111.parameters import (
     OptionsParameters,
     PictureParameters,
 )
+from flux_api.blueprints.admin import SleepParameters
 from flux_api.blueprints.bfl.parameters import BflParameters
 from flux_api.blueprints.bfl.parameters import ResultParameters as ResultQuery
 from flux_api.blueprints.description.shapes import (
@@ -295,7 +296,12 @@ OPERATIONS: dict[str, Operation] = {
     "service.readyz": _service(
         "Ready", other={503: ("Not ready, and why.", _json("NotReady"))}
     ),
-    "admin.sleep": _service("Asleep", "Administration", errors=_ADMIN),
+    "admin.sleep": _service(
+        "Asleep",
+        "Administration",
+        errors=(errors.InvalidRequest, *_ADMIN),
+        query=SleepParameters,
+    ),
     "admin.wake": _service("Asleep", "Administration", errors=(*_ADMIN, *_OUTCOMES)),
     "metrics.metrics": Operation(tag="Health and numbers", answer=_PLAIN),
     "page.index": Operation(tag=_PAGE, answer={**_json("Server"), "text/html": TEXT}),

@@ -67,6 +67,7 @@ _PROGRESS = record(
     {"done": WHOLE, "total": WHOLE, "unit": words("bytes", "components")},
     "How far loading is, where it says so.",
 )
+_WEIGHTS = about(words("device", "host", "dropped"), "Where the weights are.")
 _USAGE_DETAILS = record({"text_tokens": WHOLE, "image_tokens": WHOLE})
 
 SCHEMAS: dict[str, Schema] = {
@@ -268,6 +269,7 @@ SCHEMAS: dict[str, Schema] = {
             "reason": NO_TEXT,
             "progress": {"anyOf": [_PROGRESS, {"type": "null"}]},
             "asleep": about(FLAG, "Whether the next request waits for the weights."),
+            "weights": _WEIGHTS,
             "model": TEXT,
             "running": WHOLE,
             "waiting": WHOLE,
@@ -282,10 +284,11 @@ SCHEMAS: dict[str, Schema] = {
             "performance": _FACTS["performance"],
             "performance_note?": about(TEXT, "Why it is not as the server was told."),
             "asleep?": FLAG,
+            "weights?": words("host", "dropped"),
             "failed_update?": TEXT,
         }
     ),
-    "Asleep": record({"asleep": FLAG}),
+    "Asleep": record({"asleep": FLAG, "weights": _WEIGHTS}),
     "NotReady": record({"status": words("not ready"), "reason": TEXT}),
     "Server": record(
         {
