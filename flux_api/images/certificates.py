@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ from flux_api.errors import BadSetting
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+logger = logging.getLogger(__name__)
+
 CERTIFICATE, KEY = "FLUX_C2PA_CERT", "FLUX_C2PA_KEY"
+_SOON = timedelta(days=30)
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 
@@ -96,6 +100,8 @@ def _check_dates(path: Path, certificate: Certificate) -> None:
     elif now > last:
         why = f"it expired on {last:%Y-%m-%d}"
     else:
+        if last - now < _SOON:
+            logger.warning("%s=%r expires on %s", CERTIFICATE, str(path), last.date())
         return
     raise BadSetting(f"{CERTIFICATE}={str(path)!r}: {why}")
 

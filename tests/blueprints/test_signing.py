@@ -4,10 +4,15 @@ they were, and what it was made from is named."""
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import random
+import sys
+import termios
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -168,6 +173,31 @@ def test_every_dialect_gives_signed_pictures(signed, dialect):
     check_data_hash(made)
     reader = c2pa.Reader(f"image/{kind(made)}", io.BytesIO(made))
     assert reader.get_validation_state() == "Valid"
+
+
+def waits(pid):
+    """Whether something is in the process's input that it has not read."""
+    with open(f"/proc/{pid}/fd/0", "rb", buffering=0) as pipe:
+        count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder) > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_picture_is_not_given_out_unsigned(signed, stream):
+    """The process that signs is killed at its work."""
+    draw(signed)
+    family = psutil.Process(signed.process.pid).children(recursive=True)
+    [child] = [p for p in family if "sign_child.py" in " ".join(p.cmdline())]
+    child.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(post, signed, json=SMALL | {"stream": stream})
+        wait_for(lambda: waits(child.pid), 20, signed)
+        child.kill()
+        answer = asked.result(30)
+    assert answer.status_code == (200 if stream else 500)
+    assert '"code":"generation_failed"' in answer.text.replace(" ", "")
+    assert "could not be signed" in answer.text and "b64_json" not in answer.text
+    check_data_hash(draw(signed).content)
 
 
 def kind(data):

@@ -18,7 +18,7 @@ from flux_api.core import (
     Queued,
     Started,
 )
-from flux_api.errors import ResultExpired
+from flux_api.errors import FluxError, ResultExpired
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow
 from flux_api.http.context import Context
@@ -79,9 +79,7 @@ class Stream:
             case PartialImage():
                 return self._render_partial(event)
             case Failed(error):
-                # Flat error fields would be taken for an ordinary event by some
-                # clients.
-                return frame_event("error", {"error": error_object(error)})
+                return self._render_error(error)
 
     def _render_partial(self, event: PartialImage) -> bytes:
         preview = event.image.copy()
@@ -94,12 +92,21 @@ class Stream:
         return frame_event(name, data | about)
 
     def _render_completed(self, event: Completed) -> Iterator[bytes]:
-        pictures = self._finished(event)
+        try:
+            pictures = self._finished(event)
+        except FluxError as error:
+            # The stream has begun: its end is the only place to say so.
+            yield self._render_error(error)
+            return
         for index, picture in enumerate(pictures):
             yield self._render_picture(index, picture)
         if not pictures:
             gone = ResultExpired("This picture is no longer kept.")
-            yield frame_event("error", {"error": error_object(gone)})
+            yield self._render_error(gone)
+
+    def _render_error(self, error: FluxError) -> bytes:
+        # Flat error fields would be taken for an ordinary event by some clients.
+        return frame_event("error", {"error": error_object(error)})
 
     def _render_picture(self, index: int, picture: FinishedPicture) -> bytes:
         name, job = f"image_{self._kind}.completed", self._job
