@@ -11,7 +11,7 @@ from flask import Response, jsonify, request
 
 from flux_api.blueprints.jobs import describe
 from flux_api.core import Completed, ImageResult
-from flux_api.errors import InvalidRequest
+from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.clients import prefers_async
 from flux_api.http.context import Context
 from flux_api.http.counting import at_end
@@ -85,8 +85,10 @@ def _finish(
         if isinstance(outcome, Completed):
             keep(finish(outcome.results))
         lost = False
-    except Exception:
+    except Exception as error:
         logger.exception("the pictures of job %s were lost", job.id)
+        if isinstance(error, FluxError):
+            job.note_loss(error)
     finally:
         job.release()
         count(lost)

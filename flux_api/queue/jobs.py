@@ -66,6 +66,8 @@ class Job:
         self._results: dict[int, ImageResult] = {}
         self._performances: list[Performance] = []
         self._delivered = threading.Event()
+        self.loss: FluxError | None = None
+        """Why its pictures, which were made, became no files."""
 
     @property
     def request(self) -> ImageRequest:
@@ -238,6 +240,11 @@ class Job:
         with self._changed:
             found = (e for _, e in reversed(self._events) if isinstance(e, kind))
             return next(found, None)
+
+    def note_loss(self, error: FluxError) -> None:
+        """Its pictures were made, but ``error`` kept them from becoming files."""
+        self.loss = error
+        forget_frames(error)
 
     def note_delivery(self) -> None:
         """Its pictures are files now, and stored where they are to be."""

@@ -72,7 +72,7 @@ class ResultStore:
         return [picture.url for picture in self.pictures(job) or () if picture.url]
 
     def find(self, job: Job, index: int) -> FinishedPicture:
-        """Picture ``index`` of ``job``. The job's own error where it failed, JobNotDone
+        """Picture ``index`` of ``job``. The error of the job or its files, JobNotDone
         until it is made, ResultExpired when it is gone, InvalidRequest where the job
         has no such picture."""
         outcome = job.outcome
@@ -91,6 +91,8 @@ class ResultStore:
         # Between the last step and the answer the picture is still being encoded.
         if outcome is None or not job.wait_delivery(0):
             raise JobNotDone("The job has not ended yet.", retry_after=1)
+        if job.loss is not None:
+            raise copy.copy(job.loss)
         raise ResultExpired("This picture is no longer kept.")
 
     def _drop_old(self) -> None:

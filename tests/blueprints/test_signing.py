@@ -182,19 +182,35 @@ def waits(pid):
     return int.from_bytes(count, sys.byteorder) > 0
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_picture_is_not_given_out_unsigned(signed, stream):
+def ask(server, how):
+    """The answer to a request, or to the question for the picture of its job."""
+    if how != "later":
+        return post(server, json=SMALL | {"stream": how == "stream"})
+    later = {"Prefer": "respond-async"}
+    place = post(server, json=SMALL, headers=later).headers["Location"]
+    answers = []
+
+    def is_over():
+        answers.append(requests.get(f"{server.url}{place}/result", timeout=9))
+        return answers[-1].status_code != 409
+
+    wait_for(is_over, 20, server)
+    return answers[-1]
+
+
+@pytest.mark.parametrize("how", ["plain", "stream", "later"])
+def test_a_picture_is_not_given_out_unsigned(signed, how):
     """The process that signs is killed at its work."""
     draw(signed)
     family = psutil.Process(signed.process.pid).children(recursive=True)
     [child] = [p for p in family if "sign_child.py" in " ".join(p.cmdline())]
     child.suspend()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(post, signed, json=SMALL | {"stream": stream})
+        asked = pool.submit(ask, signed, how)
         wait_for(lambda: waits(child.pid), 20, signed)
         child.kill()
         answer = asked.result(30)
-    assert answer.status_code == (200 if stream else 500)
+    assert answer.status_code == (200 if how == "stream" else 500)
     assert '"code":"generation_failed"' in answer.text.replace(" ", "")
     assert "could not be signed" in answer.text and "b64_json" not in answer.text
     check_data_hash(draw(signed).content)
