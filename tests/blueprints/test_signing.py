@@ -207,9 +207,9 @@ def test_a_picture_is_not_given_out_unsigned(signed, how):
     child.suspend()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, signed, how)
-        wait_for(lambda: waits(child.pid), 20, signed)
+        wait_for(lambda: waits(child.pid), 60, signed)
         child.kill()
-        answer = asked.result(30)
+        answer = asked.result(60)
     assert answer.status_code == (200 if how == "stream" else 500)
     assert '"code":"generation_failed"' in answer.text.replace(" ", "")
     assert "could not be signed" in answer.text and "b64_json" not in answer.text
