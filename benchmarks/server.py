@@ -36,6 +36,10 @@ class Server:
                 return int(line.split()[1]) / 1024
         raise RuntimeError("no VmRSS")
 
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the worker so far."""
+        return cpu_seconds(self.worker())
+
     def descriptors(self) -> int:
         """How many file descriptors the worker has open."""
         return len(os.listdir(f"/proc/{self.worker()}/fd"))
@@ -71,6 +75,12 @@ def start(app: str = "wsgi:app", **settings: object) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _is_ready(url: str) -> bool:
