@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,14 +26,21 @@ CARDS = (6, 8, 10, 12, 16, 24, 32, 48, 80, 141)
 _USABLE = 0.96
 
 
-def examine(models: Mapping[str, ModelInfo], gpu: float | None = None) -> str:
-    """A report on this machine and on each of ``models``, ending with advice. With
-    ``gpu`` the sets are judged by a card of so many GB, all of it free."""
+def examine(
+    models: Mapping[str, ModelInfo],
+    gpu: float | None = None,
+    *,
+    bounds: Sequence[str] = (),
+) -> str:
+    """A report on this machine, with the lines of ``bounds``, and on each of
+    ``models``, ending with advice. With ``gpu`` the sets alone are judged, by a card of
+    so many GB, all of it free."""
     device = choose_device()
     machine = card_of(gpu)
     if gpu is not None:
         return _examine_card(models, machine)
-    lines = ["This machine", *_machine_lines(device, machine), "", "Model sets"]
+    lines = ["This machine", *_machine_lines(device, machine), ""]
+    lines += [*bounds, "", "Model sets"] if bounds else ["Model sets"]
     plans: dict[str, Plan] = {}
     for name, info in models.items():
         footprint = footprint_of(info)

@@ -100,8 +100,9 @@ def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> 
     settings, models = _settings_and_models(environ)
     if what is None:
         from flux_api.commands.doctor import examine
+        from flux_api.commands.doctor_memory import memory_lines
 
-        click.echo(examine(models, gpu))
+        click.echo(examine(models, gpu, bounds=[*memory_lines(settings)]))
         return 0
     path, name = what.expanduser(), str(what)
     if name in models and not path.exists():

@@ -12,6 +12,7 @@ import requests
 import torch
 
 from flux_api.commands.doctor import examine
+from flux_api.images.decode_child import MEMORY_BYTES
 from flux_api.models import hub as hub_files
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
@@ -142,6 +143,42 @@ def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring():
         assert info.licence in text
     for part in ("driver", "memory", "cache", "disk", "token"):
         assert part in text
+
+
+def memory_bounds(report):
+    """The MiB of each line on memory beside the weights, and their sum."""
+    _, _, rest = report.partition("Memory beside the weights, at most\n")
+    lines = rest.partition("\n\n")[0].splitlines()
+    *parts, total = [int(line.split()[0].replace(",", "")) for line in lines]
+    return parts, total
+
+
+def test_doctor_adds_up_the_memory_that_the_settings_allow():
+    given = {
+        "FLUX_MAX_UPLOAD_MB": 3,
+        "FLUX_MAX_QUEUE": 5,
+        "FLUX_MAX_WATCHERS": 7,
+        "FLUX_DECODED_MB": 65,
+        "FLUX_RESULTS_MB": 11,
+        "FLUX_PROMPT_CACHE_MB": 13,
+        "FLUX_LORA_CACHE_MB": 17,
+        "FLUX_MAX_LOADED": 2,
+    }
+    report = run("doctor", **given)
+    assert report.returncode == 0, report.stderr
+    bounds, total = memory_bounds(report.stdout)
+    code = "import runpy; print(runpy.run_path('gunicorn.conf.py')['threads'])"
+    threads = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in given.items()},
+        capture_output=True,
+        check=True,
+    )
+    bodies = 3 * int(threads.stdout)
+    decoding = 2 * MEMORY_BYTES >> 20
+    assert bounds == [bodies, 65, decoding, 11, 13, 2 * 17]
+    assert total == sum(bounds)
 
 
 def test_doctor_says_what_fits_a_gpu(monkeypatch):

@@ -1,0 +1,41 @@
+"""How much of the host's memory a server may take beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flux_api.images.decode_child import MEMORY_BYTES
+from flux_api.images.decoder import CHILDREN
+from flux_api.loading.memory import free_host_bytes
+from flux_api.settings import MIB, Settings
+
+# Beside the queue and the watchers, as gunicorn.conf.py has it.
+_MORE_THREADS = 16 + 8
+
+
+def memory_lines(settings: Settings) -> Iterator[str]:
+    """A line for each bound, and their sum; each is a most that is seldom reached."""
+    bounds = memory_bounds(settings)
+    yield "Memory beside the weights, at most"
+    for what, size in bounds.items():
+        yield f"  {size / MIB:8,.0f} MiB  {what}"
+    yield f"  {sum(bounds.values()) / MIB:8,.0f} MiB  in sum"
+
+
+def memory_bounds(settings: Settings) -> dict[str, int]:
+    """Bytes by what they are for."""
+    threads = settings.max_queue + settings.max_watchers + _MORE_THREADS
+    upload, sets = settings.max_upload_mb, settings.max_loaded
+    loras = min(settings.lora_cache_mb * MIB, free_host_bytes() // 10)
+    return {
+        f"request bodies: FLUX_MAX_UPLOAD_MB={upload} for each of {threads} threads": (
+            threads * settings.max_upload_bytes
+        ),
+        "decoded input pictures: FLUX_DECODED_MB": settings.decoded_mb * MIB,
+        f"processes that decode: {CHILDREN}": CHILDREN * MEMORY_BYTES,
+        "finished pictures: FLUX_RESULTS_MB": settings.results_mb * MIB,
+        "encoded prompts: FLUX_PROMPT_CACHE_MB": settings.prompt_cache_mb * MIB,
+        f"LoRAs: FLUX_LORA_CACHE_MB for each set, FLUX_MAX_LOADED={sets}": (
+            sets * loras
+        ),
+    }
