@@ -195,8 +195,9 @@ export function removeWithUndo(job) {
   });
 }
 
-export function removeAll() {
-  memory.dropAllPictures().catch(() => {});
+// What is shown as gone is gone, also for who reloads the page at once.
+export async function removeAll() {
+  await memory.dropAllPictures().catch(() => {});
   set({ jobs: state.jobs.filter(isLive), selected: null });
 }
 
