@@ -32,7 +32,7 @@ def run(folder, *arguments, stdin=b"", **settings):
         env=environment(**settings),
         input=stdin,
         capture_output=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
 
