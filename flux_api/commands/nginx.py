@@ -193,8 +193,8 @@ map "$http_idempotency_key $http_x_job_id" $flux_first {{
     default "";
     "~^ (?!page-)" "@next1";
 }}
-# To the one of the others with the fewest: one that loads has none, so it is asked
-# first each time. Then to the one behind, passing over the first: each is asked once.
+# To the one of the others with the fewest: one that loads has none, so it is asked first
+# each time. Then to the one behind, passing over the first: each is asked once.
 map $upstream_addr $flux_after {{
     volatile;
     default flux_any;
