@@ -31,7 +31,7 @@ class SleepParameters(Fields):
 def sleep() -> Response:
     """Let the weights leave the memory of the device. The next request for pictures
     brings them back."""
-    parameters = SleepParameters.read(request.args)
+    parameters = SleepParameters.read(request.values)
     get_context().manager.sleep(parameters.weights)
     return jsonify(_state())
 

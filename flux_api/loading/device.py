@@ -38,10 +38,12 @@ def device_name(device: torch.device) -> str:
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more, the device's cached memory too."""
+    """Give back what nothing refers to any more, memory of the device and pinned memory
+    that are cached too."""
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+        torch.accelerator.empty_host_cache()
 
 
 def device_memory() -> dict[str, int] | None:

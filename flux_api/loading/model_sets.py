@@ -330,15 +330,17 @@ class ModelSets:
         only while no picture is on its way."""
         if self.rests:
             return ""
-        if not any(loaded.has_gpu for loaded in self._loaded.values()):
+        # One that rests already has its weights in the host's memory alone.
+        awake = [loaded for loaded in self._loaded.values() if not loaded.rests]
+        if not any(loaded.has_gpu for loaded in awake):
             return "no weights are on a GPU"
-        modules = [m for loaded in self._loaded.values() for m in loaded.on_device()]
+        modules = [module for loaded in awake for module in loaded.on_device()]
         if any(getattr(module, "is_loaded_in_8bit", False) for module in modules):
             return "weights in 8 bits cannot be moved"
         if free_host_bytes() < sum(map(size_of, modules)) + RESERVE:
             return "it has no room for them"
         try:
-            for loaded in self._loaded.values():
+            for loaded in awake:
                 loaded.rest()
         except (MemoryError, RuntimeError) as error:
             return first_line(error)

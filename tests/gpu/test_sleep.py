@@ -16,9 +16,12 @@ MOST_LEFT = 1 << 18
 
 
 @pytest.fixture(scope="module")
-def server(card):
-    """The embedded model on the card, with an operator."""
-    with run_on(card, **SETTINGS) as running:
+def server(card, tmp_path_factory):
+    """The embedded model on the card, under a second name too, with an operator."""
+    sets = tmp_path_factory.mktemp("sets") / "sets.toml"
+    sets.write_text('[second]\nlike = "tiny"\n')
+    both = {"MODEL_INFO": sets, "FLUX_MAX_LOADED": 2}
+    with run_on(card, **SETTINGS, **both) as running:
         yield running.wait_ready()
 
 
@@ -27,8 +30,8 @@ def order(server, what):
     return answer.status_code, answer.json()
 
 
-def draw(server):
-    answer = post(server, "/process/raw", json=BODY)
+def draw(server, **more):
+    answer = post(server, "/process/raw", json=BODY | more)
     assert answer.status_code == 200, answer.text
     return answer.content
 
@@ -103,6 +106,25 @@ def test_a_card_that_others_have_filled_meanwhile_is_503_and_loses_nothing(
     count = loaded(server)
     assert draw(server) == first
     assert loaded(server) == count
+
+
+def test_a_set_that_still_waits_when_the_card_is_emptied_again_is_whole(server):
+    first = {name: draw(server, model=name) for name in ("second", "tiny")}
+    order(server, "sleep")
+    draw(server, model="tiny")
+    assert order(server, "sleep")[1]["weights"] == "host"
+    count = loaded(server)
+    for name, picture in first.items():
+        assert draw(server, model=name) == picture
+    assert loaded(server) == count
+
+
+def test_a_form_says_how_too(server):
+    answer = requests.post(
+        f"{server.url}/admin/sleep", {"weights": "dropped"}, headers=ADMIN, timeout=60
+    )
+    assert answer.json()["weights"] == "dropped"
+    draw(server)
 
 
 def test_an_unknown_way_is_named(server):
