@@ -18,6 +18,19 @@ PRINT = (
 )
 
 
+def printed(folder, environ):
+    """The three folders that a process in ``folder`` finds."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return map(Path, done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("xdg", "parent"), [("/state", "/state"), ("state", ".local/state")]
 )
@@ -28,27 +41,11 @@ def test_an_installed_package_writes_below_the_users_state_folder(
     for name in packages:
         shutil.copytree(ROOT / name, tmp_path / name)
     environ = {"XDG_STATE_HOME": xdg, "HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", PRINT],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    state, images, home = map(Path, done.stdout.split())
+    state, images, home = printed(tmp_path, environ)
     folder = home / parent / "flux-imaging-api"
     assert (state, images) == (folder / "state", folder / "images")
 
 
 def test_a_checkout_keeps_it_together(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", PRINT],
-        cwd=ROOT,
-        env={"XDG_STATE_HOME": str(tmp_path)},
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    state, images, _ = map(Path, done.stdout.split())
+    state, images, _ = printed(ROOT, {"XDG_STATE_HOME": str(tmp_path)})
     assert (state, images) == (ROOT / "var" / "state", ROOT / "var" / "images")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flux_api.images.decode_child import MEMORY_BYTES
-from flux_api.images.decoder import CHILDREN
+from flux_api.images import decode_child, decoder, sign_child, signing
 from flux_api.loading.memory import free_host_bytes
 from flux_api.settings import MIB, Settings
 
@@ -26,13 +25,17 @@ def memory_bounds(settings: Settings) -> dict[str, int]:
     """Bytes by what they are for."""
     threads = settings.max_queue + settings.max_watchers + _MORE_THREADS
     upload, sets = settings.max_upload_mb, settings.max_loaded
+    signers = signing.CHILDREN if settings.c2pa_cert is not None else 0
     loras = min(settings.lora_cache_mb * MIB, free_host_bytes() // 10)
     return {
         f"request bodies: FLUX_MAX_UPLOAD_MB={upload} for each of {threads} threads": (
             threads * settings.max_upload_bytes
         ),
         "decoded input pictures: FLUX_DECODED_MB": settings.decoded_mb * MIB,
-        f"processes that decode: {CHILDREN}": CHILDREN * MEMORY_BYTES,
+        f"processes that decode: {decoder.CHILDREN}": (
+            decoder.CHILDREN * decode_child.MEMORY_BYTES
+        ),
+        f"processes that sign: {signers}": signers * sign_child.MEMORY_BYTES,
         "finished pictures: FLUX_RESULTS_MB": settings.results_mb * MIB,
         "encoded prompts: FLUX_PROMPT_CACHE_MB": settings.prompt_cache_mb * MIB,
         f"LoRAs: FLUX_LORA_CACHE_MB for each set, FLUX_MAX_LOADED={sets}": (

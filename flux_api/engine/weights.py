@@ -54,6 +54,9 @@ class Weights:
         return request.model, info.base_of(task), request.loras
 
     def load(self, picture: Picture, name: TaskName, callbacks: Callbacks) -> Loaded:
+        """The pipeline of task ``name`` with exactly the LoRAs of ``picture``, on the
+        device. Unavailable where its memory is too small, ModelMissing and
+        InvalidRequest as :meth:`flux_api.loading.model_sets.LoadedSet.load`."""
         request = picture.request
 
         def report(text: str) -> None:

@@ -49,10 +49,10 @@ def error_object(error: FluxError) -> dict[str, object]:
 
 def _sentence(error: FluxError) -> str:
     """The message, with the name of its parameter where nothing else would tell it."""
-    name = re.escape(error.param or "")
-    if re.search(rf"\b{name}\b", error.message):
+    name = error.param
+    if name is None or re.search(rf"\b{re.escape(name)}\b", error.message):
         return error.message
-    return f"{error.param}: {error.message}"
+    return f"{name}: {error.message}"
 
 
 def _validation_status(error: FluxError) -> int:

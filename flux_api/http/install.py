@@ -9,6 +9,7 @@ from flask import Flask
 
 from flux_api.http import (
     access,
+    allocator,
     clients,
     counting,
     doors,
@@ -16,7 +17,6 @@ from flux_api.http import (
     idempotency,
     others,
     request_log,
-    trimming,
 )
 from flux_api.http.context import get_context
 
@@ -45,7 +45,7 @@ def install(app: Flask) -> None:
     app.teardown_request(error_handlers.let_go)
     app.teardown_request(idempotency.let_go)
     error_handlers.register(app)
-    trimming.return_large_blocks()
+    allocator.return_large_blocks()
     tidy_paths(app)
 
 

@@ -32,7 +32,7 @@ from flux_api.http.values import (
     refuse,
     refuse_value,
 )
-from flux_api.models.sizes import ANY_SIDE
+from flux_api.models.sizes import SIDE_BOUNDS
 
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
@@ -45,10 +45,12 @@ CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 # Whatever is an integer is taken: the model's own grid says what is legal, and the
 # nearest size. The schema tells what no model goes beyond.
-TakenSide = Annotated[
+Side = Annotated[
     int,
     Field(ge=-(10**9), le=10**9),
-    WithJsonSchema({"type": "integer", "minimum": ANY_SIDE[0], "maximum": ANY_SIDE[1]}),
+    WithJsonSchema(
+        {"type": "integer", "minimum": SIDE_BOUNDS[0], "maximum": SIDE_BOUNDS[1]}
+    ),
 ]
 _Seed = Annotated[
     int,
@@ -106,9 +108,9 @@ class Parameters(Fields):
     """What to avoid; only where the model takes one."""
     seed: Annotated[_Seed | None, BeforeValidator(_read_seed)] = None
     """Random when left out or negative; picture i of a request uses seed + i."""
-    width: Annotated[TakenSide | None, Integer] = None
+    width: Annotated[Side | None, Integer] = None
     """Pixels, on the model's grid."""
-    height: Annotated[TakenSide | None, Integer] = None
+    height: Annotated[Side | None, Integer] = None
     """Pixels, on the model's grid."""
     wanted_size: Annotated[
         Size | None,

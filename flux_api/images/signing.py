@@ -26,7 +26,7 @@ from flux_api.images.sign_child import DONE, HEADER
 logger = logging.getLogger(__name__)
 
 TIMESTAMP = "FLUX_C2PA_TIMESTAMP_URL"
-_CHILDREN = 2
+CHILDREN = 2
 _SECONDS = 30.0
 _STAMP_SECONDS = 10.0
 # After a failure the authority is left alone for a while: others would wait for it too.
@@ -50,7 +50,7 @@ class Signer:
     def __init__(self, pair: KeyPair, timestamp_url: str | None = None) -> None:
         told = dataclasses.asdict(pair) | {"timestamp_url": timestamp_url}
         make = functools.partial(_SignChild, told)
-        self._children = Pool(make, _CHILDREN, "sign a picture")
+        self._children = Pool(make, CHILDREN, "sign a picture")
         self._has_authority = timestamp_url is not None
         self._no_stamps_until = 0.0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flux_api.errors import InvalidRequest
 
-ANY_SIDE = 16, 8192
+SIDE_BOUNDS = 16, 8192
 """No model's grid goes beyond these pixels."""
 
 

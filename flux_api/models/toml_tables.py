@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from flux_api.models.info import PIPELINES, Offload, Quantization, TaskName
-from flux_api.models.sizes import ANY_SIDE
+from flux_api.models.sizes import SIDE_BOUNDS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -50,7 +50,7 @@ def _check_file(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name)]
 TextValue = Annotated[str, AfterValidator(_check_text)]
-_LEAST, _MOST = ANY_SIDE
+_LEAST, _MOST = SIDE_BOUNDS
 Side = Annotated[int, Field(ge=_LEAST, le=_MOST)]
 
 

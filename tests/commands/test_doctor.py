@@ -163,6 +163,9 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow():
         "FLUX_PROMPT_CACHE_MB": 13,
         "FLUX_LORA_CACHE_MB": 17,
         "FLUX_MAX_LOADED": 2,
+        # Any file: it is not opened.
+        "FLUX_C2PA_CERT": "README.md",
+        "FLUX_C2PA_KEY": "README.md",
     }
     report = run("doctor", **given)
     assert report.returncode == 0, report.stderr
@@ -176,8 +179,8 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow():
         check=True,
     )
     bodies = 3 * int(threads.stdout)
-    decoding = 2 * MEMORY_BYTES >> 20
-    assert bounds == [bodies, 65, decoding, 11, 13, 2 * 17]
+    decoding = signing = 2 * MEMORY_BYTES >> 20
+    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 17]
     assert total == sum(bounds)
 
 

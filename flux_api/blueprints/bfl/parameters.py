@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import Parameters, TakenSide
+from flux_api.http.parameters import Parameters, Side
 from flux_api.http.values import (
     Boolean,
     Integer,
@@ -42,9 +42,9 @@ def _read_ratio(value: object) -> object:
 class BflParameters(Parameters):
     """What a model's address takes."""
 
-    width: Annotated[TakenSide | None, BeforeValidator(_read_side)] = None
+    width: Annotated[Side | None, BeforeValidator(_read_side)] = None
     """Pixels, on the model's grid."""
-    height: Annotated[TakenSide | None, BeforeValidator(_read_side)] = None
+    height: Annotated[Side | None, BeforeValidator(_read_side)] = None
     """Pixels, on the model's grid."""
     aspect_ratio: Annotated[str | None, BeforeValidator(_read_ratio)] = None
     """WIDTH:HEIGHT, for a picture as large as the default one; width and height win."""
