@@ -184,7 +184,9 @@ def test_own_jobs_are_listed_the_newest_first():
 
 
 def test_several_jobs_are_followed_on_one_connection(fake):
-    ids = [submit(fake, "hold", partial_images=1).json()["id"] for _ in range(3)]
+    # The end of a job lets go of its previews: they are told before, also when busy.
+    slow = {"partial_images": 1, "num_inference_steps": 3}
+    ids = [submit(fake, "hold pause=0.5", **slow).json()["id"] for _ in range(3)]
     wait_for(lambda: stats(fake)["running"] == 1, 10)
     watched = ",".join([*ids, "never-heard-of"])
     answer = requests.get(
