@@ -518,7 +518,7 @@ def test_term_that_comes_in_a_hail_is_one(pool):
 def test_hup_lets_old_work_finish_beside_the_new_worker(pool):
     with run_api(app="tests.support.fake_app:app") as fake:
         fake.wait_ready()
-        running = pool.submit(post, fake, "pause=0.1", num_inference_steps=100)
+        running = pool.submit(post, fake, "pause=0.1", num_inference_steps=200)
         wait_for(lambda: stats(fake)["steps"] > 1, 10)
         old = stats(fake)["pid"]
         fake.process.send_signal(signal.SIGHUP)

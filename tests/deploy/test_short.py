@@ -89,11 +89,22 @@ def test_without_descriptors_for_it_a_picture_is_refused(fake):
     process = pid(fake)
     taken = len(os.listdir(f"/proc/{process}/fd"))
     with limited(process, resource.RLIMIT_NOFILE, taken + 1):
-        for child in children(process):
+        killed = children(process)
+        for child in killed:
             os.kill(child, signal.SIGKILL)
+        # One that is still dying would be asked, and fail at the picture.
+        wait_for(lambda: all(map(has_ended, killed)), 10)
         assert_refused(post(fake, files={"input_file": make_png()}))
         assert requests.get(f"{fake.url}/healthz", timeout=5).ok
     works_again(fake, process)
+
+
+def has_ended(process):
+    """Whether nothing of it is left but what its parent may ask for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def children(process):
