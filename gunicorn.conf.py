@@ -75,11 +75,13 @@ bind = "127.0.0.1:8000"
 workers = 1
 worker_class = sturdy["SturdyWorker"]
 preload_app = False
-# A waiting request holds a thread: the queue, what runs (16 at most), the watchers,
-# and 8 more for health and refusals. With fewer the surplus would wait unseen.
+# A waiting request holds a thread: the queue, what runs (16 at most here, 128 in a
+# cluster), the watchers, and 8 more for health and refusals. With fewer the surplus
+# would wait unseen.
+running = 16 if os.environ.get("FLUX_BACKEND", "local").strip() != "ray" else 128
 queue = whole("FLUX_MAX_QUEUE", 32)
 watchers = whole("FLUX_MAX_WATCHERS", 32)
-needed_threads = queue + 16 + watchers + 8
+needed_threads = queue + running + watchers + 8
 threads = needed_threads
 # More than threads: beyond it nobody is accepted, not even to be told 429.
 worker_connections = needed_threads + 1000

@@ -5,10 +5,11 @@ This module puts the parts together; nothing but ``wsgi.py`` and tests imports i
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from flux_api.blueprints.description import routes as description
 from flux_api.blueprints.mcp import routes as mcp
 from flux_api.blueprints.openai import routes as openai
 from flux_api.core import Performance
+from flux_api.errors import BadSetting
 from flux_api.http.context import Context
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.install import install
@@ -51,6 +53,7 @@ from flux_api.queue.manager import PipelineManager
 from flux_api.queue.readiness import Handover
 from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
+from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,11 +144,13 @@ def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManage
         if _manager is None:
             check_machine(settings)
             filtered = content_filter(settings)
+            # Replicas of a cluster go to sleep by themselves.
+            idle = settings.idle_unload if settings.backend == "local" else 0
             manager = PipelineManager(
                 lambda: filtered(_make_backend(settings, manager.handover)),
                 look_at_files=lambda: look_at_files(sources, settings.model_info),
                 max_queue=settings.max_queue,
-                idle_seconds=settings.idle_unload * 60,
+                idle_seconds=idle * 60,
                 max_per_caller=settings.max_per_caller,
                 step_timeout=settings.step_timeout,
             )
@@ -155,7 +160,13 @@ def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManage
 
 def check_machine(settings: Settings) -> None:
     """BadSetting where this machine cannot quantize or offload as ``settings``, or one
-    of the sets, say; torch is imported only where they say so."""
+    of the sets, say; torch is imported only where they say so. Where others make the
+    pictures, where Ray is missing."""
+    if settings.backend == "ray":
+        if importlib.util.find_spec("ray") is None:
+            message = "Ray is not installed: pip install -r requirements-ray.txt"
+            raise BadSetting(f"FLUX_BACKEND=ray: {message}")
+        return
     wanted = {(settings.quantization or "none", settings.offload or "none")}
     for info in offered_models(settings).values():
         quantization = info.quantization or settings.quantization or "none"
@@ -189,7 +200,7 @@ def measure_quality(
     logs.configure(settings.log_level)
     check_machine(settings)
     told = settings.model_copy(update={"performance": "max"})
-    backend = _make_backend(told, None)
+    backend = _local_backend(told, None)
     from flux_api.engine.quality import NOTHING
 
     return [
@@ -206,7 +217,27 @@ def measure_quality(
     ]
 
 
-def _make_backend(settings: Settings, handover: Handover | None) -> DiffusersBackend:
+def manager_of_replica(environ: Mapping[str, str]) -> PipelineManager:
+    """The manager of a process of the cluster, under those settings of whoever deployed
+    it that tell how pictures are made: it makes them itself."""
+    # Libraries look for theirs, such as HF_HOME, in the process's own.
+    os.environ.update(environ)
+    settings = Settings.from_env(environ)
+    logs.configure(settings.log_level)
+    models = offered_models(settings)
+    return get_manager(settings, models[next(iter(models))].sources)
+
+
+def _make_backend(settings: Settings, handover: Handover | None) -> Backend:
+    if settings.backend == "local":
+        return _local_backend(settings, handover)
+    # An optional installation, imported where it is used alone.
+    from flux_api.cluster.backend import RayBackend
+
+    return RayBackend(offered_models(settings))
+
+
+def _local_backend(settings: Settings, handover: Handover | None) -> DiffusersBackend:
     models = offered_models(settings)
     prepare_libraries(settings, models)
     # Imports torch and diffusers: seconds, spent in the loading thread.

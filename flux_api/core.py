@@ -84,13 +84,15 @@ class ImageResult:
 
     ``native_size`` is the (width, height) that the model worked at where the picture
     was scaled from it, else None. ``performance`` is how it was made: another way
-    rounds otherwise.
+    rounds otherwise. ``attempts`` counts how often it was begun, where a process died
+    over it.
     """
 
     image: Image
     seed: int
     native_size: tuple[int, int] | None = None
     performance: Performance = "exact"
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ Offload = Literal["none", "text", "model", "group", "sequential"]
 Memory = Literal["auto", "manual"]
 Level = Literal["none", "mark", "recipe", "prompt"]
 FilterFail = Literal["closed", "open"]
+BackendName = Literal["local", "ray"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -98,6 +99,8 @@ class Settings(BaseModel):
     """How many requests of one caller may be here at once; 0: no bound of its own."""
     batch_tokens: Annotated[int | None, _env("FLUX_BATCH_TOKENS", 0, 10**6)] = None
     """Most tokens in one shared forward; 0: one picture a forward."""
+    backend: Annotated[BackendName, _env("FLUX_BACKEND")] = "local"
+    """Where pictures are made: in this process, or by a Ray cluster."""
     performance: Annotated[Performance, _env("FLUX_PERFORMANCE")] = "exact"
     """What pictures may pay for speed: exact nothing, speed rounding, max small
     differences."""

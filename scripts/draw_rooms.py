@@ -23,6 +23,7 @@ PLACES = {
     "commands": (3, 1, "the command line"),
     "http": (1, 2, "what every route shares"),
     "engine": (2, 2, "runs a model"),
+    "cluster": (0, 2, "has others run it"),
     "net": (0, 3, "sockets out"),
     "queue": (1, 3, "who is next; jobs"),
     "loading": (2, 3, "weights into memory"),

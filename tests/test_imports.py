@@ -13,6 +13,7 @@ TOP = {"core", "errors"}
 ROOMS = {
     "__init__": {
         *("blueprints", "http", "queue", "engine", "loading", "models", "net"),
+        "cluster",
         "images",
         *("settings", "setting_values", "logs", "api_keys"),
     },
@@ -20,6 +21,7 @@ ROOMS = {
     "blueprints": {"http", "queue", "models", "images", "metrics"},
     "http": {"queue", "models", "net", "images", "settings", "api_keys", "metrics"},
     "queue": {"metrics"},
+    "cluster": {"queue", "models"},
     "net": {"images", "metrics"},
     "engine": {"loading", "queue", "models", "images", "settings", "metrics"},
     "loading": {"models", "settings", "metrics"},
@@ -29,7 +31,7 @@ ROOMS = {
     # Without a server the application runs in the command's own process.
     "commands": {
         *("loading", "models", "images", "settings"),
-        *("create_app", "measure_quality"),
+        *("create_app", "measure_quality", "manager_of_replica", "cluster"),
     },
     "settings": {"setting_values", "api_keys"},
     "setting_values": {"api_keys"},
@@ -57,6 +59,7 @@ FOREIGN = {
     "requests": set(),
     "urllib3": {"net", "commands"},
     "prometheus_client": {"metrics", "blueprints"},
+    "ray": {"cluster"},
     "socket": {"net", "http", "blueprints", "commands"},
     "http.client": {"net"},
     "ssl": {"net"},
@@ -131,6 +134,7 @@ def test_few_modules_lie_directly_in_the_package():
         ("blueprints/original.py", "flux_api.queue.manager.PipelineManager"),
         ("images/codec.py", "flask.request"),
         ("http/access.py", "urllib3.PoolManager"),
+        ("commands/deploy.py", "ray.serve"),
     ],
 )
 def test_a_forbidden_import_is_noticed(module, name):

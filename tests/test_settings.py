@@ -71,6 +71,7 @@ WRONG = {
     "FLUX_API_KEYS": ["hidden", "a:hidden-12 3", "a:short-h", ":hidden-12", ","],
     "FLUX_API_KEYS_FILE": ["/no/such/file", "/", "/dev/null", "~nobody-here/keys"],
     "FILE_SERVER_UPLOAD_TOKEN_FILE": ["/no/such/file", "/", "/dev/null"],
+    "FLUX_BACKEND": ["Ray", "remote"],
     "FLUX_PROMPT_CACHE_MB": [*NUMBERS, "65537"],
     "FLUX_LORA_CACHE_MB": [*NUMBERS, "65537"],
     "FLUX_TRUSTED_HOSTS": ["gpu.lan:80", "http://a", "a b", "*.a", ","],

@@ -10,6 +10,7 @@ import click
 
 from flux_api.commands.c2pa_cert import c2pa_cert
 from flux_api.commands.completion import VARIABLE, complete_model, completion
+from flux_api.commands.deploy import deploy
 from flux_api.commands.jobs import jobs
 from flux_api.commands.pictures import edit, generate, vary
 from flux_api.commands.quality import quality
@@ -150,7 +151,7 @@ def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> in
 
 
 for _command in (
-    *(generate, edit, vary, recipe, c2pa_cert),
+    *(generate, edit, vary, recipe, c2pa_cert, deploy),
     *(jobs, serve, quality, completion),
 ):
     program.add_command(_command)

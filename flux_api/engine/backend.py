@@ -118,6 +118,11 @@ class DiffusersBackend:
         return _MOST_SLOTS if self._batch_tokens else 1
 
     @property
+    def batch_tokens(self) -> int:
+        """Most tokens of pictures that share a forward."""
+        return self._batch_tokens or 0
+
+    @property
     def forwards(self) -> int:
         """How many transformer forwards have run."""
         return self._batcher.forwards
@@ -197,7 +202,7 @@ class DiffusersBackend:
 
     def tokens(self, request: ImageRequest) -> int:
         """About how many tokens a forward of one picture has."""
-        return sharing.tokens(request, self._models[request.model])
+        return self._models[request.model].tokens(request)
 
     def prepare(self, request: ImageRequest) -> None:
         """Do what needs no device before the turn of ``request`` comes."""

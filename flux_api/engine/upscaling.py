@@ -9,10 +9,9 @@ from PIL import Image, ImageChops, ImageFilter
 
 from flux_api.core import ImageRequest
 from flux_api.images.fitting import pad
-from flux_api.models.info import ModelInfo
+from flux_api.models.info import LARGEST_TILE, ModelInfo
 from flux_api.queue.tasks import Callbacks
 
-LARGEST_TILE = 1024
 _GRID = 16
 # Of a tile, what it shares with its neighbour; models need some pixels to settle.
 _SHARED, _LEAST_SHARED = 8, 24

@@ -30,7 +30,7 @@ _EXPOSED_HEADERS = (
     "X-Flux-Seed, X-Flux-Mode, X-Flux-Width, X-Flux-Height, X-Flux-Steps, "
     "X-Flux-Native-Width, X-Flux-Native-Height, X-Flux-Warning, "
     "X-Flux-Guidance-Scale, X-Flux-Model, X-Flux-Loras, X-Flux-Delivery, "
-    "X-Flux-Performance, X-Flux-Queue-Seconds, X-Flux-Run-Seconds, "
+    "X-Flux-Performance, X-Flux-Attempts, X-Flux-Queue-Seconds, X-Flux-Run-Seconds, "
     "Idempotent-Replayed"
 )
 _PREFLIGHT_SECONDS = "600"

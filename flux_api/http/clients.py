@@ -215,4 +215,6 @@ def _job_headers(job: Job) -> dict[str, str]:
         headers["X-Flux-Run-Seconds"] = f"{job.run_seconds:.3f}"
     if job.performance:
         headers["X-Flux-Performance"] = job.performance
+    if job.attempts > 1:
+        headers["X-Flux-Attempts"] = str(job.attempts)
     return headers

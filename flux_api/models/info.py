@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from flux_api.core import Lora, Mode
+from flux_api.core import ImageRequest, Lora, Mode
 from flux_api.errors import InvalidRequest, ModelNotFound
 from flux_api.models.lora_files import normal_name
 from flux_api.models.near_names import did_you_mean
@@ -43,6 +43,14 @@ PIPELINES = frozenset(
     }
 )
 """The diffusers classes that a task may name."""
+
+LARGEST_TILE = 1024
+"""Pixels of a side that a set of any size is enlarged by at once."""
+
+# Pixels of a side that one token stands for.
+_PATCH = 16
+# The large models pad every prompt to as many.
+_TEXT_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +134,17 @@ class ModelInfo:
     offload: Offload | None = None
     licence: str = ""
     description: str = ""
+
+    def tokens(self, request: ImageRequest) -> int:
+        """About how many tokens a forward of one picture of ``request`` has."""
+        side = self.native_size
+        text = 0 if side else _TEXT_TOKENS
+        if request.mode == "upscale":
+            return ((side or LARGEST_TILE) // _PATCH) ** 2 + text
+        width, height = (side, side) if side else (request.width, request.height)
+        # References are appended to the picture's own tokens.
+        image = -(-width // _PATCH) * -(-height // _PATCH)
+        return image * (1 + len(request.images)) + text
 
     def task(self, mode: Mode, *, masked: bool = False) -> TaskDefaults:
         """The row for a request; InvalidRequest names what the set cannot do."""

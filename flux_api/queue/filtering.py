@@ -60,6 +60,11 @@ class FilteredBackend:
         """The backend's."""
         return self._backend.slots
 
+    @property
+    def batch_tokens(self) -> int:
+        """The backend's."""
+        return self._backend.batch_tokens
+
     def load(self, report: Callable[[str], None]) -> None:
         """Load the backend."""
         self._backend.load(report)

@@ -65,6 +65,7 @@ class Job:
         self._at_end: list[Callable[[Job], object]] = []
         self._results: dict[int, ImageResult] = {}
         self._performances: list[Performance] = []
+        self._attempts = 1
         self._delivered = threading.Event()
         self.loss: FluxError | None = None
         """Why its pictures, which were made, became no files."""
@@ -125,6 +126,11 @@ class Job:
         empty until there is one."""
         return ", ".join(self._performances)
 
+    @property
+    def attempts(self) -> int:
+        """How often its pictures were begun, as far as they are made: the most."""
+        return self._attempts
+
     def post(self, event: Event) -> None:
         """Append ``event``; after the end nothing is appended any more."""
         with self._changed:
@@ -160,6 +166,7 @@ class Job:
             self._results[index] = result
             if result.performance not in self._performances:
                 self._performances.append(result.performance)
+            self._attempts = max(self._attempts, result.attempts)
             if len(self._results) < self.request.num_images_per_prompt:
                 return
             results = tuple(self._results[i] for i in sorted(self._results))

@@ -119,6 +119,12 @@ class PipelineManager:
             self._rest.sleep(kept)
 
     @property
+    def room(self) -> tuple[int, int]:
+        """How many pictures may share the backend's forwards, and of how many tokens;
+        asked once it is ready."""
+        return self._backend.slots, self._backend.batch_tokens
+
+    @property
     def failed_update(self) -> str | None:
         """Why the last new worker did not take over from this one."""
         return (self.handover and self.handover.failed_update) or None

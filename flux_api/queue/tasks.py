@@ -181,6 +181,11 @@ class Backend(Protocol):
     def slots(self) -> int:
         """How many pictures may share forwards at once; asked after ``load``."""
 
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens of pictures that share a forward, 0 where none do; asked after
+        ``load``."""
+
     def load(self, report: Callable[[str], None]) -> None:
         """Get ready, telling ``report`` what is going on; raises when it cannot."""
 

@@ -1,0 +1,1 @@
+"""Several machines: pictures made by replicas of a Ray Serve application."""
