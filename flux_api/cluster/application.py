@@ -55,6 +55,7 @@ def connect() -> None:
     where there is none, or it wants another token."""
     if ray.is_initialized():
         return
+    _log_like_the_rest()
     try:
         ray.init(
             address="auto",
@@ -66,6 +67,15 @@ def connect() -> None:
         logger.debug("ray.init: %s", error)
         message = f"There is no Ray cluster to use ({type(error).__name__})."
         raise Unavailable(message, retry_after=10) from error
+
+
+def _log_like_the_rest() -> None:
+    """Ray's own handlers write lines of another form to the same place."""
+    for name in ("ray", "ray.serve"):
+        found = logging.getLogger(name)
+        found.handlers.clear()
+        found.propagate = True
+        found.setLevel(logging.WARNING)
 
 
 def deploy(

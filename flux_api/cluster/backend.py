@@ -20,6 +20,7 @@ from ray.serve.exceptions import (
 )
 
 from flux_api.cluster.application import APPLICATION, Status, connect, look
+from flux_api.cluster.pulse import Pulse
 from flux_api.core import (
     VERSION,
     Completed,
@@ -30,7 +31,13 @@ from flux_api.core import (
     PartialImage,
     Progress,
 )
-from flux_api.errors import FluxError, InvalidRequest, PipelineFailed, Unavailable
+from flux_api.errors import (
+    Cancelled,
+    FluxError,
+    InvalidRequest,
+    PipelineFailed,
+    Unavailable,
+)
 from flux_api.models.info import ModelInfo
 from flux_api.queue.tasks import Callbacks, Picture
 
@@ -45,6 +52,12 @@ _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 30
 _RETRY_SECONDS = 3
+
+
+class _GivenUp(Exception):
+    """A replica took this process for gone."""
+
+
 # What Ray says when a replica, its node or the way to them is gone.
 _GONE = (
     ray.exceptions.RayActorError,
@@ -53,6 +66,7 @@ _GONE = (
     ray.exceptions.ObjectLostError,
     ray.exceptions.TaskCancelledError,
     DeploymentUnavailableError,
+    _GivenUp,
 )
 
 
@@ -70,6 +84,7 @@ class RayBackend:
         self._models = models
         self._told: dict[str, Any] = {}
         self._status = Status("NOT_STARTED")
+        self._pulse = Pulse()
 
     @property
     def performance(self) -> dict[str, str]:
@@ -89,6 +104,7 @@ class RayBackend:
         while (missing := self._find_replicas()) is not None:
             report(missing)
             time.sleep(_LOOK_SECONDS)
+        self._pulse.start()
         threading.Thread(target=self._watch, name="flux-replicas", daemon=True).start()
 
     def _find_replicas(self) -> str | None:
@@ -180,8 +196,9 @@ class RayBackend:
         raise PipelineFailed("The replicas that made this picture died.")
 
     def _draw(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
-        stream = self._handle.options(stream=True).draw.remote(picture)
-        events: queue.SimpleQueue[Event | Exception | None] = queue.SimpleQueue()
+        handle = self._handle.options(stream=True)
+        stream = handle.draw.remote(picture, self._pulse.id)
+        events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
         threading.Thread(
             target=_pump, args=(stream, events), name="flux-replica", daemon=True
         ).start()
@@ -200,13 +217,15 @@ class RayBackend:
                 elif isinstance(event, Completed):
                     return event.results[0]
                 elif isinstance(event, Failed):
-                    raise event.error
+                    # It was not by this job, which has been asked.
+                    is_cancelled = isinstance(event.error, Cancelled)
+                    raise _GivenUp if is_cancelled else event.error
         finally:
             # After the end it does nothing; before it the replica stops at a step.
             stream.cancel()
 
 
-def _pump(stream: Any, events: queue.SimpleQueue[Event | Exception | None]) -> None:
+def _pump(stream: Any, events: queue.SimpleQueue[Event | Exception]) -> None:
     """Hand on what a replica says. Waiting for it has no time-out of its own, and who
     waits here must notice meanwhile that nobody wants the picture any more."""
     try:

@@ -8,15 +8,16 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
-from flux_api.core import VERSION, Event
-from flux_api.queue.jobs import Job
+from flux_api.cluster.pulse import Listener
+from flux_api.core import VERSION, Completed, Event, Failed
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import Picture
 
-# How often a picture that is on its way says so.
-BEAT_SECONDS = 0.5
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.5
 _LOOK_SECONDS = 0.2
 # Above what one device makes at once, with those that wait to share a forward.
 _THREADS = 64
@@ -37,6 +38,8 @@ class Replica:
         most_replicas: int,
     ) -> None:
         self._most_replicas = most_replicas
+        self._listener = Listener()
+        self._listener.start()
         self._threads = ThreadPoolExecutor(_THREADS, "flux-events")
         self._manager = make_manager(environ)
         self._manager.start()
@@ -63,33 +66,33 @@ class Replica:
         if self._manager.state == "failed":
             raise RuntimeError(self._manager.not_ready)
 
-    async def draw(self, picture: Picture) -> AsyncIterator[Event | None]:
-        """The events of ``picture`` as they come, ending with Completed or Failed; None
-        where there was none for a moment. Whoever stops to listen cancels it."""
+    async def draw(self, picture: Picture, pulse: str) -> AsyncIterator[Event]:
+        """The events of ``picture`` as they come, ending with Completed or Failed.
+        Whoever stops to listen cancels it; so does the end of the ``pulse``."""
         # A generator that is not async would run to its end when it is cancelled.
         request = dataclasses.replace(
             picture.request, num_images_per_prompt=1, seed=picture.seed
         )
-        job = self._manager.open(caller=secrets.token_hex(4))
+        job = self._manager.open(
+            caller=secrets.token_hex(4),
+            is_wanted=lambda: self._listener.hears(pulse),
+        )
         try:
-            # Its pictures are shrunk, which would keep the others' steps waiting.
-            loop = asyncio.get_running_loop()
-            submit = self._manager.submit
-            await loop.run_in_executor(self._threads, submit, job, request)
-            async for event in self._follow(job):
-                yield event
+            # Pictures are shrunk, and nobody else's steps wait for it.
+            await self._in_thread(self._manager.submit, job, request)
+            seen = 0
+            while True:
+                seen, fresh = await self._in_thread(job.news, seen, _POLL_SECONDS)
+                # Listed before it is sent: the end lets go of the pictures.
+                for event in fresh:
+                    yield event
+                if fresh and isinstance(fresh[-1], (Completed, Failed)):
+                    return
         finally:
             if job.outcome is None:
                 self._manager.cancel(job)
             job.release()
 
-    async def _follow(self, job: Job) -> AsyncIterator[Event | None]:
-        loop, seen = asyncio.get_running_loop(), 0
-        while True:
-            look = loop.run_in_executor(self._threads, job.news, seen, BEAT_SECONDS)
-            seen, fresh = await look
-            # Listed before it is sent: the end lets go of the pictures.
-            for event in fresh or (None,):
-                yield event
-            if job.outcome is not None and job.news(seen, 0)[0] == seen:
-                return
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, call, *arguments)
