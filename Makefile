@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
+.PHONY: help install install-dev serve test test-ray test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +43,19 @@ serve: install
 TEST_OPTIONS ?= -n 3 --dist loadfile --no-loadscope-reorder
 test: install-dev
 	$(PYTHON) -m pytest $(TEST_OPTIONS)
+
+# Ray brings packages that nothing else may come to need: an environment of its own, to
+# which the other lends the rest.
+RAY_VENV := .venv-ray
+$(RAY_VENV)/.installed: requirements-ray.txt $(VENV)/.installed-dev
+	$(PYTHON) -m venv --clear $(RAY_VENV)
+	$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(RAY_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
+	$(RAY_VENV)/bin/python -m pip install --retries 10 --timeout 60 -r requirements-ray.txt
+	@touch $@
+
+test-ray: $(RAY_VENV)/.installed
+	$(RAY_VENV)/bin/python -m pytest tests/ray
 
 lint: install-dev
 	$(PYTHON) -m ruff check .
@@ -125,6 +138,6 @@ test-deps:
 	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RAY_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 -include training/train.mk

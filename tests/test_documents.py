@@ -24,6 +24,7 @@ PAIRS = [
     ("docs/troubleshooting.md", "docs/ja/troubleshooting.md"),
     ("docs/deployment.md", "docs/ja/deployment.md"),
     ("docs/apis.md", "docs/ja/apis.md"),
+    ("docs/ray.md", "docs/ja/ray.md"),
 ]
 # For contributors, and the reference that is held against OpenAI's own words.
 ENGLISH_ONLY = {"docs/architecture.md", "docs/openai-compatibility.md"}
