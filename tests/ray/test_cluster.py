@@ -224,3 +224,24 @@ def test_without_the_token_nobody_gets_in(cluster, tmp_path, token):
         assert done.returncode == 3, done.stderr
         assert "no Ray cluster" in done.stderr
     assert cluster.running == 2
+
+
+def test_replicas_that_cannot_start_say_why(cluster, ray_settings, tmp_path):
+    cluster.deployed("stop")
+    assert "NOT_STARTED" in cluster.deploy("status").stdout
+    text = '[absent]\nlike = "tiny"\nbase_model = "/no/such/folder"\n'
+    (tmp_path / "sets.toml").write_text(text)
+    wrong = {"MODEL_INFO": tmp_path / "sets.toml", "FLUX_MODEL": "absent"}
+    with run_api(**ray_settings) as server:
+        ready = lambda: requests.get(f"{server.url}/readyz", timeout=10)  # noqa: E731
+        wait_for(lambda: "deploy ray start" in ready().text, 60, server)
+        failed = cluster.deploy("start", "--gpus", "0", **wrong)
+        assert failed.returncode == 1
+        wait_for(lambda: "the replicas fail" in ready().text, 60, server)
+        assert ready().status_code == 503
+        assert "/no/such" not in ready().text
+        assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
+        # Nobody has to start it again.
+        cluster.deployed("update", "--gpus", "0")
+        server.wait_ready(60)
+        assert draw(server, SHORT).status_code == 200
