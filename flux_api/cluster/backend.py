@@ -39,7 +39,7 @@ from flux_api.errors import (
     Unavailable,
 )
 from flux_api.models.info import ModelInfo
-from flux_api.queue.tasks import Callbacks, Picture
+from flux_api.queue.tasks import Callbacks, Kept, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class RayBackend:
     same seed."""
 
     memory: dict[str, int] | None = None
-    asleep = False
+    asleep: Kept | None = None
     slots = _MOST_SLOTS
     batch_tokens = 0
 
@@ -91,7 +91,7 @@ class RayBackend:
         """How the replicas make pictures."""
         return dict(self._told["performance"])
 
-    def sleep(self) -> None:
+    def sleep(self, kept: Kept | None = None) -> None:
         """InvalidRequest: each replica decides by itself."""
         raise InvalidRequest(
             "Replicas of a cluster are not sent to sleep; start them with "

@@ -18,6 +18,7 @@ from tests.support.servers import ROOT, free_port, run, wait_for
 
 # Only on Linux is it loopback too; with 127.0.0.1 Ray takes the machine's own address.
 HOST = "127.0.0.2"
+_STARTS = 4
 
 
 class Cluster:
@@ -80,12 +81,14 @@ def run_cluster():
     cluster = Cluster(folder, f"{HOST}:{free_port()}")
     try:
         with contextlib.ExitStack() as stack:
-            while True:
+            for _ in range(_STARTS):
                 head = stack.enter_context(_run_head(cluster))
                 if _comes_up(cluster, head):
                     break
                 cluster.kill_all()
                 shutil.rmtree(folder / "r")
+            else:
+                raise AssertionError("Ray's head does not come up")
             yield cluster
             head.stop(seconds=60)
     finally:

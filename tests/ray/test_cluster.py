@@ -199,6 +199,19 @@ def test_what_nobody_waits_for_any_more_stops(over_ray):
         assert [answer.result().status_code for answer in answers] == [200, 200]
 
 
+def test_a_replica_notices_that_a_server_is_gone(over_ray, ray_settings, undisturbed):
+    with run_api(**ray_settings) as other:
+        other.wait_ready(120)
+        # They stay open until it is dead, so it is not that a client left.
+        kept = [begin_endless(other, name) for name in ("is-gone-1", "is-gone-2")]
+        os.killpg(other.process.pid, signal.SIGKILL)
+    with at_once(*[lambda: draw(over_ray, SHORT)] * 2) as answers:
+        made = [picture(answer.result()) for answer in answers]
+    assert made == [undisturbed(SHORT)] * 2
+    for connection in kept:
+        connection.close()
+
+
 def test_an_update_fails_no_request(cluster, over_ray):
     codes, done = [], threading.Event()
 
@@ -245,3 +258,13 @@ def test_replicas_that_cannot_start_say_why(cluster, ray_settings, tmp_path):
         cluster.deployed("update", "--gpus", "0")
         server.wait_ready(60)
         assert draw(server, SHORT).status_code == 200
+
+
+def test_the_cluster_grows_with_what_is_asked_of_it(cluster, ray_settings):
+    cluster.deployed("update", "--replicas", "1-2", "--gpus", "0")
+    with run_api(FLUX_API_KEYS=f"ada:{ADA}", **ray_settings) as server:
+        server.wait_ready(120)
+        with contextlib.closing(begin_endless(server, "grows-01")):
+            with at_once(lambda: draw(server, SHORT)) as [answer]:
+                wait_for(lambda: cluster.running == 2, 120)
+            assert answer.result().status_code == 200
