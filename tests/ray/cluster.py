@@ -90,7 +90,6 @@ def run_cluster():
             else:
                 raise AssertionError("Ray's head does not come up")
             yield cluster
-            head.stop(seconds=60)
     finally:
         cluster.kill_all()
         shutil.rmtree(folder, ignore_errors=True)
