@@ -13,11 +13,14 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # First what rarely changes.
-COPY install_torch.py requirements.txt requirements-s3.txt requirements-gguf.txt ./
+COPY install_torch.py requirements*.txt ./
 RUN python3 -m venv /opt/flux \
     && /opt/flux/bin/python install_torch.py "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)"
-RUN /opt/flux/bin/python -m pip install \
-    -r requirements.txt -r requirements-s3.txt -r requirements-gguf.txt
+# Also requirements-NAME.txt of each name in it: --build-arg EXTRAS="ray c2pa"
+ARG EXTRAS=
+# hadolint ignore=SC2046
+RUN /opt/flux/bin/python -m pip install -r requirements.txt \
+    $(printf -- '-r requirements-%s.txt ' s3 gguf $EXTRAS)
 COPY . .
 # Nothing is installed later, and no extension is built.
 RUN /opt/flux/bin/python -m pip install --no-deps . \

@@ -30,13 +30,15 @@ _REASON = re.compile(re.escape(FAILED) + r"(.*)")
 @dataclass(frozen=True)
 class Replicas:
     """From ``least`` to ``most`` replicas, with ``gpus`` each (a fraction shares a
-    card, 0 is the CPU) and ``cpus``, which hold ``slots`` pictures each."""
+    card, 0 is the CPU) and ``cpus``, which hold ``slots`` pictures and ``models`` sets
+    each."""
 
     least: int
     most: int
     gpus: float
     cpus: float
     slots: int
+    models: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def deploy(
         max_surge_percent=0 if replicas.gpus else 100,
         **scaling,
     )(Replica)
-    application = deployment.bind(make_manager, dict(environ), replicas.most)
+    application = deployment.bind(
+        make_manager, dict(environ), replicas.most, replicas.models
+    )
     serve.run(application, name=APPLICATION, route_prefix=None)
 
 

@@ -196,7 +196,9 @@ class RayBackend:
         raise PipelineFailed("The replicas that made this picture died.")
 
     def _draw(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
-        handle = self._handle.options(stream=True)
+        # With one set alone nobody has to wait for who has it.
+        model = picture.request.model if len(self._models) > 1 else ""
+        handle = self._handle.options(stream=True, multiplexed_model_id=model)
         stream = handle.draw.remote(picture, self._pulse.id)
         events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
         threading.Thread(

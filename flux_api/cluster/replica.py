@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ray import serve
+
 from flux_api.cluster.pulse import Listener
 from flux_api.core import VERSION, Completed, Event, Failed
 from flux_api.queue.manager import PipelineManager
@@ -28,16 +30,21 @@ FAILED = "the replica cannot load: "
 
 class Replica:
     """One replica. ``make_manager`` gives the process's pipeline manager under the
-    settings ``environ``; ``most_replicas`` is how many of these there may be. The
-    constructor ends when the weights are loaded, RuntimeError when they cannot be."""
+    settings ``environ``; ``most_replicas`` is how many of these there may be, and
+    ``most_models`` how many sets one keeps in memory. The constructor ends when the
+    weights are loaded, RuntimeError when they cannot be."""
 
     def __init__(
         self,
         make_manager: Callable[[Mapping[str, str]], PipelineManager],
         environ: Mapping[str, str],
         most_replicas: int,
+        most_models: int,
     ) -> None:
         self._most_replicas = most_replicas
+        # Of the replicas with room Ray takes one that has called this for the same set.
+        keep = serve.multiplexed(max_num_models_per_replica=most_models)
+        self._has_model = keep(_has_model)
         self._listener = Listener()
         self._listener.start()
         self._threads = ThreadPoolExecutor(_THREADS, "flux-events")
@@ -78,6 +85,7 @@ class Replica:
             is_wanted=lambda: self._listener.hears(pulse),
         )
         try:
+            await self._has_model(picture.request.model)
             # Pictures are shrunk, and nobody else's steps wait for it.
             await self._in_thread(self._manager.submit, job, request)
             seen = 0
@@ -96,3 +104,8 @@ class Replica:
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, call, *arguments)
+
+
+async def _has_model(model: str) -> str:
+    """The engine loads by itself; Ray has only to know of which sets."""
+    return model

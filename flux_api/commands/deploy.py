@@ -168,7 +168,8 @@ def _deploy(
 
     settings = Settings.from_env(environ)
     shares = gpus > 0 or settings.performance != "exact"
-    asked = application.Replicas(*replicas, gpus, cpus, _SHARED_SLOTS if shares else 1)
+    slots = _SHARED_SLOTS if shares else 1
+    asked = application.Replicas(*replicas, gpus, cpus, slots, settings.max_loaded)
     _look()
     passed = {name: environ[name] for name in _PASSED_ON & environ.keys()}
     try:

@@ -29,9 +29,32 @@ SCALED_OBJECT = {
     "triggers": list,
 }
 
+# Nor KubeRay's.
+RAY_CLUSTER = {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+RAY_HEAD = {"rayStartParams", "template"}
+RAY_WORKERS = RAY_HEAD | {"groupName", "replicas", "minReplicas", "maxReplicas"}
+
+
+def check_ray_cluster(spec):
+    """Its own fields, and each of its pods by Kubernetes' schema."""
+    assert set(spec) == RAY_CLUSTER
+    assert set(spec["headGroupSpec"]) == RAY_HEAD
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert set(group) in (RAY_HEAD, RAY_WORKERS)
+        # Ray's command line takes text alone.
+        assert all(isinstance(v, str) for v in group["rayStartParams"].values())
+        pod = group["template"]
+        metadata = pod["metadata"] | {"name": "ray"}
+        pod = {"apiVersion": "v1", "kind": "Pod"} | pod | {"metadata": metadata}
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+
 
 def check(thing):
     """Raise unless the schema of its kind takes ``thing``, with no field unknown."""
+    if thing["kind"] == "RayCluster":
+        assert thing["apiVersion"] == "ray.io/v1"
+        check_ray_cluster(thing["spec"])
+        return
     if thing["kind"] == "ScaledObject":
         assert thing["apiVersion"] == "keda.sh/v1alpha1"
         for name, value in thing["spec"].items():
@@ -57,6 +80,7 @@ def built(request, tmp_path_factory):
     shutil.copytree(FOLDER, copy)
     for name in ("api-keys", "bearer-token", "upload-token"):
         (copy / "base" / "secrets" / name).write_text("alice:not-a-real-key\n")
+    (copy / "overlays" / "ray" / "secrets" / "token").write_text("0" * 64)
     command = ["kubectl", "kustomize", str(copy / "overlays" / request.param)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -78,12 +102,29 @@ def test_a_wrong_field_is_noticed():
         check(thing)
 
 
+def pods(built):
+    """The templates of all pods, by the names of their containers."""
+    found = {}
+    for thing in built.values():
+        spec = thing.get("spec", {})
+        groups = spec.get("workerGroupSpecs", []) + [spec.get("headGroupSpec", {})]
+        for group in (spec, *groups):
+            if "containers" in (group.get("template") or {}).get("spec", {}):
+                pod = group["template"]["spec"]
+                found[pod["containers"][0]["name"]] = pod
+    return found
+
+
 def test_what_is_built_is_valid_and_runs_on_a_gpu(built):
     for thing in built.values():
         check(thing)
-    (api,) = built["StatefulSet", "api"]["spec"]["template"]["spec"]["containers"]
-    assert api["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert api["image"].startswith("registry.example.org/")
+    containers = {name: pod["containers"][0] for name, pod in pods(built).items()}
+    artist = containers["ray-worker" if "ray-worker" in containers else "api"]
+    assert artist["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    own = [c["image"] for c in containers.values() if "flux-imaging" in c["image"]]
+    assert artist["image"] in own
+    # Replaced once, however many overlays do it.
+    assert all(image.count("registry.example.org/") == 1 for image in own)
     assert built["Secret", "flux"]["data"].keys() == {
         "api-keys",
         "bearer-token",
@@ -102,6 +143,24 @@ def test_every_variable_is_a_setting():
             known = {str(f.alias) for f in settings.model_fields.values()}
             assert names <= known
     assert list(unknown(Settings, {"FLUX_INSTANC": "0"}))
+
+
+@pytest.mark.parametrize("built", ["ray"], indirect=True)
+def test_a_ray_cluster_is_of_the_pinned_version_and_has_what_the_api_asks_for(built):
+    spec = built["RayCluster", "ray"]["spec"]
+    pins = (ROOT / "requirements-ray.txt").read_text("utf-8")
+    assert f"=={spec['rayVersion']} " in pins
+    (api,) = built["StatefulSet", "api"]["spec"]["template"]["spec"]["containers"]
+    (workers,) = spec["workerGroupSpecs"]
+    assert f"--replicas {workers['replicas']} " in api["args"][0]
+    known = {str(f.alias) for f in Settings.model_fields.values()}
+    settings = {variable["name"] for variable in api["env"]} - {"HF_HOME"}
+    assert {name for name in settings if not name.startswith("RAY_")} <= known
+    # The paths of files are the same on both sides.
+    volumes = {v["mountPath"] for v in api["volumeMounts"]}
+    (worker,) = workers["template"]["spec"]["containers"]
+    assert {"/models", "/dev/shm", "/tmp", "/run/secrets/ray"} <= volumes
+    assert {v["mountPath"] for v in worker["volumeMounts"]} <= volumes
 
 
 def test_the_scaler_asks_for_a_metric_that_there_is():

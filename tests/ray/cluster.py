@@ -67,6 +67,12 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     @property
+    def logs(self):
+        """What all of its processes have printed."""
+        folder = self.folder / "r" / "session_latest" / "logs"
+        return "".join(path.read_text() for path in folder.glob("worker-*.err"))
+
+    @property
     def running(self):
         """How many replicas take work."""
         return int(re.search(r"(\d+) running", self.deploy("status").stdout)[1])

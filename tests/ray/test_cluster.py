@@ -267,3 +267,16 @@ def test_the_cluster_grows_with_what_is_asked_of_it(cluster, ray_settings):
             with at_once(lambda: draw(server, SHORT)) as [answer]:
                 wait_for(lambda: cluster.running == 2, 120)
             assert answer.result().status_code == 200
+
+
+def test_pictures_go_where_their_model_is_in_memory(cluster, ray_settings, tmp_path):
+    (tmp_path / "sets.toml").write_text('[twin]\nlike = "tiny"\n')
+    two = {"MODEL_INFO": tmp_path / "sets.toml"}
+    cluster.deployed("update", "--replicas", "2", "--gpus", "0", **two)
+    with run_api(FLUX_API_KEYS=f"ada:{ADA}", **ray_settings, **two) as server:
+        server.wait_ready(120)
+        for _ in range(8):
+            for model in ("tiny", "twin"):
+                picture(draw(server, SHORT | {"model": model}))
+    # Each keeps one set in memory. By chance it would be changed eight times or so.
+    assert 1 <= cluster.logs.count('"unloading ') <= 4, cluster.logs
