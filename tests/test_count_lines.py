@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scripts.count_lines import count
+import pytest
+
+from scripts.count_lines import count, longest_signature
 from tests.support.servers import ROOT
 
 SOURCE = '''"""A module.
@@ -22,6 +24,17 @@ def one():
     return """text
 that is code"""
 '''
+
+
+def test_parameters_are_counted_as_callers_see_them():
+    source = "class A:\n def f(self, a, /, b, *c, d, **e): g(1, 2, 3, 4, 5, 6)"
+    assert longest_signature(source) == (5, "f")
+
+
+@pytest.mark.parametrize("package", ["flux_api", "file_server", "flux_server"])
+def test_no_signature_is_too_long_to_be_called_from_memory(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert longest_signature(path.read_text("utf-8"))[0] <= 7, path
 
 
 def test_only_code_counts():

@@ -93,9 +93,7 @@ class Address(click.ParamType[str]):
     is_flag=True,
     help="Print nginx's configuration for these options, and start nothing.",
 )
-@click.pass_obj
 def serve(
-    environ: Mapping[str, str],
     bind: str,
     files_bind: str,
     gpus: str | None,
@@ -115,6 +113,7 @@ def serve(
     FLUX_MODEL=klein-4b flux-api serve --bind 0.0.0.0:8000
     FLUX_MODEL=klein-4b flux-api serve --gpus all --bind 0.0.0.0:8000
     """
+    environ: Mapping[str, str] = click.get_current_context().obj
     if gpus and instances:
         raise click.UsageError("--gpus and --instances exclude each other")
     if not (gpus or instances or print_nginx):
