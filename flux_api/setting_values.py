@@ -139,7 +139,7 @@ def hosts(text: str) -> tuple[str, ...]:
 def address(text: str) -> str:
     match = _ADDRESS.fullmatch(text)
     try:
-        if match is None or not 0 < int(match[3]) < 65536:
+        if match is None or int(match[3]) > 65535:
             raise ValueError
         host = ip_address(match[1] or match[2])
     except ValueError:

@@ -92,7 +92,10 @@ WRONG = {
     "FLUX_FILTER_TIMEOUT": [*NUMBERS, "0", "601"],
     "FLUX_FILTER_FAIL": ["shut", "Open"],
     "FLUX_METADATA": ["all", "None"],
-    "FLUX_METRICS_BIND": ["9100", "lan:9100", "127.0.0.1:0", "::1:9100", "1.2.3.4:x"],
+    "FLUX_METRICS_BIND": [
+        *("9100", "lan:9100", "127.0.0.1:0", "::1:9100", "1.2.3.4:x"),
+        "127.0.0.1:65536",
+    ],
     "FLUX_LOG_LEVEL": ["loud", "INFO"],
     "FLUX_LOG_PROMPTS": ["yes", "-1"],
 }
@@ -158,6 +161,15 @@ def test_a_constructor_is_as_strict_as_the_environment(wrong):
 def test_settings_stay_as_they_are():
     with pytest.raises(ValidationError):
         Settings().max_queue = 3
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [("127.0.0.1:1", ("127.0.0.1", 1)), ("[::1]:65535", ("::1", 65535))],
+)
+def test_every_port_may_have_the_numbers(written, address):
+    settings = Settings.from_env({"FLUX_METRICS_BIND": written})
+    assert settings.metrics_address == address
 
 
 def test_the_first_offered_set_is_the_default_one():

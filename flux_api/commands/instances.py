@@ -3,7 +3,6 @@ server, and nginx in front; each with its settings."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from flux_api.api_keys import is_loopback
 from flux_api.commands.nginx import Site, site_text, whole_text
 from flux_api.settings import LOCAL_NAMES, Settings
 from flux_server.state import state_folder, user_folder
@@ -171,8 +171,4 @@ def local(address: str) -> str:
 
 def is_local(address: str) -> bool:
     """Whether only this machine reaches ``address``."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback((address.rpartition(":")[0],))

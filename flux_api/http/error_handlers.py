@@ -80,8 +80,7 @@ def _render(error: FluxError) -> Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
-        seconds = min(60, max(1, round(error.retry_after)))
-        response.headers["Retry-After"] = str(seconds)
+        response.headers["Retry-After"] = str(round(error.retry_after))
     retried = error.status >= 500 or error.status in _RETRIED
     if retried and not error.should_retry:
         response.headers["X-Should-Retry"] = "false"

@@ -107,7 +107,7 @@ WRONG = {
     "FILES_MAX_TOTAL_MB": ["-1", "nan", "all"],
     "FILES_MIN_FREE_MB": ["-0.1", "inf", "10%"],
     "FILES_TTL_HOURS": ["-1", "nan", "1d"],
-    "FILES_BIND": ["8010", "localhost", "a:b", "host:99999", "[::1]", "a b:80"],
+    "FILES_BIND": ["8010", "localhost", "a:b", "host:65536", "[::1]", "a b:80"],
 }
 
 

@@ -88,6 +88,24 @@ def test_while_the_first_runs_the_second_waits_for_its_answer(fake, path):
     assert stats(fake)["begun"] == 1
 
 
+@pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
+def test_fields_in_another_order_are_the_same_request(fake, form):
+    fields = {"prompt": "a cat", "num_inference_steps": 2, "seed": 7}
+    again = dict(reversed(fields.items()))
+    answers = [
+        requests.post(
+            f"{fake.url}/process",
+            headers={"Idempotency-Key": f"order-{form}"},
+            timeout=30,
+            **({"data": body} if form else {"json": body}),
+        )
+        for body in (fields, again)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
+    assert stats(fake)["begun"] == 1
+
+
 def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
     def leave_after(seconds):
         with pytest.raises(requests.Timeout):

@@ -6,16 +6,19 @@ import base64
 import io
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import requests
 from PIL import Image
 
 from flux_api.errors import ImageFetchFailed
+from flux_api.http import pictures
 from flux_api.http.outgoing import fetch_policy, file_server
 from flux_api.images.codec import EncodedImage
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
+from flux_api.queue.results import FinishedPicture
 from flux_api.settings import Settings
 from tests.support.servers import free_port, run_api
 from tests.support.trap_server import BODY, answer, drip, flood, redirect, trap
@@ -96,6 +99,26 @@ def test_a_slow_answer_is_given_up_in_time(how):
         server = FileServer(seen.url(""), "https://files.example", seconds=0.5)
         assert server.upload(PICTURE) is None
         assert time.monotonic() - began < 2
+
+
+def test_a_slow_file_server_gets_no_more_pictures_than_there_is_time_for(monkeypatch):
+    monkeypatch.setattr(pictures, "DELIVERY_SECONDS", 0.2)
+
+    def handle(seen, conn):
+        time.sleep(0.3)
+        return GOOD
+
+    made = [FinishedPicture(b"picture", "image/png", {})] * 3
+    with trap(read_body(handle)) as seen:
+        server = FileServer(seen.url(""), "https://files.example")
+        context = SimpleNamespace(file_server=server)
+        job = SimpleNamespace(traceparent=None)
+        stored, headers = pictures.upload_pictures(context, job, made)
+        assert seen.connections == 1
+    url = "https://files.example/i/0123456789abcdef.png"
+    assert [picture.url for picture in stored] == [url, None, None]
+    assert [picture.data for picture in stored] == [b"picture"] * 3
+    assert headers == {"X-Flux-Delivery": "fallback"}
 
 
 @pytest.mark.parametrize("token", [None, "an-upload-token"])

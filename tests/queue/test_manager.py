@@ -185,6 +185,31 @@ def test_a_lost_device_answers_everybody_before_the_end():
     assert ended.wait(10)
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_device_lost_while_loading_ends_the_process_later_each_time(before):
+    ended, handover = threading.Event(), LostBefore(before)
+    backend = Scripted(lambda _: None)
+
+    def load(say):
+        raise BackendBroken("gone")
+
+    backend.load = load
+    manager = manage(backend, step_timeout=0.1, exit_process=lambda _: ended.set())
+    manager.start(handover)
+    assert ended.wait(10)
+    assert manager.not_ready == f"gone; restarting in {0.1 * 2**before:g} s"
+    assert handover.broken_loads == before + 1
+
+
+class LostBefore:
+    """A handover of which ``broken_loads`` workers lost the device while they loaded."""
+
+    waits = False
+
+    def __init__(self, broken_loads):
+        self.broken_loads = broken_loads
+
+
 def test_draining_outlasts_a_late_success_of_loading():
     manager = manage(Scripted(lambda _: None))
     manager.drain()
