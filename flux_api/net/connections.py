@@ -6,12 +6,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import cache
+from urllib.parse import SplitResult
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from flux_api.net.urls import DEFAULT_PORTS
 
 READ_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0
@@ -83,7 +86,7 @@ def open_connection(
     *,
     addresses: Sequence[object],
     deadline: Deadline,
-    tls: ssl.SSLContext,
+    tls: ssl.SSLContext | None = None,
     read_seconds: float = READ_SECONDS,
 ) -> HTTPConnection:
     """A connection that names ``host`` but only ever dials ``addresses``: urllib3 gets
@@ -92,7 +95,7 @@ def open_connection(
     sock.settimeout(read_seconds)
     kind = HTTPConnection
     if scheme == "https":
-        kind = HTTPSConnection
+        kind, tls = HTTPSConnection, tls or make_tls_context()
         try:
             # A certificate's names have no dot at their end.
             sock = tls.wrap_socket(sock, server_hostname=host.rstrip("."))
@@ -102,6 +105,41 @@ def open_connection(
     connection = kind(host, port, timeout=read_seconds)
     connection.sock = sock
     return connection
+
+
+def connect_to_own(
+    url: SplitResult, deadline: Deadline, read_seconds: float
+) -> HTTPConnection:
+    """A connection to a server of the operator's own: it may have any address."""
+    host = url.hostname or ""
+    return open_connection(
+        url.scheme,
+        host,
+        url.port or DEFAULT_PORTS[url.scheme],
+        addresses=[host],
+        deadline=deadline,
+        read_seconds=read_seconds,
+    )
+
+
+def ask(
+    connection: HTTPConnection,
+    method: str,
+    target: str,
+    *,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    most: int,
+) -> tuple[int, bytes]:
+    """The status and the first ``most`` bytes of the answer to one request over
+    ``connection``, which is closed."""
+    headers = {**headers, "Connection": "close"}
+    with closing(connection):
+        connection.request(
+            method, target, body=body, headers=headers, preload_content=False
+        )
+        with closing(connection.getresponse()) as response:
+            return response.status, response.read(most)
 
 
 def _dial(addresses: Sequence[object], port: int, deadline: Deadline) -> socket.socket:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,8 +12,7 @@ import pybase64
 
 from flux_api.errors import BadSetting
 from flux_api.images.codec import encode_image
-from flux_api.net.connections import Deadline, make_tls_context, open_connection
-from flux_api.net.urls import DEFAULT_PORTS
+from flux_api.net.connections import Deadline, ask, connect_to_own
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,36 +48,19 @@ class _Endpoint:
         picture = pybase64.b64encode_as_string(encode_image(image).data)
         body = json.dumps({"prompt": prompt, "image_base64": picture}).encode()
         with Deadline(self._seconds) as deadline:
-            answer = json.loads(self._ask(deadline, body))
+            status, text = ask(
+                connect_to_own(self._url, deadline, self._seconds),
+                "POST",
+                self._url.path or "/",
+                body=body,
+                headers={"Content-Type": "application/json"},
+                most=_LONGEST_ANSWER + 1,
+            )
             # A connection that was shut in the middle looks like an answer's end.
             deadline.remaining()
+        if status != 200 or len(text) > _LONGEST_ANSWER:
+            raise ValueError(f"status {status}")
+        answer = json.loads(text)
         if type(answer["allowed"]) is not bool:
             raise ValueError("'allowed' is neither true nor false")
         return None if answer["allowed"] else str(answer.get("reason") or "")
-
-    def _ask(self, deadline: Deadline, body: bytes) -> bytes:
-        url = self._url
-        host = url.hostname or ""
-        connection = open_connection(
-            url.scheme,
-            host,
-            url.port or DEFAULT_PORTS[url.scheme],
-            addresses=[host],
-            deadline=deadline,
-            tls=make_tls_context(),
-            read_seconds=self._seconds,
-        )
-        headers = {"Content-Type": "application/json", "Connection": "close"}
-        with closing(connection):
-            connection.request(
-                "POST",
-                url.path or "/",
-                body=body,
-                headers=headers,
-                preload_content=False,
-            )
-            with closing(connection.getresponse()) as response:
-                answer = response.read(_LONGEST_ANSWER + 1)
-                if response.status != 200 or len(answer) > _LONGEST_ANSWER:
-                    raise ValueError(f"status {response.status}")
-        return answer

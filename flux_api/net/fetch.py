@@ -27,7 +27,7 @@ from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable, short
 from flux_api.images.data_urls import decode_data_url
 from flux_api.metrics.instruments import measured
 from flux_api.net.addresses import Address, Network, is_reachable
-from flux_api.net.connections import Deadline, make_tls_context, open_connection
+from flux_api.net.connections import Deadline, open_connection
 from flux_api.net.urls import Url, UrlError, parse_url
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Fetcher:
     ) -> None:
         self._policy = policy
         self._resolve = resolve
-        self._tls = tls or make_tls_context()
+        self._tls = tls
         self._own = [parse_url(base) for base in policy.own_origins]
 
     def fetch(

@@ -6,19 +6,16 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from contextlib import closing
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 from urllib3.filepost import encode_multipart_formdata
 
 from flux_api.errors import Unavailable
 from flux_api.images.codec import EncodedImage
-from flux_api.net.connections import Deadline, make_tls_context, open_connection
-from flux_api.net.urls import DEFAULT_PORTS
+from flux_api.net.connections import Deadline, ask, connect_to_own
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +72,8 @@ class FileServer:
         """The recipe beside the stored ``picture``, whose name or id it is; None where
         there is none. Unavailable when the file server failed or refused the token."""
         headers = {"Authorization": f"Bearer {self._read_token}"}
-        path = f"{self._base.path}/i/{picture}/recipe"
         try:
-            with Deadline(self._seconds) as deadline:
-                status, answer = self._ask(deadline, "GET", path, None, headers)
+            status, answer = self._ask("GET", f"/i/{picture}/recipe", None, headers)
             if status not in (200, 404):
                 raise ValueError(f"status {status}")
         except _FAILURES as error:
@@ -100,43 +95,26 @@ class FileServer:
             headers["Authorization"] = f"Bearer {token}"
         if traceparent:
             headers["traceparent"] = traceparent
-        with Deadline(self._seconds) as deadline:
-            path = f"{self._base.path}/upload"
-            status, answer = self._ask(deadline, "POST", path, body, headers)
+        status, answer = self._ask("POST", "/upload", body, headers)
         if status not in (200, 201):
             raise ValueError(f"status {status}")
         return answer
 
     def _ask(
-        self,
-        deadline: Deadline,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        headers |= {"Connection": "close"}
-        with closing(self._connect(deadline)) as connection:
-            connection.request(
-                method, path, body=body, headers=headers, preload_content=False
+        with Deadline(self._seconds) as deadline:
+            answer = ask(
+                connect_to_own(self._base, deadline, READ_SECONDS),
+                method,
+                self._base.path + path,
+                body=body,
+                headers=headers,
+                most=_LONGEST_RECIPE + 1,
             )
-            with closing(connection.getresponse()) as response:
-                answer = response.read(_LONGEST_RECIPE + 1)
-        # A connection that was shut in the middle looks like an answer's end.
-        deadline.remaining()
-        return response.status, answer
-
-    def _connect(self, deadline: Deadline) -> HTTPConnection:
-        scheme, host = self._base.scheme, self._base.hostname or ""
-        return open_connection(
-            scheme,
-            host,
-            self._base.port or DEFAULT_PORTS[scheme],
-            addresses=[host],
-            deadline=deadline,
-            tls=make_tls_context(),
-            read_seconds=READ_SECONDS,
-        )
+            # A connection that was shut in the middle looks like an answer's end.
+            deadline.remaining()
+        return answer
 
 
 def _path_in(answer: bytes) -> str:

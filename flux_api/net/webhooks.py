@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib3.exceptions import HTTPError
 
 from flux_api.errors import FluxError, WebhookRefused
-from flux_api.net.connections import Deadline, make_tls_context, open_connection
+from flux_api.net.connections import Deadline, ask, open_connection
 from flux_api.net.fetch import Fetcher, Refused
 from flux_api.net.urls import Url, UrlError, is_named, parse_url
 from flux_api.net.webhook_files import Locked, Promise, Webhook
@@ -172,7 +172,6 @@ class Webhooks:
         url, body = self._parse(webhook.url), webhook.body.encode()
         headers = {
             "Content-Type": "application/json",
-            "Connection": "close",
             "User-Agent": "flux-imaging-api",
         }
         if webhook.secret:
@@ -182,19 +181,11 @@ class Webhooks:
                 *url.origin,
                 addresses=self._fetcher.checked_addresses(url, deadline),
                 deadline=deadline,
-                tls=make_tls_context(),
                 read_seconds=_ANSWER_SECONDS,
             )
-            with closing(connection):
-                connection.request(
-                    "POST",
-                    url.target,
-                    body=body,
-                    headers=headers,
-                    preload_content=False,
-                )
-                with closing(connection.getresponse()) as response:
-                    return int(response.status)
+            return ask(
+                connection, "POST", url.target, body=body, headers=headers, most=0
+            )[0]
 
 
 def sign(secret: str, body: bytes) -> str:

@@ -202,7 +202,7 @@ def test_a_device_lost_while_loading_ends_the_process_later_each_time(before):
 
 
 class LostBefore:
-    """A handover of which ``broken_loads`` workers lost the device while they loaded."""
+    """A handover after ``broken_loads`` workers that lost the device while loading."""
 
     waits = False
 
