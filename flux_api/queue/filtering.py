@@ -6,12 +6,12 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from flux_api.core import ImageRequest, ImageResult
+from flux_api.core import ImageResult
 from flux_api.errors import ContentFiltered, Unavailable
-from flux_api.queue.tasks import Backend, Callbacks, Kept, Picture
+from flux_api.queue.tasks import Backend, Callbacks, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,58 +36,9 @@ class FilteredBackend:
         self._backend, self._review = backend, review
         self._seconds, self._fails_open = seconds, fails_open
 
-    @property
-    def memory(self) -> dict[str, int] | None:
-        """The backend's."""
-        return self._backend.memory
-
-    @property
-    def performance(self) -> dict[str, str]:
-        """The backend's."""
-        return self._backend.performance
-
-    @property
-    def asleep(self) -> Kept | None:
-        """The backend's."""
-        return self._backend.asleep
-
-    def sleep(self, kept: Kept | None = None) -> None:
-        """Have the backend's weights leave the device."""
-        self._backend.sleep(kept)
-
-    @property
-    def slots(self) -> int:
-        """The backend's."""
-        return self._backend.slots
-
-    @property
-    def batch_tokens(self) -> int:
-        """The backend's."""
-        return self._backend.batch_tokens
-
-    def load(self, report: Callable[[str], None]) -> None:
-        """Load the backend."""
-        self._backend.load(report)
-
-    def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """As the backend says."""
-        return self._backend.joins(request, running)
-
-    def fits(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
-        """As the backend says."""
-        return self._backend.fits(request, running)
-
-    def is_warm(self, request: ImageRequest) -> bool:
-        """As the backend says."""
-        return self._backend.is_warm(request)
-
-    def prepare(self, request: ImageRequest) -> None:
-        """What the backend does beforehand."""
-        self._backend.prepare(request)
-
-    def tokens(self, request: ImageRequest) -> int:
-        """As the backend says."""
-        return self._backend.tokens(request)
+    def __getattr__(self, name: str) -> Any:
+        """All else is the backend's own."""
+        return getattr(self._backend, name)
 
     def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         """The ``picture``; ContentFiltered where it is refused, Unavailable where
