@@ -10,7 +10,7 @@ from PIL import Image
 
 from flux_api.core import ImageRequest, Mode
 from flux_api.http.clients import open_job, wait_for
-from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.completion import Inputs, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.fields import Fields
 from flux_api.http.parameters import Parameters
@@ -65,5 +65,4 @@ def _first_request(context: Context) -> ImageRequest:
     mask = Image.new("L", size, 255) if task == "inpaint" else None
     values = {"prompt": "a heart", "width": size[0], "height": size[1]}
     parameters = Parameters.read(values | {"num_inference_steps": 1, "seed": 0})
-    inputs = Inputs(images, mask)
-    return complete_request(name, model, mode, parameters, inputs)
+    return complete(context, name, mode, parameters, Inputs(images, mask))

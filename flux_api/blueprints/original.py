@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import Field
 
 from flux_api.blueprints.accepted import accept, check_async
-from flux_api.core import ImageRequest, ImageResult
+from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
@@ -18,7 +18,7 @@ from flux_api.http.completion import (
     Inputs,
     check_size,
     choose_mode,
-    complete_request,
+    complete,
 )
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
@@ -69,7 +69,7 @@ def process() -> Response:
     """One picture as JSON: a URL on the file server, else Base64."""
     context = get_context()
     job, parameters, began = _submit(context)
-    encode = partial(_encode, context, job, parameters)
+    encode = partial(encode_pictures, context, job, parameters)
     if job.outlives_clients:
         return accept(
             context, job, lambda made: upload_pictures(context, job, encode(made))[0]
@@ -95,21 +95,11 @@ def process_raw() -> Response:
     """One picture as its file, its facts in the headers."""
     context = get_context()
     job, parameters, began = _submit(context)
-    encode = partial(_encode, context, job, parameters)
+    encode = partial(encode_pictures, context, job, parameters)
     if job.outlives_clients:
         return accept(context, job, encode)
     pictures = encode(wait_for(context, job, began=began))
     return deliver(context, job, pictures, lambda pictures: to_file(*pictures))
-
-
-def _encode(
-    context: Context,
-    job: Job,
-    parameters: ProcessParameters,
-    results: tuple[ImageResult, ...],
-) -> list[FinishedPicture]:
-    format_ = parameters.file_format, parameters.output_compression
-    return encode_pictures(context, job, results, *format_)
 
 
 def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
@@ -142,24 +132,12 @@ def _complete(
     made_by: str | None,
 ) -> ImageRequest:
     """The request in full; ``made_by`` is the mode of the recipe that it repeats."""
-    model = context.models[name]
-    names = context.lora_names(model, parameters.loras)
     if parameters.scale is not None or made_by == "upscale":
-        return complete_upscale(
-            name, model, parameters.scale, parameters, inputs, lora_names=names
-        )
+        return complete_upscale(context, name, parameters.scale, parameters, inputs)
     varies = made_by == "variation" and inputs.images
     prompt = None if varies else parameters.prompt
     mode = choose_mode(prompt, inputs.images, parameters.notes)
-    return complete_request(
-        name,
-        model,
-        mode,
-        parameters,
-        inputs,
-        lora_names=names,
-        model_names=context.known,
-    )
+    return complete(context, name, mode, parameters, inputs)
 
 
 def _read_parameters(body: Body) -> ProcessParameters:

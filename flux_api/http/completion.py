@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flux_api.core import ImageRequest, InputFile, Mode
 from flux_api.errors import InvalidRequest
+from flux_api.http.context import Context
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, merge_loras
 from flux_api.models.known_words import knows, knows_order, two_things
@@ -60,6 +61,23 @@ def check_size(model: ModelInfo, parameters: Parameters) -> None:
     fits = width * height <= sizes.max_pixels
     default = sizes.default if fits else (sizes.minimum, sizes.minimum)
     _choose_size(model, default, parameters)
+
+
+def complete(
+    context: Context, name: str, mode: Mode, parameters: Parameters, inputs: Inputs
+) -> ImageRequest:
+    """The request to the set that this server offers as ``name``; InvalidRequest names
+    the parameter that it cannot honour."""
+    model = context.models[name]
+    return complete_request(
+        name,
+        model,
+        mode,
+        parameters,
+        inputs,
+        lora_names=context.lora_names(model, parameters.loras),
+        model_names=context.known,
+    )
 
 
 def complete_request(

@@ -15,6 +15,7 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.http.clients import DELIVERY_SECONDS
 from flux_api.http.context import Context
 from flux_api.http.marking import mark
+from flux_api.http.parameters import Parameters
 from flux_api.images.codec import EncodedImage, encode_image
 from flux_api.metrics.instruments import measured
 from flux_api.queue.jobs import Job
@@ -72,16 +73,16 @@ def to_file(picture: FinishedPicture) -> Response:
 def encode_pictures(
     context: Context,
     job: Job,
+    parameters: Parameters,
     results: tuple[ImageResult, ...],
-    file_format: str = "png",
-    compression: int = 100,
 ) -> list[FinishedPicture]:
-    """The pictures of ``job`` as files of ``file_format``, which say of themselves what
-    FLUX_METADATA has them say, and are signed last: nothing may change after that."""
-    pictures = []
+    """The pictures of ``job`` as files in the format of ``parameters``, which say of
+    themselves what FLUX_METADATA has them say, and are signed last: nothing may change
+    after that."""
+    compression, pictures = parameters.output_compression, []
     for result in results:
         with measured("encode_file"):
-            file = encode_image(result.image, file_format, compression)
+            file = encode_image(result.image, parameters.file_format, compression)
         facts = describe(job.request, result)
         file, recipe = mark(context, job.request, facts, file, compression)
         file = _sign(context, job.request, facts, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import replace
 from typing import Annotated
 
@@ -11,9 +10,9 @@ from pydantic import BeforeValidator, WithJsonSchema
 from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.context import Context
 from flux_api.http.parameters import Parameters
 from flux_api.http.values import read_integer, refuse_value
-from flux_api.models.info import ModelInfo
 from flux_api.models.sizes import SizeRules
 
 SCALES = (2, 4)
@@ -36,17 +35,15 @@ Scale = Annotated[
 
 
 def complete_upscale(
+    context: Context,
     name: str,
-    model: ModelInfo,
     scale: int | None,
     parameters: Parameters,
     inputs: Inputs,
-    *,
-    lora_names: Set[str] = frozenset(),
 ) -> ImageRequest:
-    """The request to ``model``, offered as ``name``, for the one picture of ``inputs``
-    ``scale`` times as large (None: what its size says, else 2). InvalidRequest names
-    what cannot be honoured, and the largest scale where this one is too large."""
+    """The request to the set ``name`` for the one picture of ``inputs``, ``scale``
+    times as large (None: what its size says, else 2). InvalidRequest names what cannot
+    be honoured, and the largest scale where this one is too large."""
     if not inputs.images:
         code = "missing_required_parameter"
         message = "Missing required parameter: 'image'."
@@ -59,8 +56,10 @@ def complete_upscale(
     # The model's own grid is that of the tiles.
     sizes = SizeRules(1, 1, MOST_SIDE, (width, height), MOST_PIXELS)
     asked = parameters.model_copy(update={"width": width, "height": height})
+    model = context.models[name]
+    names = context.lora_names(model, parameters.loras)
     info = replace(model, sizes=sizes)
-    return complete_request(name, info, "upscale", asked, inputs, lora_names=lora_names)
+    return complete_request(name, info, "upscale", asked, inputs, lora_names=names)
 
 
 def _choose_scale(

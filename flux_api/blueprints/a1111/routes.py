@@ -20,11 +20,11 @@ from flux_api.blueprints.a1111.parameters import (
 )
 from flux_api.blueprints.accepted import accept, check_async
 from flux_api.blueprints.capabilities import list_lora_names
-from flux_api.core import ImageRequest, ImageResult, Mode
+from flux_api.core import ImageRequest, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body, read_body
 from flux_api.http.clients import caller_of, chosen_job_id, open_job, wait_for
-from flux_api.http.completion import Inputs, check_size, complete_request
+from flux_api.http.completion import Inputs, check_size, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
@@ -35,7 +35,6 @@ from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.png_text import read_texts
 from flux_api.models.info import ModelInfo
 from flux_api.queue.jobs import Job
-from flux_api.queue.results import FinishedPicture
 
 bp = Blueprint("a1111", __name__, url_prefix="/sdapi/v1")
 queue = Blueprint("a1111_queue", __name__)
@@ -168,7 +167,7 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
         image_request = _complete(context, name, parameters, inputs, body)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
-    encode = partial(_encode, context, job, parameters)
+    encode = partial(encode_pictures, context, job, parameters)
     if job.outlives_clients:
         return accept(context, job, encode)
     info = describe(image_request, parameters)
@@ -184,16 +183,6 @@ def _check_pictures(operation: str, inputs: Inputs) -> None:
     else:
         return
     raise InvalidRequest(message, param="init_images")
-
-
-def _encode(
-    context: Context,
-    job: Job,
-    parameters: A1111Parameters,
-    results: tuple[ImageResult, ...],
-) -> list[FinishedPicture]:
-    form = parameters.file_format, parameters.output_compression
-    return encode_pictures(context, job, results, *form)
 
 
 def _complete(
@@ -219,14 +208,8 @@ def _complete(
     if mask is not None and parameters.inpainting_mask_invert:
         mask = mask.point(range(255, -1, -1))
     inputs = replace(inputs, mask_image=mask, warnings=tuple(notes))
-    image_request = complete_request(
-        name,
-        model,
-        mode,
-        parameters.model_copy(update=changes),
-        inputs,
-        lora_names=context.lora_names(model, parameters.loras),
-    )
+    changed = parameters.model_copy(update=changes)
+    image_request = complete(context, name, mode, changed, inputs)
     asked = parameters.denoising_strength
     if asked is None or image_request.strength is None:
         return image_request

@@ -23,7 +23,7 @@ from flux_api.errors import InvalidRequest, JobNotFound
 from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.clients import chosen_job_id, open_job, owner_of
-from flux_api.http.completion import check_size, choose_mode, complete_request
+from flux_api.http.completion import check_size, choose_mode, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import keep_answer, read_new_body
@@ -138,8 +138,7 @@ def _read_request(
         parameters = parameters.model_copy(update={"guidance_scale": None})
         note = "This model is distilled: 'guidance' was passed over."
         inputs = replace(inputs, warnings=(*inputs.warnings, note))
-    names = context.lora_names(model, parameters.loras)
-    return complete_request(name, model, mode, parameters, inputs, lora_names=names)
+    return complete(context, name, mode, parameters, inputs)
 
 
 def _pictures_of(body: Body) -> set[str]:
@@ -168,11 +167,10 @@ def _finish(
     prompt: str,
     results: tuple[ImageResult, ...],
 ) -> list[FinishedPicture]:
-    form = parameters.file_format, parameters.output_compression
     return [
         # The hosted API tells the prompt with the result; the job forgets it.
         replace(picture, facts={**picture.facts, "prompt": prompt})
-        for picture in encode_pictures(context, job, results, *form)
+        for picture in encode_pictures(context, job, parameters, results)
     ]
 
 

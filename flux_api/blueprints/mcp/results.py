@@ -23,8 +23,7 @@ def encode(
     results: tuple[ImageResult, ...],
 ) -> list[FinishedPicture]:
     """The pictures as files, stored where they are linked to."""
-    form = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(context, job, results, *form)
+    pictures = encode_pictures(context, job, parameters, results)
     if parameters.result == "link":
         return upload_pictures(context, job, pictures)[0]
     return pictures

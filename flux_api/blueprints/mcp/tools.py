@@ -24,7 +24,7 @@ from flux_api.core import Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, owner_of, wait_for
-from flux_api.http.completion import check_size, complete_request
+from flux_api.http.completion import check_size, complete
 from flux_api.http.context import Context
 from flux_api.http.dry_run import give_plan
 from flux_api.http.fields import Fields
@@ -86,10 +86,7 @@ def _make(
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, Body(arguments, []), model)
         _check_pictures(mode, bool(inputs.images))
-        names = context.lora_names(model, parameters.loras)
-        image_request = complete_request(
-            name, model, mode, parameters, inputs, lora_names=names
-        )
+        image_request = complete(context, name, mode, parameters, inputs)
         if parameters.dry_run:
             return to_facts(give_plan(context, job, image_request, parameters))
         context.manager.submit(job, image_request)

@@ -36,8 +36,7 @@ def finish_pictures(
 ) -> tuple[list[FinishedPicture], dict[str, str]]:
     """The pictures as files, stored where their URLs are asked for, and the header that
     says where they could not be."""
-    file_format, compression = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(context, job, results, file_format, compression)
+    pictures = encode_pictures(context, job, parameters, results)
     if _key(parameters, with_file_server=context.file_server is not None) == "url":
         return upload_pictures(context, job, pictures)
     return pictures, {}
@@ -50,8 +49,7 @@ def render_file(
     results: tuple[ImageResult, ...],
 ) -> Response:
     """The one picture as its file, its facts in the headers."""
-    file_format, compression = parameters.file_format, parameters.output_compression
-    pictures = encode_pictures(context, job, results, file_format, compression)
+    pictures = encode_pictures(context, job, parameters, results)
     return deliver(context, job, pictures, lambda pictures: to_file(*pictures))
 
 

@@ -15,7 +15,7 @@ from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, prefers_async
-from flux_api.http.completion import check_size, choose_mode, complete_request
+from flux_api.http.completion import check_size, choose_mode, complete
 from flux_api.http.context import Context
 from flux_api.http.inputs import read_inputs
 from flux_api.http.parameters import FORMATS
@@ -82,23 +82,12 @@ def parse_request(
     if operation == "variation" and inputs.mask_image is not None:
         message = "A variation takes no mask: send it to /v1/images/edits."
         raise InvalidRequest(message, param="mask")
-    names = context.lora_names(model, parameters.loras)
     if isinstance(parameters, UpscaleParameters):
-        return complete_upscale(
-            name, model, parameters.scale, parameters, inputs, lora_names=names
-        )
+        return complete_upscale(context, name, parameters.scale, parameters, inputs)
     # In a variation the prompt is an extension: it guides, and makes no edit of it.
     prompt = None if operation == "variation" else parameters.prompt
     mode = choose_mode(prompt, inputs.images)
-    return complete_request(
-        name,
-        model,
-        mode,
-        parameters,
-        inputs,
-        lora_names=names,
-        model_names=context.known,
-    )
+    return complete(context, name, mode, parameters, inputs)
 
 
 def accepted_picture(request: Request) -> str | None:

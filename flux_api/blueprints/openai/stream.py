@@ -127,9 +127,9 @@ class Stream:
     def _finished(self, event: Completed) -> list[FinishedPicture]:
         pictures = self._context.results.pictures(self._job)
         if pictures is None and event.results:
-            format_ = self._parameters.file_format, self._parameters.output_compression
-            made = self._context, self._job, event.results
-            pictures = encode_pictures(*made, *format_)
+            pictures = encode_pictures(
+                self._context, self._job, self._parameters, event.results
+            )
             seconds = self._kept_seconds
             self._context.results.keep(self._job, pictures, seconds=seconds)
         return pictures or []
