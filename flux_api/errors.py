@@ -63,7 +63,6 @@ class FluxError(Exception):
     """
 
     status = 500
-    type = "server_error"
     code = "internal_error"
     should_retry = True
 
@@ -83,13 +82,23 @@ class FluxError(Exception):
         self.retry_after = retry_after
         self.limits = limits or {}
 
+    @property
+    def type(self) -> str:
+        """Whose fault it is, in OpenAI's words."""
+        return "server_error" if self.status >= 500 else "invalid_request_error"
+
 
 class InvalidRequest(FluxError):
     """A parameter that is missing, malformed, out of range or cannot be honoured."""
 
     status = 400
-    type = "invalid_request_error"
     code = "invalid_value"
+
+
+def missing_parameter(name: str, *notes: str) -> InvalidRequest:
+    """The error for a request without ``name``, with what may have been meant."""
+    message = " ".join((f"Missing required parameter: '{name}'.", *notes))
+    return InvalidRequest(message, param=name, code="missing_required_parameter")
 
 
 class InvalidImage(FluxError):
@@ -104,7 +113,6 @@ class ImageFetchFailed(FluxError):
     """A picture's URL that could not be fetched, whatever the reason."""
 
     status = 400
-    type = "invalid_request_error"
     code = "image_fetch_failed"
 
 
@@ -112,7 +120,6 @@ class WebhookRefused(FluxError):
     """A webhook that this server may not send, or cannot keep until it is sent."""
 
     status = 400
-    type = "invalid_request_error"
     code = "webhook_refused"
 
 
@@ -128,7 +135,6 @@ class Unauthorized(FluxError):
     """No API key, or none that is known."""
 
     status = 401
-    type = "invalid_request_error"
     code = "invalid_api_key"
 
 
@@ -136,7 +142,6 @@ class CrossSiteRequest(FluxError):
     """A web page's call that the operator has not allowed."""
 
     status = 403
-    type = "invalid_request_error"
     code = "cross_site_request"
 
 
@@ -144,7 +149,6 @@ class UntrustedHost(FluxError):
     """A call under a name that is not this server's."""
 
     status = 403
-    type = "invalid_request_error"
     code = "untrusted_host"
 
 
@@ -152,7 +156,6 @@ class ModelNotFound(FluxError):
     """A model that this server does not offer."""
 
     status = 404
-    type = "invalid_request_error"
     code = "model_not_found"
 
 
@@ -160,7 +163,6 @@ class JobNotFound(FluxError):
     """No such job, or not one of this caller's."""
 
     status = 404
-    type = "invalid_request_error"
     code = "job_not_found"
 
 
@@ -168,7 +170,6 @@ class BodyTimeout(FluxError):
     """A request whose body came too slowly to wait for."""
 
     status = 408
-    type = "invalid_request_error"
     code = "request_timeout"
 
 
@@ -176,7 +177,6 @@ class JobConflict(FluxError):
     """A job id that is in use."""
 
     status = 409
-    type = "invalid_request_error"
     code = "job_id_in_use"
     should_retry = False
 
@@ -185,7 +185,6 @@ class JobNotDone(FluxError):
     """A job whose pictures are asked for before they are made."""
 
     status = 409
-    type = "invalid_request_error"
     code = "job_not_done"
 
 
@@ -193,7 +192,6 @@ class StillWorking(FluxError):
     """What can only be done while no request is worked on."""
 
     status = 409
-    type = "invalid_request_error"
     code = "still_working"
 
 
@@ -201,7 +199,6 @@ class ResultExpired(FluxError):
     """A picture that was made and is no longer kept."""
 
     status = 410
-    type = "invalid_request_error"
     code = "result_expired"
 
 
@@ -209,7 +206,6 @@ class KeyInUse(FluxError):
     """An idempotency key whose first request still runs: ask again for its answer."""
 
     status = 409
-    type = "invalid_request_error"
     code = "idempotency_key_in_use"
 
 
@@ -217,7 +213,6 @@ class KeyReused(FluxError):
     """An idempotency key that came with another request before."""
 
     status = 422
-    type = "invalid_request_error"
     code = "idempotency_key_reused"
 
 
@@ -225,7 +220,6 @@ class PayloadTooLarge(FluxError):
     """A request body over the limit."""
 
     status = 413
-    type = "invalid_request_error"
     code = "payload_too_large"
 
 

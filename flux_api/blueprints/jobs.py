@@ -126,10 +126,7 @@ def result(job_id: str) -> Response:
     the pictures of the request from 0."""
     job = _find(job_id)
     index = ResultParameters.read(request.args).index
-    picture = get_context().results.find(job, index)
-    response = to_file(picture)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return to_file(get_context().results.find(job, index))
 
 
 def describe(job: Job) -> dict[str, Any]:

@@ -50,9 +50,7 @@ def capabilities() -> Response:
 @bp.get("/v1/status")
 def status() -> Response:
     """Always 200, without a key: whether requests are taken, and if not, why."""
-    response = jsonify(describe_status(get_context()))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return jsonify(describe_status(get_context()))
 
 
 @bp.get("/healthz")

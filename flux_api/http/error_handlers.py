@@ -29,6 +29,7 @@ _RETRIED = (408, 409, 429)
 _SEALED = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
 }
 
 
@@ -53,13 +54,10 @@ def finish(response: Response) -> Response:
     """Give the answer its headers, and read what is left of a refused body."""
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["X-Content-Type-Options"] = "nosniff"
-    # Pages bring a policy of their own.
+    # Pages bring a policy of their own, and streams their own word on caches.
     for name, value in _SEALED.items():
         response.headers.setdefault(name, value)
-    if request.method == "POST":
-        response.headers.setdefault("Cache-Control", "no-store")
     if response.status_code >= 400:
-        response.headers["Cache-Control"] = "no-store"
         limit = request.max_content_length or 0
         drain(request, max(4 * limit, 1 << 28))
     return response

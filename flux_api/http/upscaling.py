@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 
 from flux_api.core import ImageRequest
-from flux_api.errors import InvalidRequest
+from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.context import Context
 from flux_api.http.parameters import Parameters
@@ -45,9 +45,7 @@ def complete_upscale(
     times as large (None: what its size says, else 2). InvalidRequest names what cannot
     be honoured, and the largest scale where this one is too large."""
     if not inputs.images:
-        code = "missing_required_parameter"
-        message = "Missing required parameter: 'image'."
-        raise InvalidRequest(message, param="image", code=code)
+        raise missing_parameter("image")
     if inputs.mask_image is not None:
         raise InvalidRequest("An upscale takes no mask.", param="mask")
     scale = _choose_scale(inputs.images[0].size, scale, parameters)

@@ -21,7 +21,7 @@ from flux_api.blueprints.a1111.parameters import (
 from flux_api.blueprints.accepted import accept, check_async
 from flux_api.blueprints.capabilities import list_lora_names
 from flux_api.core import ImageRequest, Mode
-from flux_api.errors import InvalidRequest
+from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.bodies import Body, read_body
 from flux_api.http.clients import caller_of, chosen_job_id, open_job, wait_for
 from flux_api.http.completion import Inputs, check_size, complete
@@ -66,7 +66,6 @@ def progress() -> Response:
     """How the caller's newest request on this API is doing."""
     job = next(iter(_living()), None)
     response = jsonify(describe_progress(job))
-    response.headers["Cache-Control"] = "no-store"
     # No id says which of several instances it went to.
     return ask_next(response) if job is None else response
 
@@ -137,8 +136,7 @@ def png_info() -> Response:
     """The text that a PNG file has of its making."""
     image = PictureParameters.read(read_body(request).values).image
     if image is None:
-        message = "Missing required parameter: 'image'."
-        raise InvalidRequest(message, param="image")
+        raise missing_parameter("image")
     is_url = image[:5].lower() == "data:"
     decode = decode_data_url if is_url else decode_base64
     texts = read_texts(decode(image.strip(), param="image"))
@@ -177,12 +175,10 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
 
 def _check_pictures(operation: str, inputs: Inputs) -> None:
     if operation == "img2img" and not inputs.images:
-        message = "Missing required parameter: 'init_images'."
-    elif operation == "txt2img" and inputs.images:
+        raise missing_parameter("init_images")
+    if operation == "txt2img" and inputs.images:
         message = "txt2img takes no picture: use img2img."
-    else:
-        return
-    raise InvalidRequest(message, param="init_images")
+        raise InvalidRequest(message, param="init_images")
 
 
 def _complete(
@@ -223,8 +219,7 @@ def _choose_mode(model: ModelInfo, parameters: A1111Parameters, inputs: Inputs) 
     has that; else an edit as the prompt says."""
     if not inputs.images:
         if parameters.prompt is None:
-            message = "Missing required parameter: 'prompt'."
-            raise InvalidRequest(message, param="prompt")
+            raise missing_parameter("prompt")
         return "generate"
     if inputs.mask_image is not None:
         return "edit"

@@ -83,9 +83,7 @@ def get_result() -> Response:
     wanted = ResultParameters.read(request.args).id
     job = _own(context.manager.find(wanted, owner=owner_of(request)))
     task = Task(job, context.results, request.host_url.rstrip("/"))
-    response = jsonify(task.describe())
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return jsonify(task.describe())
 
 
 @samples.get("/v1/samples/<task_id>")
@@ -93,9 +91,7 @@ def sample(task_id: str) -> Response:
     """The picture of a request as its file. No key is needed: the id is 128 random
     bits."""
     context = get_context()
-    response = to_file(context.results.find(_own(context.manager.find(task_id)), 0))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return to_file(context.results.find(_own(context.manager.find(task_id)), 0))
 
 
 def _own(job: Job) -> Job:

@@ -20,7 +20,7 @@ from flux_api.blueprints.mcp.messages import (
 )
 from flux_api.blueprints.mcp.tools import TOOLS
 from flux_api.core import VERSION
-from flux_api.errors import InvalidRequest
+from flux_api.errors import missing_parameter
 from flux_api.http.bodies import read_body
 from flux_api.http.context import get_context
 from flux_api.http.idempotency import end_if_known
@@ -80,7 +80,5 @@ def _call(params: dict[str, Any], began: float) -> Response:
     g.rpc_tool = name
     for missing in tool.required:
         if arguments.get(missing) in (None, "", []):
-            message = f"Missing required parameter: '{missing}'."
-            code = "missing_required_parameter"
-            raise InvalidRequest(message, param=missing, code=code)
+            raise missing_parameter(missing)
     return tool.call(get_context(), arguments, began)

@@ -12,7 +12,7 @@ from flux_api.blueprints.openai.parameters import (
     UpscaleParameters,
 )
 from flux_api.core import ImageRequest
-from flux_api.errors import InvalidRequest
+from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, prefers_async
 from flux_api.http.completion import check_size, choose_mode, complete
@@ -59,7 +59,7 @@ def read_parameters(
     if accepted:
         _check_file(parameters, accepted)
     if operation not in _WITHOUT_PROMPT and parameters.prompt is None:
-        raise _missing("prompt", *parameters.notes)
+        raise missing_parameter("prompt", *parameters.notes)
     return parameters
 
 
@@ -78,7 +78,7 @@ def parse_request(
         check_size(model, parameters)
     inputs = read_inputs(context, job, body, model)
     if operation != "generation" and not inputs.images:
-        raise _missing("image")
+        raise missing_parameter("image")
     if operation == "variation" and inputs.mask_image is not None:
         message = "A variation takes no mask: send it to /v1/images/edits."
         raise InvalidRequest(message, param="mask")
@@ -114,8 +114,3 @@ def _check_file(parameters: ImagesParameters, accepted: str) -> None:
     if accepted not in (ANY_PICTURE, f"image/{parameters.file_format}"):
         message = f"'output_format' and 'Accept: {accepted}' say different things."
         raise InvalidRequest(message, param="output_format")
-
-
-def _missing(param: str, *notes: str) -> InvalidRequest:
-    message = " ".join((f"Missing required parameter: '{param}'.", *notes))
-    return InvalidRequest(message, param=param, code="missing_required_parameter")
