@@ -18,6 +18,7 @@ LOCAL_NAMES = ("localhost", ".localhost", "127.0.0.1", "::1", "host.docker.inter
 """How programs and pages of the same machine call a server."""
 Quantization = Literal["none", "nf4", "int8", "fp8"]
 Offload = Literal["none", "text", "model", "group", "sequential"]
+"""How weights are stored, and what of them waits in the host's memory."""
 Memory = Literal["auto", "manual"]
 Level = Literal["none", "mark", "recipe", "prompt"]
 FilterFail = Literal["closed", "open"]

@@ -16,6 +16,7 @@ from flux_api.http.clients import prefers_async
 from flux_api.http.context import Context
 from flux_api.http.counting import at_end
 from flux_api.http.idempotency import keep_answer, kept_seconds
+from flux_api.http.request_log import outcome_of
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -92,14 +93,9 @@ def _finish(
     finally:
         job.release()
         count(lost)
-        fields = {
-            "job_id": job.id,
-            "traceparent": job.traceparent,
-            "state": job.state,
-            "queue_seconds": round(job.queue_seconds, 3),
-            "run_seconds": round(job.run_seconds, 3),
-        }
-        fields = {name: fact for name, fact in fields.items() if fact is not None}
+        fields = {"job_id": job.id, **outcome_of(job)}
+        if job.traceparent is not None:
+            fields["traceparent"] = job.traceparent
         logger.info("job ended", extra={"fields": fields})
         _tell(job, tell)
 

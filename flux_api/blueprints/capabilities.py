@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from flux_api.blueprints.openai.parameters import MOST_IMAGES
 from flux_api.core import LoadingProgress
 from flux_api.errors import Unavailable
 from flux_api.http.context import Context
@@ -15,6 +14,7 @@ from flux_api.http.parameters import (
     MAX_PARTIAL_IMAGES,
     MAX_PROMPT_CHARACTERS,
     MAX_STEPS,
+    MOST_IMAGES,
 )
 from flux_api.http.upscaling import MOST_SIDE
 from flux_api.models.info import ModelInfo, TaskDefaults

@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants, get_token
 
 from flux_api.commands.doctor_gpu import gpu_lines
+from flux_api.commands.files import existing_parent
 from flux_api.loading.footprint import GIB, Footprint, footprint_of
 from flux_api.loading.memory import look_at_machine, number_for
 from flux_api.loading.placement import choose_device
@@ -177,8 +178,3 @@ def folder_bytes(folder: Path) -> int:
         return 0
     paths = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
     return sum(path.lstat().st_size for path in paths if not path.is_symlink())
-
-
-def existing_parent(folder: Path) -> Path:
-    """``folder`` or the nearest folder above that exists."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -19,7 +19,7 @@ from flux_api.commands.screen import Screen
 from flux_api.commands.signals import Signals
 from flux_api.commands.transport import Failure
 
-_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 _SENT = {
     "n": "n",
     "seed": "seed",
@@ -51,14 +51,14 @@ def generate(prompts: tuple[str, ...], **options: Any) -> int:
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGE...")
 @click.argument("prompt")
-@click.option("--mask", type=_FILE, help="Repaint only where it is transparent.")
+@click.option("--mask", type=FILE, help="Repaint only where it is transparent.")
 @click.option(
     "--ref",
     "references",
     multiple=True,
-    type=_FILE,
+    type=FILE,
     help="A further picture to look at, for models that take several.",
 )
 @picture_options
@@ -91,7 +91,7 @@ def edit(
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGE...")
 @picture_options
 def vary(images: tuple[Path, ...], **options: Any) -> int:
     """Make pictures like others.

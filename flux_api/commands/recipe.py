@@ -12,7 +12,7 @@ import click
 from flux_api.commands.api import Field
 from flux_api.commands.connecting import server_options
 from flux_api.commands.files import format_of
-from flux_api.commands.pictures import content_of, draw
+from flux_api.commands.pictures import FILE, content_of, draw
 from flux_api.commands.screen import Screen
 from flux_api.commands.transport import FAILED, REFUSED, Failure
 from flux_api.images.metadata import picture_data
@@ -24,7 +24,6 @@ from flux_api.images.recipe import (
     read_recipe,
 )
 
-_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 _ROUTES = {
     "generate": "/v1/images/generations",
     "edit": "/v1/images/edits",
@@ -37,17 +36,17 @@ _UNSEEN = re.compile(r"[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @click.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option("--again", is_flag=True, help="Make it once more.")
 @click.option("--prompt", metavar="TEXT", help="Where the recipe tells only its hash.")
 @click.option("--negative-prompt", metavar="TEXT", help="The same.")
 @click.option(
     "--input",
     multiple=True,
-    type=_FILE,
+    type=FILE,
     help="A picture that it was made from, found by its hash; again for several.",
 )
-@click.option("--mask", type=_FILE, help="The mask that it was made with.")
+@click.option("--mask", type=FILE, help="The mask that it was made with.")
 @click.option("-o", "--out", metavar="FILE", help="Where to write, as for generate.")
 @click.option("--json", is_flag=True, help="With --again: facts as JSON.")
 @server_options

@@ -37,6 +37,7 @@ from flux_api.models.sizes import SIDE_BOUNDS
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
 MAX_PARTIAL_IMAGES = 3
+MOST_IMAGES = 10
 FORMATS = ("png", "jpeg", "webp")
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
@@ -82,6 +83,15 @@ def _read_boolean(value: object) -> bool:
     return text in _TRUE
 
 
+def _read_object(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise refuse("invalid_type", "expected an object")
+
+
+Object = Annotated[
+    dict[str, Any], PlainValidator(_read_object), WithJsonSchema({"type": "object"})
+]
 Integer = BeforeValidator(read_integer)
 Number = BeforeValidator(read_number)
 Text = BeforeValidator(_read_text)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_START = b"\x89PNG\r\n\x1a\n"
 _LONGEST = 1 << 20
 
 
 def read_texts(data: bytes) -> dict[str, str]:
     """The texts of a PNG file by their keywords, each of a mebibyte at most; nothing
     where it is no PNG, or is damaged."""
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(PNG_START):
         return {}
     found: dict[str, str] = {}
-    for kind, body in _chunks(data):
+    for kind, body in png_chunks(data):
+        if not kind.endswith(b"Xt") or len(body) > _LONGEST:
+            continue
         keyword, _, rest = body.partition(b"\0")
         if kind == b"tEXt":
             text = rest.decode("latin-1")
@@ -32,15 +35,15 @@ def read_texts(data: bytes) -> dict[str, str]:
     return found
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = len(_SIGNATURE)
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of each whole chunk of a PNG file."""
+    position = len(PNG_START)
     while position + 8 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        is_whole = position + 12 + length <= len(data)
-        if kind.endswith(b"Xt") and length <= _LONGEST and is_whole:
-            yield kind, data[position + 8 : position + 8 + length]
-        position += length + 12
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 <= len(data):
+            yield kind, data[position + 8 : end]
+        position = end + 4
 
 
 def _inflate(data: bytes) -> bytes:

@@ -12,13 +12,10 @@ from flux_api.models.lora_files import normal_name
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Source
+from flux_api.settings import Offload, Quantization
 
 TaskName = Literal["generate", "edit", "variation", "inpaint", "upscale"]
 """A mode, or ``inpaint``: an edit with a mask, where a set has a pipeline for it."""
-
-Quantization = Literal["none", "nf4", "int8", "fp8"]
-Offload = Literal["none", "text", "model", "group", "sequential"]
-"""How a set's weights are stored, and what of them waits in the host's memory."""
 
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 """What a set may take from elsewhere, one by one."""

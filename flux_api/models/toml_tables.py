@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from flux_api.models.info import PIPELINES, Offload, Quantization, TaskName
+from flux_api.models.info import PIPELINES, TaskName
 from flux_api.models.sizes import SIDE_BOUNDS
+from flux_api.settings import Offload, Quantization
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

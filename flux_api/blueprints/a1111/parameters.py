@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import Parameters
-from flux_api.http.values import Boolean, Integer, Number, Text, refuse
+from flux_api.http.parameters import MOST_IMAGES, Parameters
+from flux_api.http.values import Boolean, Integer, Number, Object, Text
 
-MOST_IMAGES = 10
 SAMPLER, SCHEDULER = "Euler", "Simple"
 CHECKPOINT = "sd_model_checkpoint"
 _LORA = re.compile(r"<lora:([^:<>]{1,1024})(?::([-+0-9.]{1,16}))?(?::[^<>]{0,64})?>")
@@ -30,12 +29,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "refiner_checkpoint": ("", "None"),
     "alwayson_scripts": ({},),
 }
-
-
-def _read_settings(value: object) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise refuse("invalid_type", "expected an object")
 
 
 class A1111Parameters(Parameters):
@@ -59,11 +52,7 @@ class A1111Parameters(Parameters):
     """Paint anew what is black in the mask, not what is white."""
     enable_hr: Annotated[bool, Boolean] = False
     """Refused: there is no second pass."""
-    override_settings: Annotated[
-        dict[str, Any],
-        PlainValidator(_read_settings),
-        WithJsonSchema({"type": "object"}),
-    ] = {}
+    override_settings: Object = {}
     """Its sd_model_checkpoint is the model; other settings are passed over."""
 
     @model_validator(mode="after")

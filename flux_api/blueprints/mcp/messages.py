@@ -9,7 +9,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from flux_api.http.dialects import INVALID_PARAMS, METHOD_NOT_FOUND
 from flux_api.http.fields import Fields
-from flux_api.http.values import Text, refuse
+from flux_api.http.values import Object, Text, refuse
 
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """Of the protocol, the newest first: what is used of it is the same in all."""
@@ -19,12 +19,6 @@ def _read_id(value: object) -> object:
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return value
     raise refuse("invalid_type", "expected a number or a string")
-
-
-def _read_params(value: object) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise refuse("invalid_type", "expected an object")
 
 
 class Message(Fields):
@@ -40,9 +34,7 @@ class Message(Fields):
     """Comes back with the answer."""
     method: Annotated[str | None, Text] = None
     """What is asked for."""
-    params: Annotated[
-        dict[str, Any], PlainValidator(_read_params), WithJsonSchema({"type": "object"})
-    ] = {}
+    params: Object = {}
     """What it is asked with."""
 
 

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import JOB_ID, Parameters
+from flux_api.http.parameters import JOB_ID, MOST_IMAGES, Parameters
 from flux_api.http.values import Boolean, Integer, Word
 
-MOST_IMAGES = 10
 Form = Literal["image", "link"]
 
 

@@ -7,11 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from flux_api.errors import InvalidRequest
-from flux_api.http.parameters import Parameters
+from flux_api.http.parameters import MOST_IMAGES, Parameters
 from flux_api.http.upscaling import Scale
 from flux_api.http.values import Boolean, Integer, Text, Word, read_word, refuse_value
-
-MOST_IMAGES = 10
 
 QUALITY = {
     "low": (0.5, "low"),
