@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
-from .media import HEAD_BYTES, is_name, is_recipe, new_name
+from .media import HEAD_BYTES, is_name, is_ours, new_name
 from .storage import FULL, Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
@@ -198,19 +198,18 @@ class LocalStorage:
             os.close(fd)
 
     def _files(
-        self, is_ours: Callable[[str], bool] = is_name
+        self, wanted: Callable[[str], bool] = is_name
     ) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(self.root) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                    if is_ours(entry.name) and _is_servable(status):
+                    if wanted(entry.name) and _is_servable(status):
                         yield entry.name, status
 
     def _used(self) -> int:
         """Bytes of all pictures and recipes."""
-        ours = self._files(lambda name: is_name(name) or is_recipe(name))
-        return sum(status.st_size for _, status in ours)
+        return sum(status.st_size for _, status in self._files(is_ours))
 
     def _require_free(self, size: int) -> None:
         if self.min_free and shutil.disk_usage(self.root).free - size < self.min_free:

@@ -40,6 +40,11 @@ def is_recipe(text: str) -> bool:
     return text.endswith(".json") and recipe_name(text.removesuffix(".json")) == text
 
 
+def is_ours(text: str) -> bool:
+    """Tell whether this names a picture or a recipe."""
+    return is_name(text) or is_recipe(text)
+
+
 def sniff(head: bytes) -> str | None:
     """Return the extension for the image that starts with these bytes, or None."""
     for extension, matches in _SIGNATURES.items():

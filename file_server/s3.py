@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
-from .media import HEAD_BYTES, is_name, is_recipe, media_type, new_name
+from .media import HEAD_BYTES, is_name, is_ours, media_type, new_name
 from .storage import Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class S3Storage:
 
     def usage(self) -> Usage:
         """Count what is stored; a bucket has no end."""
-        found = list(self._objects(_is_ours))
+        found = list(self._objects(is_ours))
         files = sum(is_name(name) for name, _, _ in found)
         return Usage(files, sum(size for _, size, _ in found), None)
 
@@ -172,14 +172,14 @@ class S3Storage:
         return f"{self.prefix}{name.partition('.')[0]}.json"
 
     def _objects(
-        self, is_ours: Callable[[str], bool] = is_name
+        self, wanted: Callable[[str], bool] = is_name
     ) -> Iterator[tuple[str, int, datetime]]:
         with _translated():
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 for entry in page.get("Contents", []):
                     name = str(entry["Key"])[len(self.prefix) :]
-                    if is_ours(name):
+                    if wanted(name):
                         yield name, int(entry["Size"]), entry["LastModified"]
 
     def _require_quota(self, size: int) -> None:
@@ -188,14 +188,10 @@ class S3Storage:
         stale = time.monotonic() - self._counted_at >= RECOUNT_SECONDS
         if stale or self._used + size > self.max_total:
             # Listing costs a call per thousand objects: not for every upload.
-            self._used = sum(length for _, length, _ in self._objects(_is_ours))
+            self._used = sum(length for _, length, _ in self._objects(is_ours))
             self._counted_at = time.monotonic()
         if self._used + size > self.max_total:
             raise StorageFull
-
-
-def _is_ours(name: str) -> bool:
-    return is_name(name) or is_recipe(name)
 
 
 class ObjectStream(io.RawIOBase):
