@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from .errors import FileMissing, StorageFull, StorageUnavailable
 from .media import HEAD_BYTES, is_name, is_ours, media_type, new_name
 from .storage import Latest, StoredFile, Usage, measure
-
-logger = logging.getLogger(__name__)
 
 LATEST = "latest.json"
 RECOUNT_SECONDS = 60.0

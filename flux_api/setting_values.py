@@ -168,16 +168,6 @@ def pairs(text: str) -> tuple[tuple[str, str], ...]:
 
 
 @_parsed
-def path(text: str) -> Path:
-    try:
-        if "\0" not in text:
-            return Path(text).expanduser().absolute()
-        raise ValueError
-    except (OSError, ValueError, RuntimeError):
-        raise ValueError("no such folder") from None
-
-
-@_parsed
 def names(text: str) -> tuple[str, ...]:
     parts = (part.strip() for part in text.split(","))
     return tuple(dict.fromkeys(part for part in parts if part))

@@ -42,7 +42,7 @@ def load_folder_part(
         local_files_only=True,
     )
     if missing := sorted(loading["missing_keys"]):
-        raise ModelMissing(f"the {name} lacks {_listed(missing)}")
+        raise ModelMissing(f"the {name} lacks {listed(missing)}")
     return part.to("cpu") if placement.waits(name) else part
 
 
@@ -55,11 +55,11 @@ def check_weights(folder: Path, name: str) -> list[str]:
     for index in folder.glob("*.safetensors.index*.json"):
         shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         if missing := sorted(shards - set(files)):
-            raise ModelMissing(f"the {name} lacks {_listed(missing)}")
+            raise ModelMissing(f"the {name} lacks {listed(missing)}")
     return files
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """The first of ``names``, and how many more there are."""
     shown = ", ".join(names[:_MOST_LISTED])
     more = len(names) - _MOST_LISTED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -35,8 +34,6 @@ from flux_api.models.hub_lock import at_commit
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.sources import Source
-
-logger = logging.getLogger(__name__)
 
 _STATEFUL = ("Flux2KleinKVPipeline", "Flux3DistilledModularPipeline")
 

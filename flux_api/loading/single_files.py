@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,14 +12,13 @@ from accelerate import init_empty_weights
 
 from flux_api.loading.checkpoint_names import places_of, vae_tensors
 from flux_api.loading.deltas import take
+from flux_api.loading.folder_parts import listed
 from flux_api.loading.lora_layers import Rows
 from flux_api.loading.packed import PackedLinear, Unpack, unpacker
 from flux_api.loading.tensor_file import TensorFile
 from flux_api.models.checkpoints import SCALES, CheckpointFacts
 from flux_api.models.headers import GGUF_KINDS, Header, TensorFacts
 from flux_api.models.hub import ModelMissing
-
-logger = logging.getLogger(__name__)
 
 _PLAIN = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
 # Where layers may stay packed: many and large. What is outside is small, and models
@@ -29,7 +27,6 @@ _BLOCKS = (
     *("transformer_blocks.", "single_transformer_blocks."),
     *("encoder.block.", "encoder.layers.", "model.layers."),
 )
-_MOST_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ def load_component(
         _tie(module)
     missing = [n for n, p in module.named_parameters() if p.is_meta]
     if missing:
-        raise ModelMissing(f"the file lacks {_listed(missing)}")
+        raise ModelMissing(f"the file lacks {listed(missing)}")
     return module.eval().requires_grad_(False)
 
 
@@ -203,9 +200,9 @@ def _load_vae(
         ) from None
     # Counts of batches are of no use for pictures.
     if missing := [name for name in missing if "num_batches" not in name]:
-        raise ModelMissing(f"the VAE lacks {_listed(missing)}")
+        raise ModelMissing(f"the VAE lacks {listed(missing)}")
     if unexpected:
-        raise ModelMissing(f"the VAE has {_listed(unexpected)}, which is no part of it")
+        raise ModelMissing(f"the VAE has {listed(unexpected)}, which is no part of it")
 
 
 def _tie(module: Any) -> None:
@@ -215,12 +212,6 @@ def _tie(module: Any) -> None:
     head = module.get_output_embeddings()
     if head is not None and head.weight.is_meta:
         head.weight = module.get_input_embeddings().weight
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_LISTED])
-    more = len(names) - _MOST_LISTED
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _by(shape: tuple[int, ...]) -> str:

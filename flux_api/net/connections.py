@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cache
+from http.client import HTTPException
 from urllib.parse import SplitResult
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
 
 from flux_api.net.urls import DEFAULT_PORTS
+
+FAILURES = (OSError, HTTPError, HTTPException, ValueError)
+"""What becomes of a request that comes to nothing."""
 
 READ_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0

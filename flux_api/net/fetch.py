@@ -17,17 +17,15 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
 
-from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable, shortage
 from flux_api.images.data_urls import decode_data_url
 from flux_api.metrics.instruments import measured
 from flux_api.net.addresses import Address, Network, is_reachable
-from flux_api.net.connections import Deadline, open_connection
+from flux_api.net.connections import FAILURES, Deadline, open_connection
 from flux_api.net.urls import Url, UrlError, parse_url
 
 logger = logging.getLogger(__name__)
@@ -76,9 +74,6 @@ class _Status(Refused):
         self.meaning = meanings.get(status, f"answers {status}.")
 
 
-_FAILURES = (Refused, UrlError, OSError, HTTPError, HTTPException, ValueError)
-
-
 class Fetcher:
     """Fetches pictures under one policy; safe to share between threads."""
 
@@ -122,7 +117,7 @@ class Fetcher:
             seconds = self._policy.total_seconds
             with measured("fetch"), Deadline(seconds, is_wanted) as deadline:
                 return self._follow(first, bearer_token, deadline, traceparent)
-        except _FAILURES as error:
+        except (Refused, *FAILURES) as error:
             if (short := shortage(error)) is not None:
                 raise short from error
             logger.warning("fetch of %s failed: %s", first, _describe(error))

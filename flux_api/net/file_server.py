@@ -6,16 +6,14 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import HTTPError
 from urllib3.filepost import encode_multipart_formdata
 
 from flux_api.errors import Unavailable
 from flux_api.images.codec import EncodedImage
-from flux_api.net.connections import Deadline, ask, connect_to_own
+from flux_api.net.connections import FAILURES, Deadline, ask, connect_to_own
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +23,7 @@ _PATH = re.compile(r"/i/[0-9A-Za-z_-]{8,64}\.[a-z0-9]{2,5}")
 _LONGEST_ANSWER = 4096
 _LONGEST_RECIPE = 500_000
 # Those of a machine that is short of threads or memory too: the picture is finished.
-_FAILURES = (HTTPError, HTTPException, ValueError, OSError, RuntimeError, MemoryError)
+_FAILURES = (*FAILURES, RuntimeError, MemoryError)
 
 
 class FileServer:

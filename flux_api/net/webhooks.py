@@ -9,13 +9,10 @@ import os
 import threading
 import time
 from contextlib import closing
-from http.client import HTTPException
 from pathlib import Path
 
-from urllib3.exceptions import HTTPError
-
 from flux_api.errors import FluxError, WebhookRefused
-from flux_api.net.connections import Deadline, ask, open_connection
+from flux_api.net.connections import FAILURES, Deadline, ask, open_connection
 from flux_api.net.fetch import Fetcher, Refused
 from flux_api.net.urls import Url, UrlError, is_named, parse_url
 from flux_api.net.webhook_files import Locked, Promise, Webhook
@@ -29,7 +26,6 @@ _CHECK_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 1800.0
 _AT_ONCE = 4
-_FAILURES = (Refused, FluxError, OSError, HTTPError, HTTPException, ValueError)
 
 
 class Webhooks:
@@ -161,7 +157,7 @@ class Webhooks:
         """Whether it was taken."""
         try:
             status = self._post(webhook)
-        except _FAILURES as error:
+        except (Refused, FluxError, *FAILURES) as error:
             logger.warning("a webhook was not taken: %s", type(error).__name__)
             return False
         if not 200 <= status < 300:

@@ -5,7 +5,6 @@ It decides who runs next and when; how pictures are made is its backend's affair
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import threading
@@ -26,8 +25,6 @@ from flux_api.queue.rest import Rest
 from flux_api.queue.runner import Runner
 from flux_api.queue.tasks import Backend, BackendBroken, Kept
 from flux_api.queue.watchdog import Watchdog
-
-logger = logging.getLogger(__name__)
 
 
 class PipelineManager:
