@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -58,6 +57,7 @@ from flux_api.settings import Settings
 
 if TYPE_CHECKING:
     from flux_api.engine.backend import DiffusersBackend
+    from flux_api.engine.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -177,44 +177,15 @@ def check_machine(settings: Settings) -> None:
         check_placement(quantization, offload, choose_device())
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one level of FLUX_PERFORMANCE costs: mean PSNR in dB and SSIM to exact
-    pictures, seconds a picture, why it is not to be used (empty where it is good), and
-    whether that is a fault."""
-
-    level: str
-    psnr: float
-    ssim: float
-    exact_seconds: float
-    seconds: float
-    refusal: str
-    failed: bool
-
-
 def measure_quality(
     settings: Settings, levels: Sequence[Performance], report: Report
-) -> list[Measured]:
+) -> dict[Performance, Quality]:
     """Draw the default set's quality pictures with each of ``levels``, and keep the
     verdicts. FluxError where the set cannot be loaded."""
     logs.configure(settings.log_level)
     check_machine(settings)
     told = settings.model_copy(update={"performance": "max"})
-    backend = _local_backend(told, None)
-    from flux_api.engine.quality import NOTHING
-
-    return [
-        Measured(
-            level,
-            found.psnr,
-            found.ssim,
-            found.exact_seconds,
-            found.seconds,
-            refusal := found.refusal(level),
-            refusal not in ("", NOTHING),
-        )
-        for level, found in backend.judge(levels, report).items()
-    ]
+    return _local_backend(told, None).judge(levels, report)
 
 
 def manager_of_replica(environ: Mapping[str, str]) -> PipelineManager:

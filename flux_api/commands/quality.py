@@ -50,13 +50,14 @@ def quality(
         print(f"flux-api: {error.message}", file=sys.stderr)
         return 1
     print(f"{'':6} {'PSNR dB':>8} {'SSIM':>7} {'s a picture':>12}")
-    print(f"{'exact':6} {'':8} {'':7} {found[0].exact_seconds:12.2f}")
-    for row in found:
+    print(f"{'exact':6} {'':8} {'':7} {found[chosen[0]].exact_seconds:12.2f}")
+    for level, row in found.items():
+        why = row.refusal(level)
         print(
-            f"{row.level:6} {row.psnr:8.1f} {row.ssim:7.3f} {row.seconds:12.2f}  "
-            f"{f'not used: {row.refusal}' if row.refusal else 'good'}"
+            f"{level:6} {row.psnr:8.1f} {row.ssim:7.3f} {row.seconds:12.2f}  "
+            f"{f'not used: {why}' if why else 'good'}"
         )
-    return 1 if any(row.failed for row in found) else 0
+    return int(any(row.is_fault(level) for level, row in found.items()))
 
 
 def _show(text: str) -> None:

@@ -70,6 +70,10 @@ class Quality:
         slower = self.seconds > self.exact_seconds * (1 + _NOISE)
         return "it is slower than exact" if slower else ""
 
+    def is_fault(self, level: Performance) -> bool:
+        """Whether it is refused for what it does, and not because it does nothing."""
+        return self.refusal(level) not in ("", NOTHING)
+
     def __str__(self) -> str:
         return (
             f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.3f}, {self.seconds:.2f} s a "
