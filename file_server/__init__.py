@@ -11,6 +11,8 @@ from socket import socket
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from flux_server.environment import near_misses
+
 from . import hooks, logs, metrics, openapi, views
 from .cleaner import Cleaner
 from .config import DEFAULT_TOKEN, Bucket, Settings
@@ -33,7 +35,7 @@ def create_app(
     """Return the WSGI application; a wrong setting raises ``SettingsError``."""
     logs.configure()
     settings = settings or Settings.from_env(os.environ)
-    for sentence in Settings.unknown(os.environ):
+    for sentence in near_misses(os.environ, Settings.variables(), "FILES_"):
         logger.warning(sentence)
     tokens = {
         name: views.watch_token(name.upper(), token, path)

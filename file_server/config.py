@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from flux_server.environment import EnvironmentSettings, parsed
+from flux_server.environment import env as _env
 from flux_server.state import state_folder
 
 from .errors import SettingsError
@@ -47,11 +48,6 @@ def _mask(variable: str, text: str) -> str:
     return repr(re.sub(r"//[^/?#]*@", "//***@", text))
 
 
-def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
-    """Texts go through ``parse``; what is no text any more stays as it is."""
-    return BeforeValidator(lambda v: parse(v) if v and isinstance(v, str) else v)
-
-
 def parse_token(text: str) -> str:
     """The token that a file holds, with or without a line end."""
     if not text.strip():
@@ -68,10 +64,10 @@ def check_token(text: str) -> str:
     return text
 
 
-_token = _parsed(check_token)
+_token = parsed(check_token)
 
 
-@_parsed
+@parsed
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
@@ -89,24 +85,24 @@ def _parse_number(text: str) -> float:
     return number
 
 
-@_parsed
+@parsed
 def _size(text: str) -> int:
     return int(_parse_number(text) * MB)
 
 
-@_parsed
+@parsed
 def _ttl(text: str) -> float:
     return _parse_number(text) * 3600
 
 
-@_parsed
+@parsed
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text):
         raise ValueError("it must be a whole number from 0 to 99")
     return int(text)
 
 
-@_parsed
+@parsed
 def _hosts(text: str) -> tuple[str, ...]:
     hosts = tuple(host.strip() for host in text.split(","))
     if not all(re.fullmatch(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", h) for h in hosts):
@@ -114,7 +110,7 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
-@_parsed
+@parsed
 def _bind(text: str) -> str:
     match = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text)
     if match is None or int(match[2]) > 65535:
@@ -135,7 +131,7 @@ def _split_url(text: str) -> SplitResult:
     return url
 
 
-@_parsed
+@parsed
 def _public_url(text: str) -> str:
     url = _split_url(text)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -143,7 +139,7 @@ def _public_url(text: str) -> str:
     return text.rstrip("/")
 
 
-@_parsed
+@parsed
 def _storage(text: str) -> Folder | Bucket:
     url = _split_url(text)
     if url.scheme == "file" and url.netloc in ("", "localhost"):
@@ -156,22 +152,8 @@ def _storage(text: str) -> Folder | Bucket:
     raise ValueError("it must be file:///FOLDER or s3://BUCKET/PREFIX")
 
 
-def _env(name: str, ge: float | None = None, le: float | None = None) -> Any:
-    """The variable of a setting, and the bounds of its value."""
-    return Field(alias=name, ge=ge, le=le, repr="TOKEN" not in name)
-
-
-class Settings(BaseModel):
+class Settings(EnvironmentSettings):
     """Everything that can be set; sizes are in bytes, the age in seconds, 0 is off."""
-
-    model_config = ConfigDict(
-        strict=True,
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
 
     bearer_token: Annotated[str, _env("BEARER_TOKEN"), _token] = DEFAULT_TOKEN
     """Token for /latest, /latest/raw, /metrics and the recipes of pictures."""
@@ -201,26 +183,12 @@ class Settings(BaseModel):
     """Address of image_file_server.py."""
 
     @classmethod
-    def unknown(cls, environ: Mapping[str, str]) -> Iterator[str]:
-        """Yield a sentence for each variable that begins like ours, or is nearly one,
-        and is none."""
-        known = [str(field.alias) for field in cls.model_fields.values()]
-        for name in environ:
-            ours = name.startswith("FILES_")
-            cutoff = 0.6 if ours else 0.85
-            near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-            if name not in known and (ours or near):
-                meant = f"; did you mean {near[0]}?" if near else ""
-                yield f"{name} is set, but there is no such setting{meant}"
-
-    @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the variables; a wrong one raises an error that names it and its value.
 
         An empty variable counts as unset.
         """
-        names = [str(field.alias) for field in cls.model_fields.values()]
-        given = {name: environ[name] for name in names if environ.get(name)}
+        given = {name: environ[name] for name in cls.variables() if environ.get(name)}
         try:
             return cls.model_validate(given)
         except ValidationError as error:

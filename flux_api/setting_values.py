@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -10,14 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo
+from pydantic import BeforeValidator, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from flux_api.api_keys import ApiKey, parse_keys, parse_token
 from flux_api.errors import BadSetting
+from flux_server.environment import EnvironmentSettings, near_misses, parsed
 
 Network = IPv4Network | IPv6Network
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=EnvironmentSettings)
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]*")
@@ -33,11 +33,6 @@ _SECRET_PARTS = re.compile(r"(?<=//)[^/]*@|[?#].*", re.DOTALL)
 _LONGEST_SHOWN = 200
 # Whom the command line asks; no settings of a server.
 _OF_CLIENTS = ("FLUX_SERVER", "FLUX_KEY")
-
-
-def _parsed(parse: Callable[..., object]) -> BeforeValidator:
-    """Texts go through ``parse``; what is no text any more stays as it is."""
-    return BeforeValidator(lambda v: parse(v) if v and isinstance(v, str) else v)
 
 
 @BeforeValidator
@@ -68,10 +63,10 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-url = _parsed(_url)
+url = parsed(_url)
 
 
-@_parsed
+@parsed
 def review(text: str) -> str:
     if _FUNCTION.fullmatch(text):
         return text
@@ -107,7 +102,7 @@ def keys(value: Any, info: ValidationInfo) -> Any:
     return found
 
 
-@_parsed
+@parsed
 def admin_keys(text: str) -> tuple[ApiKey, ...]:
     try:
         found = parse_keys(text)
@@ -119,7 +114,7 @@ def admin_keys(text: str) -> tuple[ApiKey, ...]:
     return found
 
 
-@_parsed
+@parsed
 def origins(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if not all(part == "*" or _ORIGIN.fullmatch(part) for part in found):
@@ -127,7 +122,7 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
-@_parsed
+@parsed
 def hosts(text: str) -> tuple[str, ...]:
     found = tuple(part.strip().strip("[]") for part in text.split(","))
     if not all(part == "*" or _HOST.fullmatch(part) for part in found):
@@ -135,7 +130,7 @@ def hosts(text: str) -> tuple[str, ...]:
     return found
 
 
-@_parsed
+@parsed
 def address(text: str) -> str:
     match = _ADDRESS.fullmatch(text)
     try:
@@ -147,7 +142,7 @@ def address(text: str) -> str:
     return f"[{host}]:{match[3]}" if host.version == 6 else f"{host}:{match[3]}"
 
 
-@_parsed
+@parsed
 def networks(text: str) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(part.strip()) for part in text.split(","))
@@ -155,7 +150,7 @@ def networks(text: str) -> tuple[Network, ...]:
         raise ValueError("networks like 192.168.1.0/24,fd00::/8") from None
 
 
-@_parsed
+@parsed
 def pairs(text: str) -> tuple[tuple[str, str], ...]:
     found = tuple(
         (match[1], match[2])
@@ -167,7 +162,7 @@ def pairs(text: str) -> tuple[tuple[str, str], ...]:
     return found
 
 
-@_parsed
+@parsed
 def names(text: str) -> tuple[str, ...]:
     parts = (part.strip() for part in text.split(","))
     return tuple(dict.fromkeys(part for part in parts if part))
@@ -184,10 +179,10 @@ def _existing(kind: str, exists: Callable[[Path], bool]) -> BeforeValidator:
             raise ValueError(f"no such {kind}")
         return path
 
-    return _parsed(read)
+    return parsed(read)
 
 
-@_parsed
+@parsed
 def new_folder(text: str) -> Path:
     try:
         path = Path(text).expanduser()
@@ -218,16 +213,13 @@ def read(model: type[Model], environ: Mapping[str, str]) -> Model:
         raise _complaint(environ, error.errors()[0], schema) from None
 
 
-def unknown(model: type[BaseModel], environ: Mapping[str, str]) -> Iterator[str]:
+def unknown(
+    model: type[EnvironmentSettings], environ: Mapping[str, str]
+) -> Iterator[str]:
     """A sentence for each variable that begins like one of ours, or is nearly one, and
     is none."""
-    known = [str(field.alias) for field in model.model_fields.values()]
-    for name in environ:
-        ours = name.startswith("FLUX_")
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if ours else 0.85)
-        if name not in (*known, *_OF_CLIENTS) and (ours or near):
-            meant = f"; did you mean {near[0]}?" if near else ""
-            yield f"{name} is set, but there is no such setting{meant}"
+    others = {n: text for n, text in environ.items() if n not in _OF_CLIENTS}
+    return near_misses(others, model.variables(), "FLUX_")
 
 
 def _as_number(text: str, annotation: Any) -> Any:

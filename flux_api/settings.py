@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from flux_api import setting_values as values
 from flux_api.api_keys import ApiKey
 from flux_api.core import Performance
+from flux_server.environment import EnvironmentSettings
+from flux_server.environment import env as _env
 from flux_server.state import state_folder
 
 MIB = 2**20
@@ -26,23 +28,8 @@ BackendName = Literal["local", "ray"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def _env(name: str, ge: float | None = None, le: float | None = None) -> Any:
-    """The variable of a setting, and the bounds of a number."""
-    return Field(alias=name, ge=ge, le=le, repr="TOKEN" not in name)
-
-
-class Settings(BaseModel):
+class Settings(EnvironmentSettings):
     """Everything that an operator can set; each field is a row of README's table."""
-
-    # Strict: by itself pydantic takes True for 1, and 1_0 for 10.
-    model_config = ConfigDict(
-        strict=True,
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
 
     file_server: Annotated[str | None, _env("FILE_SERVER"), values.url] = None
     """Base URL to upload pictures to; without one, answers carry Base64."""
