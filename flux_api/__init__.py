@@ -85,6 +85,7 @@ def create_app(
     named = settings.model_copy(update={"model": next(iter(models))})
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
+    # A picture in Base64 is a field of text: Werkzeug's own bound is half a megabyte.
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_upload_bytes
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False

@@ -94,6 +94,7 @@ def watch_token(token: str | None, path: Path | None) -> Callable[[], str | None
 def holder_of(keys: Iterable[ApiKey], shown: bytes) -> str | None:
     """The name of the key that ``shown`` is, None when it is none of them. Takes the
     same time wherever the difference lies and whichever key it is."""
+    # Digests are of one length, so that comparing tells nothing of the key's.
     digest, found = sha256(shown).digest(), None
     for key in keys:
         if hmac.compare_digest(sha256(key.secret.encode()).digest(), digest):

@@ -91,6 +91,7 @@ def _finish(
         if isinstance(error, FluxError):
             job.note_loss(error)
     finally:
+        # Its pictures are files by now; what the model made of them is let go.
         job.release()
         count(lost)
         fields = {"job_id": job.id, **outcome_of(job)}

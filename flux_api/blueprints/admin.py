@@ -41,6 +41,7 @@ def wake() -> Response:
     """Bring the default model's weights back, and answer when a first small picture has
     been made with them."""
     context, began = get_context(), time.monotonic()
+    # Awake already: a picture would only keep others waiting.
     if context.manager.asleep:
         with open_job(context, request, None) as job:
             context.manager.submit(job, _first_request(context))

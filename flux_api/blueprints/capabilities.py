@@ -54,6 +54,7 @@ def list_lora_names(context: Context) -> list[dict[str, str | None]]:
         for name in info.lora_files
     ]
     names: list[str] = []
+    # A folder that is away for a moment hides its LoRAs, not all the rest.
     with suppress(Unavailable):
         names = sorted(context.lora_files)
     return own + [{"id": name, "model": None} for name in names]

@@ -249,6 +249,7 @@ def _describe_event(
         case Progress(index, step, total):
             return "step", {"image": index, "step": step, "steps": total}
         case PartialImage(index, number, image):
+            # Looked at for a moment, and sent to each who watches.
             encoded = encode_image(image, "webp", 80)
             return "partial_image", {
                 "image": index,

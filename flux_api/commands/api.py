@@ -26,6 +26,7 @@ Field = tuple[str, str | tuple[str, bytes]]
 _LOOK_SECONDS = 0.25
 # What a better request or key would mend.
 _MENDABLE = range(400, 500)
+# But not these, which the next try may not meet.
 _PASSING = (408, 409, 410, 429, 499)
 
 

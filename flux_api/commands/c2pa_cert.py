@@ -53,6 +53,7 @@ def c2pa_cert(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             mode = 0o600 if "key" in name else 0o644
+            # Never over a file that came meanwhile.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with os.fdopen(os.open(paths[name], flags, mode), "wb") as file:
                 file.write(text)

@@ -71,6 +71,7 @@ def write(path: Path, data: bytes) -> None:
             try:
                 file.write(data)
                 file.flush()
+                # A temporary file is its owner's alone; this one is like any other.
                 os.chmod(file.name, 0o666 & ~_umask())
                 os.replace(file.name, path)
             except BaseException:

@@ -103,6 +103,7 @@ class Plan:
             given["CUDA_VISIBLE_DEVICES"] = gpu
         else:
             # Together they are to have as many threads as there are cores.
+            # Those this process may use: a container often has fewer than the machine.
             share = len(os.sched_getaffinity(0)) // len(self.gpus)
             given.setdefault("OMP_NUM_THREADS", str(max(1, share)))
         if settings.metrics_bind and (address := settings.metrics_address):

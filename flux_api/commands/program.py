@@ -99,6 +99,7 @@ def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> 
     flux-api doctor ~/Downloads/flux1-dev-Q4_K_S.gguf
     """
     settings, models = _settings_and_models(environ)
+    # Imported where they are needed: torch takes seconds, which --help should not.
     if what is None:
         from flux_api.commands.doctor import examine
         from flux_api.commands.doctor_memory import memory_lines

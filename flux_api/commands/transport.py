@@ -73,6 +73,7 @@ class Remote:
                 body=body,
                 headers=headers | self._key,
                 timeout=urllib3.Timeout(connect=10.0, read=_READ_SECONDS),
+                # What may be sent again is known where the answer is read.
                 retries=False,
                 preload_content=False,
             )

@@ -18,6 +18,8 @@ CALLER = "flux_api.caller"
 """The request's environment says here whose key it came with."""
 
 _BEARER = re.compile(r"bearer +(.+)", re.IGNORECASE)
+# Those of this API, of OpenAI's SDKs and of MCP; a fixed list, as an echo of whatever
+# a page asks for would let it send any header.
 _ALLOWED_HEADER = re.compile(
     r"(?:accept|api-key|authorization|cache-control|content-type|idempotency-key"
     r"|mcp-[a-z0-9-]{1,32}"

@@ -67,6 +67,7 @@ class CountedInput:
 
     def read(self, size: int = -1) -> bytes:
         """As the stream's own, but at most 64 KiB unless all is asked for."""
+        # From the first read on: before it, nobody has asked for the body.
         if self._timer is None and self._connection is not None:
             self._look_again_after(self.count)
         try:

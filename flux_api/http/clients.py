@@ -25,7 +25,9 @@ ALL_POLL_SECONDS = 0.1
 # Its end wakes who waits for a job; in between its client is looked for. A thousand may
 # wait, so not as often as where each event is sent on.
 WAIT_SECONDS = 1.0
+# nginx takes a connection for dead that is silent for a minute, and others sooner.
 KEEP_ALIVE_SECONDS = 10.0
+# What storing pictures may add to a request's own time, which has a deadline.
 DELIVERY_SECONDS = 8.0
 # Linux tells of a closed connection even behind bytes that nobody has read.
 _HANGUP: int = getattr(select, "POLLRDHUP", 0)

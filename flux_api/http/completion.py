@@ -108,6 +108,7 @@ def complete_request(
     if seed is None:
         # Each picture's below 2^32: what JavaScript can send back.
         seed = secrets.randbelow(2**32 + 1 - count)
+    # Names, never paths: nothing of a request reaches the file system.
     known = model.lora_files.keys() | lora_names
     return ImageRequest(
         mode=mode,

@@ -29,6 +29,7 @@ def give_plan(
     yet). The place of ``job`` in the queue is free again."""
     # Nothing of it is left to look at, so its id is not told either.
     g.pop("job", None)
+    # While it still holds its own place, which is not in front of itself.
     position, seconds = context.manager.forecast(image_request)
     context.manager.cancel(job)
     native = context.models[image_request.model].native_size

@@ -23,6 +23,7 @@ from flux_api.http.reason_phrases import reason_of
 
 logger = logging.getLogger(__name__)
 
+# It goes into the log and into the answer's headers as it came.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # What OpenAI's clients retry unless told otherwise, beside every 5xx.
 _RETRIED = (408, 409, 429)

@@ -73,6 +73,7 @@ def _wait_for(context: Context, entry: Entry, until: float) -> None:
     """Wait until the first request has an answer, or came to none; its error is raised.
     Its job runs on for this request's client, should its own leave."""
     is_here = client_of(request)
+    # It holds a thread as long as the first one does, so it counts like a request.
     with context.manager.hold_place(caller_of(request)):
         while not entry.settled.wait(POLL_SECONDS):
             if entry.job is not None:
@@ -109,6 +110,7 @@ def deliver(
     ``GET /jobs/<id>/result``, and to be rendered again where the request has a key."""
     context.results.keep(job, pictures, seconds=kept_seconds())
 
+    # By the store, not by these pictures: held here, they would outlive its budget.
     def render_again() -> Response:
         kept = context.results.pictures(job)
         if kept is None:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from flux_api.models.info import ModelInfo
     from flux_api.queue.jobs import Job
 
+# As many as OpenAI takes for an edit.
 MAX_IMAGES = 16
+# For all pictures of a request: sixteen slow ones would hold its place for minutes.
 FETCH_SECONDS = 30.0
 
 _WRAPPINGS = ("image_url", "url", "b64_json", "base64")

@@ -46,6 +46,7 @@ def install(app: Flask) -> None:
     app.teardown_request(idempotency.let_go)
     error_handlers.register(app)
     allocator.return_large_blocks()
+    # Around Flask: its routing has been done before its first hook runs.
     tidy_paths(app)
 
 

@@ -91,5 +91,6 @@ class KeptAnswers:
         for name, entry in list(self._entries.items()):
             if len(self._entries) <= KEPT_KEYS and entry.until > now:
                 return
+            # One without an answer still runs: forgotten, it would run twice.
             if entry.render is not None:
                 del self._entries[name]

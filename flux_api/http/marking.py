@@ -49,6 +49,7 @@ def mark(
     recipe["output_format"] = file.media_type.removeprefix("image/")
     if recipe["output_format"] != "png":
         recipe["output_compression"] = compression
+    # Of the picture alone: what is written beside it changes no pixel.
     recipe["picture_sha256"] = hash_of(picture_data(file.data))
     metadata = _metadata(context, request, recipe, roomy=file.extension != "jpg")
     return add_metadata(file, metadata), to_text(recipe | _stored(request))

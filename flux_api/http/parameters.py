@@ -34,6 +34,7 @@ from flux_api.http.values import (
 )
 from flux_api.models.sizes import SIDE_BOUNDS
 
+# OpenAI's own bound: its clients know it.
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_STEPS = 200
 MAX_PARTIAL_IMAGES = 3

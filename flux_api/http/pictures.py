@@ -66,6 +66,7 @@ def to_file(picture: FinishedPicture) -> Response:
         for header, name in _FACT_HEADERS.items()
         if name in facts
     }
+    # ASCII, as headers are; names of LoRAs may be in any script.
     headers["X-Flux-Loras"] = json.dumps(facts["loras"])
     return Response(picture.data, mimetype=picture.media_type, headers=headers)
 

@@ -48,6 +48,7 @@ def complete_upscale(
         raise missing_parameter("image")
     if inputs.mask_image is not None:
         raise InvalidRequest("An upscale takes no mask.", param="mask")
+    # Before anything is drawn: the size follows from the picture that was sent.
     scale = _choose_scale(inputs.images[0].size, scale, parameters)
     width, height = (side * scale for side in inputs.images[0].size)
     _check_scale(*inputs.images[0].size, scale)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+# The largest seed, 2^64 - 1, has 20 digits; longer ones cost time to read.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _LONGEST_WORD = 64

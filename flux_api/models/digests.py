@@ -16,6 +16,7 @@ def digest_of(path: Path) -> str | None:
         return None
 
 
+# By time and size as well, so that another file under the name is reckoned anew.
 @lru_cache(maxsize=256)
 def _digest(path: Path, _modified: int, _size: int) -> str:
     with path.open("rb") as file:

@@ -47,6 +47,7 @@ def unlock_commit(source: Repository) -> None:
 
 def _write(commits: dict[str, str]) -> None:
     file = _file()
+    # One a process: several may download at once.
     partial = file.with_suffix(f".{os.getpid()}.part")
     try:
         partial.write_text(json.dumps(commits, indent=1, sort_keys=True) + "\n")

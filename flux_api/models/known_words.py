@@ -52,6 +52,7 @@ _BRINGS = re.compile(
 )
 
 
+# Read once: the file belongs to the weights, which do not change while they are loaded.
 @lru_cache(maxsize=16)
 def known_words(source: Source) -> dict[str, Any] | None:
     """The content of the file of ``source``; None where there is none, as for models

@@ -19,6 +19,7 @@ def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> s
     by_key: dict[str, str] = {}
     for other in known:
         by_key.setdefault(other.lower(), other)
+    # Capitals are what people miss most.
     key = name[:_LONGEST].lower()
     near = [other for other in by_key if other.rpartition("/")[2] == key]
     near = near or difflib.get_close_matches(key, by_key, n=1, cutoff=likeness)

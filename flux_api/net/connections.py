@@ -23,6 +23,7 @@ FAILURES = (OSError, HTTPError, HTTPException, ValueError)
 
 READ_SECONDS = 5.0
 _CONNECT_SECONDS = 5.0
+# A name may have any number of addresses, and one that is dead costs seconds.
 _DIALS = 4
 _LOOK_SECONDS = 0.1
 

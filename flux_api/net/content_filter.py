@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Review = Callable[[str, "Image"], str | None]
 
+# Far more than a verdict needs; the operator's endpoint may still be broken.
 _LONGEST_ANSWER = 64 * 1024
 
 

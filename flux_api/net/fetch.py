@@ -36,7 +36,9 @@ _LOOK_SECONDS = 0.25
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # No name server answers, which says nothing about the name.
 _NO_RESOLVER = (socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM)
+# No line's end in it: it would begin another header.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
+# Pictures alone: the file server's other addresses are none of a caller's.
 _FILE_PATH = re.compile(r"/(?:i/[A-Za-z0-9_-][A-Za-z0-9._-]*|latest/raw)\Z")
 
 Resolve = Callable[..., list[Any]]

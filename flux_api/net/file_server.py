@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 READ_SECONDS = 10.0
 TOTAL_SECONDS = 20.0
 _PATH = re.compile(r"/i/[0-9A-Za-z_-]{8,64}\.[a-z0-9]{2,5}")
+# Whatever answers at that address, it is not read into memory without end.
 _LONGEST_ANSWER = 4096
 _LONGEST_RECIPE = 500_000
 # Those of a machine that is short of threads or memory too: the picture is finished.

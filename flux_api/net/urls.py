@@ -9,6 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import idna
 
+# Longer than any that servers take; what is, is rather a picture in the wrong field.
 URL_LIMIT = 2000
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Half a surrogate pair is no character, and no encoding can send it.

@@ -25,6 +25,7 @@ _ANSWER_SECONDS = 30.0
 _CHECK_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 1800.0
+# Each may hold a thread for as long as its receiver takes.
 _AT_ONCE = 4
 
 
@@ -137,6 +138,7 @@ class Webhooks:
         pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
         # Whatever comes of it: if it is taken, the file will be gone by then.
         self._due[file] = time.monotonic() + pause, pause
+        # Waits while all are taken: what is behind is looked at later.
         self._slots.acquire()
         threading.Thread(
             target=self._try, args=(locked, locked.webhook), name="webhook", daemon=True

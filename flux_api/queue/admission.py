@@ -44,6 +44,8 @@ def find_next(
     interleaving = _Interleaving(running, backend)
     if interleaving.are_full:
         return None
+    # In turn, and only as far as the first that cannot join: it waits for what runs to
+    # end, and would wait for ever if others kept beginning.
     for job in islice(queue.in_turn(), _MOST_LOOKED_AT):
         if not backend.joins(job.request, requests):
             return None
@@ -57,6 +59,8 @@ def may_be_next(
 ) -> bool:
     """Whether ``job``, which just came, changes what :func:`find_next` finds."""
     head = queue.head()
+    # Who comes behind others mostly changes nothing; a thread that is woken all the
+    # same would look at the queue, while others wait for the lock.
     if head is job or not running:
         return True
     if backend.is_warm(job.request) and not backend.is_warm(head.request):
@@ -77,6 +81,7 @@ def _first(queue: FairQueue, backend: Backend) -> Job:
 
 
 def _has_room(job: Job, filling: Sequence[ImageRequest], backend: Backend) -> bool:
+    # Alone there is always room: a picture may be larger than the budget of a forward.
     if not filling:
         return True
     return len(filling) < backend.slots and backend.fits(job.request, filling)

@@ -50,6 +50,7 @@ class JobTable:
     def of(self, caller: str) -> list[Job]:
         """The jobs of ``caller``, the newest first."""
         self._forget_old()
+        # A walk over a thousand at most, at the rate at which people look at lists.
         return [job for job in reversed(self._jobs.values()) if job.caller == caller]
 
     def living(self) -> list[Job]:

@@ -191,6 +191,7 @@ class PipelineManager:
             is_wanted=is_wanted,
         )
         with self._changed:
+            # First: while a model loads, a full queue is not what keeps one out.
             self._readiness.check()
             self._places.check(caller, self._runner.running)
             self._jobs.add(job)
@@ -206,6 +207,7 @@ class PipelineManager:
         with self._changed:
             job.complete(request)
             self._places.reading.discard(job)
+            # Cancelled while its pictures were read.
             if job.outcome is not None:
                 return
             self._queue.add(job, self._backend.tokens(request))

@@ -64,6 +64,8 @@ class Places:
 
     def _waiting(self, running: Sequence[PictureTask]) -> int:
         """How many jobs wait of which no picture is made."""
+        # One that has begun stands in the queue with its other pictures, and needs no
+        # place any more.
         at_work = {task.job for task in running}
         return len(self._queue) - sum(job in self._queue for job in at_work)
 
@@ -80,6 +82,7 @@ class Places:
         """Seconds until a place is free, 1..60: the work that is left to do, at the
         pace of that done, shared out among the jobs that wait."""
         seconds = self.pace.seconds_of(self._work_left(running), at_once=len(running))
+        # Within what OpenAI's clients heed; they take any other for no advice.
         return min(60.0, max(1.0, seconds / max(1, self._waiting(running))))
 
     def _work_left(self, running: Sequence[PictureTask]) -> int:

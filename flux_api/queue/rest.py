@@ -50,6 +50,7 @@ class Rest:
 
     def _watch(self) -> None:
         while True:
+            # A quarter: asleep at most that much later than was asked for.
             time.sleep(min(_LONGEST_LOOK, self._idle_seconds / 4))
             if not self._is_idle():
                 self.note_work()

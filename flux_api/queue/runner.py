@@ -72,10 +72,12 @@ class Runner:
             finally:
                 with self._startable:
                     self.running.remove(task)
+                    # Loading is done once, and says nothing of the next picture.
                     seconds = time.monotonic() - began - task.loaded
                     self._rest.note_work()
                     self._places.pace.learn(task.step * task.tokens, seconds)
                     if task.job.outcome is not None:
+                        # Failed or cancelled: nobody wants its other pictures.
                         self._queue.drop(task.job)
                     self._note_change()
                 # While this thread waits for the next, it would hold the uploads.

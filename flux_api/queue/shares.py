@@ -47,6 +47,7 @@ class Shares:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise self._refusal(caller)
+                # Who leaves wakes those that wait; a client that is gone wakes nobody.
                 self._changed.wait(min(left, _POLL_SECONDS))
             self._held[caller] += 1
 

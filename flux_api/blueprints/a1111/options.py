@@ -8,6 +8,7 @@ from typing import Any
 
 from flux_api.blueprints.a1111.parameters import CHECKPOINT, SAMPLER, SCHEDULER
 
+# Addresses are made up at will; what is remembered of them has to end.
 _MOST_CALLERS = 1000
 _NONE = {"name": "None", "model_name": None, "model_path": None, "model_url": None}
 

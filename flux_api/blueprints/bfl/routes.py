@@ -63,6 +63,7 @@ def begin(hosted: str) -> Response:
     if parameters.webhook_url:
         context.webhooks.check(parameters.webhook_url)
     name = _find_model(context, hosted, parameters)
+    # No id of the caller's: who knows it can have the picture without a key.
     with open_job(context, request, None) as job:
         job.dialect = DIALECT
         image_request = _read_request(context, job, body, name, parameters)

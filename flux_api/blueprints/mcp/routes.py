@@ -40,6 +40,7 @@ def answer() -> Response:
     began = time.monotonic()
     message = Message.read(body.values)
     g.rpc_id = message.id
+    # Behind the id, with which the kept answer has to be told.
     end_if_known(body)
     if message.id is None:
         # A notification, or an answer to a question that nobody asked.

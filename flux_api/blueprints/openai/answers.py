@@ -23,6 +23,7 @@ from flux_api.http.pictures import (
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
+# Clients of these names read b64_json alone, whatever else stands in the answer.
 _GPT_IMAGE = re.compile(r"(gpt-image|chatgpt-image)")
 _PIXELS_PER_TOKEN = 16 * 16
 _BYTES_PER_TOKEN = 4

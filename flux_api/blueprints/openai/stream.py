@@ -82,6 +82,7 @@ class Stream:
                 return self._render_error(error)
 
     def _render_partial(self, event: PartialImage) -> bytes:
+        # A copy: others who watch the same job have the same picture.
         preview = event.image.copy()
         preview.thumbnail(_LARGEST_PREVIEW)
         quality = min(self._parameters.output_compression, _PREVIEW_QUALITY)
