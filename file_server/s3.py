@@ -203,11 +203,11 @@ class ObjectStream(io.RawIOBase):
         self._body: Any = None
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Whether it can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Whether its place can be changed: always."""
         return True
 
     def tell(self) -> int:

@@ -67,7 +67,7 @@ class ListParameters(Fields):
     limit: Annotated[int, Field(ge=1, le=1000), Integer] = 100
     """How many at most."""
     ids: Annotated[tuple[str, ...], BeforeValidator(_read_ids)] = ()
-    """Those of these names."""
+    """Only the jobs of these ids."""
 
 
 @bp.get("")

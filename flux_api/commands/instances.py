@@ -38,7 +38,7 @@ class Plan:
 
     @cached_property
     def settings(self) -> Settings:
-        """Those of the API; BadSetting names a wrong one."""
+        """The API's settings; BadSetting names a wrong one."""
         return Settings.from_env(self.environ)
 
     @property

@@ -170,7 +170,8 @@ def _settings_and_models(
 
 
 def run(arguments: list[str] | None, environ: Mapping[str, str]) -> int:
-    """One command; its exit code."""
+    """Run the command that ``arguments`` name (None: the process's own) and return its
+    exit code."""
     try:
         code = program.main(
             arguments,

@@ -138,7 +138,7 @@ def serve(
 
 
 def serve_one(bind: str, files_bind: str, environ: Mapping[str, str]) -> int:
-    """One API, reached without a proxy; the exit status."""
+    """Run one API, reached without a proxy, and the file server; the exit status."""
     if not are_free([("API", bind), ("file server", files_bind)]):
         return 1
     api, files = f"http://{local(bind)}", f"http://{local(files_bind)}"

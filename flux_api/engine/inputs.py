@@ -43,7 +43,7 @@ class InputCache:
         self._made: WeakKeyDictionary[ImageRequest, Inputs] = WeakKeyDictionary()
 
     def get(self, request: ImageRequest, fit: Callable[[], Inputs]) -> Inputs:
-        """Those of ``request``; ``fit`` makes them."""
+        """The inputs of ``request``, made by ``fit`` where there are none yet."""
         with self._lock:
             found = self._made.get(request)
         if found is None:

@@ -22,7 +22,7 @@ class Upsampler:
         self.device = device
 
     def generate(self, **inputs: Any) -> Any:
-        """As the module's."""
+        """Write tokens as the module itself does."""
         life = _Life(self._check)
         hook = getattr(self._module, "_hf_hook", None)
         if not isinstance(hook, CpuOffload):

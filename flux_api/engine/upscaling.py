@@ -99,7 +99,7 @@ class Upscale:
 
     @property
     def picture(self) -> Image.Image:
-        """As far as it is."""
+        """The picture so far, of the size that was asked for."""
         return self._canvas.crop((0, 0, *self._target))
 
     def _shared(self, box: Box) -> tuple[int, int]:

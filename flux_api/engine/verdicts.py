@@ -19,7 +19,8 @@ FILE = "verdicts.json"
 
 
 class Verdicts:
-    """Those of ``device``, in ``folder``; None keeps them in memory."""
+    """What was found out about models on ``device``, kept in ``folder``; None keeps it
+    in memory."""
 
     def __init__(self, folder: Path | None, device: torch.device) -> None:
         self._file = folder / FILE if folder is not None else None

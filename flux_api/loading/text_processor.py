@@ -55,7 +55,7 @@ class TextProcessor:
         return self._with_patches(text, pictures)
 
     def decode(self, *args: Any, **options: Any) -> str:
-        """As the tokenizer's."""
+        """The text of tokens, as the tokenizer itself gives it."""
         text: str = self.tokenizer.decode(*args, **options)
         return text
 

@@ -117,7 +117,7 @@ class LoraFolder:
                 yield path, normal_name((below / path.stem).as_posix())
 
     def _skip(self, path: Path, why: str) -> None:
-        """Say it once."""
+        """Log, once, that the file at ``path`` is left out, and why."""
         if (path, why) not in self._told:
             self._told.add((path, why))
             logger.warning("LoRA file %r is skipped: %s", path.name, why)

@@ -82,7 +82,7 @@ class Job:
         return self._request is not None
 
     def complete(self, request: ImageRequest) -> None:
-        """Say what is to be made."""
+        """Its request has been read to the end: ``request`` is what is to be made."""
         self._request = request
 
     @property

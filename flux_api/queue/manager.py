@@ -85,18 +85,18 @@ class PipelineManager:
 
     @property
     def state(self) -> State:
-        """The same in one word."""
+        """Whether requests are taken, in one word."""
         return self._readiness.state
 
     @property
     def memory(self) -> dict[str, int] | None:
-        """The backend's; None before there is one."""
+        """Bytes ``used`` of the device's ``total``; None before there is a backend."""
         backend = getattr(self, "_backend", None)
         return backend.memory if backend is not None else None
 
     @property
     def performance(self) -> dict[str, str]:
-        """The backend's; nothing before there is one."""
+        """How pictures of the default set are made; empty before there is a backend."""
         backend = getattr(self, "_backend", None)
         return backend.performance if backend is not None else {}
 

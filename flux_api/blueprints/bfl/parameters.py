@@ -79,7 +79,7 @@ class BflParameters(Parameters):
         return self.output_format or "jpeg"
 
     def in_shape(self, sizes: SizeRules) -> Self:
-        """The same with the size that the aspect ratio means among ``sizes``."""
+        """These parameters with the size that their ratio means among ``sizes``."""
         match = _RATIO.fullmatch(self.aspect_ratio or "")
         if match is None or self.size != (None, None):
             return self

@@ -21,5 +21,5 @@ def document() -> Response:
 
 @bp.get("/docs")
 def docs() -> Response:
-    """The same as a page, with a form to try each operation."""
+    """A page of this description, with a form to try each operation."""
     return send("docs/index.html")

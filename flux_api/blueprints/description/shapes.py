@@ -36,12 +36,12 @@ def named(item: Schema) -> Schema:
 
 
 def words(*known: str) -> Schema:
-    """One of the words."""
+    """A text that is one of the words ``known``."""
     return {"type": "string", "enum": list(known)}
 
 
 def ref(name: str) -> Schema:
-    """One of SCHEMAS."""
+    """A reference to the schema ``name`` of SCHEMAS."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -52,5 +52,5 @@ def events(*names: str) -> dict[str, Schema]:
 
 
 def about(schema: Schema, text: str) -> Schema:
-    """``schema`` and what it is."""
+    """``schema`` with ``text`` as its description."""
     return schema | {"description": text}

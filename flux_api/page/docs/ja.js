@@ -70,7 +70,7 @@ export default {
   "The page where HTML is asked for, as browsers do; else what this server is, as JSON.": "ブラウザのように HTML を求められればページを、それ以外ではこのサーバの説明を JSON で返します。",
   "One of the page's files.": "ページのファイルです。",
   "This description, as OpenAPI 3.1.": "この説明を OpenAPI 3.1 で返します。",
-  "The same as a page, with a form to try each operation.": "同じ内容を、それぞれの操作を試せるページにしたものです。",
+  "A page of this description, with a form to try each operation.": "同じ内容を、それぞれの操作を試せるページにしたものです。",
 
   // 項目
   "The same request again gets the first one's answer, for a day.": "同じリクエストをもう一度送ると、1 日の間、最初のレスポンスが返ります。",
@@ -121,7 +121,7 @@ export default {
   "What is asked for.": "求める内容です。",
   "What it is asked with.": "その引数です。",
   "How many at most.": "最大の件数です。",
-  "Those of these names.": "この名前のものです。",
+  "Only the jobs of these ids.": "この ID のジョブだけです。",
   "Its number in the request.": "リクエスト内の番号です。",
 
   // AUTOMATIC1111 の形式
