@@ -22,7 +22,7 @@ from werkzeug.exceptions import HTTPException, PreconditionFailed
 from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import FileWrapper
 
-from flux_server.watched_file import WatchedFile
+from flux_server.watched_file import watch
 
 from .config import Settings, parse_token
 from .errors import (
@@ -62,14 +62,10 @@ class Context:
 def watch_token(variable: str, token: str, path: Path | None) -> Callable[[], str]:
     """The token that counts now: that of ``variable``, or what the file at ``path``
     says. SettingsError where that holds none."""
-    if path is None:
-        return lambda: token
     try:
-        watched = WatchedFile(f"{variable}_FILE", path, parse_token)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{variable}_FILE: {why}") from None
-    return lambda: watched.value
+        return watch(f"{variable}_FILE", token, path, parse_token)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def context() -> Context:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from flux_api.errors import BadSetting
-from flux_server.watched_file import WatchedFile
+from flux_server.watched_file import WatchedFile, watch
 
 _ENTRY = re.compile(r"([A-Za-z0-9._-]{1,64}):([\x21-\x2b\x2d-\x7e]{8,512})")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -80,15 +80,10 @@ def parse_token(text: str) -> str:
 def watch_token(token: str | None, path: Path | None) -> Callable[[], str | None]:
     """The upload token that counts now: ``token``, or what the file at ``path`` says.
     BadSetting where that holds none."""
-    if path is None:
-        return lambda: token
-    variable = "FILE_SERVER_UPLOAD_TOKEN_FILE"
     try:
-        watched = WatchedFile(variable, path, parse_token)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise BadSetting(f"{variable}: {why}") from None
-    return lambda: watched.value
+        return watch("FILE_SERVER_UPLOAD_TOKEN_FILE", token, path, parse_token)
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
 
 
 def holder_of(keys: Iterable[ApiKey], shown: bytes) -> str | None:

@@ -168,34 +168,23 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
-def _existing(kind: str, exists: Callable[[Path], bool]) -> BeforeValidator:
+def _path(is_usable: Callable[[Path], bool], why: str) -> BeforeValidator:
     def read(text: str) -> Path:
         try:
             path = Path(text).expanduser()
-            found = exists(path)
+            usable = is_usable(path)
         except (OSError, ValueError, RuntimeError):
-            found = False
-        if not found:
-            raise ValueError(f"no such {kind}")
+            usable = False
+        if not usable:
+            raise ValueError(why)
         return path
 
     return parsed(read)
 
 
-@parsed
-def new_folder(text: str) -> Path:
-    try:
-        path = Path(text).expanduser()
-        usable = path.is_dir() or not path.exists()
-    except (OSError, ValueError, RuntimeError):
-        usable = False
-    if not usable:
-        raise ValueError("no folder")
-    return path
-
-
-file = _existing("file", Path.is_file)
-folder = _existing("folder", Path.is_dir)
+file = _path(Path.is_file, "no such file")
+folder = _path(Path.is_dir, "no such folder")
+new_folder = _path(lambda path: path.is_dir() or not path.exists(), "no folder")
 
 
 def read(model: type[Model], environ: Mapping[str, str]) -> Model:

@@ -65,3 +65,18 @@ class WatchedFile(Generic[T]):
         # A new file under the old name, as editors and orchestrators write it, may
         # have the old one's size and time.
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def watch(
+    variable: str, value: T, path: Path | None, parse: Callable[[str], T]
+) -> Callable[[], T]:
+    """What counts now: ``value``, or what ``parse`` makes of the file at ``path`` that
+    ``variable`` names. ValueError, with the variable, where it makes nothing of it."""
+    if path is None:
+        return lambda: value
+    try:
+        watched = WatchedFile(variable, path, parse)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{variable}: {why}") from None
+    return lambda: watched.value

@@ -42,10 +42,8 @@ def read_pair(certificate: Path, key: Path) -> KeyPair:
     der = serialization.Encoding.DER
     own = private.public_key().public_bytes(der, public)
     if chain[0].public_key().public_bytes(der, public) != own:
-        raise BadSetting(
-            f"{KEY}={str(key)!r}: it is not the key of the first certificate in "
-            f"{CERTIFICATE}"
-        )
+        why = f"it is not the key of the first certificate in {CERTIFICATE}"
+        raise _refusal(KEY, key, why)
     pem = serialization.Encoding.PEM
     return KeyPair(
         _algorithm(key, private),
@@ -59,12 +57,15 @@ def read_pair(certificate: Path, key: Path) -> KeyPair:
     )
 
 
+def _refusal(variable: str, path: Path, why: object) -> BadSetting:
+    return BadSetting(f"{variable}={str(path)!r}: {why}")
+
+
 def _read(variable: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        why = error.strerror or error
-        raise BadSetting(f"{variable}={str(path)!r}: {why}") from None
+        raise _refusal(variable, path, error.strerror or error) from None
 
 
 def _read_chain(path: Path) -> list[Certificate]:
@@ -74,8 +75,7 @@ def _read_chain(path: Path) -> list[Certificate]:
     try:
         return load_pem_x509_certificates(data)
     except ValueError:
-        message = f"{CERTIFICATE}={str(path)!r}: no certificate in PEM"
-        raise BadSetting(message) from None
+        raise _refusal(CERTIFICATE, path, "no certificate in PEM") from None
 
 
 def _read_key(path: Path) -> Any:
@@ -89,7 +89,7 @@ def _read_key(path: Path) -> Any:
         why = "it is locked with a password: give one without"
     except (ValueError, UnsupportedAlgorithm):
         why = "no private key in PEM"
-    raise BadSetting(f"{KEY}={str(path)!r}: {why}")
+    raise _refusal(KEY, path, why)
 
 
 def _check_dates(path: Path, certificate: Certificate) -> None:
@@ -103,7 +103,7 @@ def _check_dates(path: Path, certificate: Certificate) -> None:
         if last - now < _SOON:
             logger.warning("%s=%r expires on %s", CERTIFICATE, str(path), last.date())
         return
-    raise BadSetting(f"{CERTIFICATE}={str(path)!r}: {why}")
+    raise _refusal(CERTIFICATE, path, why)
 
 
 def _algorithm(path: Path, key: Any) -> str:
@@ -115,5 +115,5 @@ def _algorithm(path: Path, key: Any) -> str:
         return "ed25519"
     if isinstance(key, rsa.RSAPrivateKey):
         return "ps256"
-    message = "C2PA signs with P-256, P-384, P-521, Ed25519 or RSA"
-    raise BadSetting(f"{KEY}={str(path)!r}: {message}")
+    why = "C2PA signs with P-256, P-384, P-521, Ed25519 or RSA"
+    raise _refusal(KEY, path, why)

@@ -11,8 +11,6 @@ import numpy
 from isal import isal_zlib
 from PIL import Image
 
-from flux_api.errors import InvalidRequest
-
 _OPTIONS = {"jpeg": {"subsampling": 0}, "webp": {"method": 0}}
 
 
@@ -33,9 +31,6 @@ def encode_image(
     picture = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
     if output_format == "png":
         return EncodedImage(_encode_png(picture), "image/png", "png")
-    if output_format not in _OPTIONS:
-        message = "output_format must be png, jpeg or webp"
-        raise InvalidRequest(message, param="output_format")
     picture = (picture.convert("RGB") if output_format == "jpeg" else picture).copy()
     picture.info = {}
     buffer, options = BytesIO(), _OPTIONS[output_format]

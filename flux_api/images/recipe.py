@@ -52,10 +52,6 @@ _FOUND = re.compile(rb"<flux:Recipe>([^<]{2,1000000})</flux:Recipe>")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class _Later(ValueError):
-    """Well-formed, but of another form than is known here."""
-
-
 def source_type(mode: str) -> str:
     """IPTC's word, a URI, for what a picture of ``mode`` is."""
     if mode == "generate":
@@ -99,18 +95,19 @@ def parse_recipe(text: str | bytes) -> Recipe:
         recipe = json.loads(text)
         form = recipe["recipe"]
         lists = [recipe.get(name, []) for name in ("inputs", "parents", "loras")]
-        if type(form) is int and form > FORM:
-            raise _Later("the recipe was written by a later version of this program")
-        if form != FORM or not all(isinstance(one, list) for one in lists):
-            raise ValueError
-        if recipe.get("mode") not in get_args(Mode):
-            raise ValueError
-        if not all(isinstance(lora, dict) for lora in lists[2]):
-            raise ValueError
-    except _Later:
-        raise
+        is_later = type(form) is int and form > FORM
+        is_known = (
+            form == FORM
+            and all(isinstance(one, list) for one in lists)
+            and all(isinstance(lora, dict) for lora in lists[2])
+            and recipe.get("mode") in get_args(Mode)
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ValueError("what stands there is no recipe") from None
+        is_later = is_known = False
+    if is_later:
+        raise ValueError("the recipe was written by a later version of this program")
+    if not is_known:
+        raise ValueError("what stands there is no recipe")
     return dict(recipe)
 
 

@@ -67,10 +67,9 @@ class Webhooks:
             with Deadline(_CHECK_SECONDS) as deadline:
                 self._fetcher.checked_addresses(self._parse(url), deadline)
         except (Refused, OSError):
-            raise WebhookRefused(
+            raise _refusal(
                 "The host of webhook_url has no public address; those of private "
-                "networks need FLUX_ALLOW_PRIVATE_NETS.",
-                param="webhook_url",
+                "networks need FLUX_ALLOW_PRIVATE_NETS."
             ) from None
 
     def promise(self, url: str, secret: str | None, last_words: str) -> Promise:
@@ -79,17 +78,14 @@ class Webhooks:
         try:
             self._make_folder()
             if sum(1 for _ in self._folder.glob("*.json")) >= KEPT_WEBHOOKS:
-                raise WebhookRefused(
-                    f"{KEPT_WEBHOOKS} webhooks wait for their receivers already.",
-                    param="webhook_url",
-                )
+                message = f"{KEPT_WEBHOOKS} webhooks wait for their receivers already."
+                raise _refusal(message)
             return Promise(self._folder, url, secret, last_words)
         except OSError as error:
             logger.error("a webhook cannot be kept: %s", error.strerror)
-            raise WebhookRefused(
+            raise _refusal(
                 "This server cannot keep webhooks at the moment: leave 'webhook_url' "
-                "out and ask for the result.",
-                param="webhook_url",
+                "out and ask for the result."
             ) from None
 
     def _make_folder(self) -> None:
@@ -101,12 +97,11 @@ class Webhooks:
         try:
             url = parse_url(text.strip())
         except UrlError as error:
-            raise WebhookRefused(f"webhook_url {error}.", param="webhook_url") from None
+            raise _refusal(f"webhook_url {error}.") from None
         if not is_named(url.host, self._hosts):
-            raise WebhookRefused(
+            raise _refusal(
                 "This server may not call that host: its operator has to add it to "
-                "FLUX_WEBHOOK_HOSTS.",
-                param="webhook_url",
+                "FLUX_WEBHOOK_HOSTS."
             )
         return url
 
@@ -184,6 +179,10 @@ class Webhooks:
             return ask(
                 connection, "POST", url.target, body=body, headers=headers, most=0
             )[0]
+
+
+def _refusal(message: str) -> WebhookRefused:
+    return WebhookRefused(message, param="webhook_url")
 
 
 def sign(secret: str, body: bytes) -> str:
