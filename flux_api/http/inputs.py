@@ -218,13 +218,18 @@ def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
     if isinstance(reference, bytes):
         return reference
     text = _unwrap(reference, param)
-    if param != "input_image_url" and not _REMOTE.match(text):
-        return _decode_text(text, param)
-    return fetch(text, param)
+    is_url = param == "input_image_url" or _REMOTE.match(text)
+    if is_url and not _is_data(text):
+        return fetch(text, param)
+    return _decode_text(text, param)
+
+
+def _is_data(text: str) -> bool:
+    return text.lstrip()[:5].lower() == "data:"
 
 
 def _decode_text(text: str, param: str) -> bytes:
-    if text.lstrip()[:5].lower() == "data:":
+    if _is_data(text):
         return decode_data_url(text.strip(), param=param)
     return decode_base64(text, param=param)
 

@@ -22,7 +22,6 @@ from typing import Any
 from urllib3.response import BaseHTTPResponse
 
 from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable, shortage
-from flux_api.images.data_urls import decode_data_url
 from flux_api.metrics.instruments import measured
 from flux_api.net.addresses import Address, Network, is_reachable
 from flux_api.net.connections import FAILURES, Deadline, open_connection
@@ -100,18 +99,15 @@ class Fetcher:
         is_wanted: Callable[[], bool] = lambda: True,
         traceparent: str | None = None,
     ) -> bytes:
-        """The bytes behind an http, https or data URL; the fetch is given up when they
-        are no longer wanted. The caller's ``traceparent`` goes along."""
-        url = url.strip()
-        if url[:5].lower() == "data:":
-            return self._decode(url, param)
+        """The bytes behind an http or https URL; the fetch is given up when they are no
+        longer wanted. The caller's ``traceparent`` goes along."""
         if bearer_token and not _TOKEN.match(bearer_token):
             raise InvalidRequest(
                 "bearer_token must be 1 to 4096 printable ASCII characters",
                 param="bearer_token",
             )
         try:
-            first = parse_url(url)
+            first = parse_url(url.strip())
         except UrlError as error:
             raise InvalidRequest(f"{param} {error}", param=param) from error
         self._check_literal(first, param)
@@ -148,12 +144,6 @@ class Fetcher:
                 "private networks need FLUX_ALLOW_PRIVATE_NETS."
             )
             raise ImageFetchFailed(message, param=param)
-
-    def _decode(self, url: str, param: str) -> bytes:
-        data = decode_data_url(url, param=param)
-        if len(data) > self._policy.max_bytes:
-            raise InvalidRequest(f"{param} is too large", param=param)
-        return data
 
     def _follow(
         self, url: Url, token: str | None, deadline: Deadline, traceparent: str | None

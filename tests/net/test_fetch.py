@@ -6,7 +6,6 @@ that a case stands for.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import gzip
@@ -22,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest, Unavailable
+from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable
 from flux_api.net.addresses import SPECIAL_NETWORKS, is_special
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.urls import UrlError, parse_url
@@ -894,23 +893,6 @@ def test_a_url_of_the_longest_length_is_taken():
 def test_blanks_around_a_url_are_forgiven():
     with trap() as seen:
         assert Fetcher(OPEN).fetch(f" {seen.url()}\r\n") == BODY
-
-
-def test_data_urls_are_decoded_without_a_connection():
-    text = "data:image/png;base64," + base64.b64encode(BODY).decode()
-    with connections_tried() as tried:
-        assert Fetcher(FetchPolicy()).fetch(text) == BODY
-        assert Fetcher(FetchPolicy()).fetch(text.replace("data", "DATA")) == BODY
-    assert tried == []
-
-
-def test_data_urls_have_the_same_limit():
-    encoded = "data:image/png;base64," + base64.b64encode(bytes(1001)).decode()
-    with pytest.raises(InvalidRequest, match="too large"):
-        small().fetch(encoded)
-    with pytest.raises(InvalidImage) as caught:
-        small().fetch("data:image/png;base64,!!!!", param="image")
-    assert caught.value.param == "image"
 
 
 # Whatever comes
