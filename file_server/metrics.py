@@ -96,6 +96,7 @@ class _Everything(Collector):
         """The newest count: a storage of many files is asked less often."""
         with self._lock:
             began = time.monotonic()
+            # By the time that it took: a bucket of millions is listed for minutes.
             if self._usage is None or began >= self._until:
                 self._usage = self._storage.usage()
                 now = time.monotonic()

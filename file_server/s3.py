@@ -19,6 +19,7 @@ from .media import HEAD_BYTES, is_name, is_ours, media_type, new_name
 from .storage import Latest, StoredFile, Usage, measure
 
 LATEST = "latest.json"
+# Other processes store and remove in the same bucket.
 RECOUNT_SECONDS = 60.0
 _ABSENT = ("404", "NoSuchKey", "NotFound")
 

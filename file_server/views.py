@@ -98,6 +98,7 @@ def upload() -> ResponseReturnValue:
     settings = context().settings
     if token := context().upload_token():
         require_token(token)
+    # Without a token any page that its user opens could fill the disk.
     elif request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden("Pages of other sites may not store pictures here.")
     file = cast(BinaryIO, _parse_upload().stream)

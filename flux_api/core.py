@@ -17,6 +17,7 @@ VERSION = "0.1.0"
 Mode = Literal["generate", "edit", "variation", "upscale"]
 Performance = Literal["exact", "speed", "max"]
 
+# torch takes no larger seed.
 SEED_MODULUS = 2**64
 MAX_SEED = SEED_MODULUS - 1
 

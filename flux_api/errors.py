@@ -281,6 +281,7 @@ class Cancelled(FluxError):
 def shortage(error: BaseException) -> Unavailable | None:
     """What to tell the caller where ``error``, which nobody foresaw, says that this
     machine is short of memory, descriptors, threads or disk; None where it does not."""
+    # By what the machine says, wherever it was said: callers can only try again.
     number = error.errno if isinstance(error, OSError) else None
     words = str(error) if isinstance(error, RuntimeError) else ""
     if number in _FULL:

@@ -103,6 +103,7 @@ class Settings(EnvironmentSettings):
     """Seconds without a step after which the worker restarts."""
     request_timeout: Annotated[float, _env("FLUX_REQUEST_TIMEOUT", 1, 86_400)] = 280.0
     """Seconds after which a request is given up."""
+    # In front of the keys, which are read from both at once.
     api_keys_file: Annotated[str | None, _env("FLUX_API_KEYS_FILE")] = None
     """File of more API keys, one name:key a line; read again when it changes."""
     api_keys: Annotated[

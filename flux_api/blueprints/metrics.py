@@ -26,6 +26,7 @@ def metrics() -> Response:
 def register(app: Flask, context: Context) -> None:
     """Give ``app`` the route, or the address of its own that FLUX_METRICS_BIND says:
     there nothing else is answered, no key is needed, and any name may be called."""
+    # Apart, where keys guard the API: a scraper need not have one.
     own = context.settings.metrics_address
     if own is None:
         app.register_blueprint(bp)

@@ -26,6 +26,7 @@ def complete_model(
     context: Context, _parameter: Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The model sets whose names begin like ``incomplete``."""
+    # Those that come with it, whatever is wrong with the operator's own file.
     models = MODEL_INFO
     try:
         settings = Settings.from_env(context.obj)

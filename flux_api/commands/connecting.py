@@ -50,6 +50,7 @@ def connect(
     if server:
         api = Api(Remote(server, key))
         offer = api.capabilities()
+        # Pictures are fetched by their jobs, so that a lost connection costs none.
         if not offer["limits"]["keeps_results"]:
             message = "this server keeps no pictures to fetch (FLUX_RESULTS_MB=0)"
             raise Failure(message, NO_SERVER)

@@ -16,6 +16,7 @@ from flux_api.models.headers import SUFFIXES, BadFile
 from flux_api.models.hub import CLASSIC_INDEX, MODULAR_INDEX, ModelMissing
 from flux_api.models.info import ModelInfo
 
+# A folder of downloads may hold hundreds, and each header is read.
 _MOST_FILES = 50
 # The class that a component was saved by -> what a set calls it, and a set that has it.
 _CLASSES = {

@@ -12,6 +12,7 @@ from flux_api.loading.device import first_line
 from flux_api.loading.footprint import GIB
 from flux_api.loading.plan import Machine
 
+# Seen without a driver, which is often what is missing.
 _PCI = Path("/sys/bus/pci/devices")
 _MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 # Display controllers, and accelerators without a display.

@@ -77,6 +77,7 @@ def save(
 ) -> None:
     """Fetch the pictures of jobs that are done."""
     api = _api(server, key)
+    # All of them first: names get numbers by how many there are.
     pictures = {job_id: _pictures(api, job_id) for job_id in ids}
     plan = Plan(out, sum(map(len, pictures.values())))
     for job_id, found in pictures.items():

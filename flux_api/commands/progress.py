@@ -77,6 +77,7 @@ class Progress:
     @property
     def _total(self) -> int:
         """Requests that have not been accepted count like those that have."""
+        # Most are alike: else the share would jump each time that one is accepted.
         known = max((request.steps for request in self._requests), default=0)
         return sum(r.pictures * (r.steps or known) for r in self._requests)
 

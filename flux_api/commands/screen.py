@@ -14,6 +14,7 @@ from PIL import Image
 
 _COLUMNS, _ROWS = 40, 20
 _KITTY_IMAGE = 7_001
+# The protocol's own bound.
 _KITTY_CHUNK = 4096
 _KITTY_PIXELS = 512
 _KITTY_PROGRAMS = ("ghostty", "WezTerm")

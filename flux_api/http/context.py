@@ -82,6 +82,7 @@ class Context:
         """What ``asked`` may name beside the own LoRAs of ``model``: where they are all
         there, they alone, found without listing the folder. Unavailable while it cannot
         be read."""
+        # Listing a large folder takes long, and most requests name what is there.
         names = {normal_name(lora.name) for lora in asked} - model.lora_files.keys()
         if all(map(self.loras.look_up, names)):
             return names

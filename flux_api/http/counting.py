@@ -15,6 +15,7 @@ from flux_api.queue.jobs import Job
 def follow(response: Response) -> Response:
     """Count a POST: now, or when its stream is over. What only begins a job is counted
     at the job's end, by :func:`at_end`."""
+    # What reads costs nothing to count by; only POSTs make pictures.
     if request.method != "POST" or request.url_rule is None:
         return response
     job = g.get("job")

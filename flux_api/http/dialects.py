@@ -50,6 +50,7 @@ def error_object(error: FluxError) -> dict[str, object]:
 def _sentence(error: FluxError) -> str:
     """The message, with the name of its parameter where nothing else would tell it."""
     name = error.param
+    # These answers have no field of their own for it.
     if name is None or re.search(rf"\b{re.escape(name)}\b", error.message):
         return error.message
     return f"{name}: {error.message}"

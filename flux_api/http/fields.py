@@ -38,6 +38,7 @@ class Fields(BaseModel):
     def read(cls, values: Mapping[str, Any]) -> Self:
         """The parameters among ``values``, a form's texts or JSON; absent, null and
         empty are the same. InvalidRequest names the first parameter that is wrong."""
+        # Forms send every field, filled in or not.
         given = {n: v for n, v in values.items() if v is not None and v != ""}
         try:
             found = cls.model_validate(given)

@@ -20,6 +20,7 @@ class TrustedHosts:
     def bind(self, addresses: Iterable[object]) -> None:
         """Judge by the ``addresses`` that are listened on, each (host, port) or the
         path of a socket; without names of the operator's own."""
+        # A socket in the file system has no name that a page could call.
         bound = [address[0] for address in addresses if isinstance(address, tuple)]
         if not self._names and bound and all(is_loopback((host,)) for host in bound):
             self._names = (*LOCAL_NAMES, *map(str, bound))

@@ -9,6 +9,7 @@ from pydantic import PlainValidator
 from flux_api.core import Lora
 from flux_api.http.values import read_number, refuse
 
+# Each is read from a file, kept in memory and applied.
 MAX_LORAS = 8
 MAX_WEIGHT = 10.0
 _LONGEST_LORA_NAME = 1024

@@ -16,6 +16,7 @@ from flux_api.settings import Settings
 
 def fetch_policy(settings: Settings) -> FetchPolicy:
     """What ``input_image_url`` may reach under ``settings``."""
+    # By either name: callers send back the URLs that they were given.
     own = (settings.file_server, settings.file_server_public_url)
     return FetchPolicy(
         own_origins=tuple(base for base in own if base),

@@ -18,6 +18,7 @@ from flux_api.queue.jobs import Job
 
 logger = logging.getLogger(__name__)
 
+# Strangers choose it, and each line is kept.
 _LONGEST_PATH = 200
 
 

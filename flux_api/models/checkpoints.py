@@ -103,6 +103,7 @@ def identify(header: Header) -> CheckpointFacts:
     """What the file with this ``header`` is; else as :func:`identify_file`."""
     names = header.tensors
     _refuse_formats(names)
+    # Transformers first: an all-in-one file has a VAE and text encoders as well.
     for prefix in ("", *_TRANSFORMER_PREFIXES):
         for mark, family, layout in _TRANSFORMERS:
             if prefix + mark in names:

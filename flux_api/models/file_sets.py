@@ -94,6 +94,7 @@ def set_of_path(
         raise BadSetting(f"FLUX_MODEL={text!r}: it {error}") from None
     if "transformer" not in facts.components:
         raise BadSetting(f"FLUX_MODEL={text!r}: the file is {facts}, no transformer")
+    # Trainers often say nothing of what they started from: who has the file knows best.
     variant, why = (like, "FLUX_MODEL_LIKE") if like else (facts.variant, facts.why)
     info = _like(variant)
     base: Source = Folder(components) if components else info.base_model

@@ -105,6 +105,7 @@ def read_header(path: Path) -> Header:
 
 
 def _read_safetensors(path: Path) -> Header:
+    # Looked at first: the library would take that much memory.
     with path.open("rb") as file:
         if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
             raise BadFile("is damaged: its header is too long")
@@ -128,6 +129,7 @@ class _Cursor:
 
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
+        # A length in a file is only what somebody wrote into it.
         if count > min(self._left, _MOST_HEADER):
             raise BadFile("is damaged: a length in it is longer than the file")
         self._left -= count

@@ -39,6 +39,7 @@ CLASSIC_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
 # What a snapshot may hold that is never loaded; pickles above all.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5", "*.onnx*"]
 _NEVER += ["*.gguf", "*.fp16.*", "*.md", "*.png", "*.jpg", "*.jpeg", "*.webp"]
+# Often enough to be seen as progress, and to be a sign of life for the watchdog.
 _SAY_SECONDS = 1.0
 _BAR = 20
 

@@ -31,8 +31,10 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
                 listed = ", ".join(known)
                 meant = did_you_mean(name, known)
                 raise BadSetting(f"{variable}={name!r}: one of {listed}.{meant}")
+    # Who writes a set down wants it; those that come with the server are large.
     added = tuple(name for name in known if name not in MODEL_INFO)
     names = (default, *(settings.models or added))
+    # Now, as it would otherwise be found out by the first caller.
     loras = LoraFolder(settings.lora_dir).names
     for name in names:
         for task, defaults in known[name].tasks.items():

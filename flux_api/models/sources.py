@@ -8,6 +8,7 @@ from pathlib import Path
 
 HUB = "https://huggingface.co"
 
+# Formats that are never opened too: their names are still those of files, not of ids.
 _WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]{{1,128}}))?")
@@ -80,6 +81,7 @@ def _is_file_name(text: str, path: Path) -> bool:
     in front, and no such folder is here."""
     if path.suffix.lower() not in _WEIGHTS:
         return False
+    # "owner/name/file.gguf" is on the Hub, unless there is such a folder here.
     return text.count("/") < 2 or path.parent.is_dir()
 
 

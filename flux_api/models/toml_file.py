@@ -81,6 +81,7 @@ def _model(
     """ValueError where what is right in itself does not go together."""
     if not NAME.fullmatch(name):
         raise ValueError(": expected a name of A-Z, a-z, 0-9, '.', '_' and '-'")
+    # What the table does not set stays as it was, whatever the defaults here are.
     changes = ModelTable.model_validate(table).model_dump(exclude_unset=True)
     like = changes.pop("like", name)
     if "transformer" in changes and like != name:

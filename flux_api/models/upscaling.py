@@ -26,6 +26,7 @@ def with_upscale(info: ModelInfo) -> ModelInfo:
 
 def _row(info: ModelInfo) -> TaskDefaults | None:
     for row in info.tasks.values():
+        # One of its own first: nothing more is loaded for it.
         if row.pipeline in _WITH_STRENGTH:
             return row
     generate = info.tasks.get("generate")

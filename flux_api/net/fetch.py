@@ -199,6 +199,7 @@ class Fetcher:
         """Every address of the URL's host; Refused where the policy forbids one, or
         there is none."""
         addresses = self._addresses(url, deadline)
+        # The file server may lie anywhere, and FLUX_ALLOW_PRIVATE_URLS opens all.
         if self._policy.allow_private or self._is_own_file(url):
             return addresses
         for address in addresses:

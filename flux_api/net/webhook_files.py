@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# Long enough for a receiver that is down over night.
 KEPT_SECONDS = 24 * 3600.0
 
 
@@ -57,6 +58,7 @@ class Promise:
                 json.dump(asdict(webhook), stream)
                 stream.flush()
                 os.fsync(descriptor)
+            # The lock is the open file's, so it goes along to the new name.
             fresh.rename(self._file)
         except BaseException:
             os.close(descriptor)

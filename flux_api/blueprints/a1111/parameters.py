@@ -15,6 +15,7 @@ from flux_api.http.values import Boolean, Integer, Number, Object, Text
 
 SAMPLER, SCHEDULER = "Euler", "Simple"
 CHECKPOINT = "sd_model_checkpoint"
+# A third part is for tools that weigh text encoders apart; it is passed over.
 _LORA = re.compile(r"<lora:([^:<>]{1,1024})(?::([-+0-9.]{1,16}))?(?::[^<>]{0,64})?>")
 # What clients always send, with the values that ask for nothing.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {

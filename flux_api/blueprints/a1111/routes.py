@@ -207,6 +207,7 @@ def _complete(
     changed = parameters.model_copy(update=changes)
     image_request = complete(context, name, mode, changed, inputs)
     asked = parameters.denoising_strength
+    # Where the model has no strength, there is nothing for it to say.
     if asked is None or image_request.strength is None:
         return image_request
     # At least one step is made.

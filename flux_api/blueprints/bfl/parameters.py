@@ -83,6 +83,7 @@ class BflParameters(Parameters):
         match = _RATIO.fullmatch(self.aspect_ratio or "")
         if match is None or self.size != (None, None):
             return self
+        # As many pixels as the default size has, in the other shape.
         ratio = int(match[1]) / int(match[2])
         area = math.prod(sizes.default)
         wanted = math.sqrt(area * ratio), math.sqrt(area / ratio)

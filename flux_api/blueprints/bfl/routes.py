@@ -72,6 +72,7 @@ def begin(hosted: str) -> Response:
         tell = _promise(context, task, parameters)
         context.manager.submit(job, image_request)
         job.outlive_clients()
+    # With the prompt, which the job forgets at its end and the result tells.
     finish = partial(_finish, context, job, parameters, image_request.prompt)
     finish_later(context, job, finish, tell)
     return keep_answer(context, partial(_render, task, name, parameters))

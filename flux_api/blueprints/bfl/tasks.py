@@ -79,6 +79,7 @@ class Task:
         return round(newest.step / max(1, newest.total), 3)
 
     def _result(self, picture: FinishedPicture) -> dict[str, Any]:
+        # By the monotonic clock from its creation on: these add up.
         start = self.job.created_at + self.job.queue_seconds
         facts = picture.facts
         result = {

@@ -26,6 +26,7 @@ def describe_body(operation: Operation) -> Schema:
     json_body = {"schema": as_json, "example": dict(operation.example)}
     if operation.is_json:
         return {"required": True, "content": {"application/json": json_body}}
+    # A form has no lists of objects.
     as_form["properties"]["loras"] = {
         "type": "string",
         "description": "name:weight, ...",

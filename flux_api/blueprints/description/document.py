@@ -34,6 +34,7 @@ Pictures from prompts and pictures: the original API at `/process`, OpenAI's Ima
 at `/v1`, and the jobs behind both. Bodies are forms or JSON. Every error names what is
 wrong; `code` is a word that does not change, the message is for people.
 """
+# The same views under other base URLs: described once, behind the first.
 ALIASES = ("openai_jobs", "openai_bare", "azure_v1", "azure")
 _PACKAGE = "flux_api.blueprints."
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")

@@ -65,6 +65,7 @@ def _link(job: Job, index: int, picture: FinishedPicture) -> dict[str, Any]:
 
 
 def _result(blocks: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+    # Both: older clients read the text, newer ones the structure.
     text = {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}
     content = [*blocks, text]
     return {"content": content, "structuredContent": facts, "isError": False}

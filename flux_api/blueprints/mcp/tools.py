@@ -46,6 +46,7 @@ _PICTURES = {
         "is painted anew.",
     },
 }
+# An agent gets one answer: there is nobody to show previews to.
 _UNTOLD = ("partial_images",)
 
 

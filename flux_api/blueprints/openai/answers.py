@@ -76,6 +76,7 @@ def render_response(
         "model": image_request.model,
         "usage": usage_of(image_request),
     }
+    # Of the first: what was read otherwise was so for all of them.
     if image_request.warnings:
         answer["warning"] = pictures[0].facts["warning"]
     if image_request.loras:

@@ -45,6 +45,7 @@ def read_parameters(
                 param=known,
                 code="unsupported_parameter",
             )
+    # What the body says itself wins: Accept and the path are often the library's.
     accepted = accepted_picture(request)
     values = body.values | chosen_job_id(request)
     if accepted and accepted != ANY_PICTURE and not values.get("output_format"):
