@@ -22,9 +22,7 @@ from flux_api.core import (
 from flux_api.errors import JobNotFound, QueueFull
 from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import (
-    DELIVERY_SECONDS,
     caller_of,
-    follow,
     follow_all,
     owner_of,
 )
@@ -94,7 +92,7 @@ def all_events() -> Response:
         own = context.manager.jobs_of(caller_of(request))
         jobs, missing = [job for job in own if job.outcome is None], []
     connection = connection_of(request.environ)
-    return _watched(context, lambda: _stream_all(context, jobs, missing, connection))
+    return _watched(context, lambda: _stream(context, jobs, missing, connection))
 
 
 @bp.get("/<job_id>")
@@ -117,7 +115,7 @@ def events(job_id: str) -> Response:
     there yet is waited for a moment: its POST may be on its way."""
     context = get_context()
     job, connection = _find_coming(job_id), connection_of(request.environ)
-    return _watched(context, lambda: _stream(context.results, job, connection))
+    return _watched(context, lambda: _stream(context, [job], [], connection))
 
 
 @bp.get("/<job_id>/result")
@@ -207,7 +205,7 @@ def _watched(context: Context, stream: Callable[[], Iterator[bytes]]) -> Respons
     return response
 
 
-def _stream_all(
+def _stream(
     context: Context,
     jobs: list[Job],
     missing: list[str],
@@ -224,18 +222,6 @@ def _stream_all(
             job, event = found
             name, data = _describe_event(event, job, context.results)
             yield frame_event(name, {"type": name, "job_id": job.id} | data)
-
-
-def _stream(
-    results: ResultStore, job: Job, connection: socket.socket | None
-) -> Iterator[bytes]:
-    yield frame_comment("watching")
-    for event in follow(job, connection):
-        if event is None:
-            yield frame_comment("keep-alive")
-        else:
-            name, data = _describe_event(event, job, results)
-            yield frame_event(name, {"type": name} | data)
 
 
 def _describe_event(
@@ -258,8 +244,6 @@ def _describe_event(
                 "b64_json": to_base64(encoded.data),
             }
         case Completed():
-            # The picture is told to be there when it can be fetched.
-            job.wait_delivery(DELIVERY_SECONDS)
             urls = results.urls(job)
             return "done", {"urls": urls} if urls else {}
         case Failed(error):
