@@ -20,7 +20,8 @@ class Roomy:
     slots = 2
 
     def joins(self, request, running):
-        return True
+        """A picture of three steps needs the device for itself."""
+        return request.num_inference_steps != 3
 
     def fits(self, request, running):
         return True
@@ -51,6 +52,34 @@ def test_as_many_pictures_fill_the_forwards_as_there_are_slots():
     running = [PictureTask(j, 0, j.request) for j in map(a_job, "ab")]
     assert find_next(waiting(job), running[:1], Roomy()) == (job, False)
     assert find_next(waiting(job), running, Roomy()) is None
+
+
+def begin_all(queue, running):
+    """Begin what may begin beside ``running``; whose it is, and whether as an extra."""
+    begun = []
+    while (found := find_next(queue, running, Roomy())) is not None:
+        task = queue.take(found[0], interleaved=found[1])
+        task.interleaved = found[1]
+        running.append(task)
+        begun.append((task.job.caller, found[1]))
+    return begun
+
+
+def test_short_pictures_begin_beside_what_fills_the_forwards():
+    """One of a caller, three in all, and none that would be done later."""
+    long = Job(request(5, steps=10), id="long", caller="long")
+    queue = waiting(long)
+    running = [queue.take(long), queue.take(long)]
+    for number, name in enumerate("abbcd"):
+        queue.add(Job(request(steps=10), id=f"{number}", caller=name), 1)
+    queue.add(a_job("longer", steps=11), 1)
+    assert begin_all(queue, running) == [("a", True), ("b", True), ("c", True)]
+
+
+def test_nobody_begins_beside_what_cannot_join_or_overtakes_what_waits_for_that():
+    running = [PictureTask(j, 0, j.request) for j in [a_job("runs")]]
+    assert begin_all(waiting(a_job("alone", steps=3), a_job("later", 1)), running) == []
+    assert begin_all(waiting(a_job("later", 1)), running) == [("later", False)]
 
 
 @pytest.mark.parametrize(
