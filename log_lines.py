@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -57,6 +58,19 @@ class TerminalFormatter(logging.Formatter):
 def formatter_for(stream: TextIO) -> logging.Formatter:
     """What suits the ``stream`` that a handler writes to."""
     return TerminalFormatter() if stream.isatty() else JsonFormatter()
+
+
+def configure(package: str, level: str = "info") -> None:
+    """Let ``package`` log from ``level`` on, and everything else its warnings; to
+    standard error unless someone handles the root's records already."""
+    logging.getLogger(package).setLevel(level.upper())
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter_for(sys.stderr))
+    root.addHandler(handler)
+    logging.captureWarnings(True)
 
 
 def _printable(line: str) -> str:

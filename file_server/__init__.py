@@ -11,9 +11,10 @@ from socket import socket
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from flux_server import log_lines
 from flux_server.environment import near_misses
 
-from . import hooks, logs, metrics, openapi, views
+from . import hooks, metrics, openapi, views
 from .cleaner import Cleaner
 from .config import DEFAULT_TOKEN, Bucket, Settings
 from .errors import SettingsError
@@ -33,7 +34,7 @@ def create_app(
     settings: Settings | None = None, *, storage: Storage | None = None
 ) -> Flask:
     """Return the WSGI application; a wrong setting raises ``SettingsError``."""
-    logs.configure()
+    log_lines.configure("file_server")
     settings = settings or Settings.from_env(os.environ)
     for sentence in near_misses(os.environ, Settings.variables(), "FILES_"):
         logger.warning(sentence)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flux_api import logs, setting_values
+from flux_api import setting_values
 from flux_api.api_keys import watch_keys
 from flux_api.blueprints import admin, jobs, metrics, original, page, service
 from flux_api.blueprints.a1111 import routes as a1111
@@ -54,6 +54,7 @@ from flux_api.queue.results import ResultStore
 from flux_api.queue.shares import Shares
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
+from flux_server import log_lines
 
 if TYPE_CHECKING:
     from flux_api.engine.backend import DiffusersBackend
@@ -72,7 +73,7 @@ def create_app(
     loading begins when the server says that the worker has booted (see
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
-    logs.configure(settings.log_level)
+    log_lines.configure("flux_api", settings.log_level)
     for sentence in setting_values.unknown(Settings, os.environ):
         logger.warning(sentence)
     if settings.trusted_proxies and is_hidden(settings):
@@ -183,7 +184,7 @@ def measure_quality(
 ) -> dict[Performance, Quality]:
     """Draw the default set's quality pictures with each of ``levels``, and keep the
     verdicts. FluxError where the set cannot be loaded."""
-    logs.configure(settings.log_level)
+    log_lines.configure("flux_api", settings.log_level)
     check_machine(settings)
     told = settings.model_copy(update={"performance": "max"})
     return _local_backend(told, None).judge(levels, report)
@@ -195,7 +196,7 @@ def manager_of_replica(environ: Mapping[str, str]) -> PipelineManager:
     # Libraries look for theirs, such as HF_HOME, in the process's own.
     os.environ.update(environ)
     settings = Settings.from_env(environ)
-    logs.configure(settings.log_level)
+    log_lines.configure("flux_api", settings.log_level)
     models = offered_models(settings)
     return get_manager(settings, models[next(iter(models))].sources)
 

@@ -6,7 +6,7 @@ Words are diffusers' own; HTTP's and OpenAI's end in the blueprints.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flux_api.errors import FluxError
 
@@ -73,6 +73,20 @@ class ImageRequest:
     warnings: tuple[str, ...] = ()
     image_files: tuple[InputFile, ...] = ()
     mask_file: InputFile | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its pictures have in common, by the original API's names, with the seed
+        of the first."""
+        return {
+            "mode": self.mode,
+            "model": self.model,
+            "width": self.width,
+            "height": self.height,
+            "seed": self.seed_of(0),
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+        }
 
     def seed_of(self, index: int) -> int:
         """The seed (0..2^64-1) of picture ``index``: seed + index, modulo 2^64."""

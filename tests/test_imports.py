@@ -15,7 +15,7 @@ ROOMS = {
         *("blueprints", "http", "queue", "engine", "loading", "models", "net"),
         "cluster",
         "images",
-        *("settings", "setting_values", "logs", "api_keys"),
+        *("settings", "setting_values", "api_keys"),
     },
     "__main__": {"commands"},
     "blueprints": {"http", "queue", "models", "images", "metrics"},
@@ -36,7 +36,6 @@ ROOMS = {
     "settings": {"setting_values", "api_keys"},
     "setting_values": {"api_keys"},
     "api_keys": set(),
-    "logs": set(),
     "core": set(),
     "errors": set(),
 }

@@ -135,17 +135,7 @@ def describe(job: Job) -> dict[str, Any]:
         "created_at": int(job.created_at),
     }
     if job.is_complete:
-        image_request = job.request
-        story |= {
-            "mode": image_request.mode,
-            "model": image_request.model,
-            "width": image_request.width,
-            "height": image_request.height,
-            "seed": image_request.seed_of(0),
-            "num_inference_steps": image_request.num_inference_steps,
-            "guidance_scale": image_request.guidance_scale,
-            "images": image_request.num_images_per_prompt,
-        }
+        story |= job.request.facts | {"images": job.request.num_images_per_prompt}
     story["queue_seconds"] = round(job.queue_seconds, 3)
     story["run_seconds"] = round(job.run_seconds, 3)
     queued, progress = job.last(Queued), job.last(Progress)

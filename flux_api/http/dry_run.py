@@ -36,17 +36,11 @@ def give_plan(
     return {
         "dry_run": True,
         "request": {
-            "mode": image_request.mode,
-            "model": image_request.model,
+            **image_request.facts,
             "prompt": image_request.prompt,
             "negative_prompt": image_request.negative_prompt,
-            "width": image_request.width,
-            "height": image_request.height,
             "native_size": native,
-            "num_inference_steps": image_request.num_inference_steps,
-            "guidance_scale": image_request.guidance_scale,
             "strength": image_request.strength,
-            "seed": image_request.seed,
             "n": image_request.num_images_per_prompt,
             "loras": [asdict(lora) for lora in image_request.loras],
             "partial_images": image_request.partial_images,

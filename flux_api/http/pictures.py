@@ -40,14 +40,10 @@ _FACT_HEADERS = {
 
 def describe(image_request: ImageRequest, result: ImageResult) -> dict[str, Any]:
     """The facts of a picture: what was asked for, with every default, and its seed."""
-    facts: dict[str, Any] = {
+    facts: dict[str, Any] = image_request.facts | {
         "seed": result.seed,
-        "mode": image_request.mode,
         "width": result.image.width,
         "height": result.image.height,
-        "guidance_scale": image_request.guidance_scale,
-        "num_inference_steps": image_request.num_inference_steps,
-        "model": image_request.model,
         "performance": result.performance,
         "loras": [dataclasses.asdict(lora) for lora in image_request.loras],
     }

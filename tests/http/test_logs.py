@@ -13,8 +13,7 @@ import sys
 import pytest
 import requests
 
-from flux_api.logs import configure
-from log_lines import JsonFormatter
+from log_lines import JsonFormatter, configure
 from tests.support.raw_http import exchange
 from tests.support.raw_http import post as raw_post
 from tests.support.servers import ROOT, run_api, wait_for
@@ -223,7 +222,7 @@ def test_on_a_terminal_lines_are_for_people(package):
     fields = {"method": "POST", "route": "/process", "status": 200, "ms": 1234}
     fields |= {"prompt": "\u732b\x1b[31m\r\nforged"}
     text = on_a_terminal(
-        f"import logging, {package}.logs as logs; logs.configure();"
+        f"import logging, log_lines; log_lines.configure('{package}');"
         f"log = logging.getLogger('{package}.x');"
         f"log.info('request', extra={{'fields': {fields!r}}});"
         "log.warning('low on memory')"
@@ -237,14 +236,14 @@ def test_on_a_terminal_lines_are_for_people(package):
 def test_an_application_that_logs_already_is_left_alone(caplog):
     before = list(logging.getLogger().handlers)
     assert before  # pytest's own
-    configure("warning")
+    configure("flux_api", "warning")
     assert logging.getLogger().handlers == before
-    configure("info")
+    configure("flux_api")
 
 
 def test_warnings_come_out_as_lines_too():
     code = (
-        "import warnings; from flux_api.logs import configure; configure();"
+        "import warnings, log_lines; log_lines.configure('flux_api');"
         "warnings.warn('two\\nlines'); import logging;"
         "logging.getLogger('other').warning('x'); logging.getLogger('other').info('y')"
     )

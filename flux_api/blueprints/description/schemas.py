@@ -17,6 +17,7 @@ from flux_api.blueprints.description.shapes import (
     about,
     listed,
     named,
+    or_null,
     record,
     ref,
     words,
@@ -163,26 +164,21 @@ SCHEMAS: dict[str, Schema] = {
         {
             "id": TEXT,
             "status": words(*STATUSES),
-            "result": {
-                "anyOf": [
-                    record(
-                        {
-                            "sample": about(TEXT, "Where the picture is."),
-                            "prompt": TEXT,
-                            "seed": WHOLE,
-                            "start_time": about(NUMBER, "Seconds since 1970."),
-                            "end_time": NUMBER,
-                            "duration": NUMBER,
-                            "warning?": _FACTS["warning?"],
-                        }
-                    ),
-                    {"type": "null"},
-                ]
-            },
+            "result": or_null(
+                record(
+                    {
+                        "sample": about(TEXT, "Where the picture is."),
+                        "prompt": TEXT,
+                        "seed": WHOLE,
+                        "start_time": about(NUMBER, "Seconds since 1970."),
+                        "end_time": NUMBER,
+                        "duration": NUMBER,
+                        "warning?": _FACTS["warning?"],
+                    }
+                )
+            ),
             "progress": about(NO_NUMBER, "From 0 to 1."),
-            "details": {
-                "anyOf": [record({"code": TEXT, "message": TEXT}), {"type": "null"}]
-            },
+            "details": or_null(record({"code": TEXT, "message": TEXT})),
             "preview": {"type": "null"},
         }
     ),
@@ -267,13 +263,13 @@ SCHEMAS: dict[str, Schema] = {
         {
             "status": words("loading", "ready", "failed", "draining"),
             "reason": NO_TEXT,
-            "progress": {"anyOf": [_PROGRESS, {"type": "null"}]},
+            "progress": or_null(_PROGRESS),
             "asleep": about(FLAG, "Whether the next request waits for the weights."),
             "weights": _WEIGHTS,
             "model": TEXT,
             "running": WHOLE,
             "waiting": WHOLE,
-            "memory": {"anyOf": [named(WHOLE), {"type": "null"}]},
+            "memory": or_null(named(WHOLE)),
         }
     ),
     "Health": record({"status": words("ok")}),

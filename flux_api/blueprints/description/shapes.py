@@ -25,6 +25,11 @@ def record(fields: dict[str, Schema], about: str = "") -> Schema:
     return schema | ({"description": about} if about else {})
 
 
+def or_null(schema: Schema) -> Schema:
+    """``schema``, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def listed(item: Schema) -> Schema:
     """A list of ``item``."""
     return {"type": "array", "items": item}
