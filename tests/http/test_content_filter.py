@@ -30,6 +30,8 @@ class Endpoint(BaseHTTPRequestHandler):
         with Image.open(io.BytesIO(base64.b64decode(asked["image_base64"]))) as image:
             red = image.getpixel((0, 0))[0] == 255
         answer = {"allowed": not red, "reason": "too red\n\x1b[31m"}
+        if "wordy" in asked["prompt"]:
+            answer = {"allowed": False, "reason": "no " * 1000}
         data = json.dumps(answer).encode()
         status = 500 if "break" in asked["prompt"] else 200
         if "odd" in asked["prompt"]:
@@ -84,6 +86,12 @@ def test_what_is_refused_is_400_in_each_dialect(server):
         client.images.generate(prompt="a cat", n=2, extra_body={"seed": RED - 1})
     assert caught.value.code == "content_filtered"
     assert raw(server, prompt="a cat", seed=RED - 1).ok
+
+
+def test_of_a_reason_without_end_the_beginning_is_told(server):
+    refused = raw(server, prompt="wordy", seed=1)
+    told = "The content filter refused this picture: " + ("no " * 1000)[:300] + "."
+    assert (refused.status_code, refused.json()["error"]) == (400, told)
 
 
 def test_no_preview_and_no_job_shows_it(server):

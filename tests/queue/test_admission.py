@@ -30,7 +30,14 @@ class Roomy:
         return True
 
     def tokens(self, request):
-        return 1
+        return request.width // 16
+
+
+class Full(Roomy):
+    """The same, but its forwards are full with one picture."""
+
+    def fits(self, request, running):
+        return False
 
 
 def waiting(*jobs):
@@ -52,6 +59,15 @@ def test_as_many_pictures_fill_the_forwards_as_there_are_slots():
     running = [PictureTask(j, 0, j.request) for j in map(a_job, "ab")]
     assert find_next(waiting(job), running[:1], Roomy()) == (job, False)
     assert find_next(waiting(job), running, Roomy()) is None
+
+
+@pytest.mark.parametrize(("width", "begins"), [(80, True), (96, False)])
+def test_a_picture_is_an_extra_only_where_its_steps_are_as_small(width, begins):
+    long = a_job("long", steps=100)
+    running = [PictureTask(long, 0, long.request, tokens=5)]
+    job = Job(request(steps=1, width=width), id="short", caller="short")
+    found = find_next(waiting(job), running, Full())
+    assert found == ((job, True) if begins else None)
 
 
 def begin_all(queue, running):

@@ -366,6 +366,13 @@ def test_a_thousand_jobs_are_kept_the_newest(gate):
     assert manager.find("kept-100").id == "kept-100"
 
 
+def test_a_job_that_takes_the_id_of_an_ended_one_is_the_newest():
+    manager = start(lambda _: None)
+    for name in ("used-twice", "between", "used-twice"):
+        submit(manager, request(), job_id=name, caller="me").wait(10)
+    assert [job.id for job in manager.jobs_of("me")] == ["used-twice", "between"]
+
+
 def test_an_id_is_free_for_everybody_when_its_job_has_ended(gate):
     manager = start(lambda _: gate.wait())
     job = submit(manager, request(), job_id="whose-is-it", owner="alice")

@@ -13,6 +13,8 @@ def review(prompt, image):
         threading.Event().wait()
     if "odd" in prompt:
         return 7
+    if "wordy" in prompt:
+        return "no " * 1000
     if "paint" in prompt:
         image.paste("white", (0, 0, *image.size))
         return None

@@ -1,0 +1,45 @@
+"""Weights that go to sleep unused: once, and not while anything goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from flux_api.errors import StillWorking
+from flux_api.queue.rest import Rest
+from tests.support.servers import wait_for
+
+
+class Sleeper:
+    """A backend that counts how often it is put to sleep."""
+
+    asleep, sleeps = None, 0
+
+    def sleep(self, kept=None):
+        self.sleeps += 1
+        self.asleep = "host"
+
+
+class Idle:
+    """Says that nothing goes on, and counts the looks."""
+
+    looks = 0
+
+    def __call__(self):
+        self.looks += 1
+        return True
+
+
+def test_unused_weights_go_to_sleep_once():
+    backend, idle = Sleeper(), Idle()
+    Rest(backend, idle, idle_seconds=0.1).start()
+    wait_for(lambda: backend.asleep, 10)
+    before = idle.looks
+    wait_for(lambda: idle.looks > before + 8, 10)
+    assert backend.sleeps == 1
+
+
+def test_nothing_goes_to_sleep_while_there_are_jobs():
+    backend = Sleeper()
+    with pytest.raises(StillWorking):
+        Rest(backend, lambda: False, idle_seconds=0).sleep()
+    assert backend.sleeps == 0
