@@ -64,19 +64,9 @@ class S3Storage:
                 CacheControl="public, max-age=31536000, immutable",
             )
             if recipe:
-                self._client.put_object(
-                    Bucket=self.bucket,
-                    Key=self._beside(name),
-                    Body=recipe,
-                    ContentType="application/json",
-                )
+                self._put_json(self._beside(name), recipe)
             mark = json.dumps({"name": name, "uploaded_ns": self._clock()})
-            self._client.put_object(
-                Bucket=self.bucket,
-                Key=self.prefix + LATEST,
-                Body=mark.encode(),
-                ContentType="application/json",
-            )
+            self._put_json(self.prefix + LATEST, mark.encode())
         self._used += size + len(recipe)
         return name
 
@@ -146,6 +136,12 @@ class S3Storage:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
                 raise StorageUnavailable from error
+
+    def _put_json(self, key: str, body: bytes) -> None:
+        kind = "application/json"
+        self._client.put_object(
+            Bucket=self.bucket, Key=key, Body=body, ContentType=kind
+        )
 
     def _read_mark(self) -> Latest | None:
         with _translated():

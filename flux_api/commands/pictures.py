@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +158,10 @@ def _fields(options: dict[str, Any], file_format: str) -> list[Field]:
 def _lora(text: str) -> Json:
     """``NAME:WEIGHT``, or a name with whatever colons."""
     name, _, weight = text.rpartition(":")
-    try:
-        return {"name": name, "adapter_weight": float(weight)} if name else _plain(text)
-    except ValueError:
-        return _plain(text)
-
-
-def _plain(name: str) -> Json:
-    return {"name": name}
+    with suppress(ValueError):
+        if name:
+            return {"name": name, "adapter_weight": float(weight)}
+    return {"name": text}
 
 
 def content_of(path: Path) -> tuple[str, bytes]:

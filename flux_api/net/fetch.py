@@ -123,11 +123,7 @@ class Fetcher:
                 # Our own file server's answer is no secret of anybody's network.
                 message = f"cannot fetch {param}: the file server {error.meaning}"
                 raise ImageFetchFailed(message, param=param) from None
-            message = (
-                f"cannot fetch {param}: no picture came from there. Addresses of "
-                "private networks need FLUX_ALLOW_PRIVATE_NETS."
-            )
-            raise ImageFetchFailed(message, param=param) from None
+            raise _failure(param, "no picture came from there") from None
 
     def _check_literal(self, url: Url, param: str) -> None:
         """Who writes a private address out knows it already, and may be told; what a
@@ -139,11 +135,7 @@ class Fetcher:
         if self._policy.allow_private or self._is_own_file(url):
             return
         if not is_reachable(address, self._policy.allowed_networks):
-            message = (
-                f"cannot fetch {param}: {address} is no public address. Addresses of "
-                "private networks need FLUX_ALLOW_PRIVATE_NETS."
-            )
-            raise ImageFetchFailed(message, param=param)
+            raise _failure(param, f"{address} is no public address")
 
     def _follow(
         self, url: Url, token: str | None, deadline: Deadline, traceparent: str | None
@@ -244,6 +236,11 @@ class Fetcher:
             if inside and _FILE_PATH.match(url.path, len(prefix)):
                 return True
         return False
+
+
+def _failure(param: str, why: str) -> ImageFetchFailed:
+    hint = "Addresses of private networks need FLUX_ALLOW_PRIVATE_NETS."
+    return ImageFetchFailed(f"cannot fetch {param}: {why}. {hint}", param=param)
 
 
 def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -> bytes:

@@ -106,6 +106,25 @@ def test_fields_in_another_order_are_the_same_request(fake, form):
     assert stats(fake)["begun"] == 1
 
 
+def test_a_repeat_whose_client_leaves_gives_its_place_back(fake):
+    def leave():
+        with pytest.raises(requests.Timeout):
+            data = {"prompt": "hold", "num_inference_steps": 2}
+            headers = {"Idempotency-Key": "repeat-leaves"}
+            requests.post(f"{fake.url}/process", data, headers=headers, timeout=4)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post, fake, "repeat-leaves", prompt="hold")
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        leaver = pool.submit(leave)
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        leaver.result()
+        wait_for(lambda: stats(fake)["queued"] == 0, 10)
+        assert stats(fake)["running"] == 1
+        requests.post(f"{fake.url}/fake/release", timeout=10)
+        assert first.result().status_code == 200
+
+
 def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
     def leave_after(seconds):
         with pytest.raises(requests.Timeout):
