@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from flux_api.loading.device import first_line
+from flux_api.loading.device import FOREIGN_SHARE, first_line
 from flux_api.loading.footprint import GIB
 from flux_api.loading.plan import Machine
 
@@ -48,6 +48,9 @@ def _cuda_lines(device: torch.device, machine: Machine) -> Iterator[str]:
         f"  GPU      {machine.device_name}, {machine.device_free / GIB:.1f} of "
         f"{total / GIB:.1f} GiB free"
     )
+    if (held := total - machine.device_free) > FOREIGN_SHARE * total:
+        yield f"{_NEXT}other programs hold {held / GIB:.1f} GiB, see nvidia-smi;"
+        yield f"{_NEXT}sets are judged by what they leave, with --gpu by a whole card"
     if torch.version.hip is not None:
         yield f"{_NEXT}through ROCm {torch.version.hip}: never tried with this server"
     if not machine.bfloat16:

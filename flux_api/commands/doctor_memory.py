@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flux_api.images import decode_child, decoder, sign_child, signing
-from flux_api.loading.memory import free_host_bytes
+from flux_api.loading.host_memory import free_host_bytes
 from flux_api.settings import MIB, Settings
 
 # Beside the queue and the watchers, as gunicorn.conf.py has it.

@@ -8,7 +8,8 @@ from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.tuning import Tuner
 from flux_api.engine.verdicts import Verdicts
 from flux_api.loading.beforehand import check_files, check_memory
-from flux_api.loading.memory import choose_placement, free_host_bytes
+from flux_api.loading.host_memory import free_host_bytes
+from flux_api.loading.memory import choose_placement
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement, choose_device
 from flux_api.loading.second_copy import has_room_for_another

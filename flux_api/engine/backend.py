@@ -220,7 +220,12 @@ class DiffusersBackend:
         self._tuner.prepare_thread()
         try:
             with losses(self._device):
-                return self._draw(picture, callbacks)
+                try:
+                    return self._draw(picture, callbacks)
+                finally:
+                    # Noted here, not when somebody asks: a driver that hangs would
+                    # hang them too.
+                    self.memory = device_memory()
         except torch.AcceleratorError as error:
             raise BackendBroken(first_line(error)) from error
 
@@ -234,8 +239,6 @@ class DiffusersBackend:
         call = PipelineCall(request, info, task, seed, inputs=inputs)
         name = task_name(request.mode, masked=masked)
         pixels, tuned = self._drawer.draw(call, picture, name, callbacks)
-        # Noted here, not when somebody asks: a driver that hangs would hang them too.
-        self.memory = device_memory()
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")
         result = call.deliver(Image.fromarray(pixels), seed)
@@ -246,8 +249,9 @@ class DiffusersBackend:
         request, info = picture.request, self._models[picture.request.model]
         upscale = Upscale(request, info)
         tuned = self._drawer.enlarge(upscale, info, picture, callbacks)
-        self.memory, level = device_memory(), self._level(tuned)
-        return ImageResult(upscale.picture, picture.seed, performance=level)
+        return ImageResult(
+            upscale.picture, picture.seed, performance=self._level(tuned)
+        )
 
 
 def _show_life(report: Callable[[str], None], text: str) -> Callbacks:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.hooks import CpuOffload
 from transformers.generation.streamers import BaseStreamer
+
+from flux_api.loading.offloading import offload_of
 
 
 class Upsampler:
@@ -24,8 +25,8 @@ class Upsampler:
     def generate(self, **inputs: Any) -> Any:
         """Write tokens as the module itself does."""
         life = _Life(self._check)
-        hook = getattr(self._module, "_hf_hook", None)
-        if not isinstance(hook, CpuOffload):
+        hook = offload_of(self._module)
+        if hook is None:
             return self._module.generate(**inputs, streamer=life)
         # Pictures are encoded outside of ``forward``, before which the hook has the
         # module come. It is not needed again for this picture.
@@ -33,7 +34,7 @@ class Upsampler:
         try:
             return self._module.generate(**inputs, streamer=life)
         finally:
-            hook.init_hook(self._module)
+            hook.leave()
 
 
 class _Life(BaseStreamer):  # type: ignore[misc]

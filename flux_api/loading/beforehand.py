@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flux_api.loading.components import module_classes
+from flux_api.loading.device import bytes_of
 from flux_api.loading.folder_parts import check_weights
 from flux_api.loading.footprint import GIB, describe, footprint_of
 from flux_api.loading.own_parts import own_parts
@@ -125,4 +126,4 @@ def _all_bytes(device: torch.device) -> int:
             )
     except OSError:
         pass  # No Linux.
-    return host + (torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 0)
+    return host + (bytes_of(device)[1] if device.type == "cuda" else 0)

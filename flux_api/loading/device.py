@@ -17,9 +17,12 @@ _ALLOCATION_FAILED = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "DEVICE_ALLOCATION_FAILED",
+    # cuDNN, where there is no room for the workspace of any of its ways.
+    "unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm",
 )
 # Less is what a desktop or a driver holds on any card.
-_FOREIGN_MEMORY = 0.1
+FOREIGN_SHARE = 0.1
 
 
 def device_name(device: torch.device) -> str:
@@ -37,6 +40,17 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def bytes_of(device: torch.device) -> tuple[int, int]:
+    """How many bytes of the GPU ``device`` are free, by all programs, and all of them.
+    None are free where not even CUDA finds a place, as it needs to be asked."""
+    try:
+        return torch.cuda.mem_get_info(device)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+    return 0, torch.cuda.get_device_properties(device).total_memory
+
+
 def free_memory() -> None:
     """Give back what nothing refers to any more, memory of the device and pinned memory
     that are cached too."""
@@ -51,7 +65,7 @@ def device_memory() -> dict[str, int] | None:
     anything else."""
     if not torch.cuda.is_available():
         return None
-    free, total = torch.cuda.mem_get_info()
+    free, total = bytes_of(torch.device("cuda"))
     return {"used": total - free, "total": total}
 
 
@@ -59,8 +73,8 @@ def others_hold_memory() -> bool:
     """Whether other processes hold a tenth of the device's memory or more."""
     if not torch.cuda.is_available():
         return False
-    free, total = torch.cuda.mem_get_info()
-    return total - free - torch.cuda.memory_reserved() > _FOREIGN_MEMORY * total
+    free, total = bytes_of(torch.device("cuda"))
+    return total - free - torch.cuda.memory_reserved() > FOREIGN_SHARE * total
 
 
 @contextmanager

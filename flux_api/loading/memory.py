@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
-from pathlib import Path
 
 import torch
 
+from flux_api.loading.device import bytes_of
 from flux_api.loading.footprint import GIB, footprint_of
+from flux_api.loading.host_memory import free_host_bytes
 from flux_api.loading.placement import Placement
 from flux_api.loading.plan import Machine, plan_memory
 from flux_api.models.hub import Report
@@ -18,7 +17,6 @@ from flux_api.settings import Settings
 
 # NVIDIA's generations: Ampere computes with bfloat16, Ada with 8-bit floats.
 _AMPERE, _ADA = (8, 0), (8, 9)
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_placement(
@@ -84,7 +82,7 @@ def look_at_machine(device: torch.device | None = None) -> Machine:
     """The memory that is free now, and what the device computes with."""
     if device is None or device.type != "cuda":
         return Machine(0, free_host_bytes())
-    free, _ = torch.cuda.mem_get_info(device)
+    free, _ = bytes_of(device)
     # What this process has reserved and not in use is free to it.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     generation = torch.cuda.get_device_capability(device)
@@ -99,32 +97,3 @@ def look_at_machine(device: torch.device | None = None) -> Machine:
         and generation >= _ADA
         and importlib.util.find_spec("torchao") is not None,
     )
-
-
-def free_host_bytes() -> int:
-    """Free bytes of the host's memory, caches that can be dropped included, as far as
-    the container's limit lets this process have them."""
-    return min(_free_in_host(), _free_in_container())
-
-
-def _free_in_host() -> int:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _free_in_container() -> int:
-    """What the memory limit of the container, where it has one, leaves."""
-    try:
-        most = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = (_CGROUP / "memory.stat").read_text()
-    except (OSError, ValueError):  # none, or "max"
-        return 1 << 62
-    cache = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
-    return most - used + int(cache[1] if cache else 0)

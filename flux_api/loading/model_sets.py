@@ -20,9 +20,9 @@ from flux_api.core import Lora
 from flux_api.loading import components
 from flux_api.loading.device import first_line, free_memory
 from flux_api.loading.host_copy import HostCopy, bring, size_of, unpin
+from flux_api.loading.host_memory import free_host_bytes
 from flux_api.loading.lora_cache import Stamp
 from flux_api.loading.loras import Adapters
-from flux_api.loading.memory import free_host_bytes
 from flux_api.loading.placement import Placement
 from flux_api.loading.plan import RESERVE
 from flux_api.loading.preview import LinearPreview
@@ -172,7 +172,8 @@ class LoadedSet:
             if base.adapters is not None:
                 base.adapters.apply(())
         # All of them before the first leaves: there may be no memory for the last.
-        copies = [HostCopy(module) for module in self.on_device()]
+        device = self._placement.device
+        copies = [HostCopy(module, device) for module in self.on_device()]
         for copy in copies:
             copy.leave()
         self._resting = copies

@@ -61,7 +61,8 @@ class Residence:
             most = self._placement.copies
             if most is not None and len(self._copies) >= most:
                 return False
-            self._copies[source] = [HostCopy(module) for module in modules]
+            device = self._placement.device
+            self._copies[source] = [HostCopy(module, device) for module in modules]
         for copy in self._copies[source]:
             copy.leave()
         return True

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from flux_api.loading.device import bytes_of
 from flux_api.loading.memory import look_at_machine
 from flux_api.loading.plan import RESERVE
 
@@ -20,7 +21,7 @@ def has_room_for_another(older: Iterable[int], device: torch.device) -> bool:
         return False
     if device.type != "cuda":
         return True
-    _, total = torch.cuda.mem_get_info(device)
+    _, total = bytes_of(device)
     return machine.device_free >= total - machine.device_free + RESERVE
 
 

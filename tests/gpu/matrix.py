@@ -92,17 +92,17 @@ def write_matrix(folder, modes):
 
 def there_and_back(server, name, mode, tasks):
     """Draw each of ``tasks``, then in the reverse order once more: what another task
-    took over meanwhile comes back, and the pictures are the same."""
+    took over meanwhile comes back, and the pictures, which it gives, are the same."""
     model = held_as(name, mode)
     first = {task: draw(server, model, task)[1] for task in tasks}
     for task in list(reversed(tasks))[len(tasks) > 1 :]:
         assert (draw(server, model, task)[1] == first[task]).all(), task
+    return first
 
 
-def leave_no_trace(server, name, mode):
-    """Draw with a LoRA and without: it counts, and is gone afterwards."""
+def leave_no_trace(server, name, mode, plain):
+    """Draw with a LoRA and without, which is ``plain``: it counts, and is gone."""
     model, family = held_as(name, mode), {"klein-4b": "klein"}.get(name, name)
-    plain = draw(server, model, "generate")[1]
     assert (draw(server, model, "generate", loras=f"{family}.a:2")[1] != plain).any()
     assert (draw(server, model, "generate")[1] == plain).all()
 

@@ -33,6 +33,9 @@ _SOURCE = HERE / "simulated_gpu.cpp"
 _CACHE = HERE.parents[1] / "build" / "simulated_gpu"
 NAME = "Simulated GPU"
 GIB = 2**30
+# What CUDA itself takes of a card, in a process that has nothing there yet. (Much less
+# than the real one, and not counted, as the cards of the tests are small.)
+CONTEXT = 2**20
 
 
 class Card:
@@ -40,7 +43,16 @@ class Card:
     processes on the card write what they take into it, and obey what is set here."""
 
     # As in the C++ source: a row of eight 64-bit numbers, then one for each process.
-    _FIELDS = ("pid", "used", "peak", "to_card", "unpinned", "to_host", "lost")
+    _FIELDS = (
+        "pid",
+        "used",
+        "peak",
+        "to_card",
+        "unpinned",
+        "to_host",
+        "lost",
+        "pinned",
+    )
     _ROW, _ROWS = 64, 32
 
     def __init__(self, path, gib=80.0):
@@ -66,6 +78,10 @@ class Card:
         """Whether the card fails in every process, as one that needs a reset."""
         struct.pack_into("<q", self._page, 8, int(broken))
 
+    def pin_nothing(self, unpinnable=True):
+        """Whether the host has no memory to pin."""
+        struct.pack_into("<q", self._page, 16, int(unpinnable))
+
     @property
     def used(self):
         """Bytes that the living processes have taken."""
@@ -74,10 +90,11 @@ class Card:
     @property
     def processes(self):
         """What each living process has taken and moved, in bytes, by its id: used and
-        peak, to_card, of it unpinned, and to_host; lost is 1 where its device is."""
+        peak, to_card, of it unpinned, to_host, and pinned, which are the host's; lost
+        is 1 where its device is."""
         found = {}
         for number in range(1, self._ROWS):
-            values = struct.unpack_from("<7q", self._page, number * self._ROW)
+            values = struct.unpack_from("<8q", self._page, number * self._ROW)
             row = dict(zip(self._FIELDS, values, strict=True))
             if row["pid"] and _is_alive(row["pid"]):
                 found[row["pid"]] = row | {"row": number}
@@ -96,11 +113,11 @@ class Card:
             if not (pid and _is_alive(pid)):
                 break
         at = number * self._ROW
-        struct.pack_into("<7q", self._page, at, os.getpid(), size, size, 0, 0, 0, 0)
+        struct.pack_into("<8q", self._page, at, os.getpid(), size, size, 0, 0, 0, 0, 0)
         try:
             yield
         finally:
-            struct.pack_into("<7q", self._page, at, *(0,) * 7)
+            struct.pack_into("<8q", self._page, at, *(0,) * 8)
 
 
 def _is_alive(pid):
@@ -186,11 +203,16 @@ def _fill_in(torch, card):
     }
     for name, value in values.items():
         setattr(torch.cuda, name, lambda *_, value=value, **__: value)
-    # Here what was pinned goes back at once.
-    torch.accelerator.empty_host_cache = lambda: None
+
+    def memory_info(*_):
+        free = max(0, card.limit - card.used)
+        if not own("peak") and free < CONTEXT:
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        return free, card.limit
+
     functions = {
         "synchronize": lambda *_: torch.accelerator.synchronize(),
-        "mem_get_info": lambda *_: (card.limit - card.used, card.limit),
+        "mem_get_info": memory_info,
         "memory_allocated": lambda *_: own("used"),
         "memory_reserved": lambda *_: own("used"),
         "max_memory_allocated": lambda *_: own("peak"),

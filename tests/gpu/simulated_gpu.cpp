@@ -9,11 +9,14 @@
 // All that is counted lies in a file that the processes on one card share, so that each
 // sees what the others take; simulated.py reads and writes the same fields.
 
-#include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/core/CachingHostAllocator.h>
+#include <ATen/core/Tensor.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
 #include <ATen/ops/resize_native.h>
 #include <ATen/ops/set_cpu_dispatch.h>
 #include <ATen/ops/view_native.h>
@@ -45,14 +48,16 @@ const c10::Device kCard(c10::kCUDA, 0);
 
 // -- the card: memory that several processes take from ---------------------------------
 
-// One process on the card. Bytes, except for pid and lost (0 or 1).
+// One process on the card. Bytes, except for pid and lost (0 or 1); pinned are those of
+// the host's memory.
 struct Process {
-  Count pid, used, peak, to_card, unpinned, to_host, lost, spare;
+  Count pid, used, peak, to_card, unpinned, to_host, lost, pinned;
 };
 
-// broken is 1 where the card fails in every process.
+// broken is 1 where the card fails in every process, unpinnable 1 where the host has no
+// memory to pin.
 struct Card {
-  Count limit, broken, spare[6];
+  Count limit, broken, unpinnable, spare[5];
   Process processes[31];
 };
 
@@ -87,7 +92,7 @@ Process& own() {
     int64_t before = row.pid;
     if (is_alive(before) || !row.pid.compare_exchange_strong(before, pid)) continue;
     for (Count* count : {&row.used, &row.peak, &row.to_card, &row.unpinned,
-                         &row.to_host, &row.lost})
+                         &row.to_host, &row.lost, &row.pinned})
       *count = 0;
     return row;
   }
@@ -161,16 +166,15 @@ struct CardAllocator final : c10::DeviceAllocator {
 };
 CardAllocator card_allocator;
 
-// Pinned host memory, to tell copies from it from those that wait.
+// Pinned host memory, to tell copies from it from those that wait. What is given back
+// stays pinned until the cache is emptied, as with CUDA.
 std::mutex pinned_mutex;
 std::map<const char*, size_t> pinned_blocks;
+std::vector<char*> pinned_cache;
 
 void unpin(void* data) {
-  {
-    std::lock_guard<std::mutex> lock(pinned_mutex);
-    pinned_blocks.erase(static_cast<char*>(data));
-  }
-  std::free(data);
+  std::lock_guard<std::mutex> lock(pinned_mutex);
+  pinned_cache.push_back(static_cast<char*>(data));
 }
 
 bool is_pinned(const void* data) {
@@ -181,11 +185,15 @@ bool is_pinned(const void* data) {
   return static_cast<const char*>(data) < start + size;
 }
 
-struct PinnedAllocator final : c10::Allocator {
+struct PinnedAllocator final : at::HostAllocator {
   c10::DataPtr allocate(size_t size) override {
     const c10::Device cpu(c10::kCPU);
     if (size == 0) return {nullptr, nullptr, &c10::detail::deleteNothing, cpu};
+    if (card().unpinnable)
+      throw c10::AcceleratorError({__func__, __FILE__, uint32_t(__LINE__)}, 2,
+                                  "CUDA error: out of memory");
     void* data = std::aligned_alloc(64, (size + 63) / 64 * 64);
+    own().pinned += size;
     std::lock_guard<std::mutex> lock(pinned_mutex);
     pinned_blocks[static_cast<char*>(data)] = size;
     return {data, data, &unpin, cpu};
@@ -194,6 +202,19 @@ struct PinnedAllocator final : c10::Allocator {
   void copy_data(void* to, const void* from, size_t count) const override {
     std::memcpy(to, from, count);
   }
+  bool record_event(void*, void*, c10::Stream) override { return true; }
+  void empty_cache() override {
+    std::lock_guard<std::mutex> lock(pinned_mutex);
+    for (char* data : pinned_cache) {
+      own().pinned -= pinned_blocks[data];
+      pinned_blocks.erase(data);
+      std::free(data);
+    }
+    pinned_cache.clear();
+  }
+  at::HostStats get_stats() override { return {}; }
+  void reset_accumulated_stats() override {}
+  void reset_peak_stats() override {}
 };
 PinnedAllocator pinned_allocator;
 
@@ -470,7 +491,8 @@ void record_stream(Tensor&, c10::Stream) {}
 
 C10_REGISTER_GUARD_IMPL(CUDA, CardGuard)
 const bool allocator_is_set =
-    (c10::SetAllocator(c10::kCUDA, &card_allocator, /*priority=*/1), true);
+    (c10::SetAllocator(c10::kCUDA, &card_allocator, /*priority=*/1),
+     at::setHostAllocator(c10::kCUDA, &pinned_allocator, /*priority=*/1), true);
 
 }  // namespace
 

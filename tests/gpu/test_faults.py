@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 import requests
@@ -14,7 +16,7 @@ from flux_api.models.toml_file import load_models
 from tests.engine.test_families import draw
 from tests.gpu.card_server import run_on, worker
 from tests.gpu.simulated import GIB, Card
-from tests.support.servers import wait_for
+from tests.support.servers import QUIET, ROOT, wait_for
 from tests.support.tiny_sets import write_sets
 
 KLEIN = "klein-4b"
@@ -70,6 +72,27 @@ def test_what_another_program_holds_is_not_the_pictures_fault(server, card):
         assert answer.headers["Retry-After"]
     assert worker(card)["used"] == held
     assert ask(server).status_code == 200
+
+
+def test_a_card_that_another_program_holds_is_said(server, card):
+    held = card.limit - worker(card)["used"] - 2**18
+    with card.held(held):
+        assert ask(server).status_code == 503
+        told = requests.get(f"{server.url}/v1/status", timeout=5).json()["memory"]
+        assert told["used"] > held and told["total"] == card.limit
+        # Not even CUDA's own memory is left for one more process.
+        doctor = subprocess.run(
+            [sys.executable, "-m", "tests.gpu", "flux_api", "doctor"],
+            env=QUIET | {"SIMULATED_GPU_CARD": str(card.path)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert doctor.returncode == 0, doctor.stderr
+    assert "0.0 of 16.0 GiB free" in doctor.stdout
+    assert "other programs hold 16.0 GiB" in doctor.stdout
+    assert "the GPU has too little memory free" in doctor.stdout
 
 
 def test_a_set_that_does_not_fit_makes_room_for_the_next(server, card):

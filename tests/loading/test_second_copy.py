@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from flux_api.loading import memory, second_copy
+from flux_api.loading import host_memory, second_copy
 from flux_api.loading.memory import look_at_machine
 from flux_api.loading.plan import Machine
 from flux_api.loading.second_copy import has_room_for_another
@@ -21,8 +21,8 @@ def machine(monkeypatch, tmp_path):
     """Set what is free: on the device, in the host's memory, in the container's."""
 
     def free(device=0, host=0, container=None):
-        monkeypatch.setattr(memory, "_free_in_host", lambda: host * GIB)
-        monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+        monkeypatch.setattr(host_memory, "_free_in_host", lambda: host * GIB)
+        monkeypatch.setattr(host_memory, "_CGROUP", tmp_path)
         if device:
             found = Machine(device * GIB, host * GIB)
             monkeypatch.setattr(second_copy, "look_at_machine", lambda _: found)
