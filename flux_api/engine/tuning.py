@@ -59,7 +59,13 @@ class Aim:
 def _why(error: Exception) -> tuple[str, str]:
     """What ``error`` comes to without the paths in its message, and what is missing for
     whatever is compiled, if that is it."""
-    missing = {"InvalidCxxCompiler": "there is no g++", "TritonMissing": "no Triton"}
+    missing = {
+        "InvalidCxxCompiler": "there is no g++",
+        "TritonMissing": "no Triton",
+        # Triton's own, of what calls its kernels.
+        "Failed to find C compiler": "there is no gcc",
+        "cuda_utils.c": "gcc fails, perhaps for want of Python's headers",
+    }
     lacks = next((text for name, text in missing.items() if name in repr(error)), "")
     return lacks or type(error).__name__, lacks
 

@@ -31,6 +31,9 @@ class Fp8Linear(torch.nn.Linear):
             scale_a=scale,
             scale_b=self.weight_scale.t(),
             out_dtype=input.dtype,
+            # Sums in the precision that these units have themselves, as torchao
+            # multiplies when nothing is trained.
+            use_fast_accum=True,
         )
         output = output.reshape(*input.shape[:-1], self.out_features)
         bias: torch.Tensor | None = self.bias

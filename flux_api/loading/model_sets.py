@@ -235,6 +235,9 @@ class LoadedSet:
         if vae not in self._previews:
             # Fitted before the parts are moved about, and not on a slow host.
             vae.to(self._placement.device)
+            if self._placement.device.type == "cuda":
+                # The order in which cuDNN's convolutions are fastest.
+                vae.to(memory_format=torch.channels_last)
             self._previews[vae] = LinearPreview(vae)
             if self._placement.tiling:
                 vae.enable_tiling()
