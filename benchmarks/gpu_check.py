@@ -12,32 +12,28 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.gpu_child import GRACE, ROOT, run
 from benchmarks.gpu_report import Report
 
-ROOT = Path(__file__).resolve().parent.parent
 SETS = ("klein-4b", "flux1")
 HTTP_PARTS = ("speed", "sharing", "cancel", "oom")
-PARTS = tuple(f"{name}-{part}" for name in SETS for part in (*HTTP_PARTS, "placements"))
+# Each in a process of its own.
+APART = ("placements",)
+PARTS = tuple(f"{name}-{part}" for name in SETS for part in (*HTTP_PARTS, *APART))
 _SIMULATED = ("tests.gpu.app:app", (64, 96), 512)
-# Seconds that a child may take to end after its last row.
-_GRACE = 20
-_EVERY = 1_000
 _TINY = """
 import sys
 from pathlib import Path
 from tests.support.tiny_sets import write_sets
-folder = Path(sys.argv[1])
+folder = Path(sys.argv[2])
 folder.mkdir(exist_ok=True)
-write_sets(folder, ("klein-4b", "flux1"))
+write_sets(folder, (sys.argv[1],))
 """
 
 
@@ -56,10 +52,16 @@ def main() -> int:
         + "; ".join(f"{name} {value}" for name, value in machine.items())
         + ". `make gpu-check`, weights are random.",
     ]
-    for name in SETS:
-        parts = [part for part in options.only or PARTS if part.startswith(name)]
+    wanted = options.only or PARTS
+    for number, name in enumerate(SETS, 1):
+        parts = [part for part in wanted if part.startswith(name)]
         if parts:
-            _measure(name, parts, options, report, until)
+            # What one set takes too long for is not to be the next one's loss.
+            others = len(
+                {p for p in SETS[number:] if any(w.startswith(p) for w in wanted)}
+            )
+            share = (until - time.time()) / (1 + others)
+            _measure(name, parts, options, report, time.time() + share)
     return int(report.failed)
 
 
@@ -116,8 +118,9 @@ def _measure(
     over = [part.removeprefix(f"{name}-") for part in parts]
     asked = [part for part in over if part in HTTP_PARTS]
     _through_http(name, asked, table, options, report, until)
-    if "placements" in over:
-        _placements(name, table, options, report, until)
+    for part in APART:
+        if part in over:
+            _apart(name, part, table, options, report, until)
     if not options.simulated:
         shutil.rmtree(options.folder / "weights")
 
@@ -130,7 +133,7 @@ def _weights(
     folder = options.folder / "weights"
     command = ["-m", "benchmarks.random_weights", name, "--folder", str(folder)]
     if options.simulated:
-        command = ["-c", _TINY, str(folder)]
+        command = ["-c", _TINY, name, str(folder)]
     try:
         subprocess.run(
             [sys.executable, *command],
@@ -138,7 +141,7 @@ def _weights(
             stderr=subprocess.PIPE,
             text=True,
             check=True,
-            timeout=until - time.time() + _GRACE,
+            timeout=until - time.time() + GRACE,
         )
         return folder / ("models.toml" if options.simulated else f"{name}.toml")
     except subprocess.TimeoutExpired:
@@ -165,84 +168,30 @@ def _through_http(
         command = [sys.executable, "-m", "benchmarks.gpu_http", name, str(table)]
         command += [*parts, "--sides", *map(str, options.sides), f"--until={until}"]
         command += [f"--largest={options.largest}", f"--app={options.app}"]
-        ended = _run(name, parts, [*command, f"--filler={filler}"], report, until)
+        ended = run(name, parts, [*command, f"--filler={filler}"], report, until)
         if ended.clean or time.time() > until:
             return
         parts = parts[ended.rows + ended.broken :]
 
 
-def _placements(
-    name: str, table: Path, options: argparse.Namespace, report: Report, until: float
+def _apart(
+    name: str,
+    part: str,
+    table: Path,
+    options: argparse.Namespace,
+    report: Report,
+    until: float,
 ) -> None:
-    """Every way of holding the set; after one that ends its process the next ones."""
+    """All rows of ``part``; after one that ends its process the next ones."""
     done = 0
     while True:
-        command = [*options.launch, "benchmarks.gpu_placements", name, str(table)]
+        command = [*options.launch, f"benchmarks.gpu_{part}", name, str(table)]
         command += [f"--side={options.sides[-1]}", f"--skip={done}", f"--until={until}"]
-        ended = _run(name, ["placements"], command, report, until)
+        ended = run(name, [part], command, report, until)
         done += ended.rows
         if ended.clean or time.time() > until:
             return
         done += ended.broken
-
-
-@dataclass
-class _Ended:
-    """After how many ``rows`` a child ended, of them ``broken`` ones, or ``clean``."""
-
-    rows: int = 0
-    broken: int = 0
-    clean: bool = False
-
-
-def _run(
-    name: str, parts: Sequence[str], command: list[str], report: Report, until: float
-) -> _Ended:
-    """Run ``command`` and keep the rows that it prints; what it has begun and does not
-    end is a row that failed."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
-    reader.start()
-    # Its server, too.
-    left = max(1, until - time.time() + _GRACE)
-    timer = threading.Timer(left, os.killpg, (process.pid, signal.SIGKILL))
-    timer.start()
-    ended, begun = _Ended(), None
-    for line in process.stdout or ():
-        word, _, text = line.partition(" ")
-        if word == "BEGIN":
-            begun = json.loads(text)["row"]
-        elif word == "END":
-            begun, ended.rows = None, ended.rows + 1
-        elif word == "ROW":
-            row = json.loads(text)
-            report.add(f"{name}-{row.pop('part', 'placements')}", row)
-    process.wait()
-    timer.cancel()
-    reader.join()
-    ended.clean = process.returncode == 0
-    if not ended.clean and (begun or not ended.rows):
-        # Of a server that does not start the line before says more.
-        why = " / ".join(line.strip() for line in said[-2:])[-200:]
-        if process.returncode == -signal.SIGKILL:
-            why = "the time is up" if time.time() > until else "killed"
-        row = {"row": begun or "start", "result": f"failed: {why}"}
-        # What did not even start is none of its parts' fault alone.
-        hit = parts if begun is None else [begun if begun in parts else parts[0]]
-        for part in hit:
-            report.add(f"{name}-{part}", row)
-        ended.broken = 1 if begun else _EVERY
-    elif time.time() > until:
-        report.add(f"{name}-{parts[-1]}", {"row": "rest", "result": "no time left"})
-    return ended
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from flux_api.blueprints.openai.parameters import ImagesParameters
+from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.errors import BadSetting, FluxError
 from flux_api.http.completion import Inputs, complete_request
@@ -95,18 +96,18 @@ def main() -> int:
         name = f"{way.quantization}, {way.offload}"
         if time.time() > options.until:
             return 0
-        _say("BEGIN", {"row": name})
+        say("BEGIN", {"row": name})
         lost = False
         try:
             for row in measure(options.set, info, way, options.side):
-                _say("ROW", {"row": name} | row)
+                say("ROW", {"row": name} | row)
         except BadSetting as refused:
-            _say("ROW", {"row": name, "result": f"refused: {refused}"})
+            say("ROW", {"row": name, "result": f"refused: {refused}"})
         except (FluxError, BackendBroken) as failed:
             lost = isinstance(failed, BackendBroken)
-            _say("ROW", {"row": name, "result": f"failed: {failed}"})
+            say("ROW", {"row": name, "result": f"failed: {failed}"})
         free_memory()
-        _say("END", {"row": name})
+        say("END", {"row": name})
         if lost:
             return 3
     return 0
@@ -136,13 +137,16 @@ def measure(
     backend.sets.use(name, _silent).load("generate", (), _silent)
     loading = f"{time.monotonic() - began:.1f} s"
     for task in way.tasks:
-        row = draw(backend, name, info, task, side)
+        request = picture_of(name, info, task, side, steps=STEPS)
+        _, whole, step = run(backend, request)
         peak = torch.cuda.max_memory_allocated(device)
         yield {
             "task": task,
             "result": "ok",
             "loaded in": loading,
-            **row,
+            "references": references(info, task),
+            "a step": f"{step:.3f} s",
+            "in all": f"{whole:.2f} s",
             "peak": f"{peak / GIB:.2f} GiB",
             "planned": f"{plan.peak / GIB:.2f} GiB",
         }
@@ -167,36 +171,44 @@ def _backend(name: str, info: ModelInfo, way: Way, plan: Plan) -> DiffusersBacke
     return DiffusersBackend({name: info}, name, batch_tokens=0, sets=sets)
 
 
-def draw(
-    backend: DiffusersBackend, name: str, info: ModelInfo, task: TaskName, side: int
-) -> dict[str, object]:
-    """One picture of a few steps: seconds of it, and of a step."""
+def picture_of(
+    name: str, info: ModelInfo, task: TaskName, side: int, *, steps: int | None
+) -> ImageRequest:
+    """A request for one picture of ``side`` x ``side``; None for the set's steps."""
     pixels = np.random.default_rng(1).integers(0, 255, (side, side, 3), np.uint8)
     picture = Image.fromarray(pixels)
-    count = 0 if task == "generate" else min(REFERENCES, info.tasks[task].max_images)
     mask = Image.new("L", (side, side), 255) if task == "inpaint" else None
-    words: dict[str, Any] = {"seed": 1, "steps": STEPS, "size": f"{side}x{side}"}
+    words: dict[str, Any] = {"seed": 1, "steps": steps, "size": f"{side}x{side}"}
     if task != "variation":
         words["prompt"] = "a red heart"
-    request = complete_request(
+    return complete_request(
         name,
         info,
         "edit" if task == "inpaint" else task,
         ImagesParameters.read(words),
-        Inputs((picture,) * count, mask),
+        Inputs((picture,) * references(info, task), mask),
     )
+
+
+def references(info: ModelInfo, task: TaskName) -> int:
+    """How many pictures a request of ``task`` has here."""
+    return 0 if task == "generate" else min(REFERENCES, info.tasks[task].max_images)
+
+
+def run(
+    backend: DiffusersBackend, request: ImageRequest
+) -> tuple[ImageResult, float, float]:
+    """The picture, seconds of it, and of a step."""
     times: list[float] = []
 
     def on_step(_step: int, _total: int) -> None:
         times.append(time.monotonic())
 
     began = time.monotonic()
-    backend.run(
-        Picture(request, 0, "check"), Callbacks(_silent, on_step, _silent, _silent)
-    )
+    callbacks = Callbacks(_silent, on_step, _silent, _silent)
+    result = backend.run(Picture(request, 0, "check"), callbacks)
     whole = time.monotonic() - began
-    step = (times[-1] - times[0]) / max(1, len(times) - 1)
-    return {"references": count, "a step": f"{step:.3f} s", "in all": f"{whole:.2f} s"}
+    return result, whole, (times[-1] - times[0]) / max(1, len(times) - 1)
 
 
 def _bytes(device: torch.device) -> int:
@@ -207,7 +219,8 @@ def _silent(*_: object) -> None:
     pass
 
 
-def _say(word: str, facts: dict[str, Any]) -> None:
+def say(word: str, facts: dict[str, Any]) -> None:
+    """Tell the parent."""
     print(word, json.dumps(facts), flush=True)
 
 

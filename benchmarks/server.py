@@ -84,7 +84,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _is_ready(url: str) -> bool:
+    """SystemExit where it will never be."""
     try:
-        return requests.get(f"{url}/readyz", timeout=5).ok
+        if requests.get(f"{url}/readyz", timeout=5).ok:
+            return True
+        told = requests.get(f"{url}/v1/status", timeout=5).json()
     except (requests.ConnectionError, requests.Timeout):
         return False
+    if told["status"] == "failed":
+        raise SystemExit(f"the server cannot load its model: {told['reason']}")
+    return False
