@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -20,6 +21,8 @@ from tests.support.servers import QUIET, ROOT, wait_for
 from tests.support.tiny_sets import write_sets
 
 KLEIN = "klein-4b"
+# Long pictures that keep a card at work while an update starts.
+MOST = 4
 LOST = "CUDA error: an illegal memory access was encountered"
 
 
@@ -140,8 +143,8 @@ def test_a_device_that_fails_at_every_start_is_tried_less_and_less_often(
 
 
 def test_an_update_is_never_held_worse_than_before(card, models, tmp_path):
-    """Its worker comes while the old one holds the card: it waits for the old one's
-    end rather than be satisfied with less."""
+    """Its worker comes while the old one holds the card and draws: it waits for the old
+    one's end rather than be satisfied with less."""
     if card is None:
         pytest.skip("a real card is not filled to the last byte")
     footprint = footprint_of(load_models(models, MODEL_INFO)[KLEIN])
@@ -151,17 +154,32 @@ def test_an_update_is_never_held_worse_than_before(card, models, tmp_path):
     # Enough for one, with less to spare than its weights.
     small.limit = plan.peak + RESERVE + footprint.total("none") // 2
     settings = {"MODEL_INFO": models, "FLUX_MODEL": KLEIN, "FLUX_MEMORY": "auto"}
-    with run_on(small, **settings) as server:
+    with run_on(small, **settings) as server, ThreadPoolExecutor(MOST) as pool:
         server.wait_ready()
         said = "quantization none, offload none"
         assert said in server.output
         before, picture = worker(small), draw(server, KLEIN, "generate")[1]
         at = len(server.output)
+        taken = [pool.submit(draw_long, server) for _ in range(MOST)]
+        wait_for(lambda: jobs(server) == MOST, 20, server)
         server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "waiting for the old" in server.output[at:], 60, server)
+        pictures = [long.result() for long in taken]
+        assert all((long == pictures[0]).all() for long in pictures)
         wait_for(lambda: before["pid"] not in small.processes, 60, server)
         server.wait_ready()
-        assert "waiting for the old worker's end" in server.output[at:]
         plans = [line for line in server.output[at:].splitlines() if "memory:" in line]
         assert said in plans[-1]
         assert (draw(server, KLEIN, "generate")[1] == picture).all()
         assert worker(small)["used"] == before["used"]
+
+
+def draw_long(server):
+    """A picture of many steps."""
+    return draw(server, KLEIN, "generate", num_inference_steps=200)[1]
+
+
+def jobs(server):
+    """How many run, and wait."""
+    told = requests.get(f"{server.url}/v1/status", timeout=5).json()
+    return told["running"] + told["waiting"]

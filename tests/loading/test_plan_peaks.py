@@ -105,16 +105,36 @@ def test_a_text_encoder_takes_what_is_counted():
     assert measured <= footprint_of(MODEL_INFO["flux1"]).working.encode
 
 
-def test_the_peak_of_a_plan_is_its_weights_and_its_widest_stage():
-    """klein-4b where its text encoder is read layer by layer, added up anew."""
-    footprint = footprint_of(MODEL_INFO["klein-4b"])
-    plan = plan_memory(footprint, Machine(15 * GIB, 64 * GIB))
-    assert (plan.quantization, plan.offload) == ("none", "text")
-    transformer, vae = part("klein-4b", "transformer"), part("klein-4b", "vae")
-    weights = sum(p.nbytes for m in (transformer, vae) for p in m.parameters())
-    inputs = transformer_inputs(transformer, 4)
-    measured = weights + peak_of(transformer, transformer.forward, **inputs)
-    assert measured <= plan.peak <= 1.03 * measured
+@pytest.mark.parametrize(
+    ("name", "gib", "offload", "there"),
+    [
+        ("klein-4b", 15, "text", ("transformer", "vae")),
+        ("klein-4b", 23, "none", ("text_encoder", "transformer", "vae")),
+        ("klein-9b", 23, "text", ("transformer", "vae")),
+        ("schnell", 30, "text", ("transformer", "vae")),
+        (
+            *("schnell", 46, "none"),
+            ("text_encoder", "text_encoder_2", "transformer", "vae"),
+        ),
+    ],
+)
+def test_the_peak_of_a_plan_is_its_weights_and_its_widest_stage(
+    name, gib, offload, there
+):
+    """Added up anew: what is ``there``, and what drawing takes beside it."""
+    footprint = footprint_of(MODEL_INFO[name])
+    plan = plan_memory(footprint, Machine(gib * GIB, 64 * GIB))
+    assert (plan.quantization, plan.offload) == ("none", offload)
+    parts = {component: part(name, component) for component in there}
+    weights = sum(2 * p.numel() for m in parts.values() for p in m.parameters())
+    transformer, vae = parts["transformer"], parts["vae"]
+    inputs = transformer_inputs(transformer, dict(TRANSFORMERS)[name])
+    latents = meta(1, vae.config.latent_channels, 128, 128)
+    widest = max(
+        peak_of(transformer, transformer.forward, **inputs),
+        peak_of(vae, vae.decode, z=latents),
+    )
+    assert weights + widest <= plan.peak <= 1.03 * (weights + widest)
 
 
 def test_what_the_libraries_leave_whole_is_counted_whole():
