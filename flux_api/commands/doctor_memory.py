@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from flux_api.images import decode_child, decoder, sign_child, signing
 from flux_api.loading.host_memory import free_host_bytes
+from flux_api.loading.prompt_reader import MOST_BYTES
 from flux_api.settings import MIB, Settings
 
 # Beside the queue and the watchers, as gunicorn.conf.py has it.
@@ -38,6 +39,7 @@ def memory_bounds(settings: Settings) -> dict[str, int]:
         f"processes that sign: {signers}": signers * sign_child.MEMORY_BYTES,
         "finished pictures: FLUX_RESULTS_MB": settings.results_mb * MIB,
         "encoded prompts: FLUX_PROMPT_CACHE_MB": settings.prompt_cache_mb * MIB,
+        f"tokenized prompts: for each set, FLUX_MAX_LOADED={sets}": sets * MOST_BYTES,
         f"LoRAs: FLUX_LORA_CACHE_MB for each set, FLUX_MAX_LOADED={sets}": (
             sets * loras
         ),

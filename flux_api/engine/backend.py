@@ -24,6 +24,7 @@ from flux_api.engine.quality import (
     quality_requests,
 )
 from flux_api.engine.shared_forward import ForwardBatcher
+from flux_api.engine.steps import prompts_of
 from flux_api.engine.trial import clock_of
 from flux_api.engine.tuning import Tuned, Tuner
 from flux_api.engine.upscaling import Upscale
@@ -208,6 +209,18 @@ class DiffusersBackend:
         """Do what needs no device before the turn of ``request`` comes."""
         if request.mode != "upscale":  # Its tiles are cut as they come.
             self._inputs_of(request)
+        self._read_prompts(request)
+
+    def _read_prompts(self, request: ImageRequest) -> None:
+        """Have them tokenized, where the set is loaded."""
+        info = self._models[request.model]
+        task = info.task(request.mode, masked=request.mask_image is not None)
+        reader = self.sets.reader(request.model, info.base_of(task))
+        if reader is not None:
+            call = PipelineCall(request, info, task, seed=0, inputs=Inputs())
+            kwargs = call.prepare(reader.pipeline)
+            for prompt in prompts_of(kwargs).values():
+                reader.read(prompt, kwargs["max_sequence_length"])
 
     def _inputs_of(self, request: ImageRequest) -> Inputs:
         info = self._models[request.model]

@@ -32,11 +32,7 @@ def encode_prompt(
     if is_modular(pipeline):
         return kwargs
     rest, length = dict(kwargs), kwargs["max_sequence_length"]
-    # A negative prompt is not read where nothing is guided away from it.
-    guided = kwargs.get("true_cfg_scale") or 1.0
-    for prefix in ("", "negative_") if guided > 1 else ("",):
-        if (prompt := rest.get(f"{prefix}prompt")) is None:
-            continue
+    for prefix, prompt in prompts_of(kwargs).items():
 
         def encode(prompt: str = prompt) -> tuple[torch.Tensor, ...]:
             with reading_no_further(pipeline) as reader:
@@ -53,6 +49,16 @@ def encode_prompt(
         for name, tensor in zip(_EMBEDDINGS, embeddings, strict=False):
             rest[f"{prefix}{name}"] = tensor
     return rest
+
+
+def prompts_of(kwargs: dict[str, Any]) -> dict[str, str]:
+    """The prompts of a call that are read, by what their names begin with: "" and
+    "negative_"."""
+    # A negative prompt is not read where nothing is guided away from it.
+    guided = (kwargs.get("true_cfg_scale") or 1.0) > 1
+    prefixes = ("", "negative_") if guided else ("",)
+    found = {prefix: kwargs.get(f"{prefix}prompt") for prefix in prefixes}
+    return {prefix: prompt for prefix, prompt in found.items() if prompt is not None}
 
 
 def denoise(

@@ -23,9 +23,10 @@ from flux_api.loading.host_copy import HostCopy, bring, size_of, unpin
 from flux_api.loading.host_memory import free_host_bytes
 from flux_api.loading.lora_cache import Stamp
 from flux_api.loading.loras import Adapters
-from flux_api.loading.placement import Placement
+from flux_api.loading.placement import Placement, is_modular
 from flux_api.loading.plan import RESERVE
 from flux_api.loading.preview import LinearPreview
+from flux_api.loading.prompt_reader import PromptReader
 from flux_api.loading.quantization import quiet_bitsandbytes
 from flux_api.loading.residence import Residence
 from flux_api.metrics.instruments import note_lookup
@@ -77,6 +78,7 @@ class LoadedBase:
         self._placed: Any = None
         self.adapters: Adapters | None = None
         self.preview = preview
+        self.reader = None if is_modular(pipeline) else PromptReader(pipeline)
 
     def pipeline(self, name: str) -> Any:
         """The pipeline of class ``name``, over the same components as the others."""
@@ -151,6 +153,12 @@ class LoadedSet:
         pipeline = base.pipeline(defaults.pipeline)
         prior = self._prior(defaults.prior, base, report) if defaults.prior else None
         return Loaded(pipeline, prior, base.preview, self._placement, stamps)
+
+    def reader(self, source: Source) -> PromptReader | None:
+        """What reads prompts for the checkpoint ``source`` before their turn, in any
+        thread; None where it is not loaded or its blocks do it themselves."""
+        base = self._bases.get(source)
+        return base.reader if base is not None else None
 
     def on_device(self) -> list[torch.nn.Module]:
         """What stays on the device between pictures."""
@@ -314,6 +322,11 @@ class ModelSets:
             )
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def reader(self, name: str, source: Source) -> PromptReader | None:
+        """As :meth:`LoadedSet.reader`, of the set ``name``; for any thread."""
+        loaded = self._loaded.get(name)
+        return loaded.reader(source) if loaded is not None else None
 
     def drop(self, name: str) -> None:
         """Unload the set ``name``; it is loaded anew where it is asked for."""

@@ -180,7 +180,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow():
     )
     bodies = 3 * int(threads.stdout)
     decoding = signing = 2 * MEMORY_BYTES >> 20
-    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 17]
+    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 17]
     assert total == sum(bounds)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.shared_forward import ForwardBatcher
-from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.catalog import MODEL_INFO, TaskDefaults
 from flux_api.queue.tasks import Callbacks, Picture
 from tests.engine.test_engine import FAMILIES, TINY, build, family, noise, outcome
 from tests.engine.test_engine import start as start_backend
@@ -28,10 +31,9 @@ class Holders(threading.local):
 
 
 @pytest.fixture
-def resized(monkeypatch):
-    """From how many pixels pictures are resized, by whether the device is held."""
-    here, found = Holders(), {True: [], False: []}
-    taken, resize = ForwardBatcher.taken, Image.Image.resize
+def holders(monkeypatch):
+    """Says of each thread whether it holds the device."""
+    here, taken = Holders(), ForwardBatcher.taken
 
     @contextlib.contextmanager
     def noted_taken(batcher):
@@ -42,14 +44,35 @@ def resized(monkeypatch):
             finally:
                 here.held = False
 
+    monkeypatch.setattr(ForwardBatcher, "taken", noted_taken)
+    return here
+
+
+@pytest.fixture
+def resized(holders, monkeypatch):
+    """From how many pixels pictures are resized, by whether the device is held."""
+    found, resize = {True: [], False: []}, Image.Image.resize
+
     def noted(image, *args, **kwargs):
         made = resize(image, *args, **kwargs)
         if made.size != image.size:
-            found[here.held].append(image.width * image.height)
+            found[holders.held].append(image.width * image.height)
         return made
 
-    monkeypatch.setattr(ForwardBatcher, "taken", noted_taken)
     monkeypatch.setattr(Image.Image, "resize", noted)
+    return found
+
+
+@pytest.fixture
+def tokenized(holders, monkeypatch):
+    """The texts that tokenizers read, by whether the device is held."""
+    found, read = {True: [], False: []}, TokenizersBackend._encode_plus
+
+    def noted(tokenizer, text, *args, **kwargs):
+        found[holders.held].append(text)
+        return read(tokenizer, text, *args, **kwargs)
+
+    monkeypatch.setattr(TokenizersBackend, "_encode_plus", noted)
     return found
 
 
@@ -91,6 +114,71 @@ def test_a_reference_goes_straight_to_the_size_at_which_it_is_read(resized, tmp_
     assert photos(resized[False]) == 1
     # Cut to whole patches by the pipeline.
     assert all(pixels <= 1024 * 1024 for pixels in resized[True])
+
+
+FLUX2 = TaskDefaults(
+    pipeline="Flux2Pipeline",
+    num_inference_steps=2,
+    guidance_scale=4.0,
+    guidance_parameter="guidance_scale",
+)
+READERS = {
+    "tiny": {"negative_prompt": "a dog", "guidance_scale": 3.0},
+    "flux1": {},
+    "klein": {},
+    "flux2": {},
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_who_holds_the_device_tokenizes_nothing(tokenized, name, tmp_path):
+    """And the picture is the one of a prompt that nobody read before."""
+    families = FAMILIES | {"flux2": ("flux2-dev", "generate", FLUX2, {})}
+    models = MODEL_INFO
+    if name in families:
+        checkpoint, task, row, _ = families[name]
+        models = {name: family(build(checkpoint, tmp_path / name), task, row)}
+    asked = {"prompt": "a red heart " * 9, "seed": 1, "n": 2} | READERS[name]
+    request = complete(
+        name, models[name], num_inference_steps=2, size=(64, 64), **asked
+    )
+    # Without embeddings of the picture before.
+    options = {"batch_tokens": 0, "prompt_cache_bytes": 0}
+    unread = DiffusersBackend(models, name, **options)
+    unread.load(lambda _: None)
+    quiet = Callbacks(lambda: None, *[lambda *_: None] * 3)
+    plain = unread.run(Picture(request, 0, "unread"), quiet).image
+    manager, _ = start_backend(models, name, **options)
+    for texts in tokenized.values():
+        texts.clear()
+    first, _ = outcome(submit(manager, request))
+    assert any("red heart" in str(text) for text in tokenized[False])
+    assert tokenized[True] == []
+    assert np.array_equal(first, np.asarray(plain))
+
+
+def test_a_step_copies_nothing_from_the_device(monkeypatch):
+    """What tells whether forwards can be shared is read once a picture; its pixels
+    leave as the bytes that they are in a file."""
+    manager, _ = start_backend(MODEL_INFO, TINY, 100_000)
+    copied, copy = [], torch.Tensor.cpu
+    monkeypatch.setattr(
+        torch.Tensor, "cpu", lambda tensor: copied.append(tensor) or copy(tensor)
+    )
+    counts = []
+    for steps in (3, 6):
+        request = complete(
+            TINY, MODEL_INFO[TINY], prompt="a cat", n=2, num_inference_steps=steps
+        )
+        outcome(submit(manager, request))
+        pixels = [tensor for tensor in copied if tensor.shape[-1] == 3]
+        assert [tensor.dtype for tensor in pixels if tensor.ndim == 3] == [
+            torch.uint8
+        ] * 2
+        assert all(tensor.is_contiguous() for tensor in pixels)
+        counts.append(len(copied))
+        copied.clear()
+    assert counts[0] == counts[1] > 2
 
 
 def test_a_newcomer_prepares_while_the_device_is_held():
