@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline
 
+from flux_api.loading.preview import fit
+from flux_api.loading.preview_fits import FILE, encoder_hash, write_fit
 from training.model import load_pipeline, trained_parts
 from training.sources import STYLES, WORDS
 
@@ -34,11 +36,19 @@ def export_weights(pipeline: FluxKontextPipeline, target: Path) -> None:
     for config in target.rglob("*.json"):
         _forget_origin(config)
     compact_tokenizers(target)
+    write_preview(target)
     target.joinpath("NOTICE").write_text(notice())
     for file in target.rglob("*"):
         # The libraries write 0600, which a server under another user can't read.
         file.chmod(0o755 if file.is_dir() else 0o644)
     write_sums(target)
+
+
+def write_preview(folder: Path) -> None:
+    """Write the map of its previews, in 32 bits as a CPU uses the autoencoder."""
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    write_fit(folder / FILE, encoder_hash(vae), fit(vae))
+    folder.joinpath(FILE).chmod(0o644)
 
 
 def compact_tokenizers(folder: Path) -> None:

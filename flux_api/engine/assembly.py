@@ -12,6 +12,7 @@ from flux_api.loading.host_memory import free_host_bytes
 from flux_api.loading.memory import choose_placement
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement, choose_device
+from flux_api.loading.preview_fits import PreviewFits
 from flux_api.loading.second_copy import has_room_for_another
 from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo, TaskName
@@ -61,6 +62,7 @@ def make_backend(
         loras=LoraFolder(settings.lora_dir),
         check=check,
         kept_lora_bytes=min(settings.lora_cache_mb << 20, free_host_bytes() // 10),
+        fits=PreviewFits(settings.state_folder / "previews"),
     )
     verdicts = Verdicts(settings.state_folder, device)
     return DiffusersBackend(

@@ -26,6 +26,7 @@ from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement, is_modular
 from flux_api.loading.plan import RESERVE
 from flux_api.loading.preview import LinearPreview
+from flux_api.loading.preview_fits import FILE, PreviewFits
 from flux_api.loading.prompt_reader import PromptReader
 from flux_api.loading.quantization import quiet_bitsandbytes
 from flux_api.loading.residence import Residence
@@ -34,7 +35,7 @@ from flux_api.models.hub import Report, fetch_file
 from flux_api.models.hub_lock import at_commit
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
 from flux_api.models.lora_files import LoraFolder
-from flux_api.models.sources import Source
+from flux_api.models.sources import Folder, Source
 
 _STATEFUL = ("Flux2KleinKVPipeline", "Flux3DistilledModularPipeline")
 
@@ -108,9 +109,10 @@ class LoadedSet:
         placement: Placement,
         find_lora: Callable[[str], Path | None],
         kept_lora_bytes: int,
+        fits: PreviewFits,
     ) -> None:
         self._info, self._placement, self._find_lora = info, placement, find_lora
-        self._kept_lora_bytes = kept_lora_bytes
+        self._kept_lora_bytes, self._fits = kept_lora_bytes, fits
         self._bases: dict[Source, LoadedBase] = {}
         self._residence = Residence(placement, info.shared_components)
         self._priors: dict[Source, Any] = {}
@@ -232,12 +234,12 @@ class LoadedSet:
                 self._info, defaults, given, self._placement, report
             )
             pipeline.set_progress_bar_config(disable=True)
-            preview = self._preview_of(pipeline.vae)
+            preview = self._preview_of(pipeline.vae, source)
             self._bases[source] = LoadedBase(pipeline, self._placement, preview)
         self._residence.enter(source, self._bases[source].parts)
         return self._bases[source]
 
-    def _preview_of(self, vae: Any) -> LinearPreview:
+    def _preview_of(self, vae: Any, source: Source) -> LinearPreview:
         """The preview of pictures that ``vae`` decodes; a VAE that has none yet is made
         ready for its work."""
         if vae not in self._previews:
@@ -246,7 +248,8 @@ class LoadedSet:
             if self._placement.device.type == "cuda":
                 # The order in which cuDNN's convolutions are fastest.
                 vae.to(memory_format=torch.channels_last)
-            self._previews[vae] = LinearPreview(vae)
+            shipped = source.path / FILE if isinstance(source, Folder) else None
+            self._previews[vae] = LinearPreview(self._fits.get(vae, shipped))
             if self._placement.tiling:
                 vae.enable_tiling()
                 vae.enable_slicing()
@@ -273,7 +276,7 @@ class LoadedSet:
 
 class ModelSets:
     """The sets in memory, ``most`` at once; ``kept_lora_bytes`` of LoRAs that are not
-    on are kept for each."""
+    on are kept for each. ``fits`` keeps the maps of their previews."""
 
     def __init__(
         self,
@@ -284,6 +287,7 @@ class ModelSets:
         loras: LoraFolder | None = None,
         check: Callable[[str, TaskName, Report], None] | None = None,
         kept_lora_bytes: int = 0,
+        fits: PreviewFits | None = None,
     ) -> None:
         # No code of a checkpoint is ever run.
         os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
@@ -291,6 +295,7 @@ class ModelSets:
         self._models, self._place, self._most = models, place, most
         self._kept_lora_bytes = kept_lora_bytes
         self._loras, self._check = loras or LoraFolder(None), check
+        self._fits = fits or PreviewFits(None)
         self._loaded: OrderedDict[str, LoadedSet] = OrderedDict()
 
     def check(self, name: str, task: TaskName, report: Report) -> None:
@@ -318,7 +323,7 @@ class ModelSets:
             info = self._models[name]
             placement = self._place(name, info, report)
             self._loaded[name] = LoadedSet(
-                info, placement, self._loras.find, self._kept_lora_bytes
+                info, placement, self._loras.find, self._kept_lora_bytes, self._fits
             )
         self._loaded.move_to_end(name)
         return self._loaded[name]

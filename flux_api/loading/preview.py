@@ -1,9 +1,9 @@
 """Cheap previews: one linear map from a model's packed latents to pixels.
 
-The map is fitted once, when a set is loaded, by encoding drawn shapes with the set's
-own VAE: each packed latent (a patch of 16x16 pixels or what the VAE makes of it)
-becomes SIDE x SIDE pixels, fewer where the picture is large. A preview costs one matrix
-product on the device, never a VAE decode.
+The map is fitted once a VAE, by encoding drawn shapes with it, and kept
+(``preview_fits``): each packed latent (a patch of 16x16 pixels or what the VAE makes of
+it) becomes SIDE x SIDE pixels, fewer where the picture is large. A preview costs one
+matrix product on the device, never a VAE decode.
 """
 
 from __future__ import annotations
@@ -22,21 +22,12 @@ _RIDGE = 1e-3
 
 
 class LinearPreview:
-    """Packed latents of one VAE to small pictures."""
+    """Packed latents of one VAE to small pictures, by the ``weight`` that :func:`fit`
+    gives for it."""
 
-    def __init__(self, vae: Any) -> None:
-        """Fit the map; a few VAE encodes of 128x128 pixels."""
-        patch = 2 ** len(vae.config.block_out_channels)
-        side = 8 * patch
-        pictures = torch.stack([_shapes(side, seed) for seed in range(_SAMPLES)])
-        latents = [pack(vae, picture[None]) for picture in pictures]
-        features = torch.cat(latents).flatten(0, 1).float().cpu()
-        small = torch.nn.functional.interpolate(
-            pictures, size=(side // patch * SIDE,) * 2, mode="area"
-        )
-        targets = _to_patches(small).flatten(0, 1)
+    def __init__(self, weight: torch.Tensor) -> None:
+        self._weight = weight
         self._weights: dict[tuple[int, torch.device], torch.Tensor] = {}
-        self._weight = _least_squares(_with_one(features), targets)
 
     @torch.no_grad()
     def draw(self, latents: torch.Tensor, width: int, height: int) -> Image.Image:
@@ -61,6 +52,21 @@ class LinearPreview:
             small = torch.nn.functional.avg_pool2d(whole, SIDE // side)
             self._weights[key] = small.flatten(1).to(device)
         return self._weights[key]
+
+
+def fit(vae: Any) -> torch.Tensor:
+    """The map of latents of ``vae`` and a 1, to the SIDE x SIDE pixels of each,
+    (channels + 1, 3 * SIDE * SIDE) on the CPU; a few VAE encodes of 128x128 pixels."""
+    patch = 2 ** len(vae.config.block_out_channels)
+    side = 8 * patch
+    pictures = torch.stack([_shapes(side, seed) for seed in range(_SAMPLES)])
+    latents = [pack(vae, picture[None]) for picture in pictures]
+    features = torch.cat(latents).flatten(0, 1).float().cpu()
+    small = torch.nn.functional.interpolate(
+        pictures, size=(side // patch * SIDE,) * 2, mode="area"
+    )
+    targets = _to_patches(small).flatten(0, 1)
+    return _least_squares(_with_one(features), targets)
 
 
 @torch.no_grad()
@@ -116,4 +122,4 @@ def _least_squares(features: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     gram = features.T @ features
     gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
     weight: torch.Tensor = torch.linalg.solve(gram, features.T @ targets)
-    return weight
+    return weight.contiguous()
