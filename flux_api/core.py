@@ -132,12 +132,23 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """What a device drew of a picture on its way, small: the picture's part of
+    ``image`` is ``box`` (left, upper, right, lower; None for all), and it is shown at
+    ``size`` (width, height), as :func:`flux_api.images.fitting.show_preview` does."""
+
+    image: Image
+    box: tuple[int, int, int, int] | None
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PartialImage:
     """A small preview of picture ``index``; ``number`` counts its previews from 0."""
 
     index: int
     number: int
-    image: Image
+    preview: Preview
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,6 +33,7 @@ from flux_api.http.pictures import to_base64, to_file
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.http.values import Integer, refuse
 from flux_api.images.codec import encode_image
+from flux_api.images.fitting import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
 
@@ -224,9 +225,9 @@ def _describe_event(
             return "started", {}
         case Progress(index, step, total):
             return "step", {"image": index, "step": step, "steps": total}
-        case PartialImage(index, number, image):
+        case PartialImage(index, number, preview):
             # Looked at for a moment, and sent to each who watches.
-            encoded = encode_image(image, "webp", 80)
+            encoded = encode_image(show_preview(preview), "webp", 80)
             return "partial_image", {
                 "image": index,
                 "partial_image_index": number,

@@ -215,7 +215,7 @@ class RayBackend:
                 if isinstance(event, Progress):
                     callbacks.on_step(event.step, event.total)
                 elif isinstance(event, PartialImage):
-                    callbacks.on_preview(event.number, event.image)
+                    callbacks.on_preview(event.number, event.preview)
                 elif isinstance(event, Completed):
                     return event.results[0]
                 elif isinstance(event, Failed):

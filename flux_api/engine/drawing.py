@@ -173,7 +173,7 @@ class Drawer:
             if number is not None and gate.velocity is not None:
                 clean = clean_latents(view.scheduler, tensors["latents"], gate.velocity)
                 image = loaded.preview.draw(clean[0], *call.token_grid)
-                callbacks.on_preview(number, call.deliver_preview(image))
+                callbacks.on_preview(number, call.preview(image))
             gate.velocity = None
             pace.step()
             callbacks.on_step(step + 1, total)

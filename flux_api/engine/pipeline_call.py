@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from flux_api.core import ImageRequest, ImageResult
+from flux_api.core import ImageRequest, ImageResult, Preview
 from flux_api.engine.inputs import Inputs, fit_inputs
 from flux_api.images.fitting import Fit, composite, contain
 from flux_api.loading.placement import is_modular
@@ -131,18 +131,18 @@ class PipelineCall:
         width, height = self._side or request.width, self._side or request.height
         return width // 16, height // 16
 
-    def deliver_preview(self, image: Image.Image) -> Image.Image:
-        """``image``, a preview of the whole native picture, in the shape asked for, at
-        most ``PREVIEW_SIDE`` pixels on its longer side."""
+    def preview(self, image: Image.Image) -> Preview:
+        """``image``, drawn of the whole native picture, in the shape asked for, at most
+        ``PREVIEW_SIDE`` pixels on its longer side."""
         request = self._request
         scale = min(1.0, PREVIEW_SIDE / max(request.width, request.height))
         target = (
             max(1, round(request.width * scale)),
             max(1, round(request.height * scale)),
         )
-        if (fit := self._inputs.fit) is not None:
-            return Fit(image.width, fit.size).from_square(image, target)
-        return contain(image, target)
+        fit = self._inputs.fit
+        box = None if fit is None else Fit(image.width, fit.size).box
+        return Preview(image, box, target)
 
 
 def parameters_of(pipeline: Any) -> Collection[str]:

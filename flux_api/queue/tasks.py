@@ -8,15 +8,18 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
-from flux_api.core import ImageRequest, ImageResult, PartialImage, Progress
+from flux_api.core import (
+    ImageRequest,
+    ImageResult,
+    PartialImage,
+    Preview,
+    Progress,
+)
 from flux_api.metrics.instruments import STEP
 from flux_api.queue.jobs import Job
 from flux_api.queue.life import LoadingLife
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +46,13 @@ class Picture:
 class Callbacks:
     """What a backend calls while it makes a picture: plain functions over plain values,
     so that it may run in another process. ``check`` and ``on_step(step, total)`` raise
-    Cancelled when nobody waits any more; ``on_preview(number, image)`` shows a preview;
+    Cancelled when nobody waits any more; ``on_preview(number, preview)`` shows one;
     ``on_loading(True)`` and, afterwards, ``on_loading(False)`` say that weights are
     loaded meanwhile: bytes that this thread reads are then its signs of life."""
 
     check: Callable[[], None]
     on_step: Callable[[int, int], None]
-    on_preview: Callable[[int, Image], None]
+    on_preview: Callable[[int, Preview], None]
     on_loading: Callable[[bool], None]
 
 
@@ -91,9 +94,9 @@ class PictureTask:
         self.step, self.total = step, total
         self.job.post(Progress(self.index, step, total))
 
-    def on_preview(self, number: int, image: Image) -> None:
-        """Show preview ``number`` to whoever watches."""
-        self.job.post(PartialImage(self.index, number, image))
+    def on_preview(self, number: int, preview: Preview) -> None:
+        """Show ``preview``, the one of this ``number``, to whoever watches."""
+        self.job.post(PartialImage(self.index, number, preview))
 
     def on_loading(self, begins: bool) -> None:
         """While weights are loaded, bytes are signs of life."""

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from flux_api.core import PartialImage
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.shared_forward import ForwardBatcher
+from flux_api.images.fitting import show_preview
 from flux_api.models.catalog import MODEL_INFO, TaskDefaults
 from flux_api.queue.tasks import Callbacks, Picture
 from tests.engine.test_engine import FAMILIES, TINY, build, family, noise, outcome
@@ -102,6 +104,20 @@ def test_a_photo_is_shrunk_once_per_request_and_by_nobody_who_holds_the_device(
     # The photo itself beforehand; picture and mask at two sizes each.
     assert photos(resized[False]) == (4 if wanted else 1)
     assert resized[True] == []
+
+
+def test_a_preview_is_scaled_by_who_reads_it(resized):
+    manager, _ = start_backend(MODEL_INFO, TINY, 0)
+    for sizes in resized.values():
+        sizes.clear()
+    info = MODEL_INFO[TINY]
+    asked = {"prompt": "a cat", "size": (96, 64), "partial_images": 2}
+    job = submit(manager, complete(TINY, info, images=(noise(1),), **asked))
+    # Until its end: then they are gone.
+    previews = [event for event in job.events(30) if isinstance(event, PartialImage)]
+    assert len(previews) == 2
+    assert resized[True] == []
+    assert max(show_preview(previews[-1].preview).size) == 96
 
 
 def test_a_reference_goes_straight_to_the_size_at_which_it_is_read(resized, tmp_path):

@@ -30,7 +30,7 @@ from flask import Flask, jsonify
 from PIL import Image
 
 from flux_api import create_app
-from flux_api.core import ImageResult, LoadingProgress
+from flux_api.core import ImageResult, LoadingProgress, Preview
 from flux_api.errors import (
     DeadlineExceeded,
     InsufficientStorage,
@@ -182,7 +182,7 @@ class FakeBackend:
         if step in due:
             number = sorted(due).index(step)
             preview = Image.new("RGB", (64, 64), (50 * number, 0, 200))
-            callbacks.on_preview(number, preview)
+            callbacks.on_preview(number, Preview(preview, None, preview.size))
 
 
 def take_references(app, most):

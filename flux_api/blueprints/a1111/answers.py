@@ -11,6 +11,7 @@ from flux_api.blueprints.a1111.parameters import SAMPLER, A1111Parameters
 from flux_api.core import ImageRequest, PartialImage, Progress
 from flux_api.http.pictures import to_base64
 from flux_api.images.codec import encode_image
+from flux_api.images.fitting import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -60,7 +61,9 @@ def describe_progress(job: Job | None) -> dict[str, Any]:
             done = newest.index + newest.step / max(1, newest.total)
             progress = min(0.99, done / count)
         if isinstance(shown, PartialImage):
-            preview = to_base64(encode_image(shown.image, "png", 100).data)
+            preview = to_base64(
+                encode_image(show_preview(shown.preview), "png", 100).data
+            )
     left = job.run_seconds * (1 / progress - 1) if job and progress else 0.0
     return {
         "progress": round(progress, 3),

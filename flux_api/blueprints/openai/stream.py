@@ -27,6 +27,7 @@ from flux_api.http.idempotency import kept_seconds
 from flux_api.http.pictures import encode_pictures, to_base64
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
+from flux_api.images.fitting import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -82,8 +83,7 @@ class Stream:
                 return self._render_error(error)
 
     def _render_partial(self, event: PartialImage) -> bytes:
-        # A copy: others who watch the same job have the same picture.
-        preview = event.image.copy()
+        preview = show_preview(event.preview)
         preview.thumbnail(_LARGEST_PREVIEW)
         quality = min(self._parameters.output_compression, _PREVIEW_QUALITY)
         encoded = encode_image(preview, self._parameters.file_format, quality)
