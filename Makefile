@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
+.PHONY: help install install-dev serve test test-deps lint fuzz bench bench-charts gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .PHONY: help install install-dev serve test test-ray test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .DEFAULT_GOAL := help
 
@@ -68,6 +69,10 @@ fuzz: install-dev
 
 bench: install
 	$(PYTHON) -m benchmarks.serving
+
+# docs/images/bench-*.svg, from what was measured last.
+bench-charts: install-dev
+	$(PYTHON) -m benchmarks.charts
 
 # FLUX_PERFORMANCE=speed by the real compiler; needs g++ and some minutes.
 mixed: install-dev

@@ -1,15 +1,22 @@
 """``python -m benchmarks.prompt_cache``: encoding a prompt that is known against one
-that is new, with the embedded model."""
+that is new, with the embedded model; how many prompts a request for four pictures
+encodes."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 
 from benchmarks.bare import BarePipeline
 from benchmarks.report import Report, in_turns, read_options
+from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.steps import encode_prompt
+from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.parameters import Parameters
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.queue.tasks import Callbacks, Picture
 
 
 def main() -> None:
@@ -33,7 +40,35 @@ def main() -> None:
     report.add("a known prompt", statistics.median(known) * 1000, "ms")
     ratio = statistics.median(known) / statistics.median(new)
     report.add("known over new", ratio, "x")
+    for name, count in _encodings().items():
+        report.add(f"n=4{name}: prompts encoded", count, "")
     report.write()
+
+
+def _encodings() -> dict[str, int]:
+    """How often the text encoder runs for four pictures of one prompt."""
+    backend = DiffusersBackend(MODEL_INFO, "tiny", batch_tokens=0)
+    backend.load(_ignore)
+    values = {"prompt": "a blue heart", "seed": 1}
+    request = complete_request(
+        "tiny", MODEL_INFO["tiny"], "generate", Parameters.read(values), Inputs()
+    )
+    request = dataclasses.replace(request, num_images_per_prompt=4)
+    pipeline = backend.sets.use("tiny", _ignore).load("generate", (), _ignore).pipeline
+    run: list[int] = []
+    pipeline.text_encoder_2.register_forward_hook(lambda *_: run.append(1))
+    quiet = Callbacks(lambda: None, _ignore, _ignore, _ignore)
+    found = {}
+    for name in ("", ", again"):
+        run.clear()
+        for index in range(4):
+            backend.run(Picture(request, index, "bench"), quiet)
+        found[name] = len(run)
+    return found
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks.report import RESULTS
 from tests.support.servers import ROOT
+
+IMAGES = ROOT / "docs" / "images"
 
 
 @pytest.mark.parametrize("name", ["queue_length", "encoding"])
@@ -27,3 +31,15 @@ def test_a_measurement_keeps_its_rows_with_machine_and_versions(name, tmp_path):
     printed = done.stdout.decode()
     for row in kept["rows"]:
         assert f"{row['measure']:58} {row['value']:10.3f} {row['unit']}" in printed
+
+
+def test_the_charts_show_what_is_kept_and_are_linked(tmp_path):
+    """``make bench-charts`` draws them anew."""
+    command = [sys.executable, "-m", "benchmarks.charts", "--images", tmp_path]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=120)
+    shown = {path.name: path.read_text() for path in IMAGES.glob("bench-*.svg")}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == shown
+    kept = {f"bench-{path.stem}.svg" for path in (ROOT / RESULTS).glob("*.json")}
+    document = (ROOT / "benchmarks" / "README.md").read_text()
+    assert kept == set(shown) == set(re.findall(r"bench-\w+\.svg", document))
+    assert ">CPU time of the usual way over ours</text>" in shown["bench-encoding.svg"]
