@@ -16,6 +16,7 @@ from flux_api.http.context import Context
 from flux_api.images.credentials import MOST_BYTES, describe_input
 from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.decoder import is_picture
+from flux_api.images.file_notes import credentials_of
 from flux_api.images.recipe import hash_of, parents_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _keep_credentials(
         return file
     index, room = len(before), MOST_BYTES - sum(len(f.credentials) for f in before)
     described = describe_input(index)
-    credentials, why = context.decoder.credentials(data, described, room)
+    credentials, why = credentials_of(context.decoder, data, described, room)
     if why:
         warnings.append(
             f"The content credentials of input picture {index + 1} are not kept: they "

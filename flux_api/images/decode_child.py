@@ -10,10 +10,11 @@ In: what is wanted (``IMAGE`` or ``MASK``), the most pixels to give back, the le
 the file that follows. Out: what came out (``GREY``, ``ALPHA``, ``RGB`` with the samples
 after it, or ``REFUSED`` with a clause for the caller), width, height.
 
-Where it is told of a folder with c2pa-python, it also takes content credentials out of
-files. In: ``CREDENTIALS``, the most bytes to give back, the length of what follows: a
-line of JSON that describes the file as an ingredient, and the file. Out: ``ARCHIVE``, a
-length and 0, then the library's archive, empty for a file without credentials.
+It also tells what else stands in a file. In: ``TEXTS`` or ``CREDENTIALS``, the most
+bytes to give back, the length of what follows: a file, in front of which for the latter
+stands a line of JSON that describes it as an ingredient. Out: ``TOLD``, a length and 0,
+then JSON with the texts of a PNG by their keywords, or the archive of c2pa-python,
+where the child was told of a folder with that, empty for a file without credentials.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-IMAGE, MASK, CREDENTIALS = 0, 1, 2
-REFUSED, GREY, ALPHA, RGB, ARCHIVE = 0, 1, 2, 3, 4
+IMAGE, MASK, CREDENTIALS, TEXTS = 0, 1, 2, 3
+REFUSED, GREY, ALPHA, RGB, TOLD = 0, 1, 2, 3, 4
 HEADER = struct.Struct("<BLL")
 
 MEMORY_BYTES = 1536 << 20
@@ -377,7 +378,19 @@ class StrictJpegFile(JpegImagePlugin.JpegImageFile):
         return self._new(self.im.crop(box)).tobytes()
 
 
-# -- content credentials ------------------------------------------------------------
+# -- what else stands in a file -----------------------------------------------------
+
+
+def read_texts(data: bytes, most: int) -> bytes:
+    """The texts of a PNG by their keywords, as JSON; none of another kind of file."""
+    image = open_image(data)
+    check_size(image)
+    found = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
+    texts = json.dumps(found).encode()
+    if len(texts) > most:
+        raise Refused(f"has more text than the {most >> 10} KiB that are read")
+    return texts
+
 
 SEALED = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -427,6 +440,8 @@ def media_type(data: bytes) -> str | None:
     return next((kind for start, kind in SEALED if data.startswith(start)), None)
 
 
+TELLERS = {CREDENTIALS: read_credentials, TEXTS: read_texts}
+
 # -- the process --------------------------------------------------------------------
 
 
@@ -451,14 +466,15 @@ def lock_down() -> list[str]:
 
 def deny_files(libc: ctypes.CDLL) -> bool:
     """Whether Landlock (Linux 5.13, documented in landlock(7)) now refuses to open any
-    file, and with newer kernels to connect or listen."""
+    file, and with newer kernels to connect or listen, and to signal others."""
     create_ruleset, restrict_self, no_new_privileges = 444, 446, 38
     version: int = libc.syscall(create_ruleset, None, 0, 1)
     if version < 1:
         return False
     files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
-    rights = (ctypes.c_uint64 * 2)(files, 3 if version >= 4 else 0)
-    size = ctypes.sizeof(rights) if version >= 4 else 8
+    known = 1 + (version >= 4) + (version >= 6)
+    rights = (ctypes.c_uint64 * known)(*(files, 3, 3)[:known])
+    size = ctypes.sizeof(rights)
     ruleset: int = libc.syscall(create_ruleset, rights, size, 0)
     if ruleset < 0 or libc.prctl(no_new_privileges, 1, 0, 0, 0):
         return False
@@ -489,9 +505,9 @@ def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, bytes]:
     soft = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
     try:
-        if wanted == CREDENTIALS:
-            archive = read_credentials(data, most)
-            return HEADER.pack(ARCHIVE, len(archive), 0), archive
+        if wanted in TELLERS:
+            told = TELLERS[wanted](data, most)
+            return HEADER.pack(TOLD, len(told), 0), told
         picture = decode(data, wanted, most)
     except Refused as error:
         text = str(error).encode()

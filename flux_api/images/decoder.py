@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import logging
 import threading
 import weakref
@@ -16,14 +16,13 @@ from flux_api.errors import InvalidImage, Unavailable
 from flux_api.images.children import Child, Pool
 from flux_api.images.decode_child import (
     ALPHA,
-    ARCHIVE,
-    CREDENTIALS,
     GREY,
     HEADER,
     IMAGE,
     MASK,
     REFUSED,
     RGB,
+    TOLD,
 )
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class Decoder:
     """Decodes files, a few at once. All pictures that it gave away and that are still
     in use take at most ``most_bytes``; beyond it others wait a little, then
     Unavailable. Children start at the first use, in the process that uses them. With
-    ``c2pa``, the folder of that library, they take content credentials out of files."""
+    ``c2pa``, the folder of that library, they tell of content credentials too."""
 
     def __init__(self, most_bytes: int = 512 << 20, c2pa: Path | None = None) -> None:
         self._room = _Room(most_bytes)
@@ -85,29 +84,21 @@ class Decoder:
                 )
             notes.append(f"The {param} was scaled from {own} to {wanted}.")
             mask = mask.resize(size, Image.Resampling.BILINEAR)
-        return mask, notes
+        return self._room.keep(mask), notes
 
-    def credentials(
-        self, data: bytes, described: dict[str, str], most: int
-    ) -> tuple[bytes, str]:
-        """The content credentials in a file, archived as an ingredient that is so
-        ``described``, at most ``most`` bytes, b"" where there are none; and where they
-        cannot be kept, a clause that says why."""
-        # Their outermost box says it in every format.
-        if b"c2pa" not in data:
-            return b"", ""
-        asked = json.dumps(described).encode() + b"\n" + data
-        try:
-            with self._children.lend() as child:
-                kind, _, answer = child.ask(asked, CREDENTIALS, most)
-        except (EOFError, OSError):
-            return b"", "are damaged"
+    def tell(self, data: bytes, wanted: int, most: int) -> bytes:
+        """What else stands in a file, at most ``most`` bytes, as ``decode_child.py``
+        tells what is ``wanted``. InvalidImage holds a clause that says why not, or
+        nothing."""
+        kind, answer = REFUSED, b""
+        with contextlib.suppress(EOFError, OSError), self._children.lend() as child:
+            kind, _, answer = child.ask(data, wanted, most)
         if kind == REFUSED:
-            return b"", answer.decode("utf-8", "replace")
-        return answer, ""
+            raise InvalidImage(answer.decode("utf-8", "replace"))
+        return answer
 
     def _decode(self, data: bytes, wanted: int, param: str) -> tuple[int, Image.Image]:
-        unused = most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
+        most = MOST_PIXELS * (3 if wanted == IMAGE else 1)
         self._room.take(most)
         try:
             with self._children.lend() as child:
@@ -116,14 +107,11 @@ class Decoder:
                 text = samples.decode("utf-8", "replace")
                 raise InvalidImage(f"{param} {text}", param=param)
             image = Image.frombytes("RGB" if kind == RGB else "L", size, samples)
-            give_back = weakref.finalize(image, self._room.give_back, len(samples))
-            give_back.atexit = False
-            unused = most - len(samples)
+            return kind, self._room.keep(image)
         except (EOFError, OSError) as error:
             raise InvalidImage(f"{param} {_FAILED}", param=param) from error
         finally:
-            self._room.give_back(unused)
-        return kind, image
+            self._room.give_back(most)
 
 
 def is_picture(data: bytes) -> bool:
@@ -148,6 +136,14 @@ class _Room:
                 message = "Too many pictures are held at the moment."
                 raise Unavailable(message, retry_after=5)
             self._used += size
+
+    def keep(self, image: Image.Image) -> Image.Image:
+        """``image``, counted as long as it is in use."""
+        size = len(image.getbands()) * image.width * image.height
+        with self._changed:
+            self._used += size
+        weakref.finalize(image, self.give_back, size).atexit = False
+        return image
 
     def give_back(self, size: int) -> None:
         """No longer count them."""
@@ -180,18 +176,21 @@ class _DecodeChild(Child):
         self, data: bytes, wanted: int, most: int
     ) -> tuple[int, tuple[int, int], bytes]:
         """The kind of the answer, (width, height), and its samples; for ``REFUSED`` a
-        clause, for ``ARCHIVE`` (length, 0) and the archive."""
+        clause, for ``TOLD`` (length, 0) and what that is."""
         with self.in_time(_WALL_SECONDS):
             self.write(HEADER.pack(wanted, most, len(data)), data)
             kind, width, height = HEADER.unpack(self.read(HEADER.size))
             if kind == REFUSED:
                 length = min(width, 300)
-            elif kind == ARCHIVE and width <= most:
+            elif kind == TOLD and width <= most:
                 length = width
             elif kind in _CHANNELS and 0 < width * height <= MOST_PIXELS:
                 length = width * height * _CHANNELS[kind]
             else:
                 raise EOFError
             samples = self.read(length)
+        if kind == REFUSED:
+            # It may come to stand in a header.
+            samples = bytes(filter(range(32, 127).__contains__, samples))
         self.answered += 1
         return kind, (width, height), samples

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flux_api.images.codec import EncodedImage, png_chunk
-from flux_api.images.png_text import PNG_START, png_chunks
+from flux_api.images.png_chunks import PNG_START, png_chunks
 
 JPEG_BYTES = 65_533
 """What fits into one segment of a JPEG."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -13,6 +14,7 @@ import requests
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from flux_api.images.codec import png_chunk
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import begin, data_url, post, seen, stats
@@ -239,10 +241,34 @@ def test_png_info(fake):
         told = post(fake, f"{SD}/png-info", json={"image": data_url(buffer.getvalue())})
         assert told.json()["info"] == text
         assert told.json()["items"] == {"parameters": text, "Title": "a cat"}
-    for data in (make_png(), b"no picture", buffer.getvalue()[:60]):
-        image = base64.b64encode(data).decode()
-        told = post(fake, f"{SD}/png-info", json={"image": image}).json()
-        assert told["info"] == ""
+    for kind in ("PNG", "JPEG"):
+        Image.new("RGB", (8, 8)).save(plain := io.BytesIO(), kind)
+        told = post(fake, f"{SD}/png-info", json={"image": data_url(plain.getvalue())})
+        assert (told.json()["info"], told.json()["items"]) == ("", {})
+    for data in (b"no picture", buffer.getvalue()[:60]):
+        told = post(fake, f"{SD}/png-info", json={"image": data_url(data)})
+        assert (told.status_code, told.json()["error"]) == (422, "invalid_image_file")
+
+
+def test_texts_that_unpack_to_much_more_than_was_sent_are_refused(fake):
+    before = memory(fake)
+    for size, count in ((1 << 20, 200), (20 << 20, 1), (600_000, 2)):
+        zeros = zlib.compress(b"0" * size, 9)
+        parts = [(b"zTXt", b"t%d\0\0" % number + zeros) for number in range(count)]
+        png = make_png()
+        texts = b"".join(png_chunk(*part) for part in parts)
+        sent = base64.b64encode(png[:33] + texts + png[33:]).decode()
+        told = post(fake, f"{SD}/png-info", json={"image": sent})
+        assert told.status_code == 422
+    assert "1024 KiB" in told.json()["errors"]
+    assert memory(fake) - before < 50
+
+
+def memory(server):
+    """The most that the worker ever took, in MiB."""
+    with open(f"/proc/{stats(server)['pid']}/status") as status:
+        line = next(line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ that a case stands for.
 from __future__ import annotations
 
 import base64
+import ctypes
 import io
 import os
 import random
 import re
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +48,7 @@ from tests.support.hostile_images import (
     save,
     zeros_png,
 )
-from tests.support.servers import wait_for
+from tests.support.servers import ROOT, wait_for
 
 DECODER = Decoder()
 decode_image, decode_mask = DECODER.image, DECODER.mask
@@ -207,6 +210,27 @@ def test_a_child_has_no_secrets_and_few_descriptors(decoder, monkeypatch):
     assert re.search(r"Max file size +0 +0", limits)
 
 
+def test_a_child_signals_nobody():
+    libc = ctypes.CDLL(None)
+    if libc.syscall(444, None, 0, 1) < 6:
+        pytest.skip("needs Landlock of Linux 6.12")
+    program = (
+        "import os, signal; from flux_api.images.decode_child import lock_down\n"
+        "assert 'files' not in lock_down(); os.kill(os.getpid(), 0)\n"
+        "try: os.kill(os.getppid(), signal.SIGTERM)\n"
+        "except PermissionError: print('refused')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "refused\n", done.stderr
+
+
 def test_a_child_is_replaced_after_a_hundred_pictures(decoder):
     fresh, pids = decoder
     for _ in range(100):
@@ -226,6 +250,19 @@ def test_pictures_in_use_take_no_more_than_they_may(monkeypatch):
     assert (caught.value.status, caught.value.retry_after) == (503, 5)
     held.pop()
     assert small.image(data).size == (2048, 2048)
+
+
+@pytest.mark.parametrize("side", [1024, 2048], ids=["scaled", "as-sent"])
+def test_masks_are_counted_as_they_are_used(monkeypatch, side):
+    small = Decoder(64 << 20)
+    monkeypatch.setattr("flux_api.images.decoder._ROOM_SECONDS", 0.2)
+    picture, mask = (zeros_png(n, n, 1, 0, 1) for n in (2048, side))
+    # Of 4 MiB each; a picture takes 12.
+    held = [small.mask(mask, size=(2048, 2048))[0] for _ in range(14)]
+    with pytest.raises(Unavailable):
+        small.image(picture)
+    held.clear()
+    assert small.image(picture).size == (2048, 2048)
 
 
 # What comes out right

@@ -18,6 +18,7 @@ from flux_api.errors import BadSetting, PipelineFailed
 from flux_api.images.codec import encode_image
 from flux_api.images.credentials import describe_input
 from flux_api.images.decoder import Decoder
+from flux_api.images.file_notes import credentials_of
 from flux_api.images.signing import find_library, open_signer
 from tests.images.test_images import children, plain
 from tests.support.credentials import check_data_hash, make_certificates
@@ -298,7 +299,7 @@ def decoder():
 
 
 def keep(decoder, data, most=1 << 20):
-    return decoder.credentials(data, describe_input(0), most)
+    return credentials_of(decoder, data, describe_input(0), most)
 
 
 def test_credentials_are_taken_out_of_every_format(decoder, signer):

@@ -23,7 +23,13 @@ from flux_api.blueprints.capabilities import list_lora_names
 from flux_api.core import ImageRequest, Mode
 from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.bodies import Body, read_body
-from flux_api.http.clients import caller_of, chosen_job_id, open_job, wait_for
+from flux_api.http.clients import (
+    caller_of,
+    chosen_job_id,
+    client_of,
+    open_job,
+    wait_for,
+)
 from flux_api.http.completion import Inputs, check_size, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
@@ -32,7 +38,7 @@ from flux_api.http.inputs import read_inputs
 from flux_api.http.others import ask_next
 from flux_api.http.pictures import encode_pictures
 from flux_api.images.data_urls import decode_base64, decode_data_url
-from flux_api.images.png_text import read_texts
+from flux_api.images.file_notes import texts_of
 from flux_api.models.info import ModelInfo
 from flux_api.queue.jobs import Job
 
@@ -134,12 +140,15 @@ def listed(name: str) -> Response:
 @bp.post("/png-info")
 def png_info() -> Response:
     """The text that a PNG file has of its making."""
+    context = get_context()
     image = PictureParameters.read(read_body(request).values).image
     if image is None:
         raise missing_parameter("image")
     is_url = image[:5].lower() == "data:"
     decode = decode_data_url if is_url else decode_base64
-    texts = read_texts(decode(image.strip(), param="image"))
+    data = decode(image.strip(), param="image")
+    with context.decodes.hold(caller_of(request), client_of(request)):
+        texts = texts_of(context.decoder, data, param="image")
     return jsonify(info=texts.get("parameters", ""), items=texts, parameters={})
 
 
@@ -165,10 +174,11 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
         image_request = _complete(context, name, parameters, inputs, body)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
+    info = describe(image_request, parameters)
+    del body, inputs, image_request  # Not to be held while the job waits.
     encode = partial(encode_pictures, context, job, parameters)
     if job.outlives_clients:
         return accept(context, job, encode)
-    info = describe(image_request, parameters)
     pictures = encode(wait_for(context, job, began=began))
     return deliver(context, job, pictures, partial(render, info))
 
