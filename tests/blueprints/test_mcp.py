@@ -118,6 +118,24 @@ def test_a_handshake_speaks_a_known_version(fake):
         assert answer.status_code == 405
 
 
+def test_a_version_that_nobody_agreed_on_is_refused(fake):
+    for spoken in ("2025-06-18", "2024-11-05"):
+        told = rpc(fake, "tools/list", headers={"MCP-Protocol-Version": spoken})
+        assert len(told["result"]["tools"]) == len(TOOLS)
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    for spoken in ("1999-01-01", "2026-07-28", "latest"):
+        headers = {"MCP-Protocol-Version": spoken}
+        answer = post(fake, "/mcp", json=message, headers=headers)
+        assert answer.status_code == 400
+        told = answer.json()
+        assert (told["id"], told["error"]["code"]) == (1, -32600)
+        assert spoken in told["error"]["message"]
+        assert "2025-11-25" in told["error"]["message"]
+        # A client that speaks a later one says so when it greets, and is told ours.
+        greeting = message | {"method": "initialize"}
+        assert post(fake, "/mcp", json=greeting, headers=headers).status_code == 200
+
+
 def test_pictures_are_edited_and_varied(fake):
     # Larger than text may be.
     noise = Image.effect_noise((1100, 1100), 90)
@@ -223,7 +241,8 @@ def test_wrong_messages(fake, message, status, code):
 
 
 def test_what_is_no_message(fake):
-    for body in (b"", b"[]", b"{", b'{"id": true}', b'{"id": {}}'):
+    batch = b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]'
+    for body in (b"", b"[]", batch, b"{", b'{"id": true}', b'{"id": {}}'):
         headers = {"Content-Type": "application/json"}
         answer = post(fake, "/mcp", data=body, headers=headers)
         told = answer.json() if answer.content else None

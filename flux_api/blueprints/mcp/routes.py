@@ -27,6 +27,9 @@ from flux_api.http.idempotency import end_if_known
 
 bp = Blueprint("mcp", __name__)
 
+# Other methods are those of versions to come, whose clients ask for less when refused.
+_AFTER_THE_GREETING = ("ping", "tools/list", "tools/call")
+
 _ABOUT = (
     "Draws and edits pictures with FLUX models. list_models says which there are and "
     "which sizes they draw."
@@ -45,6 +48,8 @@ def answer() -> Response:
     if message.id is None:
         # A notification, or an answer to a question that nobody asked.
         return Response(status=202)
+    if message.method in _AFTER_THE_GREETING:
+        _check_version()
     match message.method:
         case "initialize":
             return to_result(_greet(message.params))
@@ -56,6 +61,17 @@ def answer() -> Response:
         case "tools/call":
             return _call(message.params, began)
     return refuse_method(message.method)
+
+
+def _check_version() -> None:
+    """InvalidRequest where the client speaks a version that nobody agreed on; what has
+    no header is of before there was one."""
+    spoken = request.headers.get("MCP-Protocol-Version")
+    if spoken is not None and spoken not in VERSIONS:
+        raise InvalidRequest(
+            f"The MCP-Protocol-Version {spoken[:64]!a} is not spoken here: "
+            f"{', '.join(VERSIONS)}."
+        )
 
 
 def _greet(params: dict[str, Any]) -> dict[str, Any]:
