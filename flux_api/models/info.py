@@ -149,7 +149,8 @@ class ModelInfo:
             raise InvalidRequest("This model takes no mask.", param="mask")
         name = task_name(mode, masked=masked)
         if name not in self.tasks:
-            raise InvalidRequest(f"This model does no {name}.", param="model")
+            which = "GET /v1/capabilities tells which does"
+            raise InvalidRequest(f"This model does no {name}: {which}.", param="model")
         return self.tasks[name]
 
     def base_of(self, task: TaskDefaults) -> Source:

@@ -121,7 +121,7 @@ def test_a_model_that_cannot_says_so(png):
         body = {"image": data_url(png), "model": "flux2-dev"}
         answer = post(server, UPSCALE, json=body)
         assert answer.status_code == 400
-        assert "upscale" in answer.json()["error"]["message"]
+        assert "no upscale: GET /v1/cap" in answer.json()["error"]["message"]
         models = requests.get(f"{server.url}/v1/capabilities", timeout=10).json()
         tasks = {model["id"]: model["tasks"] for model in models["models"]}
         assert "upscale" in tasks["tiny"] and "upscale" not in tasks["flux2-dev"]
