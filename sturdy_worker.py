@@ -1,7 +1,9 @@
-"""gunicorn's threaded worker, outliving a shortage of descriptors, threads or memory.
+"""gunicorn's threaded worker, outliving a shortage of descriptors, threads or memory,
+and clients that never end what they began to say.
 
 gunicorn's own ends with its model and all its jobs where a connection cannot be
-accepted or a thread cannot be started.
+accepted or a thread cannot be started, and gives a thread for good to each client that
+stops in the middle of a request's head.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import errno
 import os
 import resource
 import selectors
+import socket
 import threading
 import time
 from concurrent import futures
@@ -64,9 +67,11 @@ gthread.TConn = PolledConnection
 
 
 class SturdyWorker(gthread.ThreadWorker):
-    """``busy()`` is asked, once no connection is left, whether to wait longer."""
+    """``busy()`` is asked, once no connection is left, whether to wait longer. A
+    request's head has to be there within ``head_seconds``."""
 
     busy = staticmethod(lambda: False)
+    head_seconds = 30
 
     def init_process(self):
         """As gunicorn, with as many descriptors as may be had, and one to spare."""
@@ -78,6 +83,8 @@ class SturdyWorker(gthread.ThreadWorker):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._told = -60.0
+        # Connections whose request has begun to come, and until when its head may.
+        self._heads = {}
         super().init_process()
 
     def get_thread_pool(self):
@@ -132,6 +139,29 @@ class SturdyWorker(gthread.ThreadWorker):
         except MemoryError as error:
             self._tell(error)
             time.sleep(0.1)
+
+    def handle(self, conn):
+        """As gunicorn, for a while: see :meth:`murder_pending`."""
+        self._heads[conn] = time.monotonic() + self.head_seconds
+        try:
+            return super().handle(conn)
+        finally:
+            self._heads.pop(conn, None)
+
+    def handle_request(self, req, conn):
+        """As gunicorn; the head is there."""
+        self._heads.pop(conn, None)
+        return super().handle_request(req, conn)
+
+    def murder_pending(self):
+        """As gunicorn, and wake the threads that have waited for a head too long."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn, until in self._heads.copy().items():
+            if until < now:
+                with contextlib.suppress(OSError):
+                    # The plain socket's own: that of TLS forgets what it has received.
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RD)
 
     def _tell(self, error):
         """Say it, once a minute."""

@@ -20,7 +20,6 @@ from flux_api.core import (
     Started,
 )
 from flux_api.errors import JobNotFound, QueueFull
-from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import (
     caller_of,
     follow_all,
@@ -36,6 +35,7 @@ from flux_api.images.codec import encode_image
 from flux_api.images.fitting import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
+from flux_server.incoming import connection_of
 
 bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 

@@ -20,9 +20,9 @@ from werkzeug.sansio.multipart import (
 )
 
 from flux_api.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
-from flux_api.http.body_stream import CountedInput, drain
 from flux_api.http.body_text import TextRoom, read_fields, read_json
 from flux_api.images.decoder import is_picture
+from flux_server.incoming import CountedInput, drain
 
 _CHUNK = 65_536
 
@@ -60,12 +60,13 @@ def read_body(request: Request) -> Body:
     _check_complete(request)
     if request.environ.get("wsgi.input_terminated") and _goes_on(request):
         raise RequestEntityTooLarge
+    most = request.max_form_parts or 0
     # What `curl -d` sends without a header of its own, or from hand-written clients.
     is_json = data.lstrip()[:1] == b"{"
     if is_json or request.mimetype.rpartition("+")[2] in ("application/json", "json"):
-        return Body(read_json(data), [])
+        return Body(read_json(data, most), [])
     if request.mimetype == "application/x-www-form-urlencoded":
-        return _body_of(read_fields(data, request.max_form_parts or 0), [])
+        return _body_of(read_fields(data, most), [])
     if not request.mimetype and not data:
         return Body({}, [])
     raise UnsupportedMedia(
@@ -168,6 +169,6 @@ def _check_complete(request: Request) -> None:
     stream = request.environ.get("wsgi.input")
     expected = request.content_length
     if isinstance(stream, CountedInput) and expected is not None:
-        drain(request, expected)
+        drain(request.environ, expected)
         if stream.count < expected:
             raise InvalidRequest("The request body was cut off.")

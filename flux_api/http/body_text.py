@@ -92,8 +92,9 @@ def _unquote(data: bytes, start: int, end: int) -> str:
     return plain.decode()
 
 
-def read_json(data: bytes) -> dict[str, Any]:
-    """The JSON object in ``data``. InvalidRequest or PayloadTooLarge."""
+def read_json(data: bytes, most: int) -> dict[str, Any]:
+    """The JSON object in ``data``, of at most ``most`` fields. InvalidRequest or
+    PayloadTooLarge."""
     if sum(map(data.count, (b"[", b"{", b","))) > _LARGEST_JSON:
         raise InvalidRequest(f"The JSON has too many values. {_NUMBERS}")
     try:
@@ -106,6 +107,8 @@ def read_json(data: bytes) -> dict[str, Any]:
         raise InvalidRequest("The body is not valid JSON.") from None
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.")
+    if len(value) > most:
+        raise InvalidRequest(f"The JSON has more than {most} fields. {_NUMBERS}")
     _count(value, "", TextRoom())
     return value
 

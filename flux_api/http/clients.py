@@ -15,10 +15,10 @@ from flask import Request, Response, g, request
 from flux_api.core import Completed, Event, Failed, ImageResult
 from flux_api.errors import DeadlineExceeded, FluxError
 from flux_api.http.access import CALLER
-from flux_api.http.body_stream import connection_of
 from flux_api.http.context import Context, get_context
 from flux_api.http.trace import traceparent_of
 from flux_api.queue.jobs import Job
+from flux_server.incoming import connection_of
 
 POLL_SECONDS = 0.25
 ALL_POLL_SECONDS = 0.1

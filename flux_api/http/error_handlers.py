@@ -11,15 +11,16 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from flux_api.errors import (
+    BodyTimeout,
     FluxError,
     InvalidRequest,
     PayloadTooLarge,
     shortage,
 )
-from flux_api.http.body_stream import CountedInput, drain
 from flux_api.http.context import get_context
 from flux_api.http.dialects import dialect_of
 from flux_api.http.reason_phrases import reason_of
+from flux_server.incoming import BrokenBody, CountedInput, SlowBody, drain
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ _SEALED = {
 def register(app: Flask) -> None:
     """Let every error be rendered in the caller's dialect."""
     app.register_error_handler(FluxError, _render)
+    slow = BodyTimeout("The request body came too slowly.")
+    app.register_error_handler(SlowBody, lambda _: _render(slow))
+    broken = InvalidRequest("The request body is malformed.")
+    app.register_error_handler(BrokenBody, lambda _: _render(broken))
     app.register_error_handler(HTTPException, _render_http)
     app.register_error_handler(Exception, _render_unexpected)
 
@@ -60,7 +65,7 @@ def finish(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if response.status_code >= 400:
         limit = request.max_content_length or 0
-        drain(request, max(4 * limit, 1 << 28))
+        drain(request.environ, max(4 * limit, 1 << 28))
     return response
 
 

@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Self
 
 from pydantic import (
@@ -24,6 +25,8 @@ from flux_api.http.values import refuse, refuse_value, too_long
 
 _QUOTED = re.compile(r"'([^']*)'")
 _LISTS = frozenset({"loras"})
+# Comparing names takes time, and what is said of them goes into a header, too.
+_MOST_STRANGE = 20
 
 
 class Fields(BaseModel):
@@ -55,10 +58,13 @@ class Fields(BaseModel):
     @classmethod
     def _near_misses(cls, names: Iterable[str]) -> Iterator[str]:
         known = [name for n, f in cls.model_fields.items() for name in _names(n, f)]
-        for name in names:
-            near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.8)
-            if name not in known and near and not PICTURE_FIELD.fullmatch(name[:80]):
-                # It goes into a header, too.
+        strange = (
+            name
+            for name in names
+            if name not in known and not PICTURE_FIELD.fullmatch(name[:80])
+        )
+        for name in islice(strange, _MOST_STRANGE):
+            if near := difflib.get_close_matches(name[:64], known, n=1, cutoff=0.8):
                 yield f"{name[:64]!a} was passed over; did you mean {near[0]!r}?"
 
 

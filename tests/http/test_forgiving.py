@@ -401,6 +401,15 @@ def test_a_misspelt_name_is_told(fake, path):
     assert "did you mean 'prompt'?" in message_of(missing)
 
 
+@pytest.mark.parametrize("path", ["/process", "/process/raw"])
+def test_many_misspelt_names_make_no_endless_header(fake, path):
+    form = PROMPT | {f"prompt{n}": 1 for n in range(900)}
+    answer = post(fake, path, json=form)
+    assert answer.status_code == 200
+    told = answer.headers.get("X-Flux-Warning") or answer.json()["warning"]
+    assert 1 <= told.count("did you mean") <= 20
+
+
 def test_one_side_follows_the_shape_of_the_picture(fake):
     picture = io.BytesIO()
     Image.new("RGB", (768, 512)).save(picture, "PNG")

@@ -125,6 +125,12 @@ BODIES = {
     "2-json-33-deep": (JSON, values(x=json.loads("[" * 33 + "]" * 33)), 400, None),
     "2-json-many-values": (JSON, b'{"x": [' + b"0," * 100_001 + b"0]}", 400, None),
     "2-urlencoded-many-fields": (FORM, b"a&" * 1001 + b"prompt=x", 400, None),
+    "2-json-many-fields": (
+        JSON,
+        json.dumps({f"f{n}": 1 for n in range(1001)}).encode(),
+        400,
+        None,
+    ),
     "2-json-nan": (JSON, b'{"prompt": "x", "seed": NaN}', 400, None),
     "2-json-infinity": (JSON, b'{"prompt": "x", "seed": -Infinity}', 400, None),
     "2-json-list": (JSON, b'["prompt"]', 400, None),
@@ -366,6 +372,37 @@ def test_a_drip_is_shut_off_though_it_never_stops(server, kind):
         connection.settimeout(20)
         assert_refused(Received(received + read_all(connection)), PROCESS, 408)
     assert time.monotonic() - began < 10
+    good_request_works(server)
+
+
+def test_half_sent_heads_hold_no_thread_for_good(server):
+    """More of them than the server has threads."""
+    beginnings = (b"G", b"GET /healthz HTTP/1.1\r\nHost: local")
+    waiting = [send(server, beginnings[n % 2]) for n in range(80)]
+    try:
+        assert requests.get(f"{server.url}/healthz", timeout=20).ok
+        for connection in waiting:
+            assert read_all(connection) == b""
+    finally:
+        for connection in waiting:
+            connection.close()
+    good_request_works(server)
+
+
+def test_a_drip_of_a_head_is_shut_off_too(server):
+    with send(server, b"GET /healthz HTTP/1.1\r\n") as connection:
+        connection.settimeout(0.2)
+        received = None
+        for _ in range(100):
+            try:
+                connection.sendall(b"X: y\r\n")
+                received = connection.recv(65_536)
+            except TimeoutError:
+                continue
+            except OSError:
+                received = b""
+            break
+        assert received == b""
     good_request_works(server)
 
 

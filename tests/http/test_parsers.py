@@ -16,11 +16,11 @@ from flux_api.blueprints.original import ProcessParameters
 from flux_api.core import MAX_SEED
 from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.bodies import read_body
-from flux_api.http.body_stream import CountedInput
 from flux_api.http.completion import Inputs, choose_mode, complete_request
 from flux_api.http.idempotency import fingerprint_of
 from flux_api.http.parameters import MAX_STEPS
 from flux_api.models.catalog import MODEL_INFO
+from flux_server.incoming import CountedInput
 from tests.support.fuzz_requests import bare_app, ready_client
 from tests.support.pictures import make_png
 

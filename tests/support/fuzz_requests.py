@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body, read_body
-from flux_api.http.body_stream import CountedInput
+from flux_server.incoming import CountedInput
 from tests.support.fake_app import make_app
 from tests.support.pictures import make_png
 

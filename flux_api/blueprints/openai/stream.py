@@ -19,7 +19,6 @@ from flux_api.core import (
     Started,
 )
 from flux_api.errors import FluxError, ResultExpired
-from flux_api.http.body_stream import connection_of
 from flux_api.http.clients import follow
 from flux_api.http.context import Context
 from flux_api.http.dialects import error_object
@@ -30,6 +29,7 @@ from flux_api.images.codec import encode_image
 from flux_api.images.fitting import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
+from flux_server.incoming import connection_of
 
 # A preview is looked at for a moment: some decoders take quadratic time over it.
 _LARGEST_PREVIEW = (512, 512)
