@@ -9,6 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from PIL import Image
 
 from flux_api.core import ImageRequest, Mode
+from flux_api.http.bodies import read_body
 from flux_api.http.clients import open_job, wait_for
 from flux_api.http.completion import Inputs, complete
 from flux_api.http.context import Context, get_context
@@ -31,7 +32,8 @@ class SleepParameters(Fields):
 def sleep() -> Response:
     """Let the weights leave the memory of the device. The next request for pictures
     brings them back."""
-    parameters = SleepParameters.read(request.values)
+    told = {**request.args, **read_body(request).values}
+    parameters = SleepParameters.read(told)
     get_context().manager.sleep(parameters.weights)
     return jsonify(_state())
 

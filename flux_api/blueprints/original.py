@@ -122,7 +122,9 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
         image_request = _complete(context, name, parameters, inputs, made_by)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
-    return job, parameters, began
+    # A picture as text is not to be held while the job waits.
+    told = dict.fromkeys(("input_file", "input_image_url"))
+    return job, parameters.model_copy(update=told), began
 
 
 def _complete(

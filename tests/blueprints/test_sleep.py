@@ -46,6 +46,18 @@ def test_it_sleeps_and_the_next_request_wakes_it(server):
     assert told(server) == (False,) * 3
 
 
+def test_how_is_read_wherever_it_stands(server):
+    for how in ("params", "data", "json"):
+        sent = {how: {"weights": "dropped"}}
+        url = f"{server.url}/admin/sleep"
+        answer = requests.post(url, headers=ADMIN, timeout=60, **sent)
+        assert answer.json() == {"asleep": True, "weights": "dropped"}
+        sent = {how: {"weights": "nowhere"}}
+        answer = requests.post(url, headers=ADMIN, timeout=60, **sent)
+        assert (answer.status_code, "weights" in answer.text) == (400, True)
+        admin(server, "wake")
+
+
 def test_it_is_woken_by_hand(server):
     admin(server, "sleep")
     before = stats(server)["begun"]

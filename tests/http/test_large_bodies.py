@@ -122,6 +122,37 @@ def test_the_memory_of_large_uploads_goes_back(server):
     wait_for(lambda: memory(server, "VmRSS") < before + 200, 20)
 
 
+def _tool(name, **arguments):
+    params = {"name": name, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+@pytest.mark.parametrize(
+    ("path", "body_of"),
+    [
+        ("/process", lambda text: {"prompt": "hold", "input_file": text}),
+        ("/v1/images/edits", lambda text: {"prompt": "hold", "image": text}),
+        ("/v1/flux-kontext-pro", lambda text: {"prompt": "hold", "input_image": text}),
+        ("/sdapi/v1/img2img", lambda text: {"prompt": "hold", "init_images": [text]}),
+        ("/mcp", lambda text: _tool("edit_image", prompt="hold", image=text)),
+    ],
+)
+def test_a_large_text_is_not_held_while_its_job_waits(server, path, body_of):
+    requests.post(f"{server.url}/fake/reset", timeout=9)
+    body = body_of(base64.b64encode(make_png() + bytes(15 * MIB)).decode())
+    before = memory(server, "VmRSS")
+    with ThreadPoolExecutor(4) as pool:
+        asked = [
+            pool.submit(requests.post, server.url + path, json=body, timeout=60)
+            for _ in range(4)
+        ]
+        wait_for(lambda: len(stats(server)["requests"]) == 1, 30)
+        wait_for(lambda: stats(server)["queued"] == 3, 30)
+        wait_for(lambda: memory(server, "VmRSS") < before + 40, 10)
+        requests.post(f"{server.url}/fake/release", timeout=9)
+        assert {one.result().status_code for one in asked} == {200}
+
+
 def test_a_size_off_the_grid_is_refused_before_anything_is_decoded(server):
     for path, size in (
         ("/process", {"width": 65}),

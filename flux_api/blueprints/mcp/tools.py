@@ -93,6 +93,9 @@ def _make(
         context.manager.submit(job, image_request)
         if not parameters.wait:
             job.outlive_clients()
+    # Pictures as text are not to be held while the job waits.
+    arguments.clear()
+    del image_request, inputs
     finish = partial(encode, context, job, parameters)
     if job.outlives_clients:
         finish_later(context, job, finish)
