@@ -9,6 +9,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from file_server import Settings, SettingsError, create_app, warn_if_open
+from flux_server.sturdy_worker import SturdyWorker
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -22,7 +23,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Set what differs from gunicorn's defaults."""
         options: dict[str, Any] = {
             "bind": self.settings.bind,
-            "worker_class": "gthread",
+            "worker_class": SturdyWorker,
             "workers": 1,
             # Uploads over slow lines hold a thread each; probes must find one.
             "threads": 32,
@@ -42,6 +43,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         options["post_worker_init"] = lambda worker: warn_if_open(
             worker.wsgi, [listener.sock for listener in worker.sockets]
         )
+        # For the heads of requests what counts for their bodies.
+        SturdyWorker.head_seconds = max(1.0, self.settings.body_timeout)
         for name, value in options.items():
             self.cfg.set(name, value)
 

@@ -68,7 +68,7 @@ def create_app(
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=count, x_proto=count, x_host=0, x_port=0, x_prefix=0
         )
-    hooks.install(app)
+    hooks.install(app, settings.body_timeout)
     if settings.ttl:
         cleaner = Cleaner(storage, settings.ttl)
         cleaner.ensure_running()

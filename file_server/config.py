@@ -91,6 +91,14 @@ def _size(text: str) -> int:
 
 
 @parsed
+def _seconds(text: str) -> float:
+    seconds = _parse_number(text)
+    if not 0.5 <= seconds <= 3600:
+        raise ValueError("it must be a number from 0.5 to 3600")
+    return seconds
+
+
+@parsed
 def _ttl(text: str) -> float:
     return _parse_number(text) * 3600
 
@@ -177,6 +185,8 @@ class Settings(EnvironmentSettings):
     """Most that is stored together; the variable is in MiB, 0 is no limit."""
     min_free: Annotated[int, _env("FILES_MIN_FREE_MB", 0), _size] = 0
     """What is left free of the disk; the variable is in MiB."""
+    body_timeout: Annotated[float, _env("FILES_BODY_TIMEOUT", 0.5), _seconds] = 30.0
+    """Seconds in which an upload must bring at least 64 KiB, or its end."""
     ttl: Annotated[float, _env("FILES_TTL_HOURS", 0), _ttl] = 0.0
     """Age at which a picture is removed; the variable is in hours, 0 keeps."""
     bind: Annotated[str, _env("FILES_BIND"), _bind] = "127.0.0.1:8010"

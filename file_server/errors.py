@@ -5,6 +5,7 @@
     ├── Unauthorized         401
     ├── Forbidden            403
     ├── FileMissing          404
+    ├── TooSlow              408
     ├── TooLarge             413
     ├── NotAnImage           415
     ├── StorageUnavailable   503
@@ -62,6 +63,13 @@ class FileMissing(FileServerError):
 
     status = 404
     default = "There is no such file."
+
+
+class TooSlow(FileServerError):
+    """A body that came too slowly, or stopped."""
+
+    status = 408
+    default = "The upload came too slowly."
 
 
 class TooLarge(FileServerError):

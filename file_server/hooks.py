@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from flux_server.incoming import CountedInput, drain
+
 from .errors import ABOUT, FileServerError
 
 if TYPE_CHECKING:
@@ -47,9 +49,12 @@ _HEADERS = {
 }
 
 
-def install(app: Flask) -> None:
-    """Put the hooks and the error handlers on an app."""
+def install(app: Flask, body_timeout: float) -> None:
+    """Put the hooks and the error handlers on an app; a body has ``body_timeout``
+    seconds for each 64 KiB of it."""
     app.before_request(_begin)
+    app.before_request(lambda: _watch_body(body_timeout))
+    app.teardown_request(_let_go)
     app.after_request(_finish)
     app.register_error_handler(FileServerError, _render_own)
     app.register_error_handler(HTTPException, _render_http)
@@ -79,8 +84,20 @@ def _begin() -> None:
     g.started = time.monotonic()
 
 
+def _watch_body(seconds: float) -> None:
+    request.environ["wsgi.input"] = CountedInput(request.environ, seconds)
+
+
+def _let_go(_error: BaseException | None) -> None:
+    stream = request.environ["wsgi.input"]
+    if isinstance(stream, CountedInput):
+        stream.stop_watching()
+
+
 def _finish(response: Response) -> Response:
-    _drain()
+    # A server that answers and closes with bytes unread resets the connection, and the
+    # sender never sees the status.
+    drain(request.environ, DRAIN_BYTES)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = g.request_id
@@ -103,20 +120,6 @@ def _traceparent() -> str | None:
     """Which trace of the caller's this is part of: https://www.w3.org/TR/trace-context/"""
     given = request.headers.get("traceparent", "")
     return given if _TRACEPARENT.fullmatch(given) else None
-
-
-def _drain() -> None:
-    # A server that answers and closes with bytes unread resets the connection,
-    # and the sender never sees the status.
-    if not request.environ.get("wsgi.input_terminated"):
-        return
-    source = request.environ["wsgi.input"]
-    left = DRAIN_BYTES
-    try:
-        while left > 0 and (data := source.read(64 * 1024)):
-            left -= len(data)
-    except Exception as error:  # gunicorn has its own kinds for a broken body
-        logger.debug("the rest of a body is unreadable: %r", error)
 
 
 def _render(status: int, message: str) -> Response:

@@ -74,7 +74,7 @@ _OPERATIONS: dict[str, tuple[Schema, tuple[type[FileServerError], ...], Schema]]
     "upload": (
         _json(url=_TEXT),
         (
-            *(errors.BadUpload, errors.Forbidden, errors.TooLarge),
+            *(errors.BadUpload, errors.Forbidden, errors.TooSlow, errors.TooLarge),
             *(errors.NotAnImage, errors.StorageFull, *_STORE),
         ),
         {},

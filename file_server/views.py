@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException, PreconditionFailed
 from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import FileWrapper
 
+from flux_server.incoming import SlowBody
 from flux_server.watched_file import watch
 
 from .config import Settings, parse_token
@@ -35,6 +36,7 @@ from .errors import (
     StorageFull,
     StorageUnavailable,
     TooLarge,
+    TooSlow,
     Unauthorized,
 )
 from .media import HEAD_BYTES, is_name, recipe_name, sniff
@@ -198,6 +200,8 @@ def _parse_upload() -> FileStorage:
         file = request.files.get("file")
     except HTTPException:
         raise
+    except SlowBody:
+        raise TooSlow from None
     except FileNotFoundError as error:
         # No temporary folder takes a file: all of them are full.
         raise StorageFull from error

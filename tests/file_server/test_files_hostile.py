@@ -154,3 +154,39 @@ def test_broken_http_never_stops_the_server(server, case):
     assert not answer.startswith(b"HTTP/1.1 5")
     assert b"Traceback" not in answer
     good_request_works(server)
+
+
+SLOW = {"FILES_BODY_TIMEOUT": "1"}
+HEAD = (
+    b"POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    b"Content-Length: 90000\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "status"),
+    [
+        ({}, b"Content-Type: multipart/form-data; boundary=cut\r\n", 408),
+        ({"UPLOAD_TOKEN": "needed"}, b"", 401),
+        ({}, b"", 400),
+    ],
+    ids=["read", "refused", "of-another-kind"],
+)
+def test_uploads_that_stop_hold_no_thread_for_good(
+    serve, folder, settings, kind, status
+):
+    """More of them than the server has threads."""
+    server = serve(**folder.settings, **settings, **SLOW)
+    address = server.url.removeprefix("http://").split(":")
+    waiting = [socket.create_connection(address, 30) for _ in range(20)]
+    try:
+        for connection in waiting:
+            connection.sendall(HEAD + kind + b"\r\n--cut")
+        assert server.get("/healthz").ok
+        for connection in waiting:
+            answer = connection.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+    finally:
+        for connection in waiting:
+            connection.close()
+    assert server.get("/healthz").ok

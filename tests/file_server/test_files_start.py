@@ -44,6 +44,20 @@ def test_the_script_serves_on_port_8010_and_stops_on_ctrl_c(folder, tmp_path):
     assert "Traceback" not in "".join(server.lines)
 
 
+def test_the_script_waits_for_no_half_request(folder):
+    settings = {"FILES_BIND": "127.0.0.1:0", "FILES_BODY_TIMEOUT": "1"}
+    env = clean_env(BEARER_TOKEN="x", **settings, **folder.settings)
+    server = launch([sys.executable, SCRIPT], env)
+    try:
+        address = server.url.removeprefix("http://").split(":")
+        with socket.create_connection(address, 30) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+            assert connection.recv(1) == b""
+        assert server.get("/healthz").ok
+    finally:
+        server.stop(signal.SIGKILL)
+
+
 def test_plain_gunicorn_in_the_checkout_serves(folder):
     command = [str(BIN / "gunicorn"), "-b", "127.0.0.1:0", "file_server:create_app()"]
     server = launch(command, clean_env(BEARER_TOKEN="x", **folder.settings))
@@ -106,6 +120,7 @@ WRONG = {
     "FILES_MAX_UPLOAD_MB": ["0", "-1", "nan", "inf", "64MB", "1e99", "0.0000000001"],
     "FILES_MAX_TOTAL_MB": ["-1", "nan", "all"],
     "FILES_MIN_FREE_MB": ["-0.1", "inf", "10%"],
+    "FILES_BODY_TIMEOUT": ["0", "0.4", "4000", "nan", "soon"],
     "FILES_TTL_HOURS": ["-1", "nan", "1d"],
     "FILES_BIND": ["8010", "localhost", "a:b", "host:65536", "[::1]", "a b:80"],
 }
