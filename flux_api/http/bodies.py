@@ -20,7 +20,7 @@ from werkzeug.sansio.multipart import (
 )
 
 from flux_api.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
-from flux_api.http.body_text import TextRoom, read_fields, read_json
+from flux_api.http.body_text import TextRoom, read_fields, read_json, read_text
 from flux_api.images.decoder import is_picture
 from flux_server.incoming import CountedInput, drain
 
@@ -148,7 +148,7 @@ def _text_of(part: Field, data: bytes) -> str | None:
     """A part without a file name as text; None where its bytes are a picture, which
     some clients send so."""
     try:
-        return data.decode()
+        return read_text(data)
     except UnicodeDecodeError:
         if is_picture(data):
             return None

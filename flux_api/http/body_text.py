@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
@@ -17,7 +19,9 @@ _DEEPEST_JSON = 32
 _LARGEST_JSON = 100_000
 # A prompt has 32,000 characters at most: what is longer is a picture or a mistake.
 _MOST_TEXT = 1 << 20
+_LARGE = 4 * _MOST_TEXT
 _MOST_ODD = 20  # pieces of text that have a "%" of their own
+_one_large = threading.Lock()
 _NUMBERS = "A picture is sent as a file or as Base64, not as a list of numbers."
 
 PICTURE_FIELD = re.compile(
@@ -44,6 +48,17 @@ class TextRoom:
             raise PayloadTooLarge(
                 "The text fields are larger than 1 MiB together; only a picture may be."
             )
+
+
+def read_text(data: bytes | bytearray) -> str:
+    """``data``, in UTF-8, as text; UnicodeDecodeError. InvalidRequest for a long one
+    that is not in ASCII, as pictures in a text are: one odd letter would make four
+    bytes of each."""
+    if len(data) > _LARGE and not data.isascii():
+        raise InvalidRequest(
+            "A text of more than 4 MiB is a picture in Base64, or a URL, in ASCII."
+        )
+    return data.decode()
 
 
 def read_fields(data: bytes, most: int) -> list[tuple[str, str]]:
@@ -89,7 +104,7 @@ def _unquote(data: bytes, start: int, end: int) -> str:
                 raise InvalidRequest("The form's text is not well escaped.") from None
             plain += unquote_to_bytes(piece)
         start = stop
-    return plain.decode()
+    return read_text(plain)
 
 
 def read_json(data: bytes, most: int) -> dict[str, Any]:
@@ -98,7 +113,10 @@ def read_json(data: bytes, most: int) -> dict[str, Any]:
     if sum(map(data.count, (b"[", b"{", b","))) > _LARGEST_JSON:
         raise InvalidRequest(f"The JSON has too many values. {_NUMBERS}")
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        # JSON may say anything: of what is large one is read at a time, for as the text
+        # that it is first it may take four times its size.
+        with _one_large if len(data) > _LARGE else nullcontext():
+            value = json.loads(data, parse_constant=_refuse_constant)
         if _depth(value) > _DEEPEST_JSON:
             raise RecursionError
     except RecursionError:

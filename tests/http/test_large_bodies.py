@@ -95,6 +95,14 @@ def test_large_text_takes_a_few_times_its_size(server, path):
     for text in ("image=" + ESCAPED * (10 * MIB), "a=" + ESCAPED * (10 * MIB)):
         assert post_form(server, path, text).status_code in (400, 413)
     assert memory(server, "VmHWM") - before < 4 * 30
+    for odd in ("\N{GRINNING FACE}" + "A" * (30 * MIB), "AA " * (10 * MIB)):
+        answer = post_form(server, path, f"image={odd}".encode())
+        assert answer.status_code == 400
+        answer = requests.post(
+            server.url + path, files={"image": (None, odd)}, timeout=60
+        )
+        assert answer.status_code == 400
+    assert memory(server, "VmHWM") - before < 5 * 30
     percent = "%" * (20 * MIB)
     assert "escaped" in message_of(post_form(server, path, f"image={percent}"))
     answer = requests.post(
