@@ -15,6 +15,9 @@ from flux_api.queue.tasks import Callbacks
 _GRID = 16
 # Of a tile, what it shares with its neighbour; models need some pixels to settle.
 _SHARED, _LEAST_SHARED = 8, 24
+# Of that, how coarse a tile's detail may be. A small model draws each tile darker to
+# its edges: with more of it all tiles together show as a lattice.
+_COARSEST, _COARSEST_OF_SMALL = 2, 6
 # With what they share that is one more tile in a row, or two.
 _MOST_ACROSS = 5
 
@@ -74,6 +77,8 @@ class Upscale:
         side = tile_side(info, max(grid))
         overlap = max(_LEAST_SHARED, side // _SHARED)
         self.tiling = Tiling(grid, side, overlap)
+        share = _COARSEST if info.native_size is None else _COARSEST_OF_SMALL
+        self._blur = ImageFilter.GaussianBlur(overlap / share)
         pipeline = info.tasks["upscale"].pipeline
         self._is_masked = pipeline.endswith("InpaintPipeline")
 
@@ -93,7 +98,7 @@ class Upscale:
     def put(self, box: Box, drawn: Image.Image) -> None:
         """Lay ``drawn`` over ``box``; it fades in where an earlier tile was."""
         plain = self._canvas.crop(box)
-        detailed = _with_detail(plain, drawn, self.tiling.overlap)
+        detailed = _with_detail(plain, drawn, self._blur)
         mask = _fading(plain.size, self._shared(box))
         self._canvas.paste(detailed, box[:2], mask)
 
@@ -107,9 +112,10 @@ class Upscale:
         return (overlap if box[0] else 0), (overlap if box[1] else 0)
 
 
-def _with_detail(plain: Image.Image, drawn: Image.Image, radius: int) -> Image.Image:
-    """``plain`` with what is finer than ``radius`` pixels from ``drawn``."""
-    blur = ImageFilter.GaussianBlur(radius / 2)
+def _with_detail(
+    plain: Image.Image, drawn: Image.Image, blur: ImageFilter.GaussianBlur
+) -> Image.Image:
+    """``plain`` with what ``blur`` takes away from ``drawn``."""
     # plain's own base, and the drawn one's difference from its base, around 128.
     fine = ImageChops.subtract(drawn, drawn.filter(blur), scale=1, offset=128)
     return ImageChops.add(plain.filter(blur), fine, scale=1, offset=-128)

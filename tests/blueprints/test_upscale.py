@@ -170,6 +170,20 @@ def test_colours_and_shapes_stay_whatever_the_model_draws():
     assert np.abs(np.asarray(upscale.picture, float) - kept).max() < 12
 
 
+def test_tiles_that_are_darker_to_their_edges_show_no_lattice():
+    info = with_upscale(MODEL_INFO["tiny"])
+    plain = Image.new("RGB", (96, 96), (200, 60, 40))
+    request = complete("tiny", info, "upscale", images=(plain,), size=(384, 384))
+    upscale = Upscale(request, info)
+    for box in upscale.tiling.boxes:
+        tile = np.asarray(upscale.tile(box).images[0], float)
+        far = [np.minimum(np.arange(n), np.arange(n)[::-1]) for n in tile.shape[:2]]
+        dark = 8 * np.exp(-np.minimum.outer(*far) / 12)[..., None]
+        upscale.put(box, Image.fromarray((tile - dark).clip(0, 255).astype("uint8")))
+    inner = np.asarray(upscale.picture, float)[40:-40, 40:-40]
+    assert np.ptp(inner, axis=(0, 1)).max() <= 5
+
+
 def seams(picture, tiling):
     """How much larger the steps between neighbouring pixels are where tiles meet than
     elsewhere, as a ratio."""
