@@ -25,9 +25,10 @@ PAIRS = [
     ("docs/deployment.md", "docs/ja/deployment.md"),
     ("docs/apis.md", "docs/ja/apis.md"),
     ("docs/ray.md", "docs/ja/ray.md"),
+    ("docs/openai-compatibility.md", "docs/ja/openai-compatibility.md"),
 ]
-# For contributors, and the reference that is held against OpenAI's own words.
-ENGLISH_ONLY = {"docs/architecture.md", "docs/openai-compatibility.md"}
+# For contributors.
+ENGLISH_ONLY = {"docs/architecture.md"}
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))

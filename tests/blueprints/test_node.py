@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import subprocess
 
 import pytest
 from PIL import Image
 
-from tests.support.node_client import NodeClient
-from tests.support.servers import free_port, run_api
+from tests.support.node_client import FOLDER, NodeClient, install
+from tests.support.servers import ROOT, free_port, run_api
 from tests.support.wire import begin, make_mask, stats, wait_until
 
 SMALL = {"model": "gpt-image-2", "prompt": "x", "size": "64x64"}
@@ -55,6 +57,24 @@ def node(client, tmp_path, png):
 def picture(item):
     """The picture of an item or an event."""
     return Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))
+
+
+def test_the_documents_script_runs(fake, tmp_path):
+    install()
+    page = (ROOT / "docs" / "openai-compatibility.md").read_text("utf-8")
+    [script] = re.findall(r"```js\n(.*?)```", page, re.S)
+    file = tmp_path / "script.mjs"
+    file.write_text(script.replace("http://localhost:8000", fake.url))
+    (tmp_path / "node_modules").symlink_to(FOLDER / "node_modules")
+    done = subprocess.run(
+        ["node", file.name], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "image_generation.completed"
+    assert stats(fake)["requests"][0]["seed"] == 7
+    for name in ("heart.png", "monochrome.png"):
+        with Image.open(tmp_path / name) as made:
+            assert made.size == (512, 512)
 
 
 def test_generate(api, node):

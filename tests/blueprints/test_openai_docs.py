@@ -1,8 +1,11 @@
-"""docs/openai-compatibility.md says everything, and nothing that is not so."""
+"""docs/openai-compatibility.md says everything, and nothing that is not so, in both
+languages."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import typing
 
 import pytest
@@ -18,9 +21,8 @@ from flux_api.http.parameters import Parameters
 from flux_api.http.reason_phrases import BY_CODE
 from tests.support.servers import ROOT
 
-TEXT = (ROOT / "docs/openai-compatibility.md").read_text()
+PAGES = ("docs/openai-compatibility.md", "docs/ja/openai-compatibility.md")
 ROW = re.compile(r"^\| `(\w+)` \| ([GEV ]+) \| (.+) \|$", re.MULTILINE)
-TABLE = {name: (where.split(), says) for name, where, says in ROW.findall(TEXT)}
 # The other is the original API's.
 OPENAIS = set(REFUSED) - {"bearer_token"}
 OPERATIONS = {
@@ -36,13 +38,24 @@ def parameters(kind):
     return {name for member in members for name in typing.get_type_hints(member)}
 
 
+@pytest.fixture(params=PAGES)
+def text(request):
+    return (ROOT / request.param).read_text("utf-8")
+
+
+@pytest.fixture
+def table(text):
+    """Where a parameter is taken and what is said of it, by its name."""
+    return {name: (where.split(), says) for name, where, says in ROW.findall(text)}
+
+
 @pytest.mark.parametrize("letter", OPERATIONS)
-def test_every_parameter_of_the_sdk_has_its_row(letter):
-    told = {name for name, (where, _) in TABLE.items() if letter in where}
+def test_every_parameter_of_the_sdk_has_its_row(table, letter):
+    told = {name for name, (where, _) in table.items() if letter in where}
     assert told == parameters(OPERATIONS[letter])
 
 
-def test_every_field_has_its_row_and_the_reverse():
+def test_every_field_has_its_row_and_the_reverse(table):
     fields = {
         field.validation_alias or name
         for name, field in ImagesParameters.model_fields.items()
@@ -51,26 +64,27 @@ def test_every_field_has_its_row_and_the_reverse():
     shared = {"prompt", "model", "partial_images", "size"}
     shared |= {"output_format", "output_compression"}
     inputs = {"image", "mask"}
-    assert set(TABLE) == fields | shared | inputs | OPENAIS
+    assert set(table) == fields | shared | inputs | OPENAIS
 
 
-def test_what_is_refused_is_said_to_be():
-    refused = {name for name, (_, says) in TABLE.items() if says.startswith("Refused")}
+def test_what_is_refused_is_said_to_be(table):
+    words = ("Refused", "拒否")
+    refused = {name for name, (_, says) in table.items() if says.startswith(words)}
     assert refused == OPENAIS
 
 
-def test_quality_is_told_as_it_is():
+def test_quality_is_told_as_it_is(text):
     told = {}
     for words, share, echoed in re.findall(
-        r"^\| ((?:`\w+`(?:, )?)+) \| ([0-9.]+) \| `(\w+)` \|$", TEXT, re.MULTILINE
+        r"^\| ((?:`\w+`(?:, )?)+) \| ([0-9.]+) \| `(\w+)` \|$", text, re.MULTILINE
     ):
         for word in re.findall(r"\w+", words):
             told[word] = (float(share), echoed)
     assert told == QUALITY
 
 
-def test_every_error_is_in_the_table():
-    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+?) \|", TEXT, re.MULTILINE)
+def test_every_error_is_in_the_table(text):
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+?) \|", text, re.MULTILINE)
     told = {
         (int(status), kind, code)
         for status, kind, codes in rows
@@ -83,3 +97,19 @@ def test_every_error_is_in_the_table():
     ]
     assert {(c.status, c("").type, c.code) for c in classes} <= told
     assert set(BY_CODE) <= {code for _, _, code in told}
+
+
+def test_the_python_examples_run_one_after_the_other(fake):
+    page = (ROOT / PAGES[0]).read_text("utf-8")
+    script = "".join(re.findall(r"```python\n(.*?)```", page, re.S))
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("http://localhost:8000", fake.url)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "image_generation.partial_image" in lines
+    assert lines[-2:] == ["image_generation.completed", "invalid_value size 16"]

@@ -20,7 +20,7 @@ from flux_api.blueprints.mcp.messages import (
 )
 from flux_api.blueprints.mcp.tools import TOOLS
 from flux_api.core import VERSION
-from flux_api.errors import missing_parameter
+from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.bodies import read_body
 from flux_api.http.context import get_context
 from flux_api.http.idempotency import end_if_known
