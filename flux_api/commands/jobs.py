@@ -38,8 +38,8 @@ def jobs(
 
     \b
     flux-api jobs --server http://localhost:8000
-    flux-api jobs cancel 0f3c
-    flux-api jobs save 0f3c -o heart.png
+    flux-api jobs cancel my-job-0001
+    flux-api jobs save my-job-0001 -o heart.png
     """
     if context.invoked_subcommand:
         return

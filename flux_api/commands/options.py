@@ -11,9 +11,14 @@ from flux_api.commands.completion import complete_model
 from flux_api.commands.connecting import server_options
 from flux_api.commands.files import FORMATS
 
+size_option = click.option(
+    "--size", metavar="WIDTHxHEIGHT", help="In pixels, such as 768x512."
+)
+"""Let a command be told how large."""
+
 
 def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let ``command`` be told how many, how large, by which model and where to."""
+    """Let ``command`` be told how many, by which model and where to."""
     add = click.option
     options = [
         add(
@@ -30,7 +35,6 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=int,
             help="The same seed gives the same picture; -1 or none a random one.",
         ),
-        add("--size", metavar="WIDTHxHEIGHT", help="In pixels, such as 768x512."),
         add(
             "--model",
             metavar="SET",

@@ -1,4 +1,4 @@
-"""``generate``, ``edit`` and ``vary``."""
+"""``generate``, ``edit``, ``vary`` and ``upscale``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flux_api.commands.api import Field, Json
 from flux_api.commands.connecting import connect
 from flux_api.commands.drawing import Drawing, Request, show
 from flux_api.commands.files import STDOUT, Plan, format_of
-from flux_api.commands.options import picture_options
+from flux_api.commands.options import picture_options, size_option
 from flux_api.commands.screen import Screen
 from flux_api.commands.signals import Signals
 from flux_api.commands.transport import Failure
@@ -37,6 +37,7 @@ Input = tuple[str, list[Field]]
 
 @click.command()
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@size_option
 @picture_options
 def generate(prompts: tuple[str, ...], **options: Any) -> int:
     """Make pictures from words.
@@ -62,6 +63,7 @@ def generate(prompts: tuple[str, ...], **options: Any) -> int:
     type=FILE,
     help="A further picture to look at, for models that take several.",
 )
+@size_option
 @picture_options
 def edit(
     images: tuple[Path, ...],
@@ -93,6 +95,7 @@ def edit(
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGE...")
+@size_option
 @picture_options
 def vary(images: tuple[Path, ...], **options: Any) -> int:
     """Make pictures like others.
@@ -105,6 +108,36 @@ def vary(images: tuple[Path, ...], **options: Any) -> int:
         (f"{p.stem}-variation", [("image", content_of(p))]) for p in images
     ]
     return draw("/v1/images/variations", inputs, options)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGE...")
+@click.option(
+    *("-s", "--scale"),
+    type=click.Choice(("2", "4")),
+    default="2",
+    help="How many times as wide and as high; 2 by default.",
+)
+@click.option("--prompt", metavar="TEXT", help="What is to be seen in it.")
+@picture_options
+def upscale(
+    images: tuple[Path, ...], scale: str, prompt: str | None, **options: Any
+) -> int:
+    """Make pictures larger, with detail that the model draws.
+
+    \b
+    flux-api upscale heart.png
+    flux-api upscale photo.jpg -s 4 --prompt "a cat in the grass" -o large.webp
+    flux-api upscale holiday/*.jpg -o large/
+    """
+    more: list[Field] = [("scale", scale)]
+    if prompt is not None:
+        more.append(("prompt", prompt))
+    inputs: list[Input] = [
+        (f"{path.stem}-{scale}x", [("image", content_of(path)), *more])
+        for path in images
+    ]
+    return draw("/v1/images/upscale", inputs, options)
 
 
 def draw(
@@ -148,8 +181,8 @@ def draw(
 def _fields(options: dict[str, Any], file_format: str) -> list[Field]:
     fields: list[Field] = [("output_format", file_format)]
     for option, name in _SENT.items():
-        if options[option] is not None:
-            fields.append((name, str(options[option])))
+        if (value := options.get(option)) is not None:
+            fields.append((name, str(value)))
     if options["loras"]:
         fields.append(("loras", json.dumps([_lora(text) for text in options["loras"]])))
     return fields

@@ -12,7 +12,7 @@ from flux_api.commands.c2pa_cert import c2pa_cert
 from flux_api.commands.completion import VARIABLE, complete_model, completion
 from flux_api.commands.deploy import deploy
 from flux_api.commands.jobs import jobs
-from flux_api.commands.pictures import edit, generate, vary
+from flux_api.commands.pictures import edit, generate, upscale, vary
 from flux_api.commands.quality import quality
 from flux_api.commands.recipe import recipe
 from flux_api.commands.serve import serve
@@ -55,6 +55,7 @@ def program() -> None:
     flux-api generate "a red heart" -o heart.png   a picture from words
     flux-api edit heart.png "make it blue"         the same, changed
     flux-api vary heart.png -n 3                   three like it
+    flux-api upscale heart.png                     twice as large
     flux-api serve                                 the HTTP server
     flux-api doctor                                what this machine can run
     flux-api quality                               what FLUX_PERFORMANCE costs
@@ -152,7 +153,7 @@ def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> in
 
 
 for _command in (
-    *(generate, edit, vary, recipe, c2pa_cert, deploy),
+    *(generate, edit, vary, upscale, recipe, c2pa_cert, deploy),
     *(jobs, serve, quality, completion),
 ):
     program.add_command(_command)

@@ -131,10 +131,9 @@ def _make(found: Recipe, stem: str, options: dict[str, Any]) -> int:
         (name, json.dumps(value) if name == "loras" else str(value))
         for name, value in wanted.items()
     ]
-    usual: dict[str, Any] = dict.fromkeys(
-        ("seed", "size", "steps", "guidance", "negative_prompt", "loras")
-    )
-    usual |= {"as_json": options["json"], "n": 1, "preview": True}
+    # The negative prompt is among the fields already.
+    usual: dict[str, Any] = {"negative_prompt": None, "loras": (), "n": 1}
+    usual |= {"as_json": options["json"], "preview": True}
     usual |= {"model": told.get("model"), "file_format": kind}
 
     def compare(screen: Screen, data: bytes) -> None:

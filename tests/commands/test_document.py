@@ -9,7 +9,7 @@ import subprocess
 import click
 import pytest
 
-from flux_api.commands.pictures import edit, generate, vary
+from flux_api.commands.pictures import edit, generate, upscale, vary
 from flux_api.commands.program import program
 from tests.commands.program import COMMAND, environment
 from tests.support.servers import ROOT
@@ -48,7 +48,7 @@ def test_every_command_and_option_is_in_the_tables_and_the_reverse():
     told = {word for word in words if word.startswith("-")}
     options = {
         name
-        for command in (generate, edit, vary)
+        for command in (generate, edit, vary, upscale)
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for name in (*parameter.opts, *parameter.secondary_opts)

@@ -14,7 +14,10 @@ from safetensors.numpy import save_file
 
 from tests.commands.program import run
 from tests.support.pictures import make_png
-from tests.support.servers import free_port, run_api, wait_for
+from tests.support.servers import ROOT, free_port, run_api, wait_for
+
+# 1280x800 pixels.
+LARGE = ROOT / "docs" / "images" / "page-en.png"
 
 
 @pytest.fixture
@@ -109,6 +112,21 @@ def test_a_model_that_takes_several_pictures_gets_the_references(fake_multi, tmp
     assert [side for _, side in requests_of(fake_multi)[-1]["images"]] == [64, 80, 96]
 
 
+def test_each_picture_is_made_larger(ask, fake, tmp_path):
+    (tmp_path / "wide.png").write_bytes(make_png((96, 64)))
+    (tmp_path / "tall.png").write_bytes(make_png((64, 96)))
+    done = ask("upscale", "wide.png", "tall.png", "-s", 4, "--prompt", "a cat")
+    assert done.returncode == 0, done.stderr
+    for name, size in (("wide-4x.png", (384, 256)), ("tall-4x.png", (256, 384))):
+        with Image.open(tmp_path / name) as image:
+            assert image.size == size
+    asked = requests_of(fake)
+    assert {(one["mode"], one["prompt"]) for one in asked} == {("upscale", "a cat")}
+    done = ask("upscale", "wide.png", "-o", "large.webp", "--json", "--seed", 7)
+    told = json.loads(done.stdout)
+    assert (told["file"], told["width"], told["seed"]) == ("large.webp", 192, 7)
+
+
 def test_pictures_go_through_pipes(ask, fake):
     made = ask("generate", "a cat", "-o", "-", "--format", "jpeg", "--size", "64x64")
     assert Image.open(io.BytesIO(made.stdout)).format == "JPEG"
@@ -154,6 +172,9 @@ def test_loras_are_sent_by_name_and_weight(tmp_path):
         (["generate", "x", "-o", "-", "--json"], 2, "standard output"),
         (["generate", "x", "--server", "ftp://x"], 2, "no server's address"),
         (["edit", "lost.png", "x"], 2, "lost.png"),
+        (["upscale", "lost.png"], 2, "lost.png"),
+        (["upscale", str(LARGE), "-s", "3"], 2, "'2', '4'"),
+        (["upscale", str(LARGE), "-s", "4"], 2, "try scale=2"),
         (["generate", "fail=pipeline"], 1, "no usable picture"),
     ],
 )

@@ -19,6 +19,7 @@ import requests
 from PIL import Image
 
 from tests.commands.program import COMMAND, environment, run, terminal
+from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.terminal import in_terminal
 
@@ -178,6 +179,38 @@ def test_in_process_ctrl_c_ends_loading_and_drawing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_picture_is_made_larger_before_ones_eyes(tmp_path):
+    (tmp_path / "in.png").write_bytes(make_png((96, 64)))
+    with terminal(
+        tmp_path, "upscale", "in.png", "-s", 2, "--steps", 4, "--seed", 7
+    ) as shown:
+        shown.read_until(BAR)
+        assert shown.wait() == 0
+        # The bar counts the steps of all tiles.
+        [total] = {int(total) for _, total in re.findall(BAR, shown.text)}
+        assert total > 4
+        assert "in-2x.png  192x128, seed 7, 4 steps" in shown.text
+    with Image.open(tmp_path / "in-2x.png") as image:
+        assert image.size == (192, 128)
+
+
+@pytest.mark.parametrize("where", ["in process", "on a server"])
+def test_ctrl_c_stops_what_is_made_larger(fake, tmp_path, where):
+    (tmp_path / "in.png").write_bytes(make_png((512, 512)))
+    server = {"FLUX_SERVER": fake.url} if where == "on a server" else {}
+    asked = ("upscale", "in.png", "--prompt", "hold it")
+    with terminal(tmp_path, *asked, **server) as shown:
+        if server:
+            wait_for(lambda: any(map(active, jobs_of(fake))), 30)
+        else:
+            shown.read_until(BAR)
+        shown.type("\x03")
+        assert shown.wait() == 130
+        assert "Traceback" not in shown.text
+    assert not server or jobs_of(fake)[0]["state"] == "cancelled"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
 def test_in_process_a_wrong_model_is_said(tmp_path):
     done = run(tmp_path, "generate", "x", "--model", "nope")
     assert done.returncode == 2
@@ -239,7 +272,8 @@ def test_help_teaches_every_command(tmp_path):
     assert "Exit codes: 0" in text
     commands = re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], re.M)
     expected = ["completion", "doctor", "edit", "fetch"]
-    expected += ["generate", "jobs", "quality", "recipe", "serve", "vary"]
+    expected += ["generate", "jobs", "quality", "recipe", "serve"]
+    expected += ["upscale", "vary"]
     assert commands == expected
     for command in commands:
         about = run(tmp_path, command, "--help").stdout.decode()
