@@ -100,12 +100,17 @@ def test_without_a_key_one_is_told_so_and_with_it_a_picture_comes(browser, serve
 
 
 def test_files_lists_and_long_answers(browser, server, tmp_path):
-    (tmp_path / "in.png").write_bytes(make_png())
+    picture, other = tmp_path / "in.png", tmp_path / "other.png"
+    for file in (picture, other):
+        file.write_bytes(make_png())
     with open_docs(browser, server) as page:
         page.fill("#key", KEY)
         form = attempt(page, "post_v1_images_edits")
-        form.locator("input[name=image]").set_input_files(tmp_path / "in.png")
+        form.locator("input[name=image]").set_input_files([picture, other])
         form.locator("input[name=prompt]").fill("make it green")
+        assert send(form) == "400"
+        assert "but got 2" in form.inner_text()
+        form.locator("input[name=image]").set_input_files(picture)
         form.locator("summary", has_text="More fields").click()
         form.locator("input[name=loras]").fill("no-such:0.5")
         assert send(form) == "400"

@@ -30,11 +30,14 @@ export class Spec {
   #describe(path, method, found) {
     const content = this.resolve(found.requestBody)?.content || {};
     const body = content["multipart/form-data"]?.schema;
+    const asJson = Object.entries(content["application/json"]?.schema.properties || {});
     return {
       id: found.operationId, method, path, others: [],
       description: found.description,
       parameters: (found.parameters || []).map((one) => this.resolve(one)),
       body,
+      // Those fields that may come several times.
+      lists: asJson.filter(([, { anyOf = [] }]) => anyOf.some(({ type }) => type === "array")).map(([name]) => name),
       example: content["application/json"]?.example,
       answers: Object.entries(found.responses).map(([status, one]) => ({ status, ...this.resolve(one) })),
     };

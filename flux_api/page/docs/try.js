@@ -7,10 +7,10 @@ import { say } from "./words.js";
 const LONGEST_SHOWN = 120;
 const MOST_TEXT = 20_000;
 
-function Input({ id, field, example }) {
+function Input({ id, field, example, isList }) {
   const { name, schema, required } = field;
   const common = { id, name, required: required || undefined };
-  if (schema.format === "binary") return html`<input ...${common} type="file" accept="image/*" />`;
+  if (schema.format === "binary") return html`<input ...${common} type="file" accept="image/*" multiple=${isList} />`;
   const choices = schema.enum || (schema.type === "boolean" && ["true", "false"]);
   if (choices) {
     return html`<select ...${common}>${["", ...choices].map((choice) => html`<option value=${choice}>${choice || "–"}</option>`)}</select>`;
@@ -21,10 +21,10 @@ function Input({ id, field, example }) {
     defaultValue=${shown} placeholder=${typeOf(schema)} />`;
 }
 
-function Field({ prefix, field, example }) {
+function Field({ prefix, field, example, isList }) {
   const id = `${prefix}-${field.in}-${field.name}`;
   return html`<div class="field"><label for=${id}><code>${field.name}</code>${field.required && ` (${say("needed")})`}</label>
-    <${Input} id=${id} field=${field} example=${example} /></div>`;
+    <${Input} id=${id} field=${field} example=${example} isList=${isList} /></div>`;
 }
 
 // The request that the form says; blank is left out.
@@ -45,8 +45,9 @@ function requestOf(operation, form) {
   if (operation.body) {
     options.body = new FormData();
     for (const { name } of fieldsOf(operation.body)) {
-      const value = form.get(name);
-      if (value && (typeof value === "string" || value.size)) options.body.append(name, value);
+      for (const value of form.getAll(name)) {
+        if (value && (typeof value === "string" || value.size)) options.body.append(name, value);
+      }
     }
   }
   const search = String(query);
@@ -96,7 +97,7 @@ export function Try({ operation }) {
   const isFirst = ({ name, required, schema }) =>
     required || schema.format === "binary" || name in (operation.example || {});
   const draw = (field) => html`<${Field} key=${field.name} prefix=${operation.id} field=${field}
-    example=${field.example ?? operation.example?.[field.name]} />`;
+    example=${field.example ?? operation.example?.[field.name]} isList=${operation.lists.includes(field.name)} />`;
 
   const send = async (event) => {
     event.preventDefault();
