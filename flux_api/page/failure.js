@@ -3,6 +3,7 @@ import { html } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { again, remove } from "./jobs.js";
 import { ServerWords, understand } from "./server_words.js";
+import { randomSeed } from "./recipe.js";
 import { restore, set, setDraft, state } from "./store.js";
 import { t } from "./words.js";
 
@@ -16,6 +17,9 @@ const SAME = {
   integer_above_max_value: "invalid_value", integer_below_min_value: "invalid_value",
   string_above_max_length: "invalid_value", invalid_type: "invalid_value",
 };
+
+// Asked for once more with the same seed, they would end in the same way.
+const OF_ITS_SEED = ["generation_failed", "content_filtered"];
 
 function kindOf({ status, code }) {
   if (status === 0) return "network";
@@ -61,9 +65,9 @@ async function amend(job, field) {
   });
 }
 
-function retry(job) {
+function retry(job, patch = {}) {
   remove(job);
-  again(job);
+  again(job, patch);
 }
 
 export function Failure({ job }) {
@@ -73,7 +77,9 @@ export function Failure({ job }) {
     ? html`<button class="button main" onClick=${() => set({ dialog: "key" })}>${t("enterKey")}</button>`
     : ["invalid_value", "unsupported_parameter", "model_not_found"].includes(kind)
       ? html`<button class="button main" onClick=${() => amend(job, field)}>${t("amend")}</button>`
-      : html`<button class="button main" onClick=${() => retry(job)}>${t("retry")}</button>`;
+      : OF_ITS_SEED.includes(kind)
+        ? html`<button class="button main" onClick=${() => retry(job, { seed: randomSeed() })}>${t("otherSeed")}</button>`
+        : html`<button class="button main" onClick=${() => retry(job)}>${t("retry")}</button>`;
   return html`<div class="failure ${isBad ? "bad" : ""}" role=${isBad ? "alert" : null}>
     <${Icon} name=${isBad ? "warn" : "stop"} size=${28} />
     <h2>${title}</h2><p>${text}</p>

@@ -10,36 +10,17 @@ import { openJobs, resume } from "./jobs.js";
 import { KeyDialog } from "./key.js";
 import { MaskDialog } from "./mask.js";
 import { recall } from "./memory.js";
-import { Icon } from "./icons.js";
+import { Notice } from "./parts.js";
 import { Stage } from "./stage.js";
 import { addFiles, onChange, openStore, set, state } from "./store.js";
 import { Strip } from "./strip.js";
 import { ViewDialog } from "./view.js";
 import { firstLanguage, speak, t } from "./words.js";
 
-const NOTICE_MS = 9000;
 const DIALOGS = {
   code: CodeDialog, compare: CompareDialog, history: HistoryDialog,
   key: KeyDialog, mask: MaskDialog, view: ViewDialog,
 };
-
-function Notice() {
-  const { notice } = state;
-  useEffect(() => {
-    if (!notice) return undefined;
-    const timer = setTimeout(() => set({ notice: null }), NOTICE_MS);
-    return () => clearTimeout(timer);
-  }, [notice]);
-  const act = () => {
-    set({ notice: null });
-    notice.act();
-  };
-  return html`<div class="notice-place" role="status">${notice && html`<div class="notice">
-    <span>${notice.text}</span>
-    ${notice.label && html`<button class="button" onClick=${act}>${notice.label}</button>`}
-    <button class="button square" aria-label=${t("close")} onClick=${() => set({ notice: null })}>
-      <${Icon} name="close" /></button></div>`}</div>`;
-}
 
 // Files dropped or pasted anywhere, and the shortcut.
 function useWholePage(setOver) {
@@ -52,7 +33,7 @@ function useWholePage(setOver) {
     };
     const handlers = {
       dragenter: (event) => {
-        if (!hasFiles(event)) return;
+        if (state.dialog || !hasFiles(event)) return;
         inside += 1;
         setOver(true);
       },
@@ -65,11 +46,11 @@ function useWholePage(setOver) {
         leave();
         if (!event.dataTransfer.files.length) return;
         event.preventDefault();
-        addFiles([...event.dataTransfer.files]);
+        if (!state.dialog) addFiles([...event.dataTransfer.files]);
       },
       paste: (event) => {
         const files = [...event.clipboardData.files];
-        if (!files.length) return;
+        if (!files.length || state.dialog) return;
         event.preventDefault();
         addFiles(files);
       },
@@ -94,7 +75,7 @@ function Page() {
     </div>
     ${over && html`<div class="drop"><p>${t("dropHere")}</p></div>`}
     ${Dialog && html`<${Dialog} key=${state.dialog} />`}
-    <${Notice} />
+    ${!Dialog && html`<${Notice} />`}
     <p class="unseen" role="status">${state.spoken}</p>`;
 }
 

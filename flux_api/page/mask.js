@@ -85,23 +85,33 @@ export function MaskDialog() {
     fit: () => seen.fit(),
   };
   useKeys(actions);
-  const load = async (event) => {
-    const [chosen] = event.target.files;
-    event.target.value = "";
-    if (chosen) await mask.load(chosen).catch(() => notify(t("notAPicture")));
+  const load = async ([chosen]) => {
+    if (!chosen) return;
+    try {
+      if (!(await mask.load(chosen))) notify(t("maskShape", input.width, input.height));
+    } catch {
+      notify(t("notAPicture", chosen.name));
+    }
     redraw();
   };
+  const choose = (event) => {
+    const files = [...event.target.files];
+    event.target.value = "";
+    load(files);
+  };
   const finish = async () => {
-    const made = mask.isEmpty ? null : { blob: await mask.toMask(), strokes: mask.strokes };
+    const isBlank = mask.isEmpty || mask.isBlank;
+    const made = isBlank ? null : { blob: await mask.toMask(), strokes: mask.strokes };
     setInputs(state.inputs, made);
     closeDialog();
+    if (isBlank && !mask.isEmpty) notify(t("maskBlank"));
     document.getElementById("prompt").focus();
   };
   const without = () => {
     setInputs(state.inputs);
     closeDialog();
   };
-  return html`<${Dialog} kind="whole mask" title=${t("paintMask")}>
+  return html`<${Dialog} kind="whole mask" title=${t("paintMask")} onFiles=${load}>
     <div class="mask-tools" role="toolbar" aria-label=${t("tools")}>
       <${Tool} icon="brush" label=${`${t("brush")} (B)`} pressed=${kind === "paint"} onClick=${actions.brush} />
       <${Tool} icon="eraser" label=${`${t("eraser")} (E)`} pressed=${kind === "erase"} onClick=${actions.eraser} />
@@ -119,7 +129,7 @@ export function MaskDialog() {
       <i class="gap"></i>
       <${Tool} icon="up" label=${t("loadMask")} onClick=${() => file.current.click()} />
       <${Tool} icon="down" label=${t("saveMask")} onClick=${async () => download(await mask.toMask(), "mask")} />
-      <input ref=${file} type="file" accept="image/*" hidden onChange=${load} />
+      <input ref=${file} type="file" accept="image/*" hidden onChange=${choose} />
     </div>
     <div class="mask-view" ref=${hold("view")} tabindex="0" role="application"
         aria-label="${t("maskCanvas")}. ${t("maskKeys")}">

@@ -3,6 +3,7 @@
 import { makeCanvas, toFile } from "./pictures.js";
 
 const STRIPE = 12;
+const SHAPE = 0.02; // The server's own tolerance.
 const COLOURS = ["#4a55e6", "#aab2ff"];
 const bitmaps = new WeakMap(); // A bitmap cannot be stored, the file that it is made from can.
 
@@ -32,6 +33,12 @@ export class MaskCanvas {
 
   get isEmpty() {
     return !this.strokes.length;
+  }
+
+  // Whether nothing is painted any more: it was erased, or cleared.
+  get isBlank() {
+    const { data } = this.pen.getImageData(0, 0, this.canvas.width, this.canvas.height);
+    return !new Uint32Array(data.buffer).some((pixel) => pixel >>> 24 > 127);
   }
 
   async open() {
@@ -92,10 +99,12 @@ export class MaskCanvas {
     return toFile(result);
   }
 
-  // A mask file: what is transparent in it, or white where it has no transparency.
+  // A mask file: what is transparent in it, or white where it has no transparency. False
+  // where it has another shape than the picture.
   async load(blob) {
     const { width, height } = this.canvas;
     const bitmap = await createImageBitmap(blob);
+    if (Math.abs((bitmap.width * height) / (bitmap.height * width) - 1) > SHAPE) return false;
     const work = makeCanvas(width, height);
     const pen = work.getContext("2d");
     pen.drawImage(bitmap, 0, 0, width, height);
@@ -110,6 +119,7 @@ export class MaskCanvas {
     const stroke = { kind: "load", file: await toFile(work) };
     bitmaps.set(stroke, await createImageBitmap(work));
     this.apply(stroke);
+    return true;
   }
 
   #draw(stroke, from) {

@@ -4,23 +4,52 @@ import { Icon } from "./icons.js";
 import { set, state } from "./store.js";
 import { t } from "./words.js";
 
+const NOTICE_MS = 9000;
+
 export const closeDialog = () => set({ dialog: null });
 
-export function Dialog({ title, kind = "", children }) {
+// What is dropped or pasted on a dialog is for `onFiles`, never for the form behind it.
+export function Dialog({ title, kind = "", onFiles, children }) {
   const element = useRef();
   // Before what is in it measures itself.
   useLayoutEffect(() => {
     element.current.showModal();
   }, []);
   const outside = (event) => event.target === element.current && !kind.includes("whole") && closeDialog();
+  const take = (event) => {
+    event.stopPropagation();
+    const { files } = event.dataTransfer || event.clipboardData;
+    if (!files.length) return;
+    event.preventDefault();
+    onFiles?.([...files]);
+  };
   return html`<dialog ref=${element} class=${kind} aria-labelledby="dialog-title"
-      onClose=${closeDialog} onMouseDown=${outside}>
+      onClose=${closeDialog} onMouseDown=${outside} onDrop=${take} onPaste=${take}>
     <div class="sheet">
       <header><h2 id="dialog-title">${title}</h2>
         <button class="button square quiet" aria-label=${t("close")} onClick=${closeDialog}>
           <${Icon} name="close" /></button></header>
       ${children}
-    </div></dialog>`;
+    </div><${Notice} /></dialog>`;
+}
+
+// Above a dialog it has to be in it.
+export function Notice() {
+  const { notice } = state;
+  useEffect(() => {
+    if (!notice) return undefined;
+    const timer = setTimeout(() => set({ notice: null }), NOTICE_MS);
+    return () => clearTimeout(timer);
+  }, [notice]);
+  const act = () => {
+    set({ notice: null });
+    notice.act();
+  };
+  return html`<div class="notice-place" role="status">${notice && html`<div class="notice">
+    <span>${notice.text}</span>
+    ${notice.label && html`<button class="button" onClick=${act}>${notice.label}</button>`}
+    <button class="button square" aria-label=${t("close")} onClick=${() => set({ notice: null })}>
+      <${Icon} name="close" /></button></div>`}</div>`;
 }
 
 // A button with a list of more: closed by a choice, Escape, or a press elsewhere.

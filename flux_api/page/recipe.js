@@ -46,8 +46,9 @@ const onGrid = (side, { multiple, minimum, maximum }) =>
   Math.min(maximum, Math.max(minimum, Math.round(side / multiple) * multiple));
 
 export function fitSize(width, height, sizes) {
-  const shrink = Math.min(1, Math.sqrt(sizes.max_pixels / (width * height)));
-  return [onGrid(width * shrink, sizes), onGrid(height * shrink, sizes)];
+  const sides = [width, height].map((side) => Math.max(1, side));
+  const shrink = Math.min(1, Math.sqrt(sizes.max_pixels / (sides[0] * sides[1])));
+  return sides.map((side) => onGrid(side * shrink, sizes));
 }
 
 // The usual shapes at about the model's own number of pixels.

@@ -13,7 +13,7 @@ function Seed() {
   const button = html`<button type="button" class="button framed" onClick=${flip}>
     ${t(isFixed ? "random" : "fix")}</button>`;
   return html`<div class="wide"><${NumberField} name="seed" label=${t("seed")} hint=${t("random")}
-    value=${seed} onCommit=${(value) => setDraft({ seed: value })} button=${button} /></div>`;
+    value=${seed} onCommit=${(value) => setDraft({ seed: value < 0 ? null : value })} button=${button} /></div>`;
 }
 
 function Select({ label, name, value, options, onChoose }) {

@@ -186,21 +186,25 @@ def test_what_the_server_cannot_read_is_told_in_words(fake, browser):
 
 
 @pytest.mark.parametrize(
-    ("word", "title"),
+    ("word", "title", "again"),
     [
-        ("memory", "There is not enough memory for this size"),
-        ("deadline", "It took too long"),
-        ("pipeline", "Nothing usable came out"),
-        ("unexpected", "Nothing usable came out"),
+        ("memory", "There is not enough memory for this size", "Try again"),
+        ("deadline", "It took too long", "Try again"),
+        ("busy", "The server has run short of something", "Try again"),
+        ("pipeline", "Nothing usable came out", "Try another seed"),
+        ("unexpected", "Nothing usable came out", "Try another seed"),
+        ("filtered", "filter refused this picture", "Try another seed"),
     ],
 )
-def test_failures_are_told_in_words(fake, browser, word, title):
+def test_failures_are_told_in_words(fake, browser, word, title, again):
     with open_page(browser, fake, refusals=True) as page:
         draw(page, f"fail={word} times=1", state="failed")
         page.wait_for_selector(f"h2 >> text={title}")
         assert "library" not in page.inner_text(".failure")
-        page.click("text=Try again")
+        page.click(f".failure button >> text={again}")
         newest(page, "done")
+    seeds = {request["seed"] for request in stats(fake)["requests"]}
+    assert len(seeds) == (2 if "seed" in again else 1)
 
 
 def test_no_prompt_is_no_request(fake, browser):
@@ -227,6 +231,19 @@ def test_settings_reach_the_request(fake, browser):
     assert abs(width / height - 16 / 9) < 0.1
     image = Image.open(io.BytesIO(kept["blob"]))
     assert (image.format, image.size) == ("WEBP", (width, height))
+
+
+def test_numbers_that_cannot_be_meant_are_put_right(fake, browser):
+    with open_page(browser, fake) as page:
+        page.click(".settings summary")
+        for name, typed, kept in (("seed", "-1", ""), ("width", "-5", "64")):
+            page.fill(f"#field-{name}", typed)
+            page.press(f"#field-{name}", "Tab")
+            page.wait_for_function(f"document.activeElement.id !== 'field-{name}'")
+            assert page.input_value(f"#field-{name}") == kept
+        draw(page, "a cat")
+    # Any, as in other tools: not that one.
+    assert 0 <= stats(fake)["requests"][-1]["seed"] < 2**32
 
 
 def test_only_what_the_model_honours_is_shown(browser, tmp_path):

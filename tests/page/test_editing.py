@@ -242,6 +242,45 @@ def test_masks_are_loaded_saved_inverted_and_kept(fake, browser):
         page.wait_for_selector(".input .veil", state="detached")
 
 
+def test_what_becomes_of_a_file_in_the_mask_editor_is_told(fake, browser):
+    drop = """([data, type]) => {
+        const file = new File([new Uint8Array(data)], "m.png", { type });
+        const carried = new DataTransfer();
+        carried.items.add(file);
+        const init = { bubbles: true, cancelable: true, dataTransfer: carried };
+        const place = document.querySelector("dialog .mask-view");
+        place.dispatchEvent(new DragEvent("drop", init));
+    }"""
+    with open_page(browser, fake) as page:
+        choose(page, make_png((96, 64)))
+        page.click("text=Paint a mask")
+        page.evaluate(drop, [list(b"# no picture"), "image/png"])
+        page.wait_for_selector("dialog .notice >> text=“m.png” is no picture")
+        # A notice behind the dialog could be neither seen nor closed.
+        page.click("dialog .notice [aria-label=Close]")
+        page.evaluate(drop, [list(make_png((64, 96))), "image/png"])
+        page.wait_for_selector("dialog .notice >> text=its picture, 96 × 64")
+        assert page.locator("[aria-label=Undo]:disabled").count() == 1
+        page.evaluate(drop, [list(make_png((48, 32))), "image/png"])
+        page.wait_for_selector("[aria-label=Undo]:not(:disabled)")
+        page.click("dialog >> text=Done")
+        draw(page, "x")
+    [request] = stats(fake)["requests"]
+    assert request["images"] == [[96, 64]]
+
+
+def test_a_mask_of_nothing_is_none(fake, browser):
+    with open_page(browser, fake) as page:
+        choose(page, make_png())
+        page.click("text=Paint a mask")
+        stroke(page, (0.3, 0.3), (0.7, 0.6))
+        page.click("dialog [aria-label=Clear]")
+        page.click("dialog >> text=Done")
+        page.wait_for_selector(".notice >> text=Nothing is painted")
+        page.wait_for_selector("text=Draws another picture like yours.")
+        assert page.locator(".veil").count() == 0
+
+
 def test_a_mask_can_be_painted_without_a_mouse(fake, browser):
     with open_page(browser, fake) as page:
         choose(page, make_png())

@@ -32,6 +32,7 @@ from PIL import Image
 from flux_api import create_app
 from flux_api.core import ImageResult, LoadingProgress, Preview
 from flux_api.errors import (
+    ContentFiltered,
     DeadlineExceeded,
     InsufficientStorage,
     PipelineFailed,
@@ -53,6 +54,7 @@ FAILURES = {
     "descriptors": lambda: OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
     "disk": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "threads": lambda: RuntimeError("can't start new thread"),
+    "filtered": lambda: ContentFiltered("The content filter refused this picture."),
     "memory": lambda: InsufficientStorage("This picture is too large for the memory."),
 }
 

@@ -83,6 +83,7 @@ export default {
   lostText: "The server no longer has it: it was restarted, or the picture was too old.",
   failed: "Failed",
   retry: "Try again",
+  otherSeed: "Try another seed",
   amend: "Change it",
   enterKey: "Enter the key",
 
@@ -159,6 +160,8 @@ export default {
   loadMask: "Load a mask",
   saveMask: "Save the mask",
   noMask: "No mask",
+  maskBlank: "Nothing is painted, so there is no mask.",
+  maskShape: (width, height) => `A mask needs the shape of its picture, ${width} × ${height}.`,
   done: "Done",
 
   // The strip at the top
@@ -227,7 +230,10 @@ export default {
     invalid_image_file: ["The server cannot read the picture", "Save it again as PNG or JPEG."],
     insufficient_storage: ["There is not enough memory for this size", "Choose a smaller size, or wait until other pictures are finished."],
     timeout: ["It took too long", "Choose a smaller size or fewer steps."],
-    generation_failed: ["Nothing usable came out", "Try another seed."],
+    generation_failed: ["Nothing usable came out", "Another seed may do better."],
+    content_filtered: ["The server's filter refused this picture", "Another seed may pass, or other words."],
+    model_not_loaded: ["The model cannot be loaded", "Who runs the server finds below what it lacks. Or choose another model."],
+    server_is_overloaded: ["The server has run short of something", "Try again in a moment."],
     model_not_found: ["This model is no longer offered", "Choose another one."],
     other: ["Something went wrong", "Try again. If it stays, the server's log says more."],
   },
