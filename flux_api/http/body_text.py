@@ -121,6 +121,9 @@ def read_json(data: bytes, most: int) -> dict[str, Any]:
             raise RecursionError
     except RecursionError:
         raise InvalidRequest("The JSON is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequest(f"The body is not valid JSON: {place}.") from None
     except ValueError:
         raise InvalidRequest("The body is not valid JSON.") from None
     if not isinstance(value, dict):

@@ -81,6 +81,8 @@ def read_inputs(
         with context.decodes.hold(job.caller, is_wanted):
             mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
         warnings += notes
+        if mask.getbbox() is None:
+            warnings.append(f"The {param} leaves nothing to repaint.")
     if context.settings.filter and body.values.get("partial_images"):
         warnings.append("No previews: a content filter looks at finished pictures.")
     return Inputs(tuple(images), mask, tuple(warnings), tuple(files), mask_file)

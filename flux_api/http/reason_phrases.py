@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from http import HTTPStatus
 
 from flux_api.errors import FluxError
 
-# Fixed ASCII: nothing of what the caller sent is repeated, a parameter's name apart.
+# ASCII: nothing of what the caller sent is repeated, a parameter's name apart.
 BY_CODE = {
     "cancelled": "The request was cancelled",
     "content_filtered": "The content filter refused this picture",
@@ -18,7 +19,7 @@ BY_CODE = {
     "insufficient_storage": "Out of memory, ask for a smaller picture",
     "invalid_api_key": "Missing or wrong API key",
     "invalid_image_file": "Unreadable image, send PNG, JPEG or WebP",
-    "invalid_mask_image_format": "Mask must be a PNG with alpha, of the image's size",
+    "invalid_mask_image_format": "The mask must have the shape of the image",
     "job_id_in_use": "This job id is in use",
     "job_not_done": "The job has not ended yet",
     "method_not_allowed": "Method not allowed",
@@ -37,11 +38,11 @@ BY_CODE = {
 }
 BY_PARAM = {
     "background": "Invalid background, transparent is not supported",
-    "n": "Invalid n, 1 to 10 are supported, with stream 1",
     "output_format": "Invalid output_format, use png, jpeg or webp",
-    "size": "Invalid size, try 1024x1024",
 }
 _PARAM = re.compile(r"[a-z_]{1,32}")
+# How messages end that know a value which would do.
+_ADVICE = re.compile(r"; (try [a-z]{0,8}=?\d{1,5}(?:x\d{1,5})?)\.$")
 
 
 def reason_of(error: FluxError) -> str:
@@ -52,8 +53,18 @@ def reason_of(error: FluxError) -> str:
     if error.status == HTTPStatus.BAD_REQUEST and _PARAM.fullmatch(param):
         if error.code == "missing_required_parameter":
             return f"Missing {param}"
-        return BY_PARAM.get(param, f"Invalid {param}")
+        return BY_PARAM.get(param) or ", ".join((f"Invalid {param}", *_advice(error)))
     try:
         return HTTPStatus(error.status).phrase
     except ValueError:
         return "Error"
+
+
+def _advice(error: FluxError) -> Iterator[str]:
+    """What would do, where the message ends with it, else as its bounds say."""
+    if found := _ADVICE.search(error.message):
+        yield found[1]
+        return
+    for name, word in (("minimum", "at least"), ("maximum", "at most")):
+        if name in error.limits:
+            yield f"{word} {error.limits[name]}"

@@ -13,6 +13,8 @@ from flux_api.settings import Settings
 from tests.support.servers import run_api
 from tests.support.wire import NUMBERS, begin, generate, post, stats, wait_until
 
+GENERATIONS = "/v1/images/generations"
+
 REFUSED = [
     ({"prompt": None}, "prompt", "missing_required_parameter"),
     ({"prompt": "  "}, "prompt", "missing_required_parameter"),
@@ -69,6 +71,23 @@ def test_what_cannot_be_honoured_is_a_400_that_names_it(fake, values, param, cod
     assert answer.headers["X-Request-Id"].startswith("req_")
     assert "Retry-After" not in answer.headers
     assert stats(fake)["begun"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "reason"),
+    [
+        (GENERATIONS, {"size": "1920x1080"}, "Invalid size, try 1920x1088"),
+        (GENERATIONS, {"size": "1:1"}, "Invalid size"),
+        (GENERATIONS, {"n": 11}, "Invalid n, at most 10"),
+        (GENERATIONS, {"steps": 0}, "Invalid steps, at least 1"),
+        ("/process", {"n": 2}, "Invalid n"),
+        ("/process", {"height": 1080}, "Invalid height, try 512x1088"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_who_sees_only_the_status_line_reads_what_would_do(fake, path, values, reason):
+    answer = post(fake, path, json={"prompt": "a duck"} | values)
+    assert (answer.status_code, answer.reason) == (400, reason)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,14 @@ def test_other_bodies_are_told_the_header(fake):
     assert "Content-Type: application/json" in message_of(answer)
 
 
+def test_a_slip_in_json_is_told_by_its_place(fake):
+    kind = {"Content-Type": "application/json"}
+    body = b'{"prompt": "a cat",\n "steps": 1,}'
+    answer = requests.post(fake.url + GENERATIONS, body, headers=kind, timeout=20)
+    assert answer.status_code == 400
+    assert "line 2, column" in message_of(answer)
+
+
 def test_a_packed_body_is_read_and_bounded(fake):
     kind = {"Content-Type": "application/json"}
     url, body = fake.url + GENERATIONS, json.dumps(PROMPT).encode()
@@ -213,6 +221,13 @@ def test_a_mask_of_another_size_is_scaled_where_the_shape_is_the_same(fake, png)
         fake, "/process/raw", data=PROMPT, files={**files, "mask": grey((48, 32))}
     )
     assert "48x32 to 96x64" in raw.headers["X-Flux-Warning"]
+
+
+def test_a_mask_that_leaves_nothing_to_repaint_is_told(fake, png):
+    files = {"image": png, "mask": make_mask((96, 64), (200, 200, 200, 200))}
+    answer = post(fake, EDITS, data=PROMPT, files=files)
+    assert answer.status_code == 200, answer.text
+    assert "The mask leaves nothing to repaint." in answer.json()["warning"]
 
 
 def test_a_mask_alone_or_in_a_variation_is_refused(fake, png):
