@@ -7,23 +7,13 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from flux_api.loading.lora_layers import Rows, known_layers
+from flux_api.loading.lora_layers import Rows, known_layers, known_norms
+from flux_api.models.checkpoints import CheckpointFacts
 from flux_api.models.lora_keys import flat
 
 Places = list[tuple[str, Rows]]
 """Parameters of a model, each with the rows that it takes; none: nothing uses it."""
 
-_NORMS = {
-    r"double_blocks\.(\d+)\.img_attn\.norm\.(query|key)_norm": (
-        "transformer_blocks.{}.attn.norm_{}"
-    ),
-    r"double_blocks\.(\d+)\.txt_attn\.norm\.(query|key)_norm": (
-        "transformer_blocks.{}.attn.norm_added_{}"
-    ),
-    r"single_blocks\.(\d+)\.norm\.(query|key)_norm": (
-        "single_transformer_blocks.{}.attn.norm_{}"
-    ),
-}
 # llama.cpp's names of text encoders' layers.
 _T5_GGUF = {
     "token_embd": "shared",
@@ -60,26 +50,44 @@ _GGUF_BLOCK = re.compile(r"(?:enc\.)?blk\.(\d+)\.(\w+)")
 _UNUSED = re.compile(
     r"(.*\.)?(scaled_fp8|comfy_quant|input_scale|scale_input|logit_scale|spiece_model"
     r"|position_ids|text_projection(\.weight)?|tekken_model)|rope_freqs\.weight"
+    # CLIP with its other half.
+    r"|vision_model\..*|visual_projection\.weight"
 )
+
+
+def unused_names(facts: CheckpointFacts) -> list[str]:
+    """The tensors of an all-in-one file that are of none of its components, less what
+    no picture needs: an encoder that is not known here, say."""
+    prefixes = tuple(facts.components.values())
+    return [
+        name
+        for name in facts.header.tensors
+        if not name.startswith(prefixes) and not is_unused(name)
+    ]
+
+
+def is_unused(name: str) -> bool:
+    """Whether no picture depends on the tensor ``name``, which files have."""
+    return _UNUSED.fullmatch(name) is not None
 
 
 def places_of(module: torch.nn.Module) -> Callable[[str], Places | None]:
     """A function that says where a tensor of a file belongs in ``module``; None: there
     is no place for it."""
     known = set(module.state_dict())
-    layers = known_layers(module)
+    layers, norms = known_layers(module), known_norms(module)
     kind = type(module).__name__
 
     def find(name: str) -> Places | None:
         if name in known:
             return [(name, ())]
-        if _UNUSED.fullmatch(name):
+        if is_unused(name):
             return []
         layer, _, ending = name.rpartition(".")
         if "Transformer2D" in kind:
             if flat(layer) in layers:
                 return [(f"{t.path}.{ending}", t.rows) for t in layers[flat(layer)]]
-            layer = _norm(layer)
+            layer = norms.get(flat(layer), layer)
             ending = "weight"
         elif ".blk." in f".{layer}" or layer in _T5_GGUF or layer in _QWEN_GGUF:
             layer = _from_gguf(layer, kind)
@@ -91,13 +99,6 @@ def places_of(module: torch.nn.Module) -> Callable[[str], Places | None]:
         return [(found, ())] if found in known else None
 
     return find
-
-
-def _norm(layer: str) -> str:
-    for pattern, ours in _NORMS.items():
-        if found := re.fullmatch(pattern, layer):
-            return ours.format(found[1], found[2][0])
-    return layer
 
 
 def _from_gguf(layer: str, kind: str) -> str:

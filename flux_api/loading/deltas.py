@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from torch.nn.functional import linear
+from torch.nn.functional import linear, rms_norm
 
 from flux_api.loading.lora_layers import Rows
 from flux_api.loading.packed import PackedLinear
@@ -107,6 +107,21 @@ class Difference(Delta):
 
     def _product(self, x: Tensor) -> Tensor:
         return linear(x, self._tensors["diff"])
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors["diff"]
+
+
+class NormDifference(Delta):
+    """A difference of the weight of an RMS norm."""
+
+    def __init__(self, diff: Tensor, eps: float | None) -> None:
+        super().__init__({"diff": diff}, 1.0)
+        self._eps = eps
+
+    def _product(self, x: Tensor) -> Tensor:
+        diff = self._tensors["diff"]
+        return rms_norm(x, diff.shape, diff, self._eps)
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors["diff"]

@@ -28,6 +28,10 @@ _COMMON = {
     "double_blocks.{}.img_attn.proj": "transformer_blocks.{}.attn.to_out.0",
     "double_blocks.{}.txt_attn.proj": "transformer_blocks.{}.attn.to_add_out",
 }
+_SINGLE_QKV = (
+    "single_transformer_blocks.{}.attn.to_q single_transformer_blocks.{}.attn.to_k "
+    "single_transformer_blocks.{}.attn.to_v"
+)
 _FLUX1 = _COMMON | {
     "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
     "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
@@ -43,24 +47,21 @@ _FLUX1 = _COMMON | {
     "double_blocks.{}.txt_mlp.2": "transformer_blocks.{}.ff_context.net.2",
     "single_blocks.{}.modulation.lin": "single_transformer_blocks.{}.norm.linear",
     "single_blocks.{}.linear1": (
-        "single_transformer_blocks.{}.attn.to_q single_transformer_blocks.{}.attn.to_k "
-        "single_transformer_blocks.{}.attn.to_v single_transformer_blocks.{}.proj_mlp"
+        f"{_SINGLE_QKV} single_transformer_blocks.{{}}.proj_mlp"
     ),
     "single_blocks.{}.linear2": "single_transformer_blocks.{}.proj_out",
-    # XLabs' attention processors.
+    # OneTrainer's own name.
+    "img_in.proj": "x_embedder",
+    # XLabs' attention processors, also as ComfyUI's merges have them.
     "double_blocks.{}.processor.qkv_lora1": _COMMON["double_blocks.{}.img_attn.qkv"],
     "double_blocks.{}.processor.qkv_lora2": _COMMON["double_blocks.{}.txt_attn.qkv"],
     "double_blocks.{}.processor.proj_lora1": _COMMON["double_blocks.{}.img_attn.proj"],
     "double_blocks.{}.processor.proj_lora2": _COMMON["double_blocks.{}.txt_attn.proj"],
-    "single_blocks.{}.processor.qkv": (
-        "single_transformer_blocks.{}.attn.to_q single_transformer_blocks.{}.attn.to_k "
-        "single_transformer_blocks.{}.attn.to_v"
-    ),
+    "single_blocks.{}.processor.qkv": _SINGLE_QKV,
+    "single_blocks.{}.linear1_qkv": _SINGLE_QKV,
     "single_blocks.{}.processor.proj": "single_transformer_blocks.{}.proj_out",
+    "single_transformer_blocks.{}.attn.to_qkv": _SINGLE_QKV,
 }
-_FLUX1["single_transformer_blocks.{}.attn.to_qkv"] = _FLUX1[
-    "single_blocks.{}.processor.qkv"
-]
 # DiffSynth-Studio's names: "a" is the picture's side, "b" the text's.
 _DIFFSYNTH = {
     "blocks.{}.norm1_a.linear": _FLUX1["double_blocks.{}.img_mod.lin"],
@@ -140,6 +141,16 @@ _FAMILIES = {
     },
 }
 _SWAPPED = "norm_out.linear"
+# Norms of queries and keys, which have a weight and no matrix.
+_NORMS = {
+    f"{written}.{word}_norm": f"{ours}{word[0]}"
+    for written, ours in (
+        ("double_blocks.{}.img_attn.norm", "transformer_blocks.{}.attn.norm_"),
+        ("double_blocks.{}.txt_attn.norm", "transformer_blocks.{}.attn.norm_added_"),
+        ("single_blocks.{}.norm", "single_transformer_blocks.{}.attn.norm_"),
+    )
+    for word in ("query", "key")
+}
 
 Rows = tuple[slice, ...]
 
@@ -173,6 +184,24 @@ def known_layers(component: torch.nn.Module) -> dict[str, tuple[Target, ...]]:
     for written, ours in _FAMILIES.get(type(component).__name__, {}).items():
         for name, paths in _expand(written, ours.split(), sizes):
             names[flat(name)] = tuple(_targets(name, paths, sizes))
+            # OneTrainer trains the parts of a fused matrix by themselves.
+            parts = paths if len(paths) > 1 else []
+            names |= {flat(f"{name}.{n}"): (Target(p),) for n, p in enumerate(parts)}
+    return names
+
+
+def known_norms(component: torch.nn.Module) -> dict[str, str]:
+    """The same for the norms of a transformer: each name to the norm's path."""
+    paths = [
+        path
+        for path, norm in component.named_modules()
+        if isinstance(norm, torch.nn.RMSNorm) and norm.elementwise_affine
+    ]
+    names = {flat(path): path for path in paths}
+    for written, ours in _NORMS.items():
+        for name, (path,) in _expand(written, [ours], paths):
+            # ComfyUI names the weight, too, where it is called otherwise.
+            names |= {flat(name): path, flat(f"{name}.scale"): path}
     return names
 
 

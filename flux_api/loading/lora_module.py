@@ -32,8 +32,21 @@ _KINDS = {
 class LayerChange:
     """``change`` belongs on ``layer``."""
 
-    layer: torch.nn.Linear
+    layer: torch.nn.Module
     change: Change
+
+
+def norm_change(key: str, tensors: Tensors, norm: torch.nn.RMSNorm) -> LayerChange:
+    """What ``tensors``, a difference of a norm's weight, change in ``norm``."""
+    diff = tensors.get("diff")
+    if diff is None or len(tensors) > 1:
+        raise KeyRefused(f"has more than a difference for a norm, {key!r}")
+    if diff.shape != norm.weight.shape:
+        raise KeyRefused(
+            f"does not fit this model: {key!r} has {diff.numel()} numbers, the model's "
+            f"norm {norm.weight.numel()}"
+        )
+    return LayerChange(norm, Change(deltas.NormDifference(diff, norm.eps), None))
 
 
 class LoraModule:
@@ -201,7 +214,8 @@ class LoraModule:
                 f"{magnitude.numel()} numbers, expected {size}"
             )
         magnitude = magnitude.float().flatten()
-        whole = [one.change.weight(one.layer) for one in made]
+        pairs = zip(self._layers, made, strict=True)
+        whole = [one.change.weight(layer) for layer, one in pairs]
         norms = [weight.square().sum(0 if by_column else 1) for weight in whole]
         for target, one, norm in zip(self.targets, made, norms, strict=True):
             # A column runs through all layers of a fused matrix.

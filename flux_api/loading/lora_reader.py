@@ -9,13 +9,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
 
-from flux_api.loading.lora_layers import known_layers
-from flux_api.loading.lora_module import LayerChange, LoraModule, Tensors
+from flux_api.loading.lora_layers import known_layers, known_norms
+from flux_api.loading.lora_module import (
+    LayerChange,
+    LoraModule,
+    Tensors,
+    norm_change,
+)
 from flux_api.models.lora_files import refusal
 from flux_api.models.lora_keys import KeyRefused, find_layer, parse_key
 
@@ -24,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A whole difference of the largest layer that there is, FLUX.2 dev's, has 0.34e9.
 _MOST_NUMBERS = 2**29
 _MOST_CONFIG = 2**20
+# Ways to begin a training at which PEFT changes the base, too.
+_OTHER_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 # Nothing of the pictures depends on these layers.
 _WITHOUT_EFFECT = ("text_projection",)
 
@@ -33,33 +40,16 @@ def read_lora(
 ) -> list[LayerChange]:
     """The changes that the file makes to layers of ``components``. InvalidRequest names
     the first layer or format that cannot be applied: nothing is left out in silence."""
-    layers = {part: known_layers(module) for part, module in components.items()}
-    changes: list[LayerChange] = []
-    unused: list[str] = []
-    seen: set[tuple[str, str]] = set()
     try:
         with safe_open(path, framework="pt") as file:
             modules, embeddings = _group(file.keys())
-            alphas = _Alphas(file, path)
+            reader = _Reader(components, _Alphas(file, path))
             for (component, layer), parts in modules.items():
                 read = {part: _read(file, key, part) for part, key in parts.items()}
-                key = next(iter(parts.values()))
-                found = find_layer(layer, layers.get(component, {}))
-                if found is None:
-                    _check_without_effect(read, key, component, components)
-                    unused.append(key)
-                    continue
-                module = components[component]
-                targets = layers[component][found]
-                parsed = LoraModule(key, read, targets, module)
-                alphas.apply(component, parsed, key)
-                for target in targets:
-                    if (component, target.path) in seen:
-                        raise KeyRefused(f"names {target.path} twice, also in {key!r}")
-                    seen.add((component, target.path))
-                changes += parsed.changes()
+                reader.add(component, layer, read, next(iter(parts.values())))
     except KeyRefused as why:
         raise refusal(name, str(why)) from None
+    unused, changes = reader.unused, reader.changes
     if embeddings:
         logger.warning("LoRA %s: its embeddings are not used: %s", name, embeddings[0])
     if unused:
@@ -131,6 +121,45 @@ def _check_without_effect(
     raise KeyRefused(f"does not fit this model: it has no layer for {key!r}")
 
 
+class _Reader:
+    """Gathers the ``changes`` to layers of ``components``, and the keys of layers that
+    are ``unused``."""
+
+    def __init__(
+        self, components: Mapping[str, torch.nn.Module], alphas: _Alphas
+    ) -> None:
+        self.changes: list[LayerChange] = []
+        self.unused: list[str] = []
+        self._components, self._alphas = components, alphas
+        self._layers = {part: known_layers(one) for part, one in components.items()}
+        self._norms = {part: known_norms(one) for part, one in components.items()}
+        self._seen: set[tuple[str, str]] = set()
+
+    def add(self, component: str, layer: str, read: Tensors, key: str) -> None:
+        """What the tensors ``read``, of ``key`` and its like, change in the layer that
+        is written ``layer``."""
+        if found := find_layer(layer, self._layers.get(component, {})):
+            targets = self._layers[component][found]
+            parsed = LoraModule(key, read, targets, self._components[component])
+            self._alphas.apply(component, parsed, key)
+            for target in targets:
+                self._note(component, target.path, key)
+            self.changes += parsed.changes()
+        elif found := find_layer(layer, self._norms.get(component, {})):
+            path = self._norms[component][found]
+            self._note(component, path, key)
+            norm = self._components[component].get_submodule(path)
+            self.changes.append(norm_change(key, read, cast(torch.nn.RMSNorm, norm)))
+        else:
+            _check_without_effect(read, key, component, self._components)
+            self.unused.append(key)
+
+    def _note(self, component: str, path: str, key: str) -> None:
+        if (component, path) in self._seen:
+            raise KeyRefused(f"names {path} twice, also in {key!r}")
+        self._seen.add((component, path))
+
+
 class _Alphas:
     """What PEFT says of the layers' scales: in the metadata of the ``opened`` file, or,
     where it saved a folder, in the file beside ``path``."""
@@ -165,6 +194,12 @@ class _Alphas:
             if any(f".{name}".endswith(f".{plain}") for name in names):
                 alpha = own
                 break
+        begun = str(self._config.get(f"{prefix}init_lora_weights")).lower()
+        if begun.startswith(_OTHER_BASE):
+            raise KeyRefused(
+                f"was trained over a base that PEFT's {begun[:20]!r} had changed; let "
+                "PEFT convert it (path_initial_model_for_weight_conversion)"
+            )
         module.stabilized = self._config.get(f"{prefix}use_rslora") is True
         if module.alpha is None and alpha is not None:
             if not isinstance(alpha, float):

@@ -62,7 +62,7 @@ class Adapters:
         self._take_off()
         self._cache.trim({lora.name for lora in wanted})
         found = tuple((lora, self._read(lora.name)) for lora in wanted)
-        changes: dict[torch.nn.Linear, list[tuple[Change, float]]] = defaultdict(list)
+        changes: dict[torch.nn.Module, list[tuple[Change, float]]] = defaultdict(list)
         for lora, read in found:
             for one in read.changes:
                 changes[one.layer].append((one.change, lora.adapter_weight))
@@ -121,7 +121,7 @@ class Adapters:
 
 def _add(
     changes: list[tuple[Change, float]],
-    layer: torch.nn.Linear,
+    layer: Any,
     inputs: tuple[torch.Tensor, ...],
     output: torch.Tensor,
 ) -> torch.Tensor:

@@ -7,6 +7,7 @@ ending which of the layer's tensors it is. Layers are compared with ``_`` for ea
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 # Ending of a key -> which tensor of the layer; the longest that fits counts.
@@ -32,7 +33,7 @@ _ENDINGS = {
         (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
         "magnitude",
     ),
-    ".diff": "diff",
+    **dict.fromkeys((".diff", ".w_norm"), "diff"),
     ".diff_b": "diff_b",
     **{
         f".{name}": name
@@ -53,8 +54,7 @@ _FORMATS = {
     "on_input": "IA3",
     "query_norm": "control LoRA, which replaces norms",
     "key_norm": "control LoRA, which replaces norms",
-    "w_norm": "LyCORIS of norms",
-    "b_norm": "LyCORIS of norms",
+    "b_norm": "LyCORIS of norms with a bias",
     "lora_embedding": "LoRA of embeddings",
     ".a1.": "GLoRA",
     ".b1.": "GLoRA",
@@ -72,6 +72,10 @@ _TEXT_ENCODERS = {
     "text_encoder_": "text_encoder",
     "text_encoders_t5xxl_": "text_encoder_2",
     "text_encoders_": "text_encoder",
+    # OneTrainer's, in the format of the Open Model Initiative.
+    "clip_l_": "text_encoder",
+    "t5_": "text_encoder_2",
+    "t5xxl_": "text_encoder_2",
     "lycoris_te1_": "text_encoder",
     "lycoris_te2_": "text_encoder_2",
 }
@@ -81,6 +85,8 @@ _WRAPPERS = (
     *("lora_transformer_", "lora_unet_", "lycoris_", "unet_", "transformer_", "model_"),
     *("text_model_", "clip_l_", "t5xxl_", "qwen3_4b_", "qwen3_8b_", "mistral3_24b_"),
 )
+# As PEFT calls an adapter in the names of its matrices.
+_ADAPTER = re.compile(r"(?<=\.lora_[AB])\.\w+(?=\.(?:weight|bias)$)")
 
 
 class KeyRefused(ValueError):
@@ -99,8 +105,8 @@ class LoraKey:
 def parse_key(key: str) -> LoraKey | None:
     """What the tensor ``key`` is; None for an embedding of a textual inversion.
     KeyRefused names a format that is not taken."""
-    # Left by PEFT, and by training a compiled model.
-    plain = key.replace(".default.", ".").removesuffix(".default")
+    # Left by PEFT, which names adapters, and by training a compiled model.
+    plain = _ADAPTER.sub("", key).replace(".default.", ".").removesuffix(".default")
     plain = plain.replace("_orig_mod.", "")
     ending = max(filter(plain.endswith, _ENDINGS), key=len, default=None)
     if ending is None:

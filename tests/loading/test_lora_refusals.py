@@ -20,6 +20,7 @@ from tests.support.lora_schemes import Writer
 SOON = 20
 LAYER = "transformer.transformer_blocks.0.attn.to_q"
 DOWN, UP = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
+NORM = "transformer.transformer_blocks.0.attn.norm_q"
 KOHYA = "lora_unet_double_blocks_0_img_attn_proj"
 
 
@@ -140,7 +141,19 @@ REFUSED = {
     "oft": ("schnell", {f"{LAYER}.oft_blocks": torch.ones(2, 2, 2)}, "OFT"),
     "glora": ("schnell", {f"{LAYER}.a1.weight": torch.ones(2, 2)}, "GLoRA"),
     "norms": ("schnell", {"transformer.norm.weight": torch.ones(2)}, "norm.weight"),
-    "norms-lycoris": ("schnell", {f"{KOHYA}.w_norm": torch.ones(2)}, "norms"),
+    "norms-lycoris": ("schnell", {f"{KOHYA}.b_norm": torch.ones(2)}, "norms"),
+    "norm-matrix": ("schnell", pair(down=f"{NORM}.lora_A.weight"), "lora_A"),
+    "norm-size": ("schnell", {f"{NORM}.diff": torch.ones(3)}, "has 3 numbers"),
+    "scaled-fp8": (
+        "schnell",
+        pair() | {f"{LAYER}.lora_A.scale_weight": torch.ones(1)},
+        "lora_A.scale_weight",
+    ),
+    "another-base": (
+        "schnell",
+        described('{"transformer.init_lora_weights": "pissa_niter_4"}'),
+        "pissa_niter_4",
+    ),
     "norms-control": (
         "schnell",
         pair() | {"double_blocks.0.img_attn.norm.key_norm.scale": torch.ones(8)},

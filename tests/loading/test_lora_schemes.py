@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_checkpoints
-from tests.support.lora_schemes import WEIGHT, Writer, flat, metadata_of
+from tests.support.lora_schemes import WEIGHT, Writer, Written, flat, metadata_of
 from tests.support.servers import run_api
 
 DOWN_UP = {"down": "lora_down", "up": "lora_up"}
@@ -146,6 +146,73 @@ def diffsynth(writer):
     return writer.write(spell, **options)
 
 
+def omi(writer):
+    """OneTrainer's other format: parts of a fused matrix by themselves."""
+    names = {}
+    for name, paths in writer.groups("bfl").items():
+        parts = [name] if len(paths) == 1 else [f"{name}.{n}" for n in range(4)]
+        names |= dict(zip(paths, parts, strict=False))
+    names["x_embedder"] = "img_in.proj"
+    spell = lambda path: f"transformer.{names[path]}"  # noqa: E731
+    made = writer.write(spell, alpha=1.0, **DOWN_UP)
+    halves = made.added["norm_out.linear"].chunk(2)
+    made.added["norm_out.linear"] = torch.cat([halves[1], halves[0]])
+    return made
+
+
+def linear1_qkv(writer):
+    """XLabs' single blocks as ComfyUI's merges have them."""
+    made = Written()
+    for number in range(2):
+        block = f"single_transformer_blocks.{number}.attn"
+        paths = [f"{block}.{name}" for name in ("to_q", "to_k", "to_v")]
+        rows = [writer.layers[path].out_features for path in paths]
+        shape = sum(rows), writer.layers[paths[0]].in_features
+        key = f"diffusion_model.single_blocks.{number}.linear1_qkv"
+        tensors, matrix = writer._lora(key, shape, number)
+        made.tensors |= tensors
+        made.added |= dict(zip(paths, matrix.split(rows), strict=True))
+    return made
+
+
+def extracted(writer):
+    """ComfyUI's difference of two models: halves, biases and norms beside matrices."""
+    options = {"dtype": torch.float16, "only": ("blocks",)} | DOWN_UP
+    made = bfl("diffusion_model.", **options)(writer)
+    for name, paths in writer.groups("bfl", ("blocks",)).items():
+        layers = [writer.layers[path] for path in paths]
+        if layers[0].bias is not None:
+            sizes = [layer.out_features for layer in layers]
+            bias = writer.rand(sum(sizes)).half()
+            made.tensors[f"diffusion_model.{name}.diff_b"] = bias
+            parts = zip(paths, bias.float().split(sizes), strict=True)
+            made.biases |= dict(parts)
+    for path, diff in writer.norms().items():
+        made.added[path] = diff.half().float()
+        name = bfl_norm(path)
+        made.tensors[f"diffusion_model.{name}.diff"] = diff.half()
+    return made
+
+
+def bfl_norm(path):
+    """A norm's name in Black Forest Labs' files."""
+    block, number, _, norm = path.split(".")
+    word = {"q": "query_norm", "k": "key_norm"}[norm[-1]]
+    if block == "single_transformer_blocks":
+        return f"single_blocks.{number}.norm.{word}"
+    side = "txt" if "added" in norm else "img"
+    return f"double_blocks.{number}.{side}_attn.norm.{word}"
+
+
+def trained_norms(writer):
+    """LyCORIS with ``train_norm``."""
+    made = lycoris("full")(writer)
+    for path, diff in writer.norms().items():
+        made.added[path] = diff
+        made.tensors[f"{lycoris_spell(path)}.w_norm"] = diff
+    return made
+
+
 def lycoris_spell(name):
     return f"lycoris_{flat(name)}"
 
@@ -217,6 +284,7 @@ FORMS = {
     "module": under("module.transformer."),
     "down-up": under("transformer.", **DOWN_UP),
     "default": under("transformer.", end=".default.weight"),
+    "adapter": under("base_model.model.", end=".my_style.weight"),
     "bfl": bfl(),
     "bfl-alpha": bfl(alpha=3.0),
     "bfl-down-up": bfl(**DOWN_UP),
@@ -247,20 +315,30 @@ FORMS = {
     "kohya-scalar": with_scalar(kohya(only=("blocks",))),
     "lokr-scalar": with_scalar(bfl("lora_unet_", kind="lokr", low_rank=True, alpha=1)),
     "loha-scalar": with_scalar(lycoris("loha")),
+    "full": bfl("lora_unet_", kind="full", only=("blocks",)),
+    "full-norms": trained_norms,
+    "comfyui-extract": extracted,
     "compiled": under("_orig_mod."),
     "mixed": mixed,
 }
-FLUX1_ONLY = {"xlabs": xlabs, "diffsynth": diffsynth}
+FLUX1_ONLY = {
+    "xlabs": xlabs,
+    "xlabs-comfyui": linear1_qkv,
+    "diffsynth": diffsynth,
+    "onetrainer-omi": omi,
+}
 TEXT_FORMS = {
     ("flux1", "text_encoder"): {
         "clip-diffusers": clip("text_encoder."),
         "clip-kohya": clip("lora_te1_", "_", alpha=1.0, **DOWN_UP),
         "clip-kohya-te": clip("lora_te_", "_", alpha=1.0, **DOWN_UP),
+        "clip-omi": clip("clip_l.", alpha=1.0, **DOWN_UP),
         "clip-comfyui": clip("text_encoders.clip_l.transformer.", **DOWN_UP),
     },
     ("flux1", "text_encoder_2"): {
         "t5-kohya": kohya("lora_te3_", "diffusers"),
         "t5-onetrainer": kohya("lora_te2_", "diffusers"),
+        "t5-omi": under("t5.", alpha=1.0, **DOWN_UP),
         "t5-comfyui": under("text_encoders.t5xxl.transformer.", **DOWN_UP),
     },
     ("klein", "text_encoder"): {

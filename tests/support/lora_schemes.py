@@ -190,6 +190,18 @@ class Writer:
             scale = alpha / rank
         return tensors, scale * (b.float() @ a.float())
 
+    def _full(self, key, shape, index):
+        matrix = self.rand(*shape, size=0.2)
+        return {f"{key}.diff": matrix}, matrix
+
+    def norms(self):
+        """A difference for each norm of queries and keys."""
+        return {
+            path: self.rand(*norm.weight.shape)
+            for path, norm in self.module.named_modules()
+            if isinstance(norm, torch.nn.RMSNorm)
+        }
+
     def _loha(self, key, shape, index, *, alpha=1.0):
         one, three = self.rand(shape[0], 2, size=0.6), self.rand(shape[0], 2, size=0.6)
         two, four = self.rand(2, shape[1], size=0.6), self.rand(2, shape[1], size=0.6)
