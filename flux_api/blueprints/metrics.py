@@ -85,6 +85,7 @@ class _Everything(Collector):
             "1 while they wait in the host's memory, from where they come back fast.",
             manager.asleep == "host",
         )
+        # Empty on a CPU, whose memory is the process's own.
         memory = GaugeMetricFamily(
             "flux_gpu_memory_bytes",
             "Memory of the device after the last picture, used by all programs.",

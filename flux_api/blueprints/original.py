@@ -112,6 +112,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     name = context.find_model(parameters.model)
     model = context.models[name]
     made_by = recipe.get("mode")
+    # A larger picture's size follows from the one that was sent.
     if parameters.scale is None and made_by != "upscale":
         check_size(model, parameters)
     token = parameters.bearer_token

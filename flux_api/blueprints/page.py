@@ -32,6 +32,7 @@ def index() -> Response:
     """The page where HTML is asked for, as browsers do; else what this server is, as
     JSON."""
     accepted = request.accept_mimetypes
+    # curl and programs take anything; only browsers like HTML better.
     if accepted.quality("text/html") > accepted.quality("application/json"):
         response = send("index.html")
     else:

@@ -39,6 +39,7 @@ class Api:
     def capabilities(self) -> Json:
         """What the server offers."""
         offer = self._json("GET", "/v1/capabilities")
+        # Whatever runs on that port may answer 200 to anything.
         if "limits" not in offer:
             raise _no_api(200)
         return offer
@@ -82,6 +83,7 @@ class Api:
         pending = b""
         try:
             for chunk in answer.chunks:
+                # A chunk ends anywhere, in the middle of a line too.
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
                     if line.startswith(b"data: "):
@@ -146,6 +148,7 @@ def _facts(headers: Mapping[str, str]) -> Json:
     for header, text in headers.items():
         if header.startswith("x-flux-"):
             name = header.removeprefix("x-flux-").replace("-", "_")
+            # A model may be called 7, and a warning may be a number.
             facts[name] = (
                 text
                 if name in ("model", "warning", "mode", "performance")

@@ -71,6 +71,7 @@ def _make() -> dict[str, bytes]:
 
     authority, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     pem = serialization.Encoding.PEM
+    # Without a password: a server that starts by itself could not be asked for one.
     private = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -62,6 +62,7 @@ def connect(
             message += f".{meant}" if meant else ""
             raise Failure(message, REFUSED)
         return api
+    # A server's log is of no use to who waits for a picture.
     own = {"FLUX_LOG_LEVEL": "error", **environ, **dict.fromkeys(_OWN, "")}
     if model:
         own["FLUX_MODEL"] = model

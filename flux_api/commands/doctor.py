@@ -128,6 +128,7 @@ def _cards_for(footprint: Footprint) -> str:
     that stay on it."""
     words: list[str] = []
     for size in CARDS:
+        # With RAM without end: how much of it is needed is told beside.
         plan = plan_memory(footprint, Machine(int(size * _USABLE * GIB), 1 << 50))
         if plan.fits and plan.offload != "group":
             word = f"quantization {plan.quantization}, offload {plan.offload}"

@@ -50,6 +50,7 @@ def examine_folder(path: Path, like: str | None) -> tuple[str, ModelInfo | None]
 def _snapshot(path: Path) -> Path:
     """The newest snapshot where ``path`` is a repository in the Hub's cache."""
     snapshots = [p for p in (path / "snapshots").glob("*") if p.is_dir()]
+    # Those of earlier commits stay in the cache.
     return max(snapshots, key=lambda p: p.stat().st_mtime, default=path)
 
 

@@ -75,6 +75,7 @@ def makers() -> list[str]:
 def _reasons(cards: list[str]) -> Iterator[str]:
     """Why there is none, and what to do about it."""
     driver, cuda = driver_version(), torch.version.cuda
+    # A container may see the driver and no bus.
     if "NVIDIA" in cards or driver is not None:
         yield from _nvidia_reasons(driver, cuda)
     elif "AMD" in cards and torch.version.hip is None:

@@ -63,6 +63,7 @@ class Drawing:
         """Have the server cancel what was sent, and send no more."""
         self._stopping.set()
         self._events.put((0, {"type": "stopping"}))
+        # A copy: those that send change it.
         for job_id in list(self._sent):
             try:
                 self._api.cancel(job_id)
@@ -116,6 +117,7 @@ class Drawing:
                 job = self._api.submit(request.route, request.fields, request.job_id)
             except Failure as failure:
                 tries += failure.status == 0
+                # The first try arrived, and only its answer was lost.
                 if failure.status == 409 and tries:
                     return self._api.job(request.job_id)
                 passing = failure.status in (0, 429, 503) and tries < _TRIES
@@ -124,6 +126,7 @@ class Drawing:
                 self._events.put((number, {"type": "waits", "why": str(failure)}))
                 self._stopping.wait(failure.retry_after or 1.0)
             else:
+                # Sent while the others were cancelled.
                 if self._stopping.is_set():
                     self.stop()
                 return job

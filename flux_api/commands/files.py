@@ -119,6 +119,7 @@ def _is_folder(out: str) -> bool:
 
 
 def _umask() -> int:
+    # There is no way to ask for it but to set it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -97,6 +97,7 @@ class Plan:
             "FLUX_TRUSTED_PROXIES": str(settings.trusted_proxies + 1),
             "FILE_SERVER": settings.file_server or f"http://{local(self.files_bind)}",
         }
+        # nginx hands out the file server's pictures as well.
         given.setdefault("FILE_SERVER_PUBLIC_URL", self.url)
         gpu = self.gpus[number]
         if gpu is not None:

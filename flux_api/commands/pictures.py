@@ -162,6 +162,7 @@ def draw(
         Request(label, route, [*own, *fields], plan.names(label, count, file_format))
         for label, own in inputs
     ]
+    # Before anything is loaded, which may take minutes.
     signals = Signals()
     api = connect(environ, options["server"], options["key"], options["model"])
     api.wait_ready(lambda reason: screen.show(f"{reason} ..."))
@@ -210,6 +211,7 @@ def _tell(screen: Screen, event: Json, as_json: bool) -> None:
         path = "standard output"
     elif as_json:
         click.echo(json.dumps({"file": str(path), **facts}))
+    # On a terminal the line below says it.
     elif not (sys.stdout.isatty() and sys.stderr.isatty()):
         click.echo(path)
     screen.say(

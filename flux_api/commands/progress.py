@@ -47,6 +47,7 @@ class Progress:
                 request.steps = event["steps"]
                 request.done[event["image"]] = event["step"]
                 request.state = "running"
+                # From the first step on: loading says nothing of the pace.
                 self._began = self._began or (time.monotonic(), self._done)
             case "done" | "failed" | "cancelled":
                 request.done = dict.fromkeys(range(request.pictures), request.steps)

@@ -61,6 +61,7 @@ class Screen:
         except (OSError, ValueError, Image.DecompressionBombError):
             return  # The file is there all the same.
         columns, rows = _box(shown.size)
+        # Higher than the terminal, the next one could not be drawn over it.
         if shutil.get_terminal_size().lines <= rows + 1:
             return
         up = f"\x1b[{self._rows}A" if self._rows else ""

@@ -60,6 +60,7 @@ class Remote:
     """A server at ``url``, asked with ``key`` if there is one."""
 
     def __init__(self, url: str, key: str | None) -> None:
+        # Eight requests at once, each with a stream of events, and calls in between.
         self._base, self._pool = _base(url), urllib3.PoolManager(maxsize=20)
         self._key = {"Authorization": f"Bearer {key}"} if key else {}
 

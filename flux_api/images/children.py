@@ -26,14 +26,17 @@ class Child:
     from. EOFError or OSError when it does not answer."""
 
     def __init__(self, program: Path, folders: tuple[Path, ...]) -> None:
+        # Arenas and threads that are not used count against its bound of memory.
         environ = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._process = subprocess.Popen(
+            # Isolated: no variable and no folder has a say in what it imports.
             [sys.executable, "-I", program, *folders],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environ,
             cwd="/",
+            # Ctrl-C in a terminal is for the server to answer.
             process_group=0,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -92,6 +95,7 @@ class Pool(Generic[C]):
 
     def __init__(self, make: Callable[[], C], count: int, what: str) -> None:
         self._make, self._what = make, what
+        # The last one back goes first: one that nobody needs is never started.
         self._idle: queue.LifoQueue[C | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)

@@ -47,6 +47,7 @@ def _encode_png(image: Image.Image) -> bytes:
     samples = samples.reshape(height, width, -1)
     channels = samples.shape[2]
     rows = numpy.empty((height, 1 + width * channels), numpy.uint8)
+    # Each row begins with its filter: 1 is Sub.
     rows[:, 0] = 1
     filtered = rows[:, 1:].reshape(height, width, channels)
     filtered[:, 0] = samples[:, 0]

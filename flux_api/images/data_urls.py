@@ -8,6 +8,7 @@ import re
 from flux_api.errors import InvalidImage
 
 _HEADER = re.compile(r"data:[^,]*;\s*base64\s*", re.IGNORECASE)
+# A comma is looked for in so many characters, not in a whole picture.
 _HEADER_LIMIT = 200
 # Base64 in the wild: wrapped lines, the URL-safe alphabet, no padding, "%3D" for "=".
 _SPELLINGS = str.maketrans("-_", "+/", " \t\r\n")

@@ -74,6 +74,7 @@ def _place(size: Size, target: Size) -> tuple[Size, tuple[int, int]]:
     scale = min(target[0] / size[0], target[1] / size[1])
     width = min(target[0], max(1, round(size[0] * scale)))
     height = min(target[1], max(1, round(size[1] * scale)))
+    # A pixel is a rounding, not another shape: no border for its sake.
     if abs(width - target[0]) <= 1 and abs(height - target[1]) <= 1:
         return target, (0, 0)
     return (width, height), ((target[0] - width) // 2, (target[1] - height) // 2)

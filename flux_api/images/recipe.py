@@ -28,6 +28,7 @@ Recipe = dict[str, Any]
 
 FORM = 1
 SOFTWARE = f"Flux Imaging API {VERSION}"
+# A picture of pictures of pictures: each would carry all that came before.
 MOST_PARENTS = 16
 _FIELDS = (
     *("model", "prompt", "negative_prompt", "seed", "width", "height"),

@@ -44,5 +44,6 @@ def find_hosted(
     for found in family:
         if found in models:
             return found
+    # Another picture rather than none: clients choose by what a name is for.
     able = (n for n in (default, *models) if task in models[n].tasks)
     return next(able, default)

@@ -40,6 +40,7 @@ class Choices:
         """``model`` is the one of ``caller`` from now on."""
         with self._lock:
             self._models[caller] = model
+            # Who chose last is forgotten last.
             self._models.move_to_end(caller)
             while len(self._models) > _MOST_CALLERS:
                 self._models.popitem(last=False)

@@ -16,6 +16,7 @@ VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 
 
 def _read_id(value: object) -> object:
+    # To Python True is a number, too.
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return value
     raise refuse("invalid_type", "expected a number or a string")

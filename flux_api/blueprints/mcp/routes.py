@@ -77,6 +77,7 @@ def _check_version() -> None:
 def _greet(params: dict[str, Any]) -> dict[str, Any]:
     asked = params.get("protocolVersion")
     return {
+        # The client's own where it is known; it leaves where it does not know ours.
         "protocolVersion": asked if asked in VERSIONS else VERSIONS[0],
         "capabilities": {"tools": {}},
         "serverInfo": {"name": "flux-imaging-api", "version": VERSION},
