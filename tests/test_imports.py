@@ -30,7 +30,7 @@ ROOMS = {
     "images": set(),
     # Without a server the application runs in the command's own process.
     "commands": {
-        *("loading", "models", "images", "settings"),
+        *("loading", "models", "images", "settings", "api_keys"),
         *("create_app", "measure_quality", "manager_of_replica", "cluster"),
     },
     "settings": {"setting_values", "api_keys"},

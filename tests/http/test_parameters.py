@@ -57,7 +57,7 @@ SENTENCES = {
         "Invalid value: 'loud'. Supported values are: 'vivid' and 'natural'.",
     ),
     "num_inference_steps": (
-        {"steps": 0},
+        {"num_inference_steps": 0},
         "Invalid 'num_inference_steps': integer below minimum value. Expected a value "
         ">= 1, but got 0 instead.",
     ),
