@@ -7,23 +7,25 @@ in order.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import urllib3
+from flux_api.commands.looking import look
 
 _LONGEST_PAUSE = 60.0
 # Who ran this long is no longer one that cannot start.
 _PROVEN_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+# Twice while nginx passes over one that did not take requests.
+_PROBE_SECONDS = 1.0
 _NGINX_SECONDS = 10.0
 # gunicorn's own, for a worker that cannot boot: a wrong setting, say.
 _REFUSED = (3, 4)
@@ -117,10 +119,15 @@ class Fleet:
     front."""
 
     def __init__(
-        self, instances: Sequence[Server], files: Server, nginx: Server | None = None
+        self,
+        instances: Sequence[Server],
+        files: Server,
+        nginx: Server | None = None,
+        *,
+        nginx_url: str = "",
     ) -> None:
         self._instances, self._files = list(instances), [files]
-        self._nginx = [nginx] if nginx else []
+        self._nginx, self._nginx_url = [nginx] if nginx else [], nginx_url
         self._all = [*self._files, *self._instances, *self._nginx]
         self._signals = Signals()
         self._shown: dict[str, str] = {}
@@ -156,6 +163,9 @@ class Fleet:
                 say(f"{name}: {reason or 'ready'}")
         if any(reason for reason, _ in told.values()):
             return None
+        if self._nginx:
+            # Apart: one that hangs is not to keep this thread from starting it again.
+            threading.Thread(target=self._probe, daemon=True).start()
         return next(model for _, model in told.values())
 
     def tend(self) -> None:
@@ -171,6 +181,14 @@ class Fleet:
                 server.send(signal.SIGHUP)
         self._update()
         time.sleep(_POLL_SECONDS)
+
+    def _probe(self) -> None:
+        """Ask nginx, so that it notices who loads and sends it no requests. Among those
+        that have as many requests it takes turns: each is met."""
+        while not self.is_stopping:
+            for _ in self._instances:
+                look(self._nginx_url)
+            time.sleep(_PROBE_SECONDS)
 
     def _update(self) -> None:
         """One instance after the other takes the new code: where the GPU has no room
@@ -215,20 +233,6 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def look(url: str) -> tuple[str, str]:
-    """Why the API at ``url`` takes no requests yet, empty when it does; and its
-    model."""
-    try:
-        answer = urllib3.request("GET", f"{url}/readyz", timeout=5.0, retries=False)
-        told = json.loads(answer.data)
-        if answer.status == 200:
-            # Another server on this port is not ours.
-            return "", str(told["model"])
-        return str(told["reason"]), ""
-    except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
-        return "starting", ""
 
 
 def say(text: str) -> None:

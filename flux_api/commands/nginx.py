@@ -154,8 +154,8 @@ def _of_job(instances: tuple[str, ...]) -> str:
 
 
 def _after(instances: tuple[str, ...]) -> list[str]:
-    """For each instance those to ask next: the one behind it, or where that one is
-    away, any."""
+    """For each instance whom to ask when it hands a request on: first the one of all
+    others with the fewest, later the one behind it, or where that one is away, any."""
     if len(instances) == 1:
         return []
     groups = []
@@ -163,7 +163,10 @@ def _after(instances: tuple[str, ...]) -> list[str]:
         first, *others = instances[number + 1 :] + instances[: number + 1]
         servers = f"    server {first} max_fails=1 fail_timeout=2s;\n"
         servers += "".join(f"    server {address} backup;\n" for address in others)
+        besides = _servers(instances[:number] + instances[number + 1 :])
         groups.append(
+            f"upstream flux_besides_{number} {{\n    zone flux_besides_{number} 64k;\n"
+            f"    least_conn;\n{besides}\n}}\n"
             f"upstream flux_after_{number} {{\n    zone flux_after_{number} 64k;\n"
             f"{servers}}}\n"
         )
@@ -173,17 +176,25 @@ def _after(instances: tuple[str, ...]) -> list[str]:
 def _next_maps(instances: tuple[str, ...]) -> str:
     if len(instances) == 1:
         return ""
-    lines = "".join(
-        f'    "~{address}$" flux_after_{number};\n'
-        for number, address in enumerate(instances)
-    )
+    # $upstream_addr has all that were asked, with a colon where one handed on.
+    first, skipped, last = [], [], []
+    for number, address in enumerate(instances):
+        before = instances[number - 1]
+        first.append(f'    "~^(?:\\S+, )*{address}$" flux_besides_{number};\n')
+        skipped.append(
+            f'    "~^(?:\\S+, )*{address} :.*\\b{before}$" flux_after_{number};\n'
+        )
+        last.append(f'    "~\\b{address}$" flux_after_{number};\n')
+    lines = "".join((*first, *skipped, *last))
     return f"""
-# A full instance's request goes on to the one behind it. One with an Idempotency-Key
-# does not: only where it began it is known. Nor do the page's, see above.
+# A full instance's request goes on. One with an Idempotency-Key does not: only where it
+# began it is known. Nor do the page's, see above.
 map "$http_idempotency_key $http_x_job_id" $flux_first {{
     default "";
     "~^ (?!page-)" "@next1";
 }}
+# To the one of the others with the fewest: one that loads has none, so it comes
+# first each time. Then to the one behind, passing over the first: each is asked once.
 map $upstream_addr $flux_after {{
     volatile;
     default flux_any;

@@ -163,7 +163,8 @@ def serve_many(plan: Plan) -> int:
     ]
     files = files_server(plan.files_bind, plan.files_environ())
     front = Server("nginx", plan.nginx_command(nginx), plan.environ)
-    return tend(Fleet(instances, files, front), plan.url, plan.url)
+    fleet = Fleet(instances, files, front, nginx_url=plan.url)
+    return tend(fleet, plan.url, plan.url)
 
 
 def api_server(name: str, address: str, environ: Mapping[str, str]) -> Server:

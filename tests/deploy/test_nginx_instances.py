@@ -267,20 +267,51 @@ def test_a_keyed_request_waits_for_its_own_instance(clean, pool):
     assert all(one.result().ok for one in held)
 
 
-def test_while_one_loads_the_others_take_its_requests(tmp_path):
+def test_while_one_loads_the_others_share_its_requests(tmp_path, pool):
     (tmp_path / "load").write_text("hold")
     settings = [{}, {"FAKE_LOAD": tmp_path / "load"}, {}]
     with run_instances(tmp_path, *settings) as (nginx, instances):
-        wait_for(lambda: requests.get(f"{nginx.url}/readyz", timeout=5).ok, 20)
+        ready = [instances[0].wait_ready(), instances[2].wait_ready()]
+        # It has no requests, so each is sent to it first.
+        held = []
+        for number in range(1, 9):
+            held.append(pool.submit(post, nginx, "hold"))
+            wait_for(lambda n=number: sum(map(sum, map(busy, ready))) == n, 20)
+        shares = [sum(busy(api)) for api in ready]
+        assert max(shares) - min(shares) <= 2
+        for api in ready:
+            # Each that begins is released in turn.
+            wait_for(lambda api=api: release([api]) or busy(api) == (0, 0), 20)
+        assert all(one.result().ok for one in held)
+        forget(ready)
         for _ in range(8):
             assert post(nginx).ok
             assert requests.get(f"{nginx.url}/readyz", timeout=5).ok
         assert stats(instances[1])["begun"] == 0
         (tmp_path / "load").write_text("go")
         instances[1].wait_ready()
-        for _ in range(6):
-            assert post(nginx).ok
-        assert stats(instances[1])["begun"] > 0
+        # nginx passes over it for a moment longer.
+        wait_for(lambda: post(nginx).ok and stats(instances[1])["begun"] > 0, 20)
+
+
+def test_who_asks_whether_it_is_ready_keeps_requests_from_those_that_load(
+    tmp_path, pool
+):
+    (tmp_path / "load").write_text("hold")
+    loads = {"FAKE_LOAD": tmp_path / "load"}
+    with run_instances(tmp_path, {}, loads, loads, {}) as (nginx, instances):
+        ready = [instances[0].wait_ready(), instances[3].wait_ready()]
+        held = []
+        for number in range(1, 9):
+            for _ in instances:
+                assert requests.get(f"{nginx.url}/readyz", timeout=5).ok
+            held.append(pool.submit(post, nginx, "hold"))
+            wait_for(lambda n=number: sum(map(sum, map(busy, ready))) == n, 20)
+        assert [sum(busy(api)) for api in ready] == [4, 4]
+        assert [len(stats(api)["arrived"]) for api in instances] == [4, 0, 0, 4]
+        for api in ready:
+            wait_for(lambda api=api: release([api]) or busy(api) == (0, 0), 20)
+        assert all(one.result().ok for one in held)
 
 
 def test_one_that_is_killed_costs_what_it_was_running(tmp_path, pool):
