@@ -27,7 +27,8 @@ def read_options(description: str | None, **numbers: int) -> argparse.Namespace:
     ``--results``, the folder for the JSON."""
     parser = argparse.ArgumentParser(description=description)
     for name, default in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, default=default)
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 

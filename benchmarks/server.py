@@ -53,18 +53,16 @@ class Server:
 def start(app: str = "wsgi:app", **settings: object) -> Iterator[Server]:
     """The API, or another ``app``, on a free port, ready, with ``settings`` in its
     environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    address = free_address()
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
-        + ["-b", f"127.0.0.1:{port}", app],
+        + ["-b", address, app],
         cwd=ROOT,
         env=os.environ
         | {"FLUX_LOG_LEVEL": "error"}
         | {name: str(value) for name, value in settings.items()},
     )
-    server = Server(f"http://127.0.0.1:{port}", process.pid)
+    server = Server(f"http://{address}", process.pid)
     try:
         until = time.monotonic() + 600
         while not _is_ready(server.url):
@@ -75,6 +73,13 @@ def start(app: str = "wsgi:app", **settings: object) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def free_address() -> str:
+    """HOST:PORT of this machine where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -23,6 +23,7 @@ PAIRS = [
     ("docs/README.md", "docs/ja/README.md"),
     ("docs/troubleshooting.md", "docs/ja/troubleshooting.md"),
     ("docs/deployment.md", "docs/ja/deployment.md"),
+    ("docs/scaling.md", "docs/ja/scaling.md"),
     ("docs/apis.md", "docs/ja/apis.md"),
     ("docs/ray.md", "docs/ja/ray.md"),
     ("docs/openai-compatibility.md", "docs/ja/openai-compatibility.md"),
