@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from flux_api.loading.checkpoint_names import is_unused
 from flux_api.loading.quantization import QUANTIZED
 from flux_api.models.checkpoints import CheckpointFacts, identify_file
 from flux_api.models.headers import BadFile
@@ -21,13 +23,17 @@ _WHOLE = (
     *("img_in.", "txt_in.", "final_layer.linear.", "x_embedder.", "context_embedder."),
     *("proj_out.", "lm_head.", "shared.", "model.embed_tokens.", "token_embd."),
 )
+# A block, by any file's names: its matrices alone stay packed.
+_IN_BLOCK = re.compile(r"(blocks?|blk|layers)\.\d")
+# One and the same matrix, which some files hold twice.
+_TWICE = {"encoder.embed_tokens.weight": "shared.weight"}
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """The weights of one component: how many could be quantized (in ``rows`` rows, the
     largest layer having ``largest``), and how many could not. ``stored`` are the bytes
-    of a file that is packed already, and stays so."""
+    in a file that are packed already, and stay so; beside them ``unpacked`` numbers."""
 
     linear: int
     rows: int
@@ -35,11 +41,12 @@ class Weights:
     largest: int
     quantizable: bool
     stored: int | None = None
+    unpacked: int = 0
 
     def bytes_in(self, quantization: Quantization, width: int) -> int:
         """Its bytes at ``width`` bytes a number (2 for bfloat16)."""
         if self.stored is not None:
-            return self.stored
+            return self.stored + self.unpacked * width
         if quantization == "none" or not self.quantizable:
             return (self.linear + self.rest) * width
         if quantization == "nf4":
@@ -69,24 +76,30 @@ def own_files(info: ModelInfo) -> dict[str, tuple[CheckpointFacts, str]]:
 
 def weigh_file(name: str, facts: CheckpointFacts, prefix: str) -> Weights:
     """The weights of component ``name`` in a file, from its header alone."""
-    linear = rows = rest = largest = stored = 0
-    packed = False
-    for key, tensor in facts.header.tensors.items():
-        if not key.startswith(prefix):
+    linear = rows = rest = largest = stored = unpacked = 0
+    tensors = facts.header.tensors
+    for key, tensor in tensors.items():
+        own = key.removeprefix(prefix)
+        if not key.startswith(prefix) or is_unused(own):
+            continue
+        if f"{prefix}{_TWICE.get(own, '')}" in tensors:
             continue
         numbers = math.prod(tensor.shape)
         largest = max(largest, numbers)
-        # Packed weights stay so in the blocks alone.
-        kept = name != "transformer" or "block" in key
-        stored += min(tensor.size, numbers * 2) if kept else numbers * 2
-        packed = packed or (kept and tensor.size < numbers * 2)
-        if len(tensor.shape) == 2 and not key.removeprefix(prefix).startswith(_WHOLE):
+        matrix = len(tensor.shape) == 2
+        in_block = matrix and name != "vae" and _IN_BLOCK.search(own)
+        if in_block and tensor.size < numbers * 2:
+            stored += tensor.size
+        else:
+            unpacked += numbers
+        if matrix and not own.startswith(_WHOLE):
             linear += numbers
             rows += tensor.shape[0]
         else:
             rest += numbers
     quantizable = name in QUANTIZED and "CLIP" not in facts.kind
-    return Weights(linear, rows, rest, largest, quantizable, stored if packed else None)
+    packed = (stored, unpacked) if stored else ()
+    return Weights(linear, rows, rest, largest, quantizable, *packed)
 
 
 def config_of_file(name: str, facts: CheckpointFacts, prefix: str) -> dict[str, Any]:

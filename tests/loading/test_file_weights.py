@@ -1,0 +1,79 @@
+"""What files of weights take in memory, by their headers, and what is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from flux_api.loading.components import module_classes
+from flux_api.loading.file_weights import weigh_file
+from flux_api.loading.own_parts import FilePart, config_of
+from flux_api.loading.single_files import load_component
+from flux_api.models.checkpoints import identify_file
+from tests.loading.test_checkpoint_forms import FORMS
+from tests.models.test_file_sets import ENCODERS, write_encoder
+from tests.support.checkpoint_forms import build_base, read, save
+
+FAMILIES = ("flux1", "klein")
+WRITTEN = (
+    "bfl",
+    "fp8",
+    "fp8-all",
+    "fp8-scaled",
+    "all-in-one",
+    "gguf-Q8_0",
+    "gguf-Q2_K",
+)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Folders in diffusers' layout."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {family: build_base(family, folder / family) for family in FAMILIES}
+
+
+def check(path, base, *names):
+    """The bytes of each component in the file are those that its header tells."""
+    facts = identify_file(path)
+    assert set(facts.components) == set(names)
+    kinds = module_classes(json.loads((base / "model_index.json").read_text()))
+    for name, prefix in facts.components.items():
+        config = config_of(name, FilePart(facts, prefix), base)
+        weights = weigh_file(name, facts, prefix)
+        for dtype in (torch.bfloat16, torch.float32):
+            loaded = load_component(kinds[name], config, facts, prefix, dtype)
+            # One that has two names counts once.
+            tensors = {t.data_ptr(): t.nbytes for t in loaded.state_dict().values()}
+            told = weights.bytes_in("none", dtype.itemsize)
+            assert told == pytest.approx(sum(tensors.values()), rel=0.02), name
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_header_tells_the_bytes(tmp_path, bases, family, form):
+    path, _ = FORMS[form](tmp_path / "a", family, bases[family])
+    whole = ["transformer", "vae", "text_encoder"]
+    whole += ["text_encoder_2"] if family == "flux1" else []
+    names = whole if form == "all-in-one" else ["transformer"]
+    check(path, bases[family], *names)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_encoders_embeddings_are_unpacked(tmp_path, bases, family):
+    component = ENCODERS[family][0]
+    tensors = read(bases[family], component)
+    write_encoder(tmp_path / "a.gguf", family, tensors)
+    check(tmp_path / "a.gguf", bases[family], component)
+    packed = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}
+    path = save(tmp_path / "fp8.safetensors", packed)
+    check(path, bases[family], component)
+
+
+def test_clips_other_half_is_not_counted(tmp_path, bases):
+    text = read(bases["flux1"], "text_encoder")
+    text = {f"text_model.{n.removeprefix('text_model.')}": t for n, t in text.items()}
+    whole = text | {"vision_model.layer.weight": torch.ones(999, 999)}
+    check(save(tmp_path / "a.safetensors", whole), bases["flux1"], "text_encoder")
