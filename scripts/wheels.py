@@ -20,6 +20,7 @@ FILES = (
     "requirements-gguf.txt",
     "requirements-heif.txt",
     "requirements-c2pa.txt",
+    "requirements-ray.txt",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from flux_api.loading.quantization import quantization_of
 from flux_api.models.hub import ModelMissing, is_packed_folder
 
 _MOST_LISTED = 3
+# A file of weights that was saved as a variant, of some number format: "fp16".
+_PART = r"(?:-\d+-of-\d+)?"
+_VARIANT = re.compile(rf"model{_PART}\.(\w+){_PART}\.safetensors$")
 
 
 def load_folder_part(
@@ -26,7 +30,9 @@ def load_folder_part(
     """The component ``name`` in ``folder``; off the device again where it will be moved
     there when it is needed. ModelMissing names files and tensors that are missing."""
     files = check_weights(folder, name)
-    variant = "fp16" if all(".fp16" in file for file in files) else None
+    found = [_VARIANT.search(file) for file in files]
+    marks = {one[1] if one else None for one in found}
+    variant = marks.pop() if len(marks) == 1 else None
     packed = is_packed_folder(folder)
     if packed and placement.device.type == "cpu":
         raise ModelMissing(f"the {name} is quantized in a way that needs a GPU")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from flux_api.loading.checkpoint_names import unused_names
 from flux_api.loading.footprint import describe
 from flux_api.loading.packed import is_packed
 from flux_api.loading.placement import Placement
@@ -56,6 +57,8 @@ def own_parts(info: ModelInfo, report: Report) -> dict[str, FilePart | Path]:
             if part == name or part not in info.components:
                 found[part] = FilePart(facts, prefix)
         logger.info("%s: %s is %s%s", name, label, facts, _because(facts))
+        if left := unused_names(facts):
+            logger.warning("%s: %d tensors are not used: %s", label, len(left), left[0])
     return found
 
 

@@ -14,13 +14,13 @@ from flux_api.loading.checkpoint_names import places_of, vae_tensors
 from flux_api.loading.deltas import take
 from flux_api.loading.folder_parts import listed
 from flux_api.loading.lora_layers import Rows
-from flux_api.loading.packed import PackedLinear, Unpack, unpacker
+from flux_api.loading.packed import FLOAT8, PackedLinear, Unpack, unpacker
 from flux_api.loading.tensor_file import TensorFile
-from flux_api.models.checkpoints import SCALES, CheckpointFacts
+from flux_api.models.checkpoints import CheckpointFacts
 from flux_api.models.headers import GGUF_KINDS, Header, TensorFacts
 from flux_api.models.hub import ModelMissing
+from flux_api.models.number_kinds import SCALES
 
-_PLAIN = ("F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2")
 # Where layers may stay packed: many and large. What is outside is small, and models
 # take their data type from there.
 _BLOCKS = (
@@ -96,7 +96,6 @@ def _plan(
             raise ModelMissing(f"the file has {name[:200]!r}, which is no part of it")
         if not found:
             continue
-        _check_dtype(name, facts)
         shapes = [expected[path].shape for path, _ in found]
         whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         if tuple(facts.shape) != whole:
@@ -105,14 +104,6 @@ def _plan(
             )
         places += [_Place(name, path, rows) for path, rows in found]
     return places
-
-
-def _check_dtype(name: str, facts: TensorFacts) -> None:
-    if facts.dtype not in (*_PLAIN, *GGUF_KINDS):
-        raise ModelMissing(
-            f"{name!r} in the file is of the kind {facts.dtype}, which is not "
-            f"supported; these are: fp32, fp16, bf16, fp8, {', '.join(GGUF_KINDS)}"
-        )
 
 
 def _fill(
@@ -187,7 +178,10 @@ def _load_vae(
 ) -> None:
     """Small, so that it is converted by diffusers itself."""
     with TensorFile(header, prefix) as tensors:
-        read = {n: tensors.read(n).float() for n, _ in _own_names(header, prefix)}
+        read = {
+            name: _whole(tensors.read(name), facts)
+            for name, facts in _own_names(header, prefix)
+        }
     try:
         converted = vae_tensors(read, config)
         converted = {n: tensor.to(dtype) for n, tensor in converted.items()}
@@ -203,6 +197,14 @@ def _load_vae(
         raise ModelMissing(f"the VAE lacks {listed(missing)}")
     if unexpected:
         raise ModelMissing(f"the VAE has {listed(unexpected)}, which is no part of it")
+
+
+def _whole(tensor: torch.Tensor, facts: TensorFacts) -> torch.Tensor:
+    """A tensor as the file has it, perhaps packed, in float32."""
+    packed = facts.dtype in (*FLOAT8, *GGUF_KINDS)
+    unpack = _unpacker(facts.dtype) if packed else None
+    whole = tensor if unpack is None else unpack(tensor, torch.float32)
+    return whole.float().reshape(facts.shape)
 
 
 def _tie(module: Any) -> None:

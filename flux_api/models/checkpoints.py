@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from flux_api.models.headers import BadFile, Header, read_header
+from flux_api.models.number_kinds import SCALES, check_kinds
 
 Family = Literal["FLUX.1", "FLUX.2"]
 
@@ -52,8 +53,6 @@ _KINDS = {
 _LORA = (".lora_", "_lora", ".lora.", ".lokr_", ".hada_")
 # Widths of FLUX.2's transformers.
 _FLUX2_WIDTHS = {3072: "klein-4b", 4096: "klein-9b", 6144: "flux2-dev"}
-# Beside an 8-bit weight, what it is to be multiplied with.
-SCALES = (".scale_weight", ".weight_scale")
 _EMBEDDERS = ("img_in.weight", "x_embedder.weight")
 _GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 
@@ -101,8 +100,14 @@ def identify_file(path: Path) -> CheckpointFacts:
 
 def identify(header: Header) -> CheckpointFacts:
     """What the file with this ``header`` is; else as :func:`identify_file`."""
+    _refuse_formats(header.tensors)
+    facts = _recognise(header)
+    check_kinds(header, facts.components.values())
+    return facts
+
+
+def _recognise(header: Header) -> CheckpointFacts:
     names = header.tensors
-    _refuse_formats(names)
     # Transformers first: an all-in-one file has a VAE and text encoders as well.
     for prefix in ("", *_TRANSFORMER_PREFIXES):
         for mark, family, layout in _TRANSFORMERS:

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from flux_api.models.first_bytes import describe_other
 
-SUFFIXES = (".safetensors", ".gguf")
+# The last is what Black Forest Labs called safetensors at first.
+SUFFIXES = (".safetensors", ".gguf", ".sft")
 # Formats that people ask for and that are never opened.
 _REFUSED = {
     **dict.fromkeys((".ckpt", ".pt", ".pth", ".bin", ".pkl"), "a pickle"),
@@ -91,6 +92,9 @@ def read_header(path: Path) -> Header:
         raise BadFile(f"is {_REFUSED[suffix]}, which is never opened; convert it")
     if suffix not in SUFFIXES:
         raise BadFile(f"is no {' or '.join(SUFFIXES)} file")
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for.
+        raise BadFile("is a folder or a device, no file")
     if other := describe_other(path):
         raise BadFile(f"is no {suffix} file but {other}")
     try:

@@ -25,7 +25,7 @@ MAX_BYTES = 4 * 2**30
 MAX_HEADER = 16 * 2**20
 
 # What other tools write LoRAs as, and what is never opened: pickles above all.
-_OTHER_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".gguf")
+_OTHER_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".gguf", ".sft")
 _DOWN = (
     *("lora_A.weight", "lora_down.weight", "lora.down.weight", ".down.weight"),
     *("lora_A.default.weight", "hada_w1_b", "lokr_w2_b"),

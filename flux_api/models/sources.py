@@ -9,7 +9,7 @@ from pathlib import Path
 HUB = "https://huggingface.co"
 
 # Formats that are never opened too: their names are still those of files, not of ids.
-_WEIGHTS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+_WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _REPOSITORY = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]{{1,128}}))?")
 _FILE = re.compile(rf"({_PART}/{_PART})(?:@([\w.-]{{1,128}}))?/([\w./ -]+\.[a-z]+)")

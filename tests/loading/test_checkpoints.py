@@ -118,10 +118,11 @@ def test_loading_counts_its_components(whole):
     assert {one.unit for one in counted} == {"components"}
 
 
-def test_a_checkpoint_saved_as_fp16_is_loaded(copy):
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_checkpoint_saved_as_a_variant_is_loaded(copy, variant):
     for component in ("transformer", "text_encoder", "vae"):
         file = weights_of(copy, component)
-        file.rename(file.with_suffix(".fp16.safetensors"))
+        file.rename(file.with_suffix(f".{variant}.safetensors"))
     assert load(copy).transformer.dtype == torch.float32
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
@@ -12,6 +13,7 @@ import pytest
 import requests
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM, T5EncoderModel
 
 from flux_api.errors import BadSetting
@@ -38,6 +40,8 @@ from tests.support.checkpoint_forms import (
 from tests.support.pictures import make_png
 from tests.support.servers import ROOT, run_api
 from tests.support.tiny_checkpoints import build, flux1_transformer
+
+IS_ROOT = os.geteuid() == 0
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,8 @@ def test_metadata_then_the_name_tell_the_variant(tmp_path, bases, name):
     made = write_gguf(tmp_path / f"{name}.gguf", flux1(bases["flux1"]), "Q8_0", title)
     assert made
     assert identify_file(tmp_path / f"{name}.gguf").variant == variant
+    old = path.rename(path.with_suffix(".sft"))
+    assert set_of_path(str(old), None, bases["flux1"])[0] == name.lower()
 
 
 def test_shapes_tell_schnell_fill_and_control(tmp_path, bases):
@@ -177,8 +183,62 @@ def test_a_damaged_or_foreign_file_is_refused_at_once(tmp_path, name):
         set_of_path(str(path), None, None)
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "folder without model_index.json"),
+        (lambda path: path.symlink_to(path), "cannot be read"),
+        (os.mkfifo, "a folder or a device"),
+        (lambda path: path.touch(0), "empty" if IS_ROOT else "cannot be read"),
+    ],
+    ids=["folder", "loop", "pipe", "forbidden"],
+)
+def test_what_is_no_file_is_refused_at_once(tmp_path, make, words):
+    make(tmp_path / "a.safetensors")
+    with pytest.raises(BadSetting, match=words):
+        set_of_path(str(tmp_path / "a.safetensors"), None, None)
+
+
+LAYER = "double_blocks.0.img_attn.proj"
+FP8, BYTES = torch.zeros(256, 256).to(torch.float8_e4m3fn), torch.uint8
+# How ComfyUI writes what is not read here: a layer's tensors, and the answer.
+PACKED = {
+    "mxfp8": (
+        {"weight": FP8, "weight_scale": torch.zeros(256, 8, dtype=BYTES)},
+        "several scales a row",
+    ),
+    "blocks": (
+        {"weight": FP8, "weight_scale": torch.zeros(4, 4)},
+        "several scales a row",
+    ),
+    "nvfp4": (
+        {
+            "weight": torch.zeros(256, 128, dtype=BYTES),
+            "weight_scale": torch.zeros(256, 16).to(torch.float8_e4m3fn),
+            "weight_scale_2": torch.ones(()),
+        },
+        "in the kind U8|several scales a row",
+    ),
+    "int8": (
+        {"weight": FP8.to(torch.int8), "weight_scale": torch.ones(256, 1)},
+        "in the kind I8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_numbers_that_are_not_read_are_refused_before_anything_is_loaded(
+    tmp_path, bases, name
+):
+    parts, words = PACKED[name]
+    made = flux1(bases["flux1"], **{f"{LAYER}.{n}": t for n, t in parts.items()})
+    path = save(tmp_path / "a.safetensors", made)
+    with pytest.raises(BadSetting, match=words) as refused:
+        set_of_path(str(path), None, None)
+    assert LAYER in str(refused.value)
+
+
 def test_another_gguf_kind_is_refused_by_its_name(tmp_path, bases):
-    info = bases["klein"].parent / "iq.toml"
     made = to_bfl("klein", read(bases["klein"], "transformer"))
     write_gguf(tmp_path / "a.gguf", made, "Q8_0")
     content = (tmp_path / "a.gguf").read_bytes()
@@ -187,18 +247,17 @@ def test_another_gguf_kind_is_refused_by_its_name(tmp_path, bases):
     place = content.index(name) + len(name) + 4 + 16
     changed = content[:place] + struct.pack("<I", 19) + content[place + 4 :]
     (tmp_path / "a.gguf").write_bytes(changed)
+    info = tmp_path / "m.toml"
     info.write_text(
         f'[mine]\nlike = "klein-4b"\nbase_model = "{bases["klein"]}"\n'
         f'transformer = "{tmp_path / "a.gguf"}"\n'
     )
-    with run_api(MODEL_INFO=info, FLUX_MODELS="tiny,mine") as server:
-        server.wait_ready()
-        values = {"prompt": "a", "size": "64x64", "model": "mine"}
-        url = f"{server.url}/v1/images/generations"
-        answer = requests.post(url, json=values, timeout=60)
-    assert answer.status_code == 503
-    assert "IQ1_S" in answer.json()["error"]["message"]
-    assert str(tmp_path) not in answer.text
+    for start in (
+        lambda: set_of_path(str(tmp_path / "a.gguf"), None, None),
+        lambda: load_models(info, {}),
+    ):
+        with pytest.raises(BadSetting, match="in the kind IQ1_S, which is not supp"):
+            start()
 
 
 def ask(server, where, model, **files):
@@ -230,6 +289,7 @@ def test_a_gguf_by_its_path_alone(tmp_path, bases):
 def test_an_all_in_one_file_needs_only_what_is_not_in_it(tmp_path, bases):
     base = bases["flux1"]
     path, _ = all_in_one(tmp_path / "whole", "flux1", base)
+    save(path, load_file(path) | {"text_encoders.mine.layer.weight": torch.ones(1)})
     rest = tmp_path / "rest"
     shutil.copytree(base, rest)
     for component in ("transformer", "vae", "text_encoder", "text_encoder_2"):
@@ -243,6 +303,8 @@ def test_an_all_in_one_file_needs_only_what_is_not_in_it(tmp_path, bases):
         image = ("a.png", make_png((64, 64)), "image/png")
         # What this one transformer can do: pictures from pictures, no instructions.
         assert ask(server, "edits", "whole", image=image).status_code == 200
+        left = "1 tensors are not used: text_encoders.mine.layer.weight"
+        assert left in server.output
     assert np.abs(one - two).max() <= 1
 
 
@@ -341,10 +403,13 @@ def test_text_encoders_and_vae_come_from_files_too(tmp_path, bases):
     lines = [f'base_model = "{base}"']
     clip = read(base, "text_encoder")
     clip = {n.removeprefix("text_model."): t for n, t in clip.items()}
-    save(tmp_path / "clip_l.safetensors", prefixed("text_model.", clip))
+    other_half = {"vision_model.layer.weight": torch.ones(1)}
+    whole = prefixed("text_model.", clip) | other_half
+    save(tmp_path / "clip_l.safetensors", whole)
     t5 = {n: t.to(torch.float8_e4m3fn) for n, t in read(base, "text_encoder_2").items()}
     save(tmp_path / "t5xxl_fp8.safetensors", t5)
-    save(tmp_path / "ae.safetensors", to_ldm_vae(read(base, "vae")))
+    vae = {n: t.to(torch.float8_e4m3fn) for n, t in read(base, "vae").items()}
+    save(tmp_path / "ae.safetensors", to_ldm_vae(vae))
     lines += [
         f'text_encoder = "{tmp_path}/clip_l.safetensors"',
         f'text_encoder_2 = "{tmp_path}/t5xxl_fp8.safetensors"',
@@ -354,8 +419,8 @@ def test_text_encoders_and_vae_come_from_files_too(tmp_path, bases):
         'tasks.generate = { pipeline = "FluxPipeline", num_inference_steps = 2, '
         'guidance_parameter = "guidance_scale", guidance_scale = 3.5 }'
     )
-    same = tmp_path / "same"
-    with_component(base, same, "text_encoder_2", {n: t.float() for n, t in t5.items()})
+    same = with_component(base, tmp_path / "t5", "text_encoder_2", t5)
+    same = with_component(same, tmp_path / "same", "vae", vae)
     info = tmp_path / "m.toml"
     info.write_text(
         "\n".join(["[files]", *lines, task, "[folder]", f'base_model = "{same}"', task])

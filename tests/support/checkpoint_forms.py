@@ -124,6 +124,16 @@ def is_packed(name, tensor):
     return name.startswith(BLOCKS) and name.endswith(".weight") and tensor.dim() == 2
 
 
+# What ComfyUI writes beside a layer's scale: before, and since it mixes formats.
+BESIDE = {
+    ".scale_weight": {".scale_input": torch.ones(1)},
+    ".weight_scale": {
+        ".input_scale": torch.ones(()),
+        ".comfy_quant": torch.tensor(list(b'{"format": "float8_e4m3fn"}')).byte(),
+    },
+}
+
+
 def to_fp8(made, scaled=False, ending=".scale_weight"):
     """(the file's tensors, what they stand for)."""
     written, meant = {}, {}
@@ -136,9 +146,10 @@ def to_fp8(made, scaled=False, ending=".scale_weight"):
         written[name] = packed
         meant[name] = packed.float() * scale
         if scaled:
-            written[name.removesuffix(".weight") + ending] = scale.reshape(1)
-            written[name.removesuffix(".weight") + ".scale_input"] = torch.ones(1)
-    if scaled:
+            layer = name.removesuffix(".weight")
+            written[layer + ending] = scale
+            written |= prefixed(layer, BESIDE[ending])
+    if scaled and ending == ".scale_weight":
         written["scaled_fp8"] = torch.empty(2).to(torch.float8_e4m3fn)
     return written, meant
 
