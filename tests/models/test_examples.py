@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import pytest
 import requests
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from flux_api.models.checkpoints import identify_file
+from flux_api.models.file_sets import set_of_path
 from tests.commands.test_doctor import run
 from tests.support.checkpoint_forms import (
     build_base,
@@ -39,6 +43,37 @@ def example(word):
     blocks = re.findall(r"```\w+\n(.*?)```", PAGE, re.S)
     [block] = [one for one in blocks if word in one]
     return block
+
+
+def run_row(beginning, folder):
+    """Run in ``folder`` the command in the row of a table that begins so."""
+    [command] = re.findall(rf"^\| {beginning}.*`(.+?)` \|$", PAGE, re.M)
+    words = [sys.executable, *shlex.split(command)[1:]]
+    subprocess.run(words, cwd=folder, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("key", [None, "state_dict"])
+def test_a_pickle_is_converted(dev, tmp_path, key):
+    """With two tensors in one memory, and one turned over, as trainers leave them."""
+    made = to_bfl("flux1", read(dev, "transformer"))
+    name = "double_blocks.0.img_attn.proj.weight"
+    made[name] = made[name].T.contiguous().T
+    one = torch.zeros(2, *made["img_in.bias"].shape)
+    made |= {"img_in.bias": one[0], "txt_in.bias": one[1]}
+    torch.save({key: made, "epoch": 3} if key else made, tmp_path / "a.ckpt")
+    run_row("a pickle", tmp_path)
+    converted = load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(converted[n], t) for n, t in made.items())
+    assert identify_file(tmp_path / "a.safetensors").variant == "dev"
+
+
+def test_a_dduf_is_unpacked(dev, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.dduf", "w") as archive:
+        for path in dev.rglob("*.*"):
+            archive.write(path, path.relative_to(dev))
+    run_row("DDUF", tmp_path)
+    _, info = set_of_path(str(tmp_path / "folder"), None, None)
+    assert "generate" in info.tasks
 
 
 def ask(server, **fields):
