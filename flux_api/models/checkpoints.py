@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,9 @@ _OTHERS = {
     "distilled_guidance_layer.layers.0.in_layer.weight": "a Chroma transformer",
     "input_blocks.0.0.weight": "a Stable Diffusion checkpoint",
     "joint_blocks.0.x_block.attn.qkv.weight": "a Stable Diffusion 3 transformer",
+    "transformer_blocks.0.img_mod.1.weight": "a Qwen-Image transformer",
+    "noise_refiner.0.attention.qkv.weight": "a Lumina or Z-Image transformer",
+    "redux_up.weight": "a Redux prior in one file",
     "text_model.encoder.layers.0.self_attn.q_proj.weight": "a CLIP text encoder",
     "encoder.block.0.layer.0.SelfAttention.q.weight": "a T5 text encoder",
     "enc.blk.0.attn_q.weight": "a T5 text encoder",
@@ -73,11 +77,11 @@ class CheckpointFacts:
 
     @property
     def dtype(self) -> str:
-        """The number format of most of its bytes, for people."""
-        sizes: Counter[str] = Counter()
+        """The format of most of its numbers, for people."""
+        counts: Counter[str] = Counter()
         for facts in self.header.tensors.values():
-            sizes[facts.dtype] += facts.size
-        name = sizes.most_common(1)[0][0] if sizes else "nothing"
+            counts[facts.dtype] += math.prod(facts.shape)
+        name = counts.most_common(1)[0][0] if counts else "nothing"
         scaled = any(n.endswith(SCALES) for n in self.header.tensors)
         word = {"F8_E4M3": "fp8 (e4m3)", "F8_E5M2": "fp8 (e5m2)"}.get(name, name)
         word = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}.get(word, word)
@@ -128,6 +132,9 @@ def _refuse_formats(names: Iterable[str]) -> None:
     for name in names:
         if ".qweight" in name or "svdq" in name or "smooth_factor" in name:
             raise BadFile("is a Nunchaku (SVDQuant) checkpoint, which is not supported")
+        if name.startswith("controlnet_"):
+            # With a transformer's own names beside.
+            raise BadFile("is a ControlNet, which is not served here")
         if ".quant_state.bitsandbytes__" in name:
             raise BadFile(
                 "is quantized with bitsandbytes in one file, which is not supported; "

@@ -121,6 +121,17 @@ OTHERS = {
         {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(1)},
         "Stable Diffusion",
     ),
+    "controlnet": (
+        {
+            "controlnet_blocks.0.weight": torch.ones(1),
+            "double_blocks.0.img_mod.lin.weight": torch.ones(1),
+        },
+        "a ControlNet",
+    ),
+    "qwen-image": (
+        {"transformer_blocks.0.img_mod.1.weight": torch.ones(1)},
+        "Qwen-Image",
+    ),
     "svdq": ({"transformer_blocks.0.qweight": torch.ones(1)}, "Nunchaku"),
     "t5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(1)}, "T5"),
     "vae": ({"decoder.conv_in.weight": torch.ones(1)}, "a VAE"),
@@ -282,7 +293,7 @@ def test_a_gguf_by_its_path_alone(tmp_path, bases):
     [model] = listed.json()["data"]
     assert model["id"] == "my-klein-q8_0"
     assert "FLUX.2 klein-4b (its width" in model["description"]
-    assert "Q8_0" in model["description"]
+    assert ", Q8_0" in model["description"]
     assert str(tmp_path) not in listed.text
 
 
