@@ -121,6 +121,7 @@ def from_bfl(family, made, tensors):
 
 def is_packed(name, tensor):
     """Whether tools pack it: the matrices of the blocks."""
+    name = name.removeprefix("model.diffusion_model.")
     return name.startswith(BLOCKS) and name.endswith(".weight") and tensor.dim() == 2
 
 
