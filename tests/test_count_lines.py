@@ -39,6 +39,21 @@ def test_no_signature_is_too_long_to_be_called_from_memory(package):
         assert longest_signature(path.read_text("utf-8"))[0] <= 7, path
 
 
+# Tables, and a program that has to be one file: it runs without the package around it.
+LONG = {
+    "flux_api/images/decode_child.py",
+    "flux_api/blueprints/description/operations.py",
+    "flux_api/blueprints/description/schemas.py",
+}
+
+
+@pytest.mark.parametrize("package", ["flux_api", "file_server", "flux_server"])
+def test_no_module_is_too_long_to_be_read_at_once(package):
+    for path in (ROOT / package).rglob("*.py"):
+        if path.relative_to(ROOT).as_posix() not in LONG:
+            assert count(path.read_text("utf-8"))[0] < 250, path
+
+
 def test_only_code_counts():
     assert count(SOURCE) == (5, 2)
 

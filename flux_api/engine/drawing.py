@@ -34,7 +34,7 @@ from flux_api.loading.device import (
     free_memory,
     others_hold_memory,
 )
-from flux_api.loading.model_sets import Loaded
+from flux_api.loading.loaded_set import Loaded
 from flux_api.metrics.instruments import measured
 from flux_api.models.info import ModelInfo, TaskName
 from flux_api.queue.tasks import Callbacks, Picture

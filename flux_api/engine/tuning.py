@@ -26,7 +26,7 @@ from flux_api.loading.compiling import (
 )
 from flux_api.loading.device import free_memory
 from flux_api.loading.fp8 import has_fp8, restore, to_fp8
-from flux_api.loading.model_sets import Loaded
+from flux_api.loading.loaded_set import Loaded
 
 logger = logging.getLogger(__name__)
 

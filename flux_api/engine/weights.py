@@ -17,7 +17,8 @@ from flux_api.engine.steps import encode_prompt, first_call
 from flux_api.engine.tuning import Aim, Tuned, Tuner
 from flux_api.errors import Cancelled, Unavailable
 from flux_api.loading.device import free_memory
-from flux_api.loading.model_sets import Loaded, ModelSets
+from flux_api.loading.loaded_set import Loaded
+from flux_api.loading.model_sets import ModelSets
 from flux_api.metrics.instruments import measured
 from flux_api.models.info import ModelInfo, TaskName
 from flux_api.queue.tasks import Callbacks, Picture
@@ -56,7 +57,7 @@ class Weights:
     def load(self, picture: Picture, name: TaskName, callbacks: Callbacks) -> Loaded:
         """The pipeline of task ``name`` with exactly the LoRAs of ``picture``, on the
         device. Unavailable where its memory is too small, ModelMissing and
-        InvalidRequest as :meth:`flux_api.loading.model_sets.LoadedSet.load`."""
+        InvalidRequest as :meth:`flux_api.loading.loaded_set.LoadedSet.load`."""
         request = picture.request
 
         def report(text: str) -> None:
