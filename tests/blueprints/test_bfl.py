@@ -77,6 +77,12 @@ def test_a_picture_by_its_polling_url(fake):
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 
 
+def test_a_models_name_that_is_nearly_one_is_warned_of(fake):
+    answer = post(fake, "/v1/flux-2-pro", json=SMALL | {"model": "tinny"})
+    told = ready(fake, answer.json())
+    assert "so 'tiny' was taken" in told["result"]["warning"]
+
+
 def test_a_running_request_is_pending_with_its_progress(fake):
     task = post(fake, "/v1/flux-dev", json=SMALL | {"prompt": "hold"}).json()
     wait_for(lambda: stats(fake)["running"] == 1, 10)

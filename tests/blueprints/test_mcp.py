@@ -52,6 +52,12 @@ def pictures(result):
     ]
 
 
+def test_a_models_name_that_is_nearly_one_is_warned_of(fake):
+    result = call(fake, "generate_image", SMALL | {"model": "tinny"})
+    [facts] = result["structuredContent"]["pictures"]
+    assert "so 'tiny' was taken" in facts["warning"]
+
+
 def test_the_python_client():
     mcp = pytest.importorskip("mcp")
 

@@ -56,6 +56,8 @@ def test_reading_and_health_pass(fake):
             headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
         )
         assert answer.status_code == 200
+        # What is true now need not be when a cache is asked.
+        assert answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
