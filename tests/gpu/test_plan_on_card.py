@@ -102,6 +102,26 @@ def test_a_text_encoder_comes_for_a_new_prompt_alone(sets, tmp_path):
         assert worker(small)["used"] < transformer + encoder
 
 
+def test_a_second_server_takes_what_the_first_one_leaves(sets, tmp_path):
+    """It plans for that, and both draw the same."""
+    path, models = sets
+    both, footprint = Card(tmp_path / "card"), footprint_of(models["klein-4b"])
+    whole, texts = (
+        plan_memory(footprint, Machine(0, 1 << 50), quantization="none", offload=o)
+        for o in ("none", "text")
+    )
+    with start(both, path, "klein-4b") as first:
+        assert "quantization none, offload none" in first.output
+        picture = draw(first, "klein-4b", "generate")[1]
+        used = worker(both)["used"]
+        both.limit = used + RESERVE + (whole.peak + texts.peak) // 2
+        with start(both, path, "klein-4b") as second:
+            assert "quantization none, offload text" in second.output
+            assert used < both.used <= both.limit
+            for server in (second, first, second):
+                assert (draw(server, "klein-4b", "generate")[1] == picture).all()
+
+
 def test_a_card_before_ampere_draws_in_numbers_that_it_has(sets, tmp_path):
     old = Card(tmp_path / "card")
     with start(old, sets[0], SIMULATED_GPU_CAPABILITY="7.5") as server:
