@@ -7,25 +7,26 @@ import os
 # As the server sets it: two cores are not to wait for each other differently.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+import diffusers
 import torch
 
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.parameters import Parameters
-from flux_api.loading.model_sets import ModelSets
-from flux_api.loading.placement import Placement
 from flux_api.models.catalog import MODEL_INFO
 
 
 class BarePipeline:
-    """A stock diffusers pipeline over the weights of the set ``name``, in this
-    process."""
+    """A stock diffusers pipeline over the weights of the set ``name``, whose folder is
+    here, in this process."""
 
     def __init__(self, name: str = "tiny") -> None:
         self._name, self._info = name, MODEL_INFO[name]
-        place = Placement(torch.device("cpu"))
-        sets = ModelSets(MODEL_INFO, lambda *_: place)
-        self.pipeline = sets.use(name, _ignore).load("generate", (), _ignore).pipeline
+        kind = getattr(diffusers, self._info.tasks["generate"].pipeline)
+        self.pipeline = kind.from_pretrained(
+            self._info.base_model.path, dtype=torch.float32, local_files_only=True
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
 
     def draw(self, prompt: str, seed: int, **asked: object) -> None:
         """One picture, as a caller of diffusers gets it."""
@@ -37,7 +38,3 @@ class BarePipeline:
         call = PipelineCall(request, self._info, task, seed)
         image = self.pipeline(**call.prepare(self.pipeline)).images[0]
         call.deliver(image, seed)
-
-
-def _ignore(_: str) -> None:
-    pass

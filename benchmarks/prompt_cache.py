@@ -8,6 +8,8 @@ import dataclasses
 import itertools
 import statistics
 
+import torch
+
 from benchmarks.bare import BarePipeline
 from benchmarks.report import Report, in_turns, read_options
 from flux_api.engine.backend import DiffusersBackend
@@ -17,6 +19,8 @@ from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.queue.tasks import Callbacks, Picture
+
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -28,7 +32,7 @@ def main() -> None:
 
     def encode(prompt: str) -> None:
         kwargs = {"prompt": prompt, "max_sequence_length": 77}
-        encode_prompt(pipeline, kwargs, cache, "weights")
+        encode_prompt(pipeline, kwargs, cache, "weights", CPU)
 
     encode("a red heart")
     new, known = in_turns(

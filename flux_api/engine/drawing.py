@@ -148,7 +148,9 @@ class Drawer:
         weights = request.model, call.base_model, request.loras, loaded.lora_stamps
         with measured("encode"):
             prepared = call.prepare(pipeline, loaded.prior)
-            kwargs = encode_prompt(pipeline, prepared, self._prompts, weights)
+            kwargs = encode_prompt(
+                pipeline, prepared, self._prompts, weights, self._device
+            )
         check = call.check_of(pipeline, callbacks)
         transformer = pipeline.transformer
         gate = Gate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Collection
@@ -149,7 +150,12 @@ def parameters_of(pipeline: Any) -> Collection[str]:
     """The names of what ``pipeline.__call__`` takes."""
     if is_modular(pipeline):
         return [parameter.name for parameter in pipeline.blocks.inputs]
-    return inspect.signature(pipeline.__call__).parameters
+    return _parameters_of(type(pipeline))
+
+
+@functools.cache
+def _parameters_of(kind: Any) -> Collection[str]:
+    return inspect.signature(kind.__call__).parameters
 
 
 def text_length(pipeline: Any, defaults: TaskDefaults) -> int:

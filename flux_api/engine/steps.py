@@ -24,11 +24,15 @@ _EMBEDDINGS = ("prompt_embeds", "pooled_prompt_embeds")
 
 @torch.no_grad()
 def encode_prompt(
-    pipeline: Any, kwargs: dict[str, Any], cache: PromptCache, weights: Hashable
+    pipeline: Any,
+    kwargs: dict[str, Any],
+    cache: PromptCache,
+    weights: Hashable,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """``kwargs`` of a call with embeddings in place of the prompts, out of ``cache``
-    where the same was encoded with the same ``weights``; those of a modular pipeline,
-    whose blocks encode them, as they are."""
+    """``kwargs`` of a call with embeddings on ``device`` in place of the prompts, out
+    of ``cache`` where the same was encoded with the same ``weights``; those of a
+    modular pipeline, whose blocks encode them, as they are."""
     if is_modular(pipeline):
         return kwargs
     rest, length = dict(kwargs), kwargs["max_sequence_length"]
@@ -37,12 +41,12 @@ def encode_prompt(
         def encode(prompt: str = prompt) -> tuple[torch.Tensor, ...]:
             with reading_no_further(pipeline) as reader:
                 # The last one is the text's position ids, which the call makes again.
+                # The device is given, as asking for it goes through all modules.
                 *embeddings, _ = reader.encode_prompt(
-                    prompt, max_sequence_length=length
+                    prompt, device=device, max_sequence_length=length
                 )
             return tuple(embeddings)
 
-        device = pipeline._execution_device
         embeddings = cache.get((weights, prompt, length), encode, device)
         del rest[f"{prefix}prompt"]
         # FLUX.2 has no pooled embeddings.

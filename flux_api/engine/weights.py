@@ -103,8 +103,9 @@ class Weights:
             with measured("load"):
                 prepared = call.prepare(loaded.pipeline, loaded.prior)
                 weights = bare.model, call.base_model, bare.loras
+                device = loaded.placement.device
                 kwargs = encode_prompt(
-                    loaded.pipeline, prepared, self._prompts, weights
+                    loaded.pipeline, prepared, self._prompts, weights, device
                 )
                 forward = first_call(loaded.pipeline, kwargs, loaded.pipeline.vae)
                 aim = Aim(f"{bare.model} ({call.base_model})", *self._aim(bare.model))

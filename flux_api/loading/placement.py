@@ -92,9 +92,6 @@ class Placement:
 
     def release(self, pipeline: Any) -> None:
         """After a picture, finished or not: what was moved to the device leaves it."""
-        if not is_modular(pipeline):
-            # What some transformers keep from step to step.
-            pipeline.maybe_free_model_hooks()
         for part in modules_of(pipeline).values():
             if (hook := offload_of(part)) is not None:
                 hook.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import threading
 from collections import OrderedDict
@@ -96,6 +97,13 @@ class _Remembering:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()
         return self._answers.get("call", own.__call__, args, kwargs)
+
+    @functools.cached_property
+    def added_tokens_encoder(self) -> Any:
+        """Made once: pipelines ask for it with each token of a prompt, and nobody adds
+        any more."""
+        own: Any = super()
+        return own.added_tokens_encoder
 
     def tokenize(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()

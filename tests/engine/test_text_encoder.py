@@ -36,7 +36,8 @@ def test_no_layer_runs_behind_the_last_that_is_read(make, layers, read):
     words = []
     encoder.lm_head.register_forward_hook(lambda _, __, out: words.append(out.shape[1]))
     kwargs = {"prompt": "a red heart", "max_sequence_length": 32}
-    found = encode_prompt(pipeline, kwargs, PromptCache(0), None)["prompt_embeds"]
+    cpu = torch.device("cpu")
+    found = encode_prompt(pipeline, kwargs, PromptCache(0), None, cpu)["prompt_embeds"]
     assert torch.equal(found, plain)
     # One more, as what comes out of the last of all is normalised.
     assert run == list(range(read + 1))

@@ -200,7 +200,7 @@ def picture(models, name, ready, task="generate"):
     call = PipelineCall(request, info, info.tasks[task], 1)
     pipeline = ready.pipeline
     kwargs = encode_prompt(
-        pipeline, call.prepare(pipeline, ready.prior), PromptCache(0), None
+        pipeline, call.prepare(pipeline, ready.prior), PromptCache(0), None, CPU
     )
     latents = denoise(pipeline, kwargs, pipeline.transformer, pipeline.vae)
     return decode(pipeline, pipeline.vae, latents)

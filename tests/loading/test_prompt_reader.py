@@ -45,6 +45,7 @@ def test_an_answer_is_the_same_again(tokenizer):
             # What a caller makes of its answer is its own affair.
             found["input_ids"] = None
     assert tokenizer.tokenize("a cat") == plain.tokenize("a cat")
+    assert tokenizer.added_tokens_encoder == plain.added_tokens_encoder
     assert isinstance(tokenizer, type(plain))
 
 
