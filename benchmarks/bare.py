@@ -13,6 +13,7 @@ import torch
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.parameters import Parameters
+from flux_api.loading.model_sets import quiet_libraries
 from flux_api.models.catalog import MODEL_INFO
 
 
@@ -22,6 +23,7 @@ class BarePipeline:
 
     def __init__(self, name: str = "tiny") -> None:
         self._name, self._info = name, MODEL_INFO[name]
+        quiet_libraries()
         kind = getattr(diffusers, self._info.tasks["generate"].pipeline)
         self.pipeline = kind.from_pretrained(
             self._info.base_model.path, dtype=torch.float32, local_files_only=True

@@ -150,12 +150,12 @@ def parameters_of(pipeline: Any) -> Collection[str]:
     """The names of what ``pipeline.__call__`` takes."""
     if is_modular(pipeline):
         return [parameter.name for parameter in pipeline.blocks.inputs]
-    return _parameters_of(type(pipeline))
+    return _parameters_of(type(pipeline).__call__)
 
 
 @functools.cache
-def _parameters_of(kind: Any) -> Collection[str]:
-    return inspect.signature(kind.__call__).parameters
+def _parameters_of(call: Callable[..., Any]) -> Collection[str]:
+    return inspect.signature(call).parameters
 
 
 def text_length(pipeline: Any, defaults: TaskDefaults) -> int:
