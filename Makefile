@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench bench-charts gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
+.PHONY: help install install-dev serve test test-deps lint fuzz bench bench-charts bench-peers gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .PHONY: help install install-dev serve test test-ray test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .DEFAULT_GOAL := help
 
@@ -69,6 +69,10 @@ fuzz: install-dev
 
 bench: install
 	$(PYTHON) -m benchmarks.serving
+
+# Beside another server, which it installs into .venv-peers.
+bench-peers: install
+	$(PYTHON) -m benchmarks.peers
 
 # docs/images/bench-*.svg, from what was measured last.
 bench-charts: install-dev
@@ -143,6 +147,7 @@ test-deps:
 	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 
 clean:
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf $(VENV) $(RAY_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 -include training/train.mk

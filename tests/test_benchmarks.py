@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -43,3 +44,13 @@ def test_the_charts_show_what_is_kept_and_are_linked(tmp_path):
     document = (ROOT / "benchmarks" / "README.md").read_text()
     assert kept == set(shown) == set(re.findall(r"bench-\w+\.svg", document))
     assert ">CPU time of the usual way over ours</text>" in shown["bench-encoding.svg"]
+
+
+def test_a_peer_that_cannot_be_installed_is_said_to_be(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.peers", "--environment", tmp_path]
+    nowhere = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=nowhere, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "museq[server]==0.60.2 cannot be installed here: ERROR: " in done.stderr

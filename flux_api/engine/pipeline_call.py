@@ -150,7 +150,8 @@ def parameters_of(pipeline: Any) -> Collection[str]:
     """The names of what ``pipeline.__call__`` takes."""
     if is_modular(pipeline):
         return [parameter.name for parameter in pipeline.blocks.inputs]
-    return _parameters_of(type(pipeline).__call__)
+    call: Callable[..., Any] = type(pipeline).__call__
+    return _parameters_of(call)
 
 
 @functools.cache
