@@ -36,22 +36,23 @@ def examine(
     """A report on this machine, with the lines of ``bounds``, and on each of
     ``models``, ending with advice. With ``gpu`` the sets alone are judged, by a card of
     so many GB, all of it free."""
-    device = choose_device()
-    machine = card_of(gpu)
-    if gpu is not None:
-        return _examine_card(models, machine)
-    lines = ["This machine", *_machine_lines(device, machine), ""]
-    lines += [*bounds, "", "Model sets"] if bounds else ["Model sets"]
+    device, machine = choose_device(), card_of(gpu)
+    sets: list[str] = []
     plans: dict[str, Plan] = {}
     for name, info in models.items():
         footprint = footprint_of(info)
         if footprint is None:
-            lines += [f"  {name}: not downloaded, and its size is not known beforehand"]
+            sets += [f"  {name}: not downloaded, and its size is not known beforehand"]
             continue
         width = number_for(info, machine).itemsize
         plans[name] = plan_memory(footprint, machine, width=width)
-        lines += _set_lines(name, info, footprint, plans[name], machine)
-    return "\n".join([*lines, "", *_advice(models, plans, device)])
+        sets += _set_lines(name, info, footprint, plans[name], machine)
+    if gpu is not None:
+        lines = [f"Model sets on {machine.device_name}, all of it free", *sets]
+        return "\n".join(lines)
+    lines = ["This machine", *_machine_lines(device, machine), ""]
+    lines += [*bounds, "", "Model sets"] if bounds else ["Model sets"]
+    return "\n".join([*lines, *sets, "", *_advice(models, plans, device)])
 
 
 def examine_set(name: str, info: ModelInfo, gpu: float | None = None) -> str:
@@ -79,15 +80,6 @@ def card_of(gpu: float | None) -> Machine:
     if gpu is None:
         return machine
     return Machine(int(gpu * _USABLE * GIB), machine.host_free, f"a {gpu:g} GB GPU")
-
-
-def _examine_card(models: Mapping[str, ModelInfo], card: Machine) -> str:
-    lines = [f"Model sets on {card.device_name}, all of it free"]
-    for name, info in models.items():
-        if (footprint := footprint_of(info)) is not None:
-            plan = plan_memory(footprint, card)
-            lines += _set_lines(name, info, footprint, plan, card)
-    return "\n".join(lines)
 
 
 def _machine_lines(device: torch.device, machine: Machine) -> Iterator[str]:
