@@ -154,4 +154,4 @@ def _read_parameters(body: Body) -> ProcessParameters:
                 param=name,
                 code="unsupported_parameter",
             )
-    return ProcessParameters.read(body.values | chosen_job_id(request))
+    return ProcessParameters.read(body.values | chosen_job_id(request), request.args)

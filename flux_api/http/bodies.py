@@ -25,6 +25,10 @@ from flux_api.images.decoder import is_picture
 from flux_server.incoming import CountedInput, drain
 
 _CHUNK = 65_536
+_QUOTED = (
+    "The body is JSON in quotes: send it without them. Windows' command line wants "
+    r'-d "{\"prompt\": \"a cat\"}".'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ def read_body(request: Request) -> Body:
     _check_complete(request)
     if request.environ.get("wsgi.input_terminated") and _goes_on(request):
         raise RequestEntityTooLarge
+    if data.lstrip()[:2] in (b"'{", b'"{'):
+        raise InvalidRequest(_QUOTED)
     most = request.max_form_parts or 0
     # What `curl -d` sends without a header of its own, or from hand-written clients.
     is_json = data.lstrip()[:1] == b"{"

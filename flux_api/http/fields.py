@@ -38,16 +38,17 @@ class Fields(BaseModel):
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Self:
+    def read(cls, values: Mapping[str, Any], address: Iterable[str] = ()) -> Self:
         """The parameters among ``values``, a form's texts or JSON; absent, null and
-        empty are the same. InvalidRequest names the first parameter that is wrong."""
+        empty are the same. InvalidRequest names the first parameter that is wrong.
+        ``address`` is the names in the query, where no parameter is read."""
         # Forms send every field, filled in or not.
         given = {n: v for n, v in values.items() if v is not None and v != ""}
         try:
             found = cls.model_validate(given)
         except ValidationError as error:
             raise _refusal(cls, error.errors(include_url=False)[0]) from None
-        found._notes = tuple(cls._near_misses(given))
+        found._notes = (*cls._near_misses(given), *cls._misplaced(address))
         return found
 
     @property
@@ -56,8 +57,17 @@ class Fields(BaseModel):
         return self._notes
 
     @classmethod
+    def _known(cls) -> list[str]:
+        return [name for n, f in cls.model_fields.items() for name in _names(n, f)]
+
+    @classmethod
+    def _misplaced(cls, names: Iterable[str]) -> Iterator[str]:
+        for name in sorted({*cls._known()}.intersection(names)):
+            yield f"'{name}' in the address was passed over: send it in the body."
+
+    @classmethod
     def _near_misses(cls, names: Iterable[str]) -> Iterator[str]:
-        known = [name for n, f in cls.model_fields.items() for name in _names(n, f)]
+        known = cls._known()
         strange = (
             name
             for name in names

@@ -129,6 +129,34 @@ def test_other_bodies_are_told_the_header(fake):
     assert "Content-Type: application/json" in message_of(answer)
 
 
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_parameter_in_the_address_is_told_where_it_belongs(fake, path):
+    answer = post(fake, f"{path}?prompt=a+dog&size=64x64&api-version=1", json=PROMPT)
+    assert answer.status_code == 200
+    assert "'prompt' in the address was passed over" in answer.json()["warning"]
+    assert "api-version" not in answer.json()["warning"]
+    missing = post(fake, f"{path}?prompt=a+dog", json={})
+    assert missing.status_code == 400
+    assert "send it in the body" in message_of(missing)
+
+
+def test_json_in_quotes_is_told(fake):
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    # So it comes from Windows' command line, which knows no single quotes.
+    answer = requests.post(f"{fake.url}/process", b"'{prompt:", headers=kind, timeout=9)
+    assert answer.status_code == 400
+    assert "JSON in quotes" in message_of(answer)
+
+
+@pytest.mark.parametrize("name", ["heart.png", "/tmp/my photo.JPG", "@heart.webp"])
+def test_the_name_of_a_file_is_no_file(fake, name):
+    for path in (EDITS, "/process"):
+        form = PROMPT | {"image": name}
+        answer = post(fake, path, files={k: (None, str(v)) for k, v in form.items()})
+        assert answer.status_code == 400
+        assert "-F image=@FILE" in message_of(answer)
+
+
 def test_a_slip_in_json_is_told_by_its_place(fake):
     kind = {"Content-Type": "application/json"}
     body = b'{"prompt": "a cat",\n "steps": 1,}'

@@ -53,7 +53,7 @@ def read_parameters(
     if deployment and not values.get("model"):
         values = values | {"model": deployment}
     kind = UpscaleParameters if operation == "upscale" else ImagesParameters
-    parameters = kind.read(values)
+    parameters = kind.read(values, request.args)
     if parameters.stream and prefers_async(request):
         message = "A stream is waited for: leave 'Prefer: respond-async' out."
         raise InvalidRequest(message, param="stream")
