@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -43,6 +45,15 @@ def answers(port):
     except requests.ConnectionError:
         return False
     return True
+
+
+def is_refused(url):
+    """Whether nobody listens there."""
+    try:
+        socket.create_connection(urlsplit(url).netloc.split(":"), timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 class Served:
@@ -168,6 +179,8 @@ def test_one_that_is_killed_costs_one_request_and_comes_back(served):
         os.kill(master, signal.SIGKILL)
         with pytest.raises(requests.ConnectionError):
             doomed.result()
+        # Its connections end before its port does: what comes between is in its hands.
+        wait_for(lambda: is_refused(url), 10)
         for one in [pool.submit(ask) for _ in range(4)]:
             one.result()
     assert answers == [200] * 16
