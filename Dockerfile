@@ -13,13 +13,15 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # First what rarely changes.
-COPY install_torch.py requirements*.txt ./
+COPY install_torch.py requirements.lock requirements*.txt ./
 RUN python3 -m venv /opt/flux \
     && /opt/flux/bin/python install_torch.py "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)"
 # Also requirements-NAME.txt of each name in it: --build-arg EXTRAS="ray c2pa"
 ARG EXTRAS=
+# What the lock names, byte for byte; then what it has not.
 # hadolint ignore=SC2046
-RUN /opt/flux/bin/python -m pip install -r requirements.txt \
+RUN /opt/flux/bin/python -m pip install --no-deps --require-hashes -r requirements.lock \
+    && /opt/flux/bin/python -m pip install \
     $(printf -- '-r requirements-%s.txt ' s3 gguf $EXTRAS)
 COPY . .
 # Nothing is installed later, and no extension is built.

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from flux_api.commands.nginx_refusals import SEALED, refusals_text
+
 _TEMPLATE = Path(__file__).with_name("nginx.conf")
 # nginx follows a request through ten places at most.
 MOST_NEXT = 8
@@ -79,6 +81,8 @@ def site_text(site: Site) -> str:
         "AFTER": "".join(_after(site.instances)),
         "OF_JOB": "" if len(site.instances) == 1 else _of_job(site.instances),
         "NEXT_MAPS": _next_maps(site.instances),
+        "REFUSALS": refusals_text(),
+        "SEALED": SEALED,
         "FIRST": "set $flux_next $flux_first;\n        "
         if len(site.instances) > 1
         else "",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from flux_api.commands.nginx import Site, whole_text
 from flux_api.settings import Settings
 from tests.support.nginx import run_nginx_with
 from tests.support.programs import need
-from tests.support.servers import ROOT, run_api, run_files
+from tests.support.servers import ROOT, free_port, run, run_api, run_files, wait_for
 from tests.test_readme import FIELDS
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -32,6 +33,22 @@ def test_the_linter_has_nothing_to_say_of_the_dockerfile():
         [BIN / "hadolint", ROOT / "Dockerfile"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_image_has_what_the_lock_names():
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    installed = re.findall(r"pip install([^&\n]*)", text)
+    assert any("--require-hashes -r requirements.lock" in line for line in installed)
+    # Nothing that the lock has is chosen anew.
+    assert not any("requirements.txt" in line for line in installed)
+    for name in ("requirements-s3.txt", "requirements-gguf.txt"):
+        assert any(name in line for line in installed)
+    # Each file that is copied by its name goes to the build.
+    (copied,) = re.findall(r"^COPY (install_torch.*) \./$", text, re.M)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = [line.removeprefix("!") for line in ignored if line.startswith("!")]
+    for name in copied.split():
+        assert any(fnmatch(name, pattern) for pattern in sent), name
 
 
 def test_compose_is_as_its_schema_says():
@@ -67,12 +84,51 @@ def test_what_compose_names_is_there():
             assert name in FIELDS or name.startswith(("HF_", "GF_")), name
 
 
-@pytest.mark.parametrize("name", ["api", "files", "gpu"])
-def test_commands_in_compose_are_shell(name):
-    shell, options, script = SERVICES[name]["command"]
+def script_of(name):
+    """What the shell runs in a container."""
+    service = SERVICES[name]
+    shell, options, script = service.get("entrypoint") or service["command"]
     assert (shell, options) == ("sh", "-euc")
-    script = script.replace("$$", "$")
+    return script.replace("$$", "$")
+
+
+@pytest.mark.parametrize("name", ["api", "files", "gpu", "prometheus"])
+def test_commands_in_compose_are_shell(name):
+    script = script_of(name)
     subprocess.run(["sh", "-n", "-c", script], check=True)
+
+
+@pytest.mark.parametrize("token", [None, "a-token-of-the-operator"])
+def test_prometheus_in_compose_scrapes_both_servers(tmp_path, token):
+    program, port = need("prometheus"), free_port()
+    script = script_of("prometheus")
+    for path in ("/run/secrets", "/etc/prometheus", "/prometheus"):
+        script = re.sub(rf"(?<=[ =]){path}\b", f"{tmp_path}{path}", script)
+        (tmp_path / path.strip("/")).mkdir(parents=True)
+    script = script.replace("/tmp/files_token", f"{tmp_path}/files_token")
+    script = script.replace("exec prometheus", f"exec {program}")
+    script = f"{script.strip()} --web.listen-address=127.0.0.1:{port}"
+    # As the secret that compose makes of /dev/null where no file is given.
+    (tmp_path / "run/secrets/files_token").write_text(token or "")
+    given = {"BEARER_TOKEN": token} if token else {"BEARER_TOKEN": "changeme-token"}
+    with run_files(tmp_path / "images", **given) as files, run_api() as api:
+        text = (ROOT / "deploy/compose/prometheus.yml").read_text()
+        text = text.replace("rule_files: [alerts.yml]", "").replace("15s", "1s")
+        text = text.replace("/tmp/files_token", f"{tmp_path}/files_token")
+        for name, server in (("api:9100", api), ("files:8010", files)):
+            assert name in text
+            text = text.replace(name, server.url.removeprefix("http://"))
+        (tmp_path / "etc/prometheus/prometheus.yml").write_text(text)
+        url = f"http://127.0.0.1:{port}"
+        with run(["sh", "-euc", script], url=url, settings={}) as server:
+
+            def scraped():
+                asked = f"{url}/api/v1/query?query=up"
+                told = requests.get(asked, timeout=5).json()["data"]["result"]
+                return {one["metric"]["job"]: one["value"][1] for one in told}
+
+            both = {"flux": "1", "flux-files": "1"}
+            wait_for(lambda: scraped() == both, 60, server)
 
 
 def test_pictures_take_longer_to_stop_than_to_make():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import kubernetes_validate
 import pytest
+import requests
 import yaml
 
 from file_server import Settings as FileSettings
 from flux_api.setting_values import unknown
 from flux_api.settings import Settings
-from tests.support.servers import ROOT
+from tests.deploy.test_nginx_instances import fill, forget, post, release, stats
+from tests.support.programs import need
+from tests.support.servers import ROOT, free_port, run, run_api, wait_for
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 FILES = sorted(p for p in FOLDER.rglob("*.yaml") if p.name != "kustomization.yaml")
@@ -181,21 +186,121 @@ def test_requests_are_drained_before_a_pod_ends():
             assert pod["terminationGracePeriodSeconds"] > longest
 
 
-def test_the_gateways_configuration_is_one(tmp_path):
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-    if nginx is None:
-        pytest.skip("nginx is not installed")
+def gateway_text(folder):
+    """The gateway's configuration for this machine: names of a cluster are nowhere
+    else, and older versions of nginx do not know 'resolve'."""
     text = (FOLDER / "base" / "nginx.conf").read_text("utf-8")
-    # Names of a cluster are nowhere else, and older versions do not know 'resolve'.
-    text = text.replace(" resolve;", ";").replace("/tmp/", f"{tmp_path}/")
+    text = text.replace(" resolve;", ";").replace("/tmp/", f"{folder}/")
+    return text.replace("kube-dns.kube-system.svc.cluster.local", "127.0.0.1")
+
+
+def test_the_gateways_configuration_is_one(tmp_path):
     text = re.sub(
-        r"server \w+(-ready)?\.flux\.svc\.cluster\.local", "server 127.0.0.1", text
+        r"server \w+(-ready)?\.flux\.svc\.cluster\.local",
+        "server 127.0.0.1",
+        gateway_text(tmp_path),
     )
-    text = text.replace("kube-dns.kube-system.svc.cluster.local", "127.0.0.1")
     (tmp_path / "nginx.conf").write_text(text)
-    command = [nginx, "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
+    command = [need("nginx"), "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     # What nginx says itself is JSON.
     for body in re.findall(r"return \d+ '(.*)';", text):
         json.loads(body)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """(the gateway, two pods that hold one request and let one wait)"""
+    folder, port = tmp_path_factory.mktemp("gateway"), free_port()
+    with contextlib.ExitStack() as stack:
+        pods = [
+            stack.enter_context(
+                run_api(
+                    app="tests.support.fake_app:app",
+                    FLUX_INSTANCE=number,
+                    FLUX_TRUSTED_PROXIES=1,
+                    FLUX_MAX_QUEUE=1,
+                )
+            )
+            for number in range(2)
+        ]
+        own = [pod.wait_ready().url.removeprefix("http://") for pod in pods]
+        text = gateway_text(folder).replace("listen 8080", f"listen 127.0.0.1:{port}")
+        ready = "        server api-ready.flux.svc.cluster.local:8000;\n"
+        assert ready in text
+        text = text.replace(ready, "".join(f"server {at};\n" for at in own))
+        (named,) = re.findall(r'"~\^g.*api-\$number.*;', text)
+        text = text.replace(
+            named, "".join(f'"~^g{n}-" {at};\n' for n, at in enumerate(own))
+        )
+        text = text.replace("files.flux.svc.cluster.local", "127.0.0.1")
+        (folder / "nginx.conf").write_text(text)
+        command = [need("nginx"), "-e", "stderr", "-c", str(folder / "nginx.conf")]
+        command += ["-g", "daemon off;"]
+        url = f"http://127.0.0.1:{port}"
+        server = stack.enter_context(run(command, url=url, settings={}))
+        wait_for(lambda: requests.get(f"{url}/healthz", timeout=5).ok, 20, server)
+        yield server, pods
+
+
+def test_a_full_pod_hands_its_requests_on_to_another(gateway):
+    server, pods = gateway
+    with ThreadPoolExecutor(8) as pool:
+        # Past the gateway, which does not know that this pod is full.
+        held = fill(pool, pods[:1])
+        before = stats(pods[1])["begun"]
+        assert all(post(server).ok for _ in range(6))
+        assert stats(pods[1])["begun"] == before + 6
+        # Only where a key began it is known.
+        keys = [{"Idempotency-Key": f"key-{number}"} for number in range(8)]
+        told = {post(server, headers=key).status_code for key in keys}
+        assert told == {200, 429}
+        held += fill(pool, pods[1:])
+        forged = {"X-Flux-Next": "@next9", "X-Accel-Redirect": "@away"}
+        answer = post(server, headers=forged)
+        assert answer.status_code == 429
+        assert answer.json()["error"] == "Every place in the queue is taken."
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        release(pods)
+        assert all(one.result().ok for one in held)
+    forget(pods)
+
+
+def test_what_a_pod_named_is_found_by_its_id(gateway):
+    server, pods = gateway
+    forget(pods)
+    ids = {}
+    body = {"prompt": "x", "width": 64, "height": 64}
+    while len(ids) < len(pods):
+        task = requests.post(f"{server.url}/v1/flux-dev", json=body, timeout=60)
+        if task.ok:
+            ids[task.json()["id"][:3]] = task.json()["id"]
+    for name in ids.values():
+        polled = f"{server.url}/v1/get_result?id={name}"
+        wait_for(lambda p=polled: requests.get(p).json()["status"] == "Ready", 20)
+        assert requests.get(f"{server.url}/v1/samples/{name}", timeout=10).ok
+        events = requests.get(f"{server.url}/jobs/events?ids={name}", timeout=10)
+        assert "event: done" in events.text
+        listed = requests.get(f"{server.url}/v1/jobs?ids={name}", timeout=10).json()
+        assert [job["id"] for job in listed["data"]] == [name]
+        assert requests.get(f"{server.url}/jobs/{name}", timeout=10).ok
+    # None was looked for in the wrong place.
+    for number, pod in enumerate(pods):
+        asked = [path for path, _ in stats(pod)["arrived"] if "/g" in path]
+        assert asked and not [p for p in asked if f"/g{1 - number}-" in p]
+
+
+def policies(app):
+    """What may go out of the pods of ``app``, and come in, as NetworkPolicies say."""
+    for thing in read(FOLDER / "base" / "network.yaml"):
+        if thing["spec"]["podSelector"].get("matchLabels", {"app": app})["app"] == app:
+            yield thing["spec"]
+
+
+def test_the_file_server_reaches_a_bucket():
+    out = [rule for spec in policies("files") for rule in spec.get("egress", ())]
+    assert {"ports": [{"port": 443}]} in out
+    # Each rule that is written counts.
+    for thing in read(FOLDER / "base" / "network.yaml"):
+        assert ("egress" in thing["spec"]) <= ("Egress" in thing["spec"]["policyTypes"])
