@@ -26,6 +26,7 @@ logger = logging.getLogger("file_server.access")
 DRAIN_BYTES = 256 * 1024 * 1024
 """How much of an unwanted body is read so that its sender sees the answer."""
 
+# It goes into the log and into the answer as it came.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _OF_THE_API = re.compile(r"/+(v1|process|images|models|jobs|docs|openai)(/|$)")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

@@ -20,6 +20,7 @@ _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 def new_name(extension: str) -> str:
     """Return a name that nobody can guess, with this extension."""
+    # 122 random bits: who knows the name may have the picture.
     return f"{uuid.uuid4().hex}.{extension}"
 
 

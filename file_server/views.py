@@ -110,6 +110,7 @@ def upload() -> ResponseReturnValue:
     # The parser bounds the body, which is longer than the file in it.
     if file.seek(0, os.SEEK_END) > settings.max_upload:
         raise TooLarge
+    # By its bytes: the name and the type are whatever the sender wrote.
     extension = sniff(head)
     if extension is None:
         raise NotAnImage

@@ -34,6 +34,7 @@ class PromptCache:
             return tuple(tensor.to(device) for tensor in found)
         made = encode()
         size = _size_of(made)
+        # Larger than all that may be kept: it would only push the others out.
         if size <= self._most_bytes:
             # Copies, as a pipeline may work in place.
             self._kept[key] = tuple(tensor.to("cpu", copy=True) for tensor in made)

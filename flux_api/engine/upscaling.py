@@ -69,6 +69,7 @@ class Upscale:
 
     def __init__(self, request: ImageRequest, info: ModelInfo) -> None:
         target = request.width, request.height
+        # What has no tile yet, and what a model cannot draw, is still the picture.
         plain = request.images[0].resize(target, Image.Resampling.LANCZOS)
         # Models draw on a grid; what is beyond the picture is cut off at the end.
         grid = target[0] + -target[0] % _GRID, target[1] + -target[1] % _GRID

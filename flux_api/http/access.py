@@ -59,6 +59,7 @@ def _holder(keys: tuple[ApiKey, ...]) -> str:
         # Apps that know no other way put the key in place of the password.
         shown.append(basic.password or "" if basic.type == "basic" else "")
     for header in ("Api-Key", "X-Api-Key", "X-Key"):
+        # Azure's name for it, a common one, and the hosted API's.
         if api_key := request.headers.get(header):
             shown.append(api_key)
     for text in shown:

@@ -12,6 +12,7 @@ import re
 
 from flask import Response, request
 
+# What nginx itself wrote, and no other place that a caller might name.
 _PLACE = re.compile(r"@next[0-9]{1,3}")
 _ELSEWHERE_MAYBE = (429, 503)
 

@@ -40,6 +40,7 @@ BY_PARAM = {
     "background": "Invalid background, transparent is not supported",
     "output_format": "Invalid output_format, use png, jpeg or webp",
 }
+# The status line takes what we could have written, nothing else of a caller's.
 _PARAM = re.compile(r"[a-z_]{1,32}")
 # How messages end that know a value which would do.
 _ADVICE = re.compile(r"; (try [a-z]{0,8}=?\d{1,5}(?:x\d{1,5})?)\.$")

@@ -10,6 +10,7 @@ import re
 
 from flask import Request
 
+# The version ff is forbidden, and so are ids of nothing but zeros.
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )

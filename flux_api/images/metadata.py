@@ -139,6 +139,7 @@ def _find_scan(data: bytes) -> int:
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    # Behind RIFF, the length, and WEBP.
     position = 12
     while position + 8 <= len(data):
         name, length = struct.unpack_from("<4sI", data, position)

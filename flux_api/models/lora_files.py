@@ -30,6 +30,7 @@ _DOWN = (
     *("lora_A.weight", "lora_down.weight", "lora.down.weight", ".down.weight"),
     *("lora_A.default.weight", "hada_w1_b", "lokr_w2_b"),
 )
+# For people to choose from: trainers write down every tag of their pictures.
 _MOST_WORDS, _LONGEST_WORDS = 5, 1000
 
 

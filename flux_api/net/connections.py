@@ -145,6 +145,7 @@ def ask(
             method, target, body=body, headers=headers, preload_content=False
         )
         with closing(connection.getresponse()) as response:
+            # What is left unread goes with the connection.
             return response.status, response.read(most)
 
 

@@ -14,6 +14,7 @@ URL_LIMIT = 2000
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Half a surrogate pair is no character, and no encoding can send it.
 _FORBIDDEN = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
+# No host's name may have an underscore; some that resolve do.
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z")
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")

@@ -85,6 +85,7 @@ class FairQueue:
         pictures, jobs = self._waiting[job], self._jobs_of(job)
         if not interleaved:
             self.passed_over = 0 if job is self.head() else self.passed_over + 1
+        # Not in its turn: the others of this caller come sooner or later than noted.
         if jobs.head() is not pictures:
             self._stale.add(job.caller)
         self._starts.discard(job)

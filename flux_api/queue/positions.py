@@ -34,6 +34,7 @@ class Positions:
 
     def _tell_on(self) -> None:
         while True:
+            # Cleared first: what changes while it tells is news again.
             self._news.wait()
             self._news.clear()
             self._tell()
