@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 from tests.support.servers import QUIET, ROOT
+from tests.support.tiny_sets import write_sets
 
 # Each kind of part with one of the two sets; ``make gpu-check --simulated`` does all.
 PARTS = ("klein-4b-speed", "klein-4b-sharing", "klein-4b-cancel", "klein-4b-oom")
@@ -85,6 +87,32 @@ def test_what_is_missing_says_so_and_the_next_one_goes_on(whole):
     assert refused == ["fp8, text"]
     assert "requirements-fp8.txt" in str(rows)
     assert rows[-1]["row"] == "none, sequential"
+
+
+def test_a_level_is_measured_beside_the_floor(simulated, tmp_path):
+    """The last of them, without the others."""
+    table = write_sets(tmp_path, ("klein-4b",))
+    child = ["-m", "tests.gpu", "benchmarks.gpu_levels", "klein-4b", str(table)]
+    steady = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *child, "--side=64", "--skip=2", "--until=1e11"],
+        env=QUIET | steady | {"SIMULATED_GPU_CARD": str(simulated.path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [text] = re.findall(r"^ROW (.*)$", done.stdout, re.MULTILINE)
+    row = json.loads(text)
+    assert (row["part"], row["row"], row["result"]) == ("levels", "max", "ok")
+    assert row["drawn as"] in ("exact", "speed", "max") and row["note"]
+    assert row["held"] == "none, none"
+    seconds, floor = (
+        float(row[key].split()[0]) for key in ("64x64, 4 steps", "16-bit floor")
+    )
+    assert 0 < floor < seconds
 
 
 @pytest.mark.usefixtures("simulated")
