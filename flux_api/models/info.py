@@ -84,6 +84,8 @@ class TaskDefaults:
                 f"This model takes at most {self.max_images} input image"
                 f"{'s' if self.max_images > 1 else ''}, but got {images}.",
                 param="image",
+                code="array_above_max_length",
+                limits={"maximum": self.max_images, "given": images},
             )
         if negative_prompt and not self.negative_prompt:
             raise InvalidRequest(

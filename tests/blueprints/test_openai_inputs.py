@@ -110,7 +110,8 @@ def test_a_model_of_one_reference_says_so(fake, png):
     answer = post(fake, EDITS, data=FORM, files=files)
     assert answer.status_code == 400
     error = answer.json()["error"]
-    assert error["param"] == "image"
+    assert (error["param"], error["code"]) == ("image", "array_above_max_length")
+    assert (error["maximum"], error["given"]) == (1, 2)
     assert "at most 1 input image" in error["message"]
 
 
