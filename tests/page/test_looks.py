@@ -73,6 +73,20 @@ def test_every_state_is_fit_to_be_used(fake, browser, size, language, scheme):
         check(page)
 
 
+def test_beside_a_full_form_the_picture_covers_nothing(fake_multi, browser):
+    below = """() => {
+        const [picture, facts] = [".picture", ".below"].map(
+            (name) => document.querySelector(name).getBoundingClientRect());
+        return facts.top - picture.bottom;
+    }"""
+    with open_page(browser, fake_multi, **SIZES["phone"]) as page:
+        for number in range(5):
+            choose(page, make_png((96, 64 + 16 * number)))
+        draw(page, "all of them")
+        page.wait_for_selector(".picture img")
+        assert page.evaluate(below) >= 0
+
+
 def test_language_and_theme_are_changed_and_remembered(fake, browser):
     with open_page(browser, fake) as page:
         page.click("[lang=ja].button")
