@@ -74,7 +74,7 @@ def whole(name, default):
 bind = "127.0.0.1:8000"
 workers = 1
 worker_class = sturdy["SturdyWorker"]
-worker_class.head_seconds = max(1, whole("FLUX_BODY_TIMEOUT", 30))
+worker_class.client_seconds = max(1, whole("FLUX_BODY_TIMEOUT", 30))
 preload_app = False
 # A waiting request holds a thread: the queue, what runs (16 at most here, 128 in a
 # cluster), the watchers, and 8 more for health and refusals. With fewer the surplus

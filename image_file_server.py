@@ -43,8 +43,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         options["post_worker_init"] = lambda worker: warn_if_open(
             worker.wsgi, [listener.sock for listener in worker.sockets]
         )
-        # For the heads of requests what counts for their bodies.
-        SturdyWorker.head_seconds = max(1.0, self.settings.body_timeout)
+        # For heads and answers what counts for bodies.
+        SturdyWorker.client_seconds = max(1.0, self.settings.body_timeout)
         for name, value in options.items():
             self.cfg.set(name, value)
 

@@ -1,9 +1,8 @@
 """gunicorn's threaded worker, outliving a shortage of descriptors, threads or memory,
-and clients that never end what they began to say.
+and clients that never end what they began to say, or take nothing of their answer.
 
 gunicorn's own ends with its model and all its jobs where a connection cannot be
-accepted or a thread cannot be started, and gives a thread for good to each client that
-stops in the middle of a request's head.
+accepted or a thread cannot be started, and gives each such client a thread for good.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import os
 import resource
 import selectors
 import socket
+import struct
 import threading
 import time
 from concurrent import futures
@@ -52,7 +52,16 @@ class SturdyPool(futures.ThreadPoolExecutor):
 
 
 class PolledConnection(gthread.TConn):
-    """A connection that is waited for without a descriptor of its own."""
+    """A connection that is waited for without a descriptor of its own, and may be
+    closed twice."""
+
+    closed = False
+
+    def close(self, graceful=False):
+        """As gunicorn, the first time."""
+        closed, self.closed = self.closed, True
+        if not closed:
+            super().close(graceful)
 
     def wait_for_data(self, timeout):
         """Whether a request comes within ``timeout`` seconds."""
@@ -68,10 +77,11 @@ gthread.TConn = PolledConnection
 
 class SturdyWorker(gthread.ThreadWorker):
     """``busy()`` is asked, once no connection is left, whether to wait longer. A
-    request's head has to be there within ``head_seconds``."""
+    request's head has to be there within ``client_seconds``, and some of the answer to
+    be taken in each."""
 
     busy = staticmethod(lambda: False)
-    head_seconds = 30
+    client_seconds = 30
 
     def init_process(self):
         """As gunicorn, with as many descriptors as may be had, and one to spare."""
@@ -142,16 +152,27 @@ class SturdyWorker(gthread.ThreadWorker):
 
     def handle(self, conn):
         """As gunicorn, for a while: see :meth:`murder_pending`."""
-        self._heads[conn] = time.monotonic() + self.head_seconds
+        self._heads[conn] = time.monotonic() + self.client_seconds
         try:
-            return super().handle(conn)
+            # For each time that something is sent, not for all together.
+            limit = struct.pack("ll", int(self.client_seconds), 0)
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            goes_on = super().handle(conn)
+            if not goes_on:
+                # For seconds, where the client does not close its side: gunicorn's
+                # main thread, which does this otherwise, would accept nobody meanwhile.
+                conn.close(graceful=True)
+            return goes_on
         finally:
             self._heads.pop(conn, None)
 
     def handle_request(self, req, conn):
-        """As gunicorn; the head is there."""
+        """As gunicorn; the head is there. Who takes nothing of the answer has left."""
         self._heads.pop(conn, None)
-        return super().handle_request(req, conn)
+        try:
+            return super().handle_request(req, conn)
+        except BlockingIOError as error:
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from None
 
     def murder_pending(self):
         """As gunicorn, and wake the threads that have waited for a head too long."""

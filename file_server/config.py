@@ -186,7 +186,8 @@ class Settings(EnvironmentSettings):
     min_free: Annotated[int, _env("FILES_MIN_FREE_MB", 0), _size] = 0
     """What is left free of the disk; the variable is in MiB."""
     body_timeout: Annotated[float, _env("FILES_BODY_TIMEOUT", 0.5), _seconds] = 30.0
-    """Seconds in which an upload must bring at least 64 KiB, or its end."""
+    """Seconds in which a request's head must be there, its body bring at least 64 KiB
+    or its end, and some of the answer be taken."""
     ttl: Annotated[float, _env("FILES_TTL_HOURS", 0), _ttl] = 0.0
     """Age at which a picture is removed; the variable is in hours, 0 keeps."""
     bind: Annotated[str, _env("FILES_BIND"), _bind] = "127.0.0.1:8010"

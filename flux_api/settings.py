@@ -151,8 +151,8 @@ class Settings(EnvironmentSettings):
     """MiB that decoded input pictures take together; beyond it others wait, then
     503."""
     body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
-    """Seconds in which a request's head must be there, and its body bring at least
-    64 KiB, or its end."""
+    """Seconds in which a request's head must be there, its body bring at least 64 KiB
+    or its end, and some of the answer be taken."""
     metadata: Annotated[Level, _env("FLUX_METADATA")] = "recipe"
     """What pictures say of themselves: nothing, a mark that they are synthetic, or how
     they were made as well, without prompts or with them."""

@@ -11,7 +11,15 @@ import pytest
 import requests
 
 from file_server.config import Bucket, Folder, Settings, SettingsError
-from tests.file_server.serving import BIN, ROOT, clean_env, fact, launch, picture
+from tests.file_server.serving import (
+    BIN,
+    ROOT,
+    clean_env,
+    fact,
+    launch,
+    picture,
+    sealed,
+)
 from tests.support.servers import wait_for
 
 SCRIPT = str(ROOT / "image_file_server.py")
@@ -44,18 +52,45 @@ def test_the_script_serves_on_port_8010_and_stops_on_ctrl_c(folder, tmp_path):
     assert "Traceback" not in "".join(server.lines)
 
 
-def test_the_script_waits_for_no_half_request(folder):
+@pytest.fixture
+def impatient(folder):
+    """The script, with a second for everything that a client does."""
     settings = {"FILES_BIND": "127.0.0.1:0", "FILES_BODY_TIMEOUT": "1"}
     env = clean_env(BEARER_TOKEN="x", **settings, **folder.settings)
     server = launch([sys.executable, SCRIPT], env)
+    yield server
+    server.stop(signal.SIGKILL)
+
+
+def address_of(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def test_the_script_waits_for_no_half_request(impatient):
+    with socket.create_connection(address_of(impatient), 30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        assert connection.recv(1) == b""
+    assert impatient.get("/healthz").ok
+
+
+def test_who_takes_nothing_of_a_picture_holds_no_thread_for_good(impatient):
+    """More of them than the server has threads."""
+    path = impatient.stored(sealed(1, 12_000_000))
+    idle = []
     try:
-        address = server.url.removeprefix("http://").split(":")
-        with socket.create_connection(address, 30) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
-            assert connection.recv(1) == b""
-        assert server.get("/healthz").ok
+        for _ in range(40):
+            connection = socket.socket()
+            idle.append(connection)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(address_of(impatient))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert impatient.get("/healthz").ok
     finally:
-        server.stop(signal.SIGKILL)
+        for connection in idle:
+            connection.close()
+    assert impatient.get(path).content == sealed(1, 12_000_000)
+    assert "Traceback" not in "".join(impatient.lines)
 
 
 def test_plain_gunicorn_in_the_checkout_serves(folder):

@@ -406,6 +406,20 @@ def test_a_drip_of_a_head_is_shut_off_too(server):
     good_request_works(server)
 
 
+def test_clients_that_do_not_close_hold_up_nobody(server):
+    asks = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    waiting = [send(server, asks) for _ in range(20)]
+    try:
+        for connection in waiting:
+            assert Received(read_all(connection)).status == 200
+        # It lingers for each of them, and takes others meanwhile.
+        for _ in range(3):
+            assert requests.get(f"{server.url}/healthz", timeout=5).ok
+    finally:
+        for connection in waiting:
+            connection.close()
+
+
 def test_a_slow_but_honest_body_is_taken(server):
     body = b"prompt=a&num_inference_steps=1&x=" + b"y" * 300_000
     head = raw_post(PROCESS, b"", Content_Type=FORM, Content_Length=len(body))
