@@ -31,6 +31,9 @@ BUSY = (
 ) % (len(_BODY), _BODY)
 _MOST_DESCRIPTORS = 65_536
 _MOST_STARTED = 128
+# Most clients say what they want as soon as they are connected. Others are waited for
+# by the main thread, which can wait for any number.
+_GREETING_SECONDS = 0.05
 
 
 def is_short(error):
@@ -64,11 +67,13 @@ class PolledConnection(gthread.TConn):
             super().close(graceful)
 
     def wait_for_data(self, timeout):
-        """Whether a request comes within ``timeout`` seconds."""
+        """Whether a request comes within ``timeout`` seconds, or rather a moment: one
+        that says nothing held a thread for five seconds."""
         if not self.data_ready:
             with selectors.PollSelector() as selector:
                 selector.register(self.sock, selectors.EVENT_READ)
-                self.data_ready = bool(selector.select(timeout))
+                seconds = min(timeout, _GREETING_SECONDS)
+                self.data_ready = bool(selector.select(seconds))
         return self.data_ready
 
 
@@ -175,7 +180,12 @@ class SturdyWorker(gthread.ThreadWorker):
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from None
 
     def murder_pending(self):
-        """As gunicorn, and wake the threads that have waited for a head too long."""
+        """As gunicorn, and wake the threads that have waited for a head too long. Where
+        there are as many connections as may be, those that say nothing make room."""
+        if 0 < self.worker_connections <= self.nr_conns:
+            for conn in self.pending_conns:
+                conn.timeout = 0.0
+            self.murder_keepalived(force=True)
         super().murder_pending()
         now = time.monotonic()
         for conn, until in self._heads.copy().items():

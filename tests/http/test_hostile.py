@@ -11,6 +11,7 @@ import concurrent.futures
 import gzip
 import json
 import re
+import resource
 import sys
 import time
 
@@ -385,6 +386,21 @@ def test_half_sent_heads_hold_no_thread_for_good(server):
             assert read_all(connection) == b""
     finally:
         for connection in waiting:
+            connection.close()
+    good_request_works(server)
+
+
+def test_connections_that_say_nothing_make_room(server):
+    """More of them than the server takes at a time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    silent = [send(server, b"") for _ in range(1100)]
+    try:
+        for _ in range(3):
+            assert requests.get(f"{server.url}/healthz", timeout=15).ok
+    finally:
+        for connection in silent:
             connection.close()
     good_request_works(server)
 
