@@ -271,6 +271,22 @@ def memory(server):
     return int(line.split()[1]) // 1024
 
 
+def test_a_picture_that_is_looked_at_has_a_place_in_the_queue():
+    app = "tests.support.fake_app:app"
+    with run_api(app=app, FLUX_MAX_QUEUE=1) as server, ThreadPoolExecutor(2) as pool:
+        server.wait_ready()
+        held = SMALL | {"prompt": "hold"}
+        first = pool.submit(post, server, f"{SD}/txt2img", json=held)
+        wait_for(lambda: stats(server)["running"] == 1, 10)
+        second = pool.submit(post, server, f"{SD}/txt2img", json=held)
+        wait_for(lambda: stats(server)["queued"] == 1, 10)
+        looked = {"image": data_url(make_png())}
+        assert post(server, f"{SD}/png-info", json=looked).status_code == 429
+        requests.post(f"{server.url}/fake/release", timeout=10)
+        assert {first.result().status_code, second.result().status_code} == {200}
+        assert post(server, f"{SD}/png-info", json=looked).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("route", "values", "word"),
     [

@@ -147,7 +147,8 @@ def png_info() -> Response:
     is_url = image[:5].lower() == "data:"
     decode = decode_data_url if is_url else decode_base64
     data = decode(image.strip(), param="image")
-    with context.decodes.hold(caller_of(request), client_of(request)):
+    caller, is_here = caller_of(request), client_of(request)
+    with context.manager.hold_place(caller), context.decodes.hold(caller, is_here):
         texts = texts_of(context.decoder, data, param="image")
     return jsonify(info=texts.get("parameters", ""), items=texts, parameters={})
 
