@@ -13,6 +13,7 @@ from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.context import Context
 from flux_api.http.parameters import Parameters
 from flux_api.http.values import read_integer, refuse_value
+from flux_api.images.decoder import MOST_PIXELS as DECODED_PIXELS
 from flux_api.models.sizes import SizeRules
 
 SCALES = (2, 4)
@@ -83,6 +84,9 @@ def _check_scale(width: int, height: int, scale: int) -> None:
         return
     largest = max((factor for factor in SCALES if fits(factor)), default=None)
     advice = f"try scale={largest}" if largest else "send a smaller picture"
+    if (width + 1) * (height + 1) > DECODED_PIXELS:
+        # Whoever sent it knows another size.
+        advice += "; one of more than 4.2 megapixels is first scaled down to that"
     raise InvalidRequest(
         f"Invalid scale '{scale}': {width}x{height} would become larger than "
         f"{MOST_SIDE} pixels a side; {advice}.",

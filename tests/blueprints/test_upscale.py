@@ -90,7 +90,9 @@ def test_it_is_streamed(fake, png):
         ((96, 64), {"size": "384x256", "scale": 2}, "scale"),
         ((96, 64), {"mask": data_url(make_png())}, "mask"),
         ((1500, 700), {"scale": 4}, "try scale=2"),
-        ((2100, 100), {"scale": 2}, "smaller picture"),
+        ((2100, 100), {"scale": 2}, "smaller picture."),
+        ((3000, 2000), {"scale": 2}, "2508x1672"),
+        ((3000, 2000), {"scale": 2}, "4.2 megapixels"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(fake, size, values, word):
