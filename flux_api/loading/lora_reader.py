@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A whole difference of the largest layer that there is, FLUX.2 dev's, has 0.34e9.
 _MOST_NUMBERS = 2**29
 _MOST_CONFIG = 2**20
+# Each is compared with each layer, of which no transformer has a thousand.
+_MOST_PATTERNS = 2000
 # Ways to begin a training at which PEFT changes the base, too.
 _OTHER_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 # Nothing of the pictures depends on these layers.
@@ -186,6 +188,8 @@ class _Alphas:
         prefix = "" if self._alone else f"{component}."
         alpha = self._config.get(f"{prefix}lora_alpha")
         patterns = self._config.get(f"{prefix}alpha_pattern") or {}
+        if len(patterns) > _MOST_PATTERNS:
+            raise KeyRefused(f"has {len(patterns)} alphas for layers of its own")
         for pattern, own in patterns.items():
             # Of a regular expression no more than these is read.
             plain = pattern.replace("\\.", ".").lstrip("^").rstrip("$")

@@ -26,6 +26,8 @@ _REFUSED = {
 }
 _MOST_HEADER = 64 * 2**20
 _MOST_TENSORS = 100_000
+# Texts in a list: the words of text encoders, of which the largest knows 262,144.
+_MOST_LISTED = 2**20
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}
 # Number in the file -> name, numbers a block, bytes a block: ggml's table.
 GGML_TYPES = {
@@ -135,7 +137,7 @@ class _Cursor:
         """The next ``count`` bytes."""
         # A length in a file is only what somebody wrote into it.
         if count > min(self._left, _MOST_HEADER):
-            raise BadFile("is damaged: a length in it is longer than the file")
+            raise BadFile("is damaged: what it says of itself does not end")
         self._left -= count
         return self._file.read(count)
 
@@ -159,8 +161,9 @@ class _Cursor:
         inner, count = self.number("I"), self.number("Q")
         if inner in _SCALARS:
             self.take(count * struct.calcsize(_SCALARS[inner]))
+        elif count > _MOST_LISTED:
+            raise BadFile(f"is damaged: a list of {count} values")
         else:
-            # Each takes bytes of the file, so that it ends.
             for _ in range(count):
                 self.skip_value(inner, depth + 1)
         return None
@@ -168,7 +171,8 @@ class _Cursor:
 
 def _read_gguf(path: Path, file: BinaryIO) -> Header:
     size = path.stat().st_size
-    cursor = _Cursor(file, size)
+    # All of it is no longer than one part of it may be.
+    cursor = _Cursor(file, min(size, _MOST_HEADER))
     if cursor.take(4) != b"GGUF" or cursor.number("I") not in (2, 3):
         raise BadFile("is no GGUF file of version 2 or 3")
     count, values = cursor.number("Q"), cursor.number("Q")

@@ -106,6 +106,11 @@ REFUSED = {
         "alpha",
     ),
     "patterns": ("schnell", patterns(**{"(a+)+to_q": 8}), "layers like '(a+)+to_q'"),
+    "patterns-many": (
+        "schnell",
+        patterns(**{f"a{number}": 1 for number in range(300_000)}),
+        "300000 alphas",
+    ),
     "patterns-of-words": ("schnell", patterns(to_q="1"), "no number"),
     "rank": ("schnell", pair(rank=100_000), "rank 100000"),
     "rank-of-none": ("schnell", pair(rank=0), "rank 0"),

@@ -210,6 +210,15 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, make, words):
         set_of_path(str(tmp_path / "a.safetensors"), None, None)
 
 
+def test_a_list_without_end_is_refused_at_once(tmp_path):
+    """Texts of no letters, as many as the file has room for."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf_of(0, 1, text("a") + struct.pack("<IIQ", 9, 8, 2**32)))
+    os.truncate(path, 2**36)
+    with pytest.raises(BadSetting, match="a list of 4294967296 values"):
+        set_of_path(str(path), None, None)
+
+
 LAYER = "double_blocks.0.img_attn.proj"
 FP8, BYTES = torch.zeros(256, 256).to(torch.float8_e4m3fn), torch.uint8
 # How ComfyUI writes what is not read here: a layer's tensors, and the answer.
