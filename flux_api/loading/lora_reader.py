@@ -31,6 +31,8 @@ _MOST_NUMBERS = 2**29
 _MOST_CONFIG = 2**20
 # Each is compared with each layer, of which no transformer has a thousand.
 _MOST_PATTERNS = 2000
+# What PEFT calls the alphas of the adapters that are read.
+_TYPES = {"LORA": "lora_alpha", "LOHA": "alpha"}
 # Ways to begin a training at which PEFT changes the base, too.
 _OTHER_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 # Nothing of the pictures depends on these layers.
@@ -172,21 +174,21 @@ class _Alphas:
         self._alone = path.name == "adapter_model.safetensors" and beside.is_file()
         if self._alone:
             with beside.open("rb") as file:
-                found = _config_of(file.read(_MOST_CONFIG), beside.name)
-            if (kind := found.get("peft_type", "LORA")) not in ("LORA", "LOHA"):
-                raise KeyRefused(f"is a PEFT adapter of the type {str(kind)[:20]!r}")
-            found.setdefault("lora_alpha", found.get("alpha"))
+                self._config = _config_of(file.read(_MOST_CONFIG), beside.name)
         else:
             text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
-            found = _config_of(text, "lora_adapter_metadata")
-        self._config = found
+            self._config = _config_of(text, "lora_adapter_metadata")
 
     def apply(self, component: str, module: LoraModule, key: str) -> None:
         """Give ``module``, the layer of ``key``, the alpha and the rule that are said
         for it."""
         names = (module.targets[0].path, key.rpartition(".lora_")[0])
         prefix = "" if self._alone else f"{component}."
-        alpha = self._config.get(f"{prefix}lora_alpha")
+        # PEFT's LoKr is weighed by another rule than LyCORIS'.
+        kind = str(self._config.get(f"{prefix}peft_type", "LORA"))
+        if kind not in _TYPES:
+            raise KeyRefused(f"is a PEFT adapter of the type {kind[:20]!r}")
+        alpha = self._config.get(f"{prefix}{_TYPES[kind]}")
         patterns = self._config.get(f"{prefix}alpha_pattern") or {}
         if len(patterns) > _MOST_PATTERNS:
             raise KeyRefused(f"has {len(patterns)} alphas for layers of its own")

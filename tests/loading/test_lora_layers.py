@@ -14,7 +14,7 @@ from flux_api.loading.lora_reader import read_lora
 from flux_api.loading.quantization import quantize
 from flux_api.models.lora_keys import flat
 from tests.support import tiny_checkpoints
-from tests.support.lora_schemes import Writer, bfl_names
+from tests.support.lora_schemes import Writer, bfl_names, metadata_of
 
 FLUX1_NORMS = [
     f"{attention}.{kind}_norm"
@@ -91,6 +91,23 @@ def test_a_packed_layer_gets_the_same_change(tmp_path, kind, quantization):
         sample = torch.randn(3, 5, layer.in_features)
         added = one.change(layer, sample, layer(sample))
         assert torch.allclose(added, sample @ matrix.T, atol=0.05, rtol=0.02)
+
+
+def test_pefts_loha_has_its_alpha_in_the_metadata(tmp_path):
+    writer = Writer("klein", seed=8)
+    made = writer.write(lambda name: f"transformer.{name}", kind="loha", only=("to_q",))
+    # In the file it is 1.
+    made.tensors = {k: t for k, t in made.tensors.items() if not k.endswith(".alpha")}
+    made.metadata = metadata_of(peft_type="LOHA", r=2, alpha=3)
+    made.save(tmp_path / "a.safetensors")
+    found = read_lora(tmp_path / "a.safetensors", "a", {"transformer": writer.module})
+    changed = {one.layer: one.change for one in found}
+    for path, matrix in made.added.items():
+        layer = writer.module.get_submodule(path)
+        sample = torch.randn(2, layer.in_features)
+        added = changed.pop(layer)(layer, sample, layer(sample))
+        assert torch.allclose(added, 3 * sample @ matrix.T, atol=1e-4)
+    assert not changed
 
 
 @pytest.mark.parametrize("by_column", [False, True])

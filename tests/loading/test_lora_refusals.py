@@ -154,6 +154,8 @@ REFUSED = {
         pair() | {f"{LAYER}.lora_A.scale_weight": torch.ones(1)},
         "lora_A.scale_weight",
     ),
+    "type": ("schnell", described('{"transformer.peft_type": "LOKR"}'), "'LOKR'"),
+    "type-of-none": ("schnell", described('{"transformer.peft_type": []}'), "'[]'"),
     "another-base": (
         "schnell",
         described('{"transformer.init_lora_weights": "pissa_niter_4"}'),
