@@ -5,9 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-from tests.gpu.card_server import run_on, worker
 from tests.gpu.simulated import Card
 from tests.support.servers import QUIET, ROOT
 
@@ -67,16 +64,3 @@ def test_it_computes_counts_and_refuses_as_cuda_does(simulated, tmp_path):
     assert lines[7] == "0"
     assert lines[8] == "{'to_card': 8000, 'unpinned': 4000, 'to_host': 4000}"
     assert "illegal memory access" in lines[9]
-
-
-@pytest.fixture(scope="module")
-def server(card):
-    """The embedded model on the card."""
-    with run_on(card) as running:
-        yield running.wait_ready()
-
-
-def test_a_server_draws_on_it(server, simulated):
-    assert "tiny on cuda" in server.output
-    # The weights of the embedded model, in bfloat16.
-    assert worker(simulated)["used"] > 2**20

@@ -59,7 +59,9 @@ def told(server):
 def test_the_card_is_empty_and_the_same_picture_comes_after(
     server, simulated, how, kept
 ):
+    assert "tiny on cuda" in server.output
     first, before = draw(server), worker(simulated)
+    # The weights of the embedded model, in bfloat16.
     assert before["used"] > 2**20
     count = loaded(server)
     assert order(server, f"sleep{how}") == (200, {"asleep": True, "weights": kept})
