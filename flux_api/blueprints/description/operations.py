@@ -235,6 +235,7 @@ OPERATIONS: dict[str, Operation] = {
     "a1111.routes.png_info": _sdapi(
         named({}),
         *(*_BODY, errors.InvalidImage, errors.CrossSiteRequest),
+        *(errors.QueueFull, errors.Unavailable),
         body=PictureParameters,
         is_json=True,
         required=("image",),
@@ -299,7 +300,7 @@ OPERATIONS: dict[str, Operation] = {
     "admin.sleep": _service(
         "Asleep",
         "Administration",
-        errors=(errors.InvalidRequest, *_ADMIN),
+        errors=(*_BODY, *_ADMIN),
         query=SleepParameters,
     ),
     "admin.wake": _service("Asleep", "Administration", errors=(*_ADMIN, *_OUTCOMES)),
