@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 
+from flux_api.core import Completed
 from flux_api.errors import JobConflict, JobNotFound
 from flux_api.queue.jobs import Job
 
@@ -13,8 +14,9 @@ KEPT_JOBS = 1000
 
 
 class JobTable:
-    """Ended jobs stay ten minutes, and with the living at most a thousand. Not
-    thread-safe: the manager's lock guards it."""
+    """Ended jobs stay ten minutes, and with the living at most a thousand: those that
+    made no picture go before those whose pictures may still be asked for. Not thread-safe: the
+    manager's lock guards it."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -24,6 +26,8 @@ class JobTable:
         # come in on the right, and are looked at later.
         self._ended: deque[Job] = deque()
         self._noted: deque[Job] = deque()
+        # Refused, failed or cancelled: anybody makes a thousand of them in seconds.
+        self._vain: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
         """Enter ``job``; JobConflict while another with its id is alive."""
@@ -66,7 +70,8 @@ class JobTable:
     def _note_ends(self) -> None:
         while self._ended:
             job = self._ended.popleft()
-            self._noted.append(job)
+            has_pictures = isinstance(job.outcome, Completed)
+            (self._noted if has_pictures else self._vain).append(job)
             del self._living[job]
             self._alive[job.caller] -= 1
             if not self._alive[job.caller]:
@@ -75,11 +80,12 @@ class JobTable:
     def _forget_old(self) -> None:
         self._note_ends()
         # Those that ended first; the living stay, however many there are.
-        while self._noted and (
-            len(self._noted) + len(self._living) > KEPT_JOBS
-            or (self._noted[0].ended_for or 0.0) > KEPT_SECONDS
-        ):
-            job = self._noted.popleft()
-            # Another may have its id by now.
-            if self._jobs.get(job.id) is job:
-                del self._jobs[job.id]
+        for ended in (self._vain, self._noted):
+            while ended and (
+                len(self._vain) + len(self._noted) + len(self._living) > KEPT_JOBS
+                or (ended[0].ended_for or 0.0) > KEPT_SECONDS
+            ):
+                job = ended.popleft()
+                # Another may have its id by now.
+                if self._jobs.get(job.id) is job:
+                    del self._jobs[job.id]

@@ -19,7 +19,14 @@ from flux_api.core import (
     Queued,
     Started,
 )
-from flux_api.errors import Cancelled, JobConflict, JobNotFound, QueueFull, Unavailable
+from flux_api.errors import (
+    Cancelled,
+    InvalidRequest,
+    JobConflict,
+    JobNotFound,
+    QueueFull,
+    Unavailable,
+)
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
 from tests.queue.small_requests import request
@@ -371,6 +378,24 @@ def test_a_job_that_takes_the_id_of_an_ended_one_is_the_newest():
     for name in ("used-twice", "between", "used-twice"):
         submit(manager, request(), job_id=name, caller="me").wait(10)
     assert [job.id for job in manager.jobs_of("me")] == ["used-twice", "between"]
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+def test_jobs_without_pictures_push_out_none_that_has_some(how):
+    manager = start(lambda _: None)
+    made = submit(manager, request(), caller="A")
+    made.wait(10)
+    for number in range(1500):
+        job = manager.open(caller="B", job_id=f"in-vain-{number}")
+        if how == "refused":
+            manager.cancel(job, InvalidRequest("The picture is damaged."))
+        else:
+            job.complete(request())
+            manager.cancel(job)
+    assert manager.find(made.id) is made
+    assert manager.find("in-vain-1499").outcome is not None
+    with pytest.raises(JobNotFound):
+        manager.find("in-vain-0")
 
 
 def test_an_id_is_free_for_everybody_when_its_job_has_ended(gate):
