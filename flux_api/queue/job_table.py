@@ -15,8 +15,8 @@ KEPT_JOBS = 1000
 
 class JobTable:
     """Ended jobs stay ten minutes, and with the living at most a thousand: those that
-    made no picture go before those whose pictures may still be asked for. Not thread-safe: the
-    manager's lock guards it."""
+    made no picture go before those whose pictures may still be asked for. Not
+    thread-safe: the manager's lock guards it."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
