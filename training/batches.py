@@ -16,15 +16,15 @@ CODE = {op: index for index, op in enumerate(OPS)}
 # How often each kind of edit is shown. Filters are learnt within minutes, and a style
 # transfer hardly ever: it gets most of the room, but what is not shown is forgotten.
 EDITS = {
-    "mono": 16,
-    "mirror": 8,
+    "mono": 30,
+    "mirror": 16,
     "rot180": 5,
     "rot90": 5,
     "blur": 6,
     "invert": 4,
     "bg": 18,
     "white": 3,
-    "style": 24,
+    "style": 18,
     "paint": 6,
     "replace": 8,
     "keep": 2,
@@ -115,7 +115,7 @@ class Sampler:
             return f"bg_{self.random.choice(list(BACKGROUNDS))}"
         if share < 0.13:
             return self.random.choice(("mono", "mono", "rot180", "rot90", "blur"))
-        if share < 0.2 and self.latents.colours[row]:
+        if share < 0.24 and self.latents.colours[row]:
             return self._paint_op(row)
         return "none"
 

@@ -113,7 +113,10 @@ CAPTION_OPS = {
 }
 POLITE = ("", "", "", "", "", "please ", "can you ", "could you ", "now ", "just ")
 POLITE_WANT = ("i want ", "i'd like ", "give me ", "show me ", "i need ", "can i have ")
-ENDINGS = ("", "", "", "", "", " please", " now", " for me", " this time", " thanks")
+ENDINGS = (
+    *("", "", "", "", "", " please", " now", " for me", " this time", " thanks"),
+    *("", "", "", " completely", " altogether"),
+)
 THINGS = (
     *("it", "it", "it", "this", "the image", "the picture", "this image"),
     *("this picture", "the emoji", "this emoji", "the icon", "this one", "the drawing"),
