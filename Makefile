@@ -143,6 +143,7 @@ test-deps:
 	command -v promtool >/dev/null || apt-get install -y --no-install-recommends prometheus
 	command -v exiftool >/dev/null || apt-get install -y --no-install-recommends libimage-exiftool-perl
 	command -v systemd-analyze >/dev/null || apt-get install -y --no-install-recommends systemd
+	command -v rsync >/dev/null || apt-get install -y --no-install-recommends rsync
 	command -v prlimit >/dev/null || apt-get install -y util-linux
 	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 
