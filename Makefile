@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
+.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos hostile-nginx lines wheels mutants clean image gpu-matrix mixed lock sbom
 .PHONY: help install install-dev serve test test-deps lint fuzz bench bench-charts bench-peers gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .PHONY: help install install-dev serve test test-ray test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .DEFAULT_GOAL := help
@@ -93,6 +94,12 @@ soak: install
 CHAOS_SECONDS ?= 600
 chaos: install
 	$(PYTHON) -m benchmarks.chaos $(CHAOS_SECONDS)
+
+# What strangers send, through nginx.
+HOSTILE := tests/http/test_hostile.py
+hostile-nginx: install-dev
+	BEHIND_NGINX=1 $(PYTHON) -m pytest -q $(HOSTILE)
+	BEHIND_NGINX=2 $(PYTHON) -m pytest -q $(HOSTILE)
 
 # Every set, however it is held, at every task; on a simulated GPU where there is none.
 gpu-matrix: install-dev

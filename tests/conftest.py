@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import requests
 
+from tests.support import behind
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, run_files
 
@@ -85,3 +88,14 @@ def sharing(set_settings):
     """The same, where pictures share forwards."""
     with run_api(FLUX_BATCH_TOKENS=100_000, **set_settings) as server:
         yield server.wait_ready()
+
+
+def pytest_collection_modifyitems(items):
+    """Behind nginx some tests are to fail, and no others; see behind.py."""
+    if not behind.COUNT:
+        return
+    known = behind.BY_NGINX | (behind.OF_TWO if behind.COUNT > 1 else {})
+    for item in items:
+        for pattern, reason in known.items():
+            if re.search(pattern, item.nodeid):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -85,7 +85,11 @@ def refusals_text() -> str:
 
 
 def _map(name: str, message: str, kind: str, code: str) -> str:
-    lines = [f"    default {_quoted({'error': message})};"]
+    default: dict[str, Any] = {"error": message}
+    if name == "malformed":
+        # As gunicorn's: nobody knows yet which API was meant.
+        default = _openai(message, kind, code)
+    lines = [f"    default {_quoted(default)};"]
     lines += [
         f'    "~^{beginning}" {_quoted(body(message, kind, code))};'
         for beginning, body in _DIALECTS.items()

@@ -757,4 +757,4 @@ def test_nothing_of_all_this_leaked(server):
     assert "a cat" not in server.output
     assert "hidden" not in server.output
     # It is the process of the start that still serves.
-    assert server.output.count("Booting worker") == 1
+    assert server.output.count("Booting worker") == len(server.instances)

@@ -144,6 +144,7 @@ class FakeBackend:
     def _note(self, picture):
         made = picture.request
         facts = {
+            "at": time.monotonic(),
             "mode": made.mode,
             "prompt": made.prompt,
             "negative_prompt": made.negative_prompt,

@@ -45,6 +45,9 @@ def run_nginx_with(folder, text, files, scheme="http"):
         f"events {{}} http {{ access_log off; {temp} include {folder}/flux.conf; }}"
     )
     command = [need("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    if os.geteuid() == 0:
+        # Else somebody who may not write large bodies into this folder.
+        command += ["-g", "user root;"]
     url = f"{scheme}://127.0.0.1:{port}"
     with run(command, url=url, settings={}) as server:
         wait_for(lambda: requests.get(f"{url}/healthz", verify=False).ok, 20, server)

@@ -40,6 +40,7 @@ class Server:
 
     def __init__(self, url, process, log):
         self.url, self.process, self._log = url, process, log
+        self.instances = [self]
 
     @property
     def output(self):
@@ -111,7 +112,24 @@ def run(command, *, url, settings, cwd=ROOT):
 @contextlib.contextmanager
 def run_api(*options, app="wsgi:app", **settings):
     """The API under gunicorn as an operator starts it; once the port answers.
-    ``app="tests.support.fake_app:app"`` is the same over a backend without torch."""
+    ``app="tests.support.fake_app:app"`` is the same over a backend without torch, and
+    ``BEHIND_NGINX=1`` in the environment puts nginx in front of it."""
+    from tests.support import behind
+
+    if not behind.COUNT:
+        with _run_one_api(*options, app=app, **settings) as server:
+            yield server
+        return
+
+    def run_one(**own):
+        return _run_one_api(*options, app=app, **own)
+
+    with behind.run_fronted(run_one, settings) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _run_one_api(*options, app, **settings):
     port = free_port()
     command = [
         *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"),
