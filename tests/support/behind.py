@@ -27,7 +27,9 @@ COUNT = int(os.environ.get("BEHIND_NGINX") or 0)
 # What legitimately differs, by a pattern in the test's id: nginx answers by itself, and
 # no instance sees the request. tests/deploy/test_hostile_nginx.py looks at how.
 BY_NGINX = {
-    "test_a_cut_off_|test_half_sent_": "who sends no whole body gets no answer",
+    "cut_off_form|cut_off_json|test_half_sent": "no answer to half a body",
+    r"cut_off_chunked.*-(nothing|in-a-chunk|between)": "nor in chunks",
+    r"chunked-bad-size-/process\]": "400, in the words of an API that is not known",
     "test_a_drip_is_shut_off": "a body may come byte by byte: no thread waits for it",
     r"read_all_the_same\[.*-no-such": "a large body is refused for its size first",
     "without_waiting_for_it": "it waits 5 s for more; 2**63 is no number to it",
