@@ -191,7 +191,8 @@ def tend(fleet: Fleet, api: str, files: str) -> int:
                     say(f"the {dead.name} cannot start; its last lines say why")
                     return 1
                 if model := fleet.look():
-                    print(welcome(api, files, model), flush=True)
+                    environ = click.get_current_context().obj
+                    print(welcome(api, files, model, environ), flush=True)
             fleet.tend()
         say("stopping; what runs is finished first")
         return 0
@@ -218,8 +219,10 @@ def are_free(listed: Iterable[tuple[str, str]]) -> bool:
     return True
 
 
-def welcome(api: str, files: str, model: str) -> str:
+def welcome(api: str, files: str, model: str, environ: Mapping[str, str]) -> str:
     """The addresses, the ``model``, and a command to paste."""
+    keys = ("FLUX_API_KEYS", "FLUX_API_KEYS_FILE")
+    key = ' -H "Authorization: Bearer $FLUX_KEY"' if any(map(environ.get, keys)) else ""
     return f"""
 Flux Imaging API is ready.
   Model         {model}
@@ -228,7 +231,7 @@ Flux Imaging API is ready.
   File server   {files}
 
 Try it:
-  curl {api}/process/raw -F "prompt=a red heart" -F seed=7 -o heart.png
+  curl {api}/process/raw{key} -F "prompt=a red heart" -F seed=7 -o heart.png
 
 Ctrl-C stops it.
 """

@@ -161,15 +161,21 @@ def test_make_serve_runs_both_and_ctrl_c_stops_both(tmp_path):
         pytest.skip(message)
     api, files = free_port(), free_port()
     options = f"--bind 127.0.0.1:{api} --files-bind 127.0.0.1:{files}"
+    key = "the-key-of-ada-123"
     settings = {"SERVE_OPTIONS": options, "STORAGE_URL": f"file://{tmp_path}"}
+    settings["FLUX_API_KEYS"] = f"ada:{key}"
     with run(["make", "serve"], url=f"http://127.0.0.1:{api}", settings=settings) as it:
         wait_for(lambda: "Try it:" in it.output, 120, it)
         line = next(x for x in it.output.splitlines() if x.strip().startswith("curl"))
-        subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True, timeout=60)
+        env = os.environ | {"FLUX_KEY": key}
+        subprocess.run(["bash", "-ec", line], cwd=tmp_path, env=env, check=True)
         with Image.open(tmp_path / "heart.png") as heart:
             assert heart.size == (512, 512)
         answer = requests.post(
-            f"{it.url}/process", data={"prompt": "a cat"}, timeout=60
+            f"{it.url}/process",
+            data={"prompt": "a cat"},
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60,
         ).json()
         assert answer["result_image_url"].startswith(f"http://127.0.0.1:{files}/i/")
         os.killpg(it.process.pid, signal.SIGINT)
