@@ -36,9 +36,12 @@ def draw(server, name, task, *, images=None, **values):
     if task == "generate":
         fields = {"prompt": "a red heart", "size": "64x64"} | fields
     else:
-        route = "variations" if task == "variation" else "edits"
+        route = {"variation": "variations", "upscale": "upscale"}.get(task, "edits")
         pictures = images or [make_png()]
         files = [("image[]", (f"{n}.png", p)) for n, p in enumerate(pictures)]
+    if task == "upscale":
+        # The first of them are left out.
+        fields |= {"num_inference_steps": 8}
     if task in ("edit", "inpaint"):
         fields = {"prompt": "make it blue"} | fields
     if task == "inpaint":

@@ -15,6 +15,7 @@ import requests
 
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import TaskName
+from flux_api.models.upscaling import with_upscale
 from flux_api.settings import Offload, Quantization
 from tests.engine.test_families import draw
 from tests.gpu.card_server import new_card, run_on
@@ -57,6 +58,11 @@ def refusals(card):
         command, env=settings, cwd=ROOT, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def tasks_of(name):
+    """What the set ``name`` does."""
+    return list(with_upscale(MODEL_INFO[name]).tasks)
 
 
 def held_as(name, mode):
@@ -110,7 +116,7 @@ def leave_no_trace(server, name, mode, plain):
 def _cells(server, name, mode):
     """What came of each task, there and back."""
     model, first, said = held_as(name, mode), {}, {}
-    tasks = list(MODEL_INFO[name].tasks)
+    tasks = tasks_of(name)
     for task in [*tasks, *reversed(tasks)]:
         try:
             picture = draw(server, model, task)[1]

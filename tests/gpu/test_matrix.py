@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from flux_api.loading.placement import go_together
-from flux_api.models.catalog import MODEL_INFO
 from tests.engine.test_families import draw
 from tests.gpu.card_server import run_on, worker
 from tests.gpu.matrix import (
@@ -16,6 +15,7 @@ from tests.gpu.matrix import (
     leave_no_trace,
     refusals,
     rows,
+    tasks_of,
     there_and_back,
     write_matrix,
 )
@@ -34,7 +34,7 @@ def server(card, tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "mode"), ROWS, ids=[held_as(*row) for row in ROWS])
 def test_every_set_draws_however_it_is_held(server, card, name, mode):
-    tasks = list(MODEL_INFO[name].tasks)
+    tasks = tasks_of(name)
     if name in THOROUGH and mode[0] != GGUF:
         plain = there_and_back(server, name, mode, tasks)["generate"]
         leave_no_trace(server, name, mode, plain)
