@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos hostile-nginx lines wheels mutants clean image gpu-matrix mixed lock sbom
+.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos fleet-load hostile-nginx lines wheels mutants clean image gpu-matrix mixed lock sbom
 .PHONY: help install install-dev serve test test-deps lint fuzz bench bench-charts bench-peers gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .PHONY: help install install-dev serve test test-ray test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
 .DEFAULT_GOAL := help
@@ -94,6 +94,10 @@ soak: install
 CHAOS_SECONDS ?= 600
 chaos: install
 	$(PYTHON) -m benchmarks.chaos $(CHAOS_SECONDS)
+
+MINUTES ?= 3
+fleet-load: install-dev
+	$(PYTHON) -m benchmarks.fleet_load --seconds $$(($(MINUTES) * 60))
 
 # What strangers send, through nginx.
 HOSTILE := tests/http/test_hostile.py

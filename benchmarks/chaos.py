@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.chaos_clients import Load, Note, stored_half
+from benchmarks.chaos_clients import KINDS, Load, Note, stored_half
 from benchmarks.chaos_faults import FAULTS, Fault
 from benchmarks.chaos_stack import Stack, has_nginx, wait_until
 
@@ -74,7 +74,7 @@ def main(seconds: float) -> int:
         return 1
     rows = {fault: Row(fault) for fault in FAULTS}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
-        load = Load(stack.url, CLIENTS)
+        load = Load(stack.url, CLIENTS, KINDS)
         load.learn()
         load.start()
         try:
@@ -118,7 +118,8 @@ def show(rows: dict[Fault, Row], load: Load) -> None:
     for row in rows.values():
         if row.times:
             print(row)
-    reasons = Counter(note.why for note in load.notes if note.why)
+    lost = [note for note in load.notes if note.outcome != "refused"]
+    reasons = Counter(note.why for note in lost if note.why)
     for why, count in reasons.most_common(10):
         print(f"{count} times: {why}")
 

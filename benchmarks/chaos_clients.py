@@ -9,6 +9,7 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ PROMPTS = ("a red heart", "a cat", "a blue car")
 SEEDS = (1, 2, 3)
 # (kind, prompt, seed)
 Request = tuple[str, str, int]
+# Asks by that session, at that address; gives the picture's digest.
+Kind = Callable[[requests.Session, str, Request], str]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Note:
     outcome: str
     when: float
     why: str = ""
+    began: float = 0.0
 
 
 class Lost(Exception):
@@ -41,21 +45,22 @@ class Refused(Exception):
 
 
 class Load:
-    """``clients`` at once; ``notes`` grows while they run."""
+    """``clients`` at once that ask for ``kinds``; ``notes`` grows while they run."""
 
-    def __init__(self, url: str, clients: int) -> None:
+    def __init__(self, url: str, clients: int, kinds: Mapping[str, Kind]) -> None:
         self.notes: list[Note] = []
         self.expected: dict[Request, str] = {}
         self.checked: set[Path] = set()
-        self._url, self._clients = url, clients
+        self._url, self._clients, self._kinds = url, clients, kinds
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def learn(self) -> None:
+    def learn(self, prompts: Sequence[str] = PROMPTS) -> None:
         """Ask for each picture once, while nothing is broken."""
         with requests.Session() as session:
-            for wanted in itertools.product(KINDS, PROMPTS, SEEDS):
-                self.expected[wanted] = KINDS[wanted[0]](session, self._url, wanted)
+            for wanted in itertools.product(self._kinds, prompts, SEEDS):
+                made = self._kinds[wanted[0]](session, self._url, wanted)
+                self.expected[wanted] = made
 
     def start(self) -> None:
         """Let the clients ask until :meth:`stop`."""
@@ -76,16 +81,17 @@ class Load:
                 self._ask(session, chance.choice(list(self.expected)))
 
     def _ask(self, session: requests.Session, wanted: Request) -> None:
+        began = time.monotonic()
         try:
-            found = KINDS[wanted[0]](session, self._url, wanted)
+            found = self._kinds[wanted[0]](session, self._url, wanted)
             outcome, why = "right", ""
             if found != self.expected[wanted]:
                 outcome, why = "wrong", str(wanted)
-        except Refused:
-            outcome, why = "refused", ""
+        except Refused as error:
+            outcome, why = "refused", str(error)
         except (Lost, requests.RequestException) as error:
             outcome, why = "lost", f"{type(error).__name__}: {error}"
-        self.notes.append(Note(outcome, time.monotonic(), why))
+        self.notes.append(Note(outcome, time.monotonic(), why, began))
         if outcome != "right":
             time.sleep(0.2)
 
@@ -112,26 +118,28 @@ def digest(data: bytes) -> str:
 
 def _stored(session: requests.Session, url: str, wanted: Request) -> str:
     """By the original API; the picture is fetched from the file server."""
-    answer = _check(session.post(f"{url}/process", data=_form(wanted), timeout=SECONDS))
-    return _delivered(session, url, answer.json())
+    answer = checked_answer(
+        session.post(f"{url}/process", data=form_of(wanted), timeout=SECONDS)
+    )
+    return delivered(session, url, answer.json())
 
 
 def _raw(session: requests.Session, url: str, wanted: Request) -> str:
     """The bytes themselves."""
-    form = _form(wanted)
+    form = form_of(wanted)
     answer = session.post(f"{url}/process/raw", data=form, timeout=SECONDS)
-    return digest(_check(answer).content)
+    return digest(checked_answer(answer).content)
 
 
 def _edited(session: requests.Session, url: str, wanted: Request) -> str:
     """An edit: a picture goes in, too."""
     answer = session.post(
         f"{url}/process",
-        data=_form(wanted),
+        data=form_of(wanted),
         files={"input_file": PICTURE},
         timeout=SECONDS,
     )
-    return _delivered(session, url, _check(answer).json())
+    return delivered(session, url, checked_answer(answer).json())
 
 
 def _openai(session: requests.Session, url: str, wanted: Request) -> str:
@@ -140,27 +148,36 @@ def _openai(session: requests.Session, url: str, wanted: Request) -> str:
     body = {"prompt": prompt, "seed": seed, "size": "64x64", "steps": 2}
     body["response_format"] = "b64_json"
     answer = session.post(f"{url}/v1/images/generations", json=body, timeout=SECONDS)
-    return digest(base64.b64decode(_check(answer).json()["data"][0]["b64_json"]))
+    return digest(
+        base64.b64decode(checked_answer(answer).json()["data"][0]["b64_json"])
+    )
 
 
-KINDS = {"stored": _stored, "raw": _raw, "edited": _edited, "openai": _openai}
+KINDS: dict[str, Kind] = {
+    "stored": _stored,
+    "raw": _raw,
+    "edited": _edited,
+    "openai": _openai,
+}
 
 
-def _form(wanted: Request) -> dict[str, Any]:
+def form_of(wanted: Request) -> dict[str, Any]:
+    """The fields of a small picture."""
     _, prompt, seed = wanted
     small = {"width": 64, "height": 64, "num_inference_steps": 2}
     return {"prompt": prompt, "seed": seed} | small
 
 
-def _check(answer: requests.Response) -> requests.Response:
+def checked_answer(answer: requests.Response) -> requests.Response:
+    """``answer``; Refused or Lost where it leads to no picture."""
     if answer.status_code in (429, 503) and answer.headers.get("Retry-After"):
-        raise Refused
+        raise Refused(answer.text[:120])
     if not answer.ok:
         raise Lost(f"{answer.status_code} {answer.text[:120]}")
     return answer
 
 
-def _delivered(session: requests.Session, url: str, answer: dict[str, Any]) -> str:
+def delivered(session: requests.Session, url: str, answer: dict[str, Any]) -> str:
     """The picture of an answer: by its URL as soon as the file server gives it, else,
     where it could not be stored, in the answer."""
     if "result_image_url" not in answer:
@@ -169,7 +186,7 @@ def _delivered(session: requests.Session, url: str, answer: dict[str, Any]) -> s
     while True:
         try:
             found = session.get(answer["result_image_url"], timeout=SECONDS)
-            return digest(_check(found).content)
+            return digest(checked_answer(found).content)
         except (Refused, requests.RequestException):
             if time.monotonic() > until:
                 raise Lost("the stored picture is not to be had") from None
