@@ -21,8 +21,8 @@ ARG EXTRAS=
 # What the lock names, byte for byte; then what it has not.
 # hadolint ignore=SC2046
 RUN /opt/flux/bin/python -m pip install --no-deps --require-hashes -r requirements.lock \
-    && /opt/flux/bin/python -m pip install \
-    $(printf -- '-r requirements-%s.txt ' s3 gguf $EXTRAS)
+    && /opt/flux/bin/python -m pip install -r requirements-s3.txt -r requirements-gguf.txt \
+    $(for extra in $EXTRAS; do echo "-r requirements-$extra.txt"; done)
 COPY . .
 # Nothing is installed later, and no extension is built.
 RUN /opt/flux/bin/python -m pip install --no-deps . \

@@ -135,7 +135,7 @@ class Progress:
 class Preview:
     """What a device drew of a picture on its way, small: the picture's part of
     ``image`` is ``box`` (left, upper, right, lower; None for all), and it is shown at
-    ``size`` (width, height), as :func:`flux_api.images.fitting.show_preview` does."""
+    ``size`` (width, height), as :func:`flux_api.images.previews.show_preview` does."""
 
     image: Image
     box: tuple[int, int, int, int] | None

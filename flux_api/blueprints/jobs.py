@@ -32,7 +32,7 @@ from flux_api.http.pictures import to_base64, to_file
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.http.values import Integer, refuse
 from flux_api.images.codec import encode_image
-from flux_api.images.fitting import show_preview
+from flux_api.images.previews import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
 from flux_server.incoming import connection_of

@@ -8,8 +8,6 @@ from typing import Any
 import numpy
 from PIL import Image, ImageChops
 
-from flux_api.core import Preview
-
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
 
@@ -41,12 +39,6 @@ class Fit:
         """The picture's part of ``square``, at ``target`` = (width, height): whole and
         in its own shape; see :func:`contain` for where the shapes differ."""
         return contain(square.crop(self.box), target)
-
-
-def show_preview(preview: Preview) -> Image.Image:
-    """``preview`` as it is looked at: by who reads it, not by who draws it."""
-    image = preview.image if preview.box is None else preview.image.crop(preview.box)
-    return contain(image, preview.size)
 
 
 def contain(image: Image.Image, target: Size) -> Image.Image:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flux_api.images.codec import EncodedImage, png_chunk
-from flux_api.images.png_chunks import PNG_START, png_chunks
 
 JPEG_BYTES = 65_533
 """What fits into one segment of a JPEG."""
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_XMP = b"XML:com.adobe.xmp"
 _PARAMETERS = "parameters"
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -48,8 +48,8 @@ def picture_data(data: bytes) -> bytes:
     """What of a file is its picture: PNG's compressed samples, JPEG's scans, WebP's
     frame. Metadata comes and goes without changing it, another encoder does not; empty
     for any other file."""
-    if data.startswith(PNG_START):
-        chunks = png_chunks(data)
+    if data.startswith(_PNG_START):
+        chunks = _png_chunks(data)
         return b"".join(body for name, body in chunks if name == b"IDAT")
     if data.startswith(b"\xff\xd8\xff"):
         return data[_find_scan(data) :]
@@ -64,7 +64,7 @@ def _add_to_png(data: bytes, metadata: Metadata) -> bytes:
     if metadata.parameters:
         chunks.append(_png_parameters(metadata.parameters))
     # Right behind the header, which is always 13 bytes in a chunk of 25.
-    end = len(PNG_START) + 25
+    end = len(_PNG_START) + 25
     return b"".join((data[:end], *chunks, data[end:]))
 
 
@@ -136,6 +136,14 @@ def _find_scan(data: bytes) -> int:
             return position
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return len(data)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = len(_PNG_START)
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        yield name, data[position + 8 : position + 8 + length]
+        position += 12 + length
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

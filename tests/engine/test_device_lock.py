@@ -14,7 +14,7 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from flux_api.core import PartialImage
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.shared_forward import ForwardBatcher
-from flux_api.images.fitting import show_preview
+from flux_api.images.previews import show_preview
 from flux_api.models.catalog import MODEL_INFO, TaskDefaults
 from flux_api.queue.tasks import Callbacks, Picture
 from tests.engine.test_engine import FAMILIES, TINY, build, family, noise, outcome

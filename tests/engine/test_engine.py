@@ -19,7 +19,7 @@ from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.drawing import preview_due
 from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
-from flux_api.images.fitting import show_preview
+from flux_api.images.previews import show_preview
 from flux_api.loading.device import Pace, is_lost
 from flux_api.models.catalog import MODEL_INFO, ModelInfo, TaskDefaults
 from flux_api.models.sizes import SizeRules

@@ -11,7 +11,7 @@ from flux_api.blueprints.a1111.parameters import SAMPLER, A1111Parameters
 from flux_api.core import ImageRequest, PartialImage, Progress
 from flux_api.http.pictures import to_base64
 from flux_api.images.codec import encode_image
-from flux_api.images.fitting import show_preview
+from flux_api.images.previews import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 

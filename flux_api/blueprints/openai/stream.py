@@ -26,7 +26,7 @@ from flux_api.http.idempotency import kept_seconds
 from flux_api.http.pictures import encode_pictures, to_base64
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
-from flux_api.images.fitting import show_preview
+from flux_api.images.previews import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 from flux_server.incoming import connection_of
