@@ -83,7 +83,12 @@ def _with_options(command: Callable[..., int]) -> Callable[..., int]:
 
 @click.group()
 def deploy() -> None:
-    """Have pictures made by several machines."""
+    """Have pictures made by several machines.
+
+    \b
+    flux-api deploy ray start --replicas 4
+    flux-api deploy ray --help
+    """
 
 
 @deploy.group()

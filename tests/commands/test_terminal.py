@@ -271,7 +271,7 @@ def test_help_teaches_every_command(tmp_path):
     text = run(tmp_path, "--help").stdout.decode()
     assert "Exit codes: 0" in text
     commands = re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], re.M)
-    expected = ["completion", "doctor", "edit", "fetch"]
+    expected = ["completion", "deploy", "doctor", "edit", "fetch"]
     expected += ["generate", "jobs", "quality", "recipe", "serve"]
     expected += ["upscale", "vary"]
     assert commands == expected

@@ -40,12 +40,12 @@ def test_text_is_bounded_and_pictures_are_not(name):
 
 def test_json_text_is_bounded_by_the_same():
     room = MIB - len("prompt")
-    assert read_json(json.dumps({"prompt": "x" * room}).encode())
-    assert read_json(json.dumps({"image": "x" * 2 * MIB}).encode())
+    assert read_json(json.dumps({"prompt": "x" * room}).encode(), 10)
+    assert read_json(json.dumps({"image": "x" * 2 * MIB}).encode(), 10)
     with pytest.raises(PayloadTooLarge):
-        read_json(json.dumps({"prompt": "x" * (room + 1)}).encode())
+        read_json(json.dumps({"prompt": "x" * (room + 1)}).encode(), 10)
     with pytest.raises(PayloadTooLarge):
-        read_json(json.dumps({"a": "x" * room, "b": ["y" * 10]}).encode())
+        read_json(json.dumps({"a": "x" * room, "b": ["y" * 10]}).encode(), 10)
 
 
 def test_escapes_at_the_ends_of_pieces_stay_whole():
@@ -63,14 +63,14 @@ def test_a_few_signs_of_per_cent_are_text():
 
 
 def test_json_is_as_deep_as_it_may_be():
-    assert read_json(nested(32))
+    assert read_json(nested(32), 10)
     for depth in (33, 100_000):
         with pytest.raises(InvalidRequest, match="too deeply"):
-            read_json(nested(depth))
+            read_json(nested(depth), 10)
 
 
 def test_json_has_as_many_values_as_it_may():
     inside = {"a": [0] * 99_999}
-    assert read_json(json.dumps(inside).encode()) == inside
+    assert read_json(json.dumps(inside).encode(), 10) == inside
     with pytest.raises(InvalidRequest, match="too many values"):
-        read_json(json.dumps({"a": [0] * 100_000}).encode())
+        read_json(json.dumps({"a": [0] * 100_000}).encode(), 10)
