@@ -54,7 +54,14 @@ class SturdyPool(futures.ThreadPoolExecutor):
                 raise
 
 
-class PolledConnection(gthread.TConn):
+# At HUP gunicorn reads its settings again, and this file with them: it is laid over
+# gunicorn's own connection each time, and not over itself.
+_Connection = next(
+    kind for kind in gthread.TConn.__mro__ if kind.__module__ == gthread.__name__
+)
+
+
+class PolledConnection(_Connection):
     """A connection that is waited for without a descriptor of its own, and may be
     closed twice."""
 

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -112,6 +114,23 @@ def test_nobody_who_asks_meanwhile_notices(fake, load):
     assert client.longest < 2
     assert pid(fake) != old
     assert booted(fake) == 2
+
+
+READ_TWICE = """
+import runpy, socket
+for _ in range(2):
+    worker = runpy.run_path("sturdy_worker.py")
+ours, _ = socket.socketpair()
+worker["PolledConnection"](None, ours, None, None).close()
+print(ours.fileno())
+"""
+
+
+def test_connections_are_closed_after_an_update_too():
+    """At HUP the master reads the worker's file once more."""
+    command = [sys.executable, "-c", READ_TWICE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "-1", done.stderr
 
 
 def test_old_worker_finishes_what_it_has_taken_and_takes_its_jobs_along(fake):
