@@ -157,7 +157,7 @@ class Drawer:
             transformer,
             self._batcher,
             check,
-            self._tuner.forward(transformer, with_loras=bool(request.loras)),
+            self._tuner.forward(transformer),
             self._tuner.step_cache(transformer, request.num_inference_steps),
         )
         pace = Pace(self._device)

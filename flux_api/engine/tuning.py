@@ -27,6 +27,7 @@ from flux_api.loading.compiling import (
 from flux_api.loading.device import free_memory
 from flux_api.loading.fp8 import has_fp8, restore, to_fp8
 from flux_api.loading.loaded_set import Loaded
+from flux_api.loading.lora_room import close_room, make_room, room_in
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +106,11 @@ class Tuner:
         tuned = self.find(transformer)
         return tuned.step_cache if tuned is not None and steps >= LEAST_STEPS else None
 
-    def forward(self, transformer: torch.nn.Module, *, with_loras: bool) -> Forward:
-        """What runs a step of a picture."""
-        tuned = self.find(transformer)
-        if with_loras and tuned is not None and tuned.plain is not None:
-            return tuned.plain
+    def forward(self, transformer: torch.nn.Module) -> Forward:
+        """What runs a step of a picture with the LoRAs that are on."""
+        room, tuned = room_in(transformer), self.find(transformer)
+        if room is not None and room.overflows and tuned is not None:
+            return tuned.plain or transformer
         return transformer
 
     def prepare_thread(self) -> None:
@@ -159,6 +160,7 @@ class Tuner:
             prepare_thread(forgiving=True)
         else:
             leave_plain(transformer)
+            close_room(transformer)
             free_memory()
         level: Performance = "speed" if quicker or compiled else "exact"
         cache = None
@@ -198,6 +200,8 @@ class Tuner:
             return False
         before = trial.seconds()
         prepare_thread(forgiving=False)
+        # Before they are compiled, so that they look for LoRAs there.
+        make_room(trial.transformer, repeated_blocks(trial.transformer))
         # One is soon compiled, all of them are not.
         compile_block(trial.block, self._compiler)
         after = trial.seconds()
@@ -210,10 +214,7 @@ class Tuner:
             self.verdicts.keep(_COMPILING, trial.name, {"note": note})
             return False
         compile_blocks(trial.transformer, self._compiler)
-        # The first forward, and the first that pictures share, would compile in
-        # somebody's time.
-        trial.run(1)
-        trial.run(2)
+        _compile_now(trial)
         return True
 
     def _shorten(self, trial: Trial, notes: list[str]) -> bool:
@@ -235,6 +236,17 @@ class Tuner:
         for block in repeated_blocks(trial.transformer):
             to_fp8(block)
         free_memory()
-        trial.run(1)
-        trial.run(2)
+        _compile_now(trial)
         return True
+
+
+def _compile_now(trial: Trial) -> None:
+    """Compile what would else be compiled in somebody's time: the first forward, the
+    first that pictures share, and both with LoRAs."""
+    room = room_in(trial.transformer)
+    assert room is not None
+    for hold in (room.clear, room.hold_zeros):
+        hold()
+        for pictures in (1, 2):
+            trial.run(pictures)
+    room.clear()

@@ -31,8 +31,8 @@ def leave_plain(transformer: torch.nn.Module) -> None:
 
 
 def plain(transformer: Callable[..., Any]) -> Callable[..., Any]:
-    """``transformer`` as if it were not compiled, for LoRAs: they are hooks, and
-    compiled blocks do not look for those that came later."""
+    """``transformer`` as if it were not compiled, for what its blocks have no room for:
+    hooks, and compiled blocks do not look for those that came later."""
 
     def forward(**kwargs: Any) -> Any:
         with torch.compiler.set_stance("force_eager"):
@@ -54,6 +54,8 @@ def prepare_thread(*, forgiving: bool) -> None:
     dynamo.recompile_limit = _GRAPHS
     dynamo.accumulated_recompile_limit = 4 * _GRAPHS
     dynamo.suppress_errors = forgiving
+    # LoRAs lie at the layers, of any rank. Weights stay as they are all the same.
+    dynamo.force_nn_module_property_static_shapes = False
     # In 16 bits, what is fused is rounded where the plain one rounds.
     inductor.emulate_precision_casts = True
 

@@ -66,6 +66,11 @@ class Delta(ABC):
 class LowRank(Delta):
     """LoRA: ``up`` @ ``down``."""
 
+    @property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """``down`` (rank, in) and ``up`` (out, rank), whose product is added."""
+        return self._host["down"], self._host["up"] * self._scale
+
     def _product(self, x: Tensor) -> Tensor:
         return linear(linear(x, self._tensors["down"]), self._tensors["up"])
 
@@ -159,6 +164,14 @@ class Change:
         """Its size in the host's memory."""
         gain = 0 if self._gain is None else self._gain.nbytes
         return gain + sum(part.nbytes for part in self._parts)
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """The factors of its matrix, where that is a LoRA's and all there is."""
+        if self._bias is None and self._gain is None:
+            if isinstance(self._matrix, LowRank):
+                return self._matrix.factors
+        return None
 
     @property
     def _parts(self) -> list[Delta]:

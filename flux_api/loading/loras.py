@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from flux_api.core import Lora
 from flux_api.loading.deltas import Change
 from flux_api.loading.lora_cache import LoraCache, ReadLora, Stamp, stamp_of
+from flux_api.loading.lora_room import LoraRoom, room_in
 from flux_api.loading.lora_reader import read_lora
 from flux_api.models.lora_files import check_lora, refusal
 
@@ -66,7 +67,11 @@ class Adapters:
         for lora, read in found:
             for one in read.changes:
                 changes[one.layer].append((one.change, lora.adapter_weight))
+        room = self._room
+        held = set() if room is None else room.take(changes)
         for layer, weighed in changes.items():
+            if layer in held:
+                continue
             add = partial(_add, weighed)
             self._hooks.append(layer.register_forward_hook(add))
         self._applied = found
@@ -85,10 +90,16 @@ class Adapters:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        if (room := self._room) is not None:
+            room.clear()
         for _, read in self._applied:
             for one in read.changes:
                 one.change.leave_device()
         self._applied = ()
+
+    @property
+    def _room(self) -> LoraRoom | None:
+        return room_in(self._components.get("transformer"))
 
     def _is_current(self, lora: Lora, read: ReadLora) -> bool:
         return lora.name in self._own or read.is_current
