@@ -93,6 +93,7 @@ def test_it_is_streamed(fake, png):
         ((2100, 100), {"scale": 2}, "smaller picture."),
         ((3000, 2000), {"scale": 2}, "2508x1672"),
         ((3000, 2000), {"scale": 2}, "4.2 megapixels"),
+        ((3000, 2000), {"scale": 2}, "3000x2000"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(fake, size, values, word):
