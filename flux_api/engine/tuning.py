@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,15 +177,20 @@ class Tuner:
         if len(ways) == 1:
             return False
         seconds: dict[str, float] = {}
-        for way in ways:
-            # A package that is not installed, or that does not know this card.
-            with contextlib.suppress(ImportError, RuntimeError, ValueError):
-                set_attention(trial.transformer, way)
-                seconds[way] = trial.seconds()
-        best = min(seconds, key=lambda way: seconds[way], default=NATIVE)
-        if best == NATIVE or not self._is_worth_it(seconds[NATIVE], seconds[best]):
-            best = NATIVE
-        set_attention(trial.transformer, best)
+        best = NATIVE
+        try:
+            for way in ways:
+                # A package that is not installed, or that does not know this card.
+                with contextlib.suppress(ImportError, RuntimeError, ValueError):
+                    set_attention(trial.transformer, way)
+                    seconds[way] = trial.seconds()
+            quickest = min(seconds, key=lambda way: seconds[way], default=NATIVE)
+            before, after = (seconds.get(w, math.inf) for w in (NATIVE, quickest))
+            if quickest != NATIVE and self._is_worth_it(before, after):
+                best = quickest
+        finally:
+            # Whatever else one raises, it is none to draw with.
+            set_attention(trial.transformer, best)
         logger.info("attention by %s", best)
         return best != NATIVE
 
