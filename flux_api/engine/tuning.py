@@ -147,14 +147,12 @@ class Tuner:
         try:
             quicker = self._choose_attention(trial)
             compiled = self._compile(trial, notes)
-            shorter = wanted == "max" and compiled and self._shorten(trial, notes)
-        except torch.OutOfMemoryError:
-            notes.append("no memory to compile in: blocks stay plain")
+            shorter = wanted == "max" and compiled and self._may_shorten(trial, notes)
+            if shorter:
+                self._shorten(trial)
         # Whatever a compiler raises: without one the server is slower, not gone.
         except Exception as error:
-            logger.warning("compiling failed", exc_info=True)
-            why, self._lacks = _why(error)
-            notes.append(_nothing_compiles(why))
+            notes.append(self._note_failure(error, compiled=compiled))
         if compiled:
             self._compiles = True
             prepare_thread(forgiving=True)
@@ -169,6 +167,19 @@ class Tuner:
             level = "max"
         run_plain = plain(transformer) if compiled else None
         return Tuned(level, tuple(notes), run_plain, cache)
+
+    def _note_failure(self, error: Exception, *, compiled: bool) -> str:
+        """What ``error`` means for blocks that are ``compiled`` by now, or are not."""
+        if isinstance(error, torch.OutOfMemoryError):
+            if compiled:
+                return "no memory to try 8-bit floats in"
+            return "no memory to compile in: blocks stay plain"
+        logger.warning("compiling failed", exc_info=error)
+        why, lacks = _why(error)
+        if compiled:
+            return f"8-bit floats fail here ({why})"
+        self._lacks = lacks
+        return _nothing_compiles(why)
 
     def _choose_attention(self, trial: Trial) -> bool:
         """Take the quickest way to compute attention; whether it is not torch's own
@@ -222,15 +233,19 @@ class Tuner:
         trial.run(2)
         return True
 
-    def _shorten(self, trial: Trial, notes: list[str]) -> bool:
-        """Whether compiled blocks are faster still in 8-bit floats, and so changed."""
+    def _may_shorten(self, trial: Trial, notes: list[str]) -> bool:
+        """Whether a compiled block is faster still in 8-bit floats, and so changed."""
         if not has_fp8(self._device):
             notes.append("this device has no 8-bit floats: layers stay whole")
             return False
         before = trial.seconds()
         originals = to_fp8(trial.block)
-        # The first call compiles it once more.
-        after = trial.seconds()
+        try:
+            # The first call compiles it once more.
+            after = trial.seconds()
+        except BaseException:
+            restore(originals)
+            raise
         if not originals or not self._is_worth_it(before, after):
             restore(originals)
             notes.append(
@@ -238,9 +253,12 @@ class Tuner:
                 f"{before * 1000:.2f} ms: layers stay whole"
             )
             return False
+        return True
+
+    def _shorten(self, trial: Trial) -> None:
+        """Change all blocks so."""
         for block in repeated_blocks(trial.transformer):
             to_fp8(block)
         free_memory()
         trial.run(1)
         trial.run(2)
-        return True
