@@ -187,6 +187,7 @@ export default {
   largeSeed: "Its seed is too large for a browser.",
   promptWanted: (hashes) => `It does not tell its words: type those with the SHA-256 ${hashes}…`,
   picturesWanted: (hashes) => `Then add the pictures that it was made from, SHA-256 ${hashes}…`,
+  originalWanted: (hashes) => `This is an enlargement, and an input now. To make it again, add the picture that it was made from, SHA-256 ${hashes}….`,
   restored: "Settings restored.",
   notAPicture: (name) => `“${name}” is no picture. Add a PNG, JPEG or WebP.`,
   brokenPicture: (name) => `“${name}” cannot be read: it may be damaged. Save it again as PNG or JPEG.`,

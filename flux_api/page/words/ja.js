@@ -185,6 +185,7 @@ export default {
   largeSeed: "シードが大きすぎて、ブラウザでは扱えません。",
   promptWanted: (hashes) => `プロンプトは書き込まれていません。元のプロンプト（SHA-256 ${hashes}…）を入力してください。`,
   picturesWanted: (hashes) => `続けて、元の画像（SHA-256 ${hashes}…）を追加してください。`,
+  originalWanted: (hashes) => `拡大した画像なので、入力として追加しました。もう一度作るには、元の画像（SHA-256 ${hashes}…）を追加してください。`,
   restored: "設定を復元しました。",
   notAPicture: (name) => `「${name}」は画像ではありません。PNG、JPEG、WebP などの画像を追加してください。`,
   brokenPicture: (name) => `「${name}」を読み込めません。壊れている可能性があります。PNG か JPEG で保存し直してください。`,
