@@ -55,7 +55,7 @@ def endpoint():
     with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
         server.released = threading.Event()
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/check"
+        yield f"http://127.0.0.1:{server.server_port}/check/"
         server.released.set()
         server.shutdown()
 
