@@ -35,5 +35,5 @@ function understand(told) {
   };
   const prompts = [told.prompt_sha256, told.negative_prompt_sha256].filter(text);
   const pictures = [...list(told.inputs), told.mask].filter(text);
-  return { recipe, prompts, pictures, seedIsLarge: recipe.seed == null };
+  return { recipe, prompts, pictures, strength: number(told.strength), seedIsLarge: recipe.seed == null };
 }

@@ -149,7 +149,7 @@ export async function addFiles(files) {
 async function restoreFrom(file, notes) {
   const told = await readRecipe(file).catch(() => null);
   if (!told) return false;
-  const { recipe, prompts, pictures, seedIsLarge } = told;
+  const { recipe, prompts, pictures, strength, seedIsLarge } = told;
   if (recipe.mode === "upscale") {
     // The form makes no picture larger: the original is what has settings for it.
     notes.push(t("originalWanted", pictures.map(short).join(", ")));
@@ -162,6 +162,7 @@ async function restoreFrom(file, notes) {
   const said = [t("recipeFound")];
   if (!isHere) said.push(t("noModelHere", recipe.model));
   if (strange.length) said.push(t("noLoraHere", strange.join(", ")));
+  if (strength != null) said.push(t("noStrength", strength));
   if (seedIsLarge) said.push(t("largeSeed"));
   if (prompts.length) said.push(t("promptWanted", prompts.map(short).join(", ")));
   if (pictures.length) said.push(t("picturesWanted", pictures.map(short).join(", ")));

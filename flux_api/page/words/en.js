@@ -184,6 +184,7 @@ export default {
   recipeFound: "This picture carries its settings: they are back.",
   noModelHere: (name) => `Its model ${name} is not on this server.`,
   noLoraHere: (names) => `These LoRAs are not on this server: ${names}.`,
+  noStrength: (value) => `It was made with strength ${value}, which this page does not set.`,
   largeSeed: "Its seed is too large for a browser.",
   promptWanted: (hashes) => `It does not tell its words: type those with the SHA-256 ${hashes}…`,
   picturesWanted: (hashes) => `Then add the pictures that it was made from, SHA-256 ${hashes}…`,

@@ -182,6 +182,7 @@ export default {
   recipeFound: "画像に書き込まれていた設定を復元しました。",
   noModelHere: (name) => `モデル ${name} はこのサーバにありません。`,
   noLoraHere: (names) => `このサーバにない LoRA：${names}。`,
+  noStrength: (value) => `strength ${value} で作られた画像ですが、このページでは strength を指定できません。`,
   largeSeed: "シードが大きすぎて、ブラウザでは扱えません。",
   promptWanted: (hashes) => `プロンプトは書き込まれていません。元のプロンプト（SHA-256 ${hashes}…）を入力してください。`,
   picturesWanted: (hashes) => `続けて、元の画像（SHA-256 ${hashes}…）を追加してください。`,
