@@ -53,7 +53,8 @@ class ImageRequest:
     ``num_images_per_prompt`` pictures. ``warnings`` are sentences for the caller on
     what was read otherwise than it was sent. ``image_files`` and ``mask_file`` are what
     the pictures came as. A picture is drawn in so many ``tiles``, one after the other,
-    each in ``num_inference_steps``.
+    each in ``num_inference_steps``. What the server draws for itself is not
+    ``delivered``: nobody gets it.
     """
 
     mode: Mode
@@ -75,6 +76,7 @@ class ImageRequest:
     image_files: tuple[InputFile, ...] = ()
     mask_file: InputFile | None = None
     tiles: int = 1
+    delivered: bool = True
 
     @property
     def total_steps(self) -> int:
