@@ -15,6 +15,7 @@ from flux_api.http.parameters import Parameters
 from flux_api.http.values import read_integer, refuse_value
 from flux_api.images.decoder import original_size
 from flux_api.models.sizes import SizeRules
+from flux_api.models.tiling import tiles_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +63,9 @@ def complete_upscale(
     model = context.models[name]
     names = context.lora_names(model, parameters.loras)
     info = replace(model, sizes=sizes)
-    return complete_request(name, info, "upscale", asked, inputs, lora_names=names)
+    request = complete_request(name, info, "upscale", asked, inputs, lora_names=names)
+    tiling = tiles_of((width, height), info.native_size)
+    return replace(request, tiles=len(tiling.boxes))
 
 
 def _choose_scale(
