@@ -30,10 +30,13 @@ _AWAY = 1_000_000
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a picture takes on the card: its own, and for each step."""
+    """Seconds that a picture takes on the card: its own, and for each step. Before that
+    a request is read and handed over, which takes ``start`` where nobody is before
+    it."""
 
     picture: float
     step: float
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self._env = simpy.Environment()
+        self._pace = pace
         self._numbers = itertools.count(1)
         self.outcomes: list[Outcome] = []
         self._cards = [_Card(self._env, pace, most_waiting, n) for n in range(count)]
@@ -193,6 +197,7 @@ class Fleet:
     def _serve(self, ask: Ask) -> Way:
         job = Job(_request(ask), id=str(next(self._numbers)), caller=ask.caller)
         began, state, waited = self._env.now, "full", 0.0
+        yield self._env.timeout(self._pace.start)
         card = self._choose()
         if card is not None:
             self._count(card, 1)
