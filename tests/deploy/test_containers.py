@@ -134,11 +134,17 @@ def test_prometheus_in_compose_scrapes_both_servers(tmp_path, token):
 
 
 def test_pictures_take_longer_to_stop_than_to_make():
-    grace = int(SERVICES["api"]["stop_grace_period"].removesuffix("s"))
+    # What goes through nginx ends with it, unless it is asked to wait.
+    assert SERVICES["nginx"]["stop_signal"] == "SIGQUIT"
+    graces = [SERVICES[name]["stop_grace_period"] for name in ("nginx", "api", "gpu")]
+    grace = min(int(seconds.removesuffix("s")) for seconds in graces)
     unit = (UNITS / "flux-api@.service").read_text()
     systemd = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])
     # gunicorn adds 30 s.
     assert min(grace, systemd) > Settings().request_timeout + 30
+    # The other way round at the end of the machine.
+    (after,) = re.findall(r"^After=(.*)", unit, re.M)
+    assert {"flux-files.service", "nginx.service"} <= set(after.split())
 
 
 def compose_nginx():
