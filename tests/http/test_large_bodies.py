@@ -34,8 +34,13 @@ def server():
 
 
 def memory(server, name):
-    """``VmHWM`` (the most ever) or ``VmRSS`` (now) of the worker, in MiB."""
-    with open(f"/proc/{stats(server)['pid']}/status") as status:
+    """``VmHWM`` (the most ever) or ``VmRSS`` (now) of the workers, in MiB."""
+    return sum(memory_of(stats(one)["pid"], name) for one in server.instances)
+
+
+def memory_of(pid, name):
+    """The same of one process."""
+    with open(f"/proc/{pid}/status") as status:
         line = next(line for line in status if line.startswith(name))
     return int(line.split()[1]) // 1024
 
