@@ -38,9 +38,17 @@ BY_NGINX = {
     r"in_their_form\[(nul|model-nul)\]": "a zero byte in an address: 400",
     r"in_their_form\[asterisk\]": "an asterisk is no address: 400",
     r"forged_hosts_do_nothing\[[^\[]*-\]$": "an empty Host: 400",
+    r"prefix_of_a_proxy_counts.*\[1\]": "no header with an underscore is passed on",
+    r"open_port.*\[0.0.0.0--True\]": "'serve' says it, which starts them",
 }
-# With two instances each bounds its callers for itself.
-OF_TWO = {"test_each_key_is_bounded_for_itself": "another instance takes the second"}
+# With two instances each bounds for itself: what one has no room for the other takes.
+OF_TWO = {
+    "test_each_key_is_bounded_for_itself": "another instance takes the second",
+    "a_fetch_holds_a_place_in_the_queue": "there are two queues",
+    "one_caller_fetches_four_at_a_time": "four of each instance",
+    "not_held_while_its_job_waits": "two run, two wait",
+    "endless_pictures_leave_a_decoder": "each instance has decoders of its own",
+}
 # As it stands in the configuration; run_nginx_with puts a free port there.
 _BIND, _FILES = "127.0.0.1:8080", "127.0.0.1:8010"
 _KEYS = ("Authorization", "Api-Key")
