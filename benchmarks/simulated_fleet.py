@@ -9,13 +9,13 @@ cards that die and load again. Forwards are not shared.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import random
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import simpy
 
 from flux_api.commands.nginx import MOST_NEXT
@@ -161,8 +161,9 @@ class Fleet:
         self._numbers = itertools.count(1)
         self.outcomes: list[Outcome] = []
         self._cards = [_Card(self._env, pace, most_waiting, n) for n in range(count)]
-        # What nginx chooses by: requests there, when it was chosen last, which it is.
-        self._loads = [(0, 0, number) for number in range(count)]
+        # What nginx chooses by: requests at each, and whose turn it is among equals.
+        self._loads = np.zeros(count, int)
+        self._weights = np.zeros(count, int)
         for card in self._cards if failures else ():
             assert failures is not None
             chance = random.Random(seed * 1_000_003 + card.number)
@@ -210,27 +211,37 @@ class Fleet:
         self.outcomes.append(Outcome(state, ask.pictures, waited, ended))
 
     def _choose(self) -> _Card | None:
-        """The one with the fewest requests, of those the one that was longest not
-        chosen; where it is full, the one with the fewest of the others and those behind
-        it, as far as nginx asks; None where they are full, too."""
-        first, *others = heapq.nsmallest(2, self._loads)
-        order = [self._cards[first[2]]]
-        if not order[0].takes and others:
-            second = others[0][2]
+        """The one with the fewest requests; where it is full, of the others the one
+        with the fewest and those behind it, as far as nginx asks; None where they are
+        full, too."""
+        first = self._choose_least()
+        order = [self._cards[first]]
+        if not order[0].takes and len(self._cards) > 1:
+            others = self._loads.copy()
+            others[first] = 2 * _AWAY
+            second = int(others.argmin())
             ring = self._cards[second:] + self._cards[:second]
             order = [card for card in ring if card is not order[0]][:MOST_NEXT]
         return next((card for card in order if card.takes), None)
 
+    def _choose_least(self) -> int:
+        """nginx's least_conn: among equals its smooth round robin, in which one that
+        had no equal is charged nothing. So who had the last request may have the
+        next."""
+        equal = np.flatnonzero(self._loads == self._loads.min())
+        if len(equal) > 1:
+            self._weights[equal] += 1
+        chosen = equal[self._weights[equal].argmax()]
+        if len(equal) > 1:
+            self._weights[chosen] -= len(equal)
+        return int(chosen)
+
     def _note_presence(self, card: _Card) -> None:
         """nginx knows who does not take requests."""
-        connections, chosen, number = self._loads[card.number]
-        away = _AWAY if card.is_away else -_AWAY
-        self._loads[number] = (connections + away, chosen, number)
+        self._loads[card.number] += _AWAY if card.is_away else -_AWAY
 
     def _count(self, card: _Card, more: int) -> None:
-        connections, chosen, number = self._loads[card.number]
-        chosen = next(self._numbers) if more > 0 else chosen
-        self._loads[number] = (connections + more, chosen, number)
+        self._loads[card.number] += more
 
 
 def _request(ask: Ask) -> ImageRequest:
