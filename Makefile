@@ -100,7 +100,8 @@ fleet-load: install-dev
 	$(PYTHON) -m benchmarks.fleet_load --seconds $$(($(MINUTES) * 60))
 
 # What strangers send, through nginx.
-HOSTILE := tests/http/test_hostile.py
+HOSTILE := $(addprefix tests/,http/test_hostile.py http/test_auth.py http/test_doors.py \
+	http/test_large_bodies.py net/test_fetching.py)
 hostile-nginx: install-dev
 	BEHIND_NGINX=1 $(PYTHON) -m pytest -q $(HOSTILE)
 	BEHIND_NGINX=2 $(PYTHON) -m pytest -q $(HOSTILE)

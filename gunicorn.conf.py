@@ -74,7 +74,6 @@ def whole(name, default):
 bind = "127.0.0.1:8000"
 workers = 1
 worker_class = sturdy["SturdyWorker"]
-worker_class.client_seconds = max(1, whole("FLUX_BODY_TIMEOUT", 30))
 preload_app = False
 # A waiting request holds a thread: the queue, what runs (16 at most here, 128 in a
 # cluster), the watchers, and 8 more for health and refusals. With fewer the surplus
@@ -110,6 +109,11 @@ def post_fork(arbiter, worker):
 def post_worker_init(worker):
     """Begin to load the model, now that the worker has forked; drain at TERM."""
     extensions = getattr(worker.wsgi, "extensions", {})
+    for name in ("file_server", "flux_api"):
+        if name in extensions:
+            # For heads and answers what counts for bodies, by either server's setting.
+            seconds = extensions[name].settings.body_timeout
+            worker.client_seconds = max(1.0, seconds)
     if "file_server" in extensions:
         from file_server import warn_if_open
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import resource
 import selectors
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -107,6 +109,8 @@ class SturdyWorker(gthread.ThreadWorker):
         self._told = -60.0
         # Connections whose request has begun to come, and until when its head may.
         self._heads = {}
+        # Until when, once it ends, it waits for those that have said nothing yet.
+        self._patience = math.inf
         super().init_process()
 
     def get_thread_pool(self):
@@ -181,20 +185,28 @@ class SturdyWorker(gthread.ThreadWorker):
     def handle_request(self, req, conn):
         """As gunicorn; the head is there. Who takes nothing of the answer has left."""
         self._heads.pop(conn, None)
+        if isinstance(conn.sock, ssl.SSLSocket):
+            # What the kernel gives up it would try again, without end.
+            conn.sock.settimeout(self.client_seconds)
         try:
             return super().handle_request(req, conn)
-        except BlockingIOError as error:
+        except (BlockingIOError, TimeoutError) as error:
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from None
 
     def murder_pending(self):
         """As gunicorn, and wake the threads that have waited for a head too long. Where
-        there are as many connections as may be, those that say nothing make room."""
+        there are as many connections as may be, those that say nothing make room, and
+        they hold up no worker that is to end."""
+        now = time.monotonic()
         if 0 < self.worker_connections <= self.nr_conns:
             for conn in self.pending_conns:
                 conn.timeout = 0.0
             self.murder_keepalived(force=True)
+        if not self.alive:
+            self._patience = min(self._patience, now + gthread.STOP_KEEPALIVE_LINGER)
+            for conn in self.pending_conns:
+                conn.timeout = min(conn.timeout, self._patience)
         super().murder_pending()
-        now = time.monotonic()
         for conn, until in self._heads.copy().items():
             if until < now:
                 with contextlib.suppress(OSError):

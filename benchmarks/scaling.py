@@ -54,6 +54,7 @@ def compare(count: int, clients: Clients, seconds: float, report: Report) -> Non
     pace = clients.measured_pace(CALLERS[0])
     mean = pace.picture + pace.step * statistics.mean(STEPS)
     report.add(f"{count}: seconds a picture, one client", mean, "s")
+    report.add(f"{count}: wait with nobody before", pace.start, "s")
     simulated = Fleet(count, pace, most_waiting=MOST_WAITING)
     simulated.closed_load([endless(n) for n in range(CLIENTS)], seconds)
     simulated.run()

@@ -9,13 +9,13 @@ cards that die and load again. Forwards are not shared.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import itertools
 import random
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import simpy
 
 from flux_api.commands.nginx import MOST_NEXT
@@ -30,10 +30,13 @@ _AWAY = 1_000_000
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a picture takes on the card: its own, and for each step."""
+    """Seconds that a picture takes on the card: its own, and for each step. Before that
+    a request is read and handed over, which takes ``start`` where nobody is before
+    it."""
 
     picture: float
     step: float
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,13 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self._env = simpy.Environment()
+        self._pace = pace
         self._numbers = itertools.count(1)
         self.outcomes: list[Outcome] = []
         self._cards = [_Card(self._env, pace, most_waiting, n) for n in range(count)]
-        # What nginx chooses by: requests there, when it was chosen last, which it is.
-        self._loads = [(0, 0, number) for number in range(count)]
+        # What nginx chooses by: requests at each, and whose turn it is among equals.
+        self._loads = np.zeros(count, int)
+        self._weights = np.zeros(count, int)
         for card in self._cards if failures else ():
             assert failures is not None
             chance = random.Random(seed * 1_000_003 + card.number)
@@ -193,6 +198,7 @@ class Fleet:
     def _serve(self, ask: Ask) -> Way:
         job = Job(_request(ask), id=str(next(self._numbers)), caller=ask.caller)
         began, state, waited = self._env.now, "full", 0.0
+        yield self._env.timeout(self._pace.start)
         card = self._choose()
         if card is not None:
             self._count(card, 1)
@@ -205,27 +211,37 @@ class Fleet:
         self.outcomes.append(Outcome(state, ask.pictures, waited, ended))
 
     def _choose(self) -> _Card | None:
-        """The one with the fewest requests, of those the one that was longest not
-        chosen; where it is full, the one with the fewest of the others and those behind
-        it, as far as nginx asks; None where they are full, too."""
-        first, *others = heapq.nsmallest(2, self._loads)
-        order = [self._cards[first[2]]]
-        if not order[0].takes and others:
-            second = others[0][2]
+        """The one with the fewest requests; where it is full, of the others the one
+        with the fewest and those behind it, as far as nginx asks; None where they are
+        full, too."""
+        first = self._choose_least()
+        order = [self._cards[first]]
+        if not order[0].takes and len(self._cards) > 1:
+            others = self._loads.copy()
+            others[first] = 2 * _AWAY
+            second = int(others.argmin())
             ring = self._cards[second:] + self._cards[:second]
             order = [card for card in ring if card is not order[0]][:MOST_NEXT]
         return next((card for card in order if card.takes), None)
 
+    def _choose_least(self) -> int:
+        """nginx's least_conn: among equals its smooth round robin, in which one that
+        had no equal is charged nothing. So who had the last request may have the
+        next."""
+        equal = np.flatnonzero(self._loads == self._loads.min())
+        if len(equal) > 1:
+            self._weights[equal] += 1
+        chosen = equal[self._weights[equal].argmax()]
+        if len(equal) > 1:
+            self._weights[chosen] -= len(equal)
+        return int(chosen)
+
     def _note_presence(self, card: _Card) -> None:
         """nginx knows who does not take requests."""
-        connections, chosen, number = self._loads[card.number]
-        away = _AWAY if card.is_away else -_AWAY
-        self._loads[number] = (connections + away, chosen, number)
+        self._loads[card.number] += _AWAY if card.is_away else -_AWAY
 
     def _count(self, card: _Card, more: int) -> None:
-        connections, chosen, number = self._loads[card.number]
-        chosen = next(self._numbers) if more > 0 else chosen
-        self._loads[number] = (connections + more, chosen, number)
+        self._loads[card.number] += more
 
 
 def _request(ask: Ask) -> ImageRequest:

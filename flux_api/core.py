@@ -52,7 +52,9 @@ class ImageRequest:
     guidance plays no part. ``seed`` is that of the first of
     ``num_images_per_prompt`` pictures. ``warnings`` are sentences for the caller on
     what was read otherwise than it was sent. ``image_files`` and ``mask_file`` are what
-    the pictures came as.
+    the pictures came as. A picture is drawn in so many ``tiles``, one after the other,
+    each in ``num_inference_steps``. What the server draws for itself is not
+    ``delivered``: nobody gets it.
     """
 
     mode: Mode
@@ -73,6 +75,16 @@ class ImageRequest:
     warnings: tuple[str, ...] = ()
     image_files: tuple[InputFile, ...] = ()
     mask_file: InputFile | None = None
+    tiles: int = 1
+    delivered: bool = True
+
+    @property
+    def total_steps(self) -> int:
+        """About how many steps one of its pictures takes, all tiles together."""
+        steps = self.num_inference_steps
+        # Image to image leaves out the first ones; so diffusers counts them.
+        left_out = int(steps - steps * (self.strength or 1.0))
+        return max(1, steps - left_out) * self.tiles
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
@@ -38,6 +39,7 @@ def drain(environ: dict[str, Any], most: int) -> None:
         return
     connection = connection_of(environ)
     until, left = time.monotonic() + DRAIN_SECONDS, most
+    before = connection.gettimeout() if connection is not None else None
     try:
         if connection is not None:
             connection.settimeout(SILENT_SECONDS)
@@ -50,7 +52,7 @@ def drain(environ: dict[str, Any], most: int) -> None:
         return
     finally:
         if connection is not None:
-            connection.settimeout(None)
+            connection.settimeout(before)
 
 
 class CountedInput:
@@ -64,6 +66,10 @@ class CountedInput:
             "HTTP_TRANSFER_ENCODING"
         )
         self._connection = connection_of(environ) if has_body else None
+        if isinstance(self._connection, ssl.SSLSocket):
+            # TLS that meets the end of what it reads can send no answer any more: its
+            # reads end by themselves.
+            self._connection.settimeout(seconds)
         self._seconds = seconds
         self._timer: threading.Timer | None = None
         self._late = False
@@ -75,6 +81,8 @@ class CountedInput:
             self._look_again_after(self.count)
         try:
             data = self._stream.read(min(size, _LARGEST_READ))
+        except TimeoutError as error:
+            raise SlowBody from error
         except (OSError, ValueError, MemoryError):
             raise
         except Exception as error:
@@ -106,6 +114,8 @@ class CountedInput:
             self._look_again_after(self.count)
             return
         self._late = True
+        if isinstance(connection, ssl.SSLSocket):
+            return
         # Wakes the thread that reads; the answer can still be sent.
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RD)

@@ -20,6 +20,23 @@ def test_one_card_has_the_waits_of_its_formula(busy):
     assert mean == pytest.approx(busy / (2 * (1 - busy)), rel=0.15)
 
 
+def test_a_request_that_meets_nobody_waits_for_its_own_start():
+    fleet = Fleet(1, Pace(1.0, 0.0, start=0.25))
+    # The second comes while the first is drawn: its start is over before its turn.
+    fleet.open_load([Ask(0, "somebody", 1), Ask(0.5, "somebody", 1)])
+    fleet.run()
+    assert [one.waited for one in fleet.outcomes] == [0.25, 0.75]
+
+
+def test_among_equals_nginx_charges_none_that_had_no_equal():
+    fleet = Fleet(2, Pace(0.0, 1.0))
+    # The second goes where nobody is. The third meets equals, one request at each, and
+    # goes there, too: that one has not had its turn yet.
+    fleet.open_load([Ask(0, "a", 10), Ask(1, "b", 2), Ask(1, "c", 5)])
+    fleet.run()
+    assert sorted(one.waited for one in fleet.outcomes) == [0, 0, 1]
+
+
 def test_places_are_bounded_and_cards_share():
     fleet = Fleet(2, Pace(0.5, 0.25), most_waiting=1)
     fleet.open_load([Ask(0, "somebody", 2) for _ in range(6)])

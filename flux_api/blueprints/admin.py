@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify, request
@@ -68,4 +69,5 @@ def _first_request(context: Context) -> ImageRequest:
     mask = Image.new("L", size, 255) if task == "inpaint" else None
     values = {"prompt": "a heart", "width": size[0], "height": size[1]}
     parameters = Parameters.read(values | {"num_inference_steps": 1, "seed": 0})
-    return complete(context, name, mode, parameters, Inputs(images, mask))
+    drawn = complete(context, name, mode, parameters, Inputs(images, mask))
+    return replace(drawn, delivered=False)

@@ -110,8 +110,11 @@ class Plan:
         if settings.metrics_bind and (address := settings.metrics_address):
             host = settings.metrics_bind.rpartition(":")[0]
             given["FLUX_METRICS_BIND"] = f"{host}:{address[1] + number}"
-        if not (settings.api_keys or settings.trusted_hosts) and is_local(self.bind):
-            # Behind a proxy they would answer to any name, whose page may be anybody's.
+        if is_local(self.bind) and not (
+            settings.api_keys or settings.trusted_hosts or settings.trusted_proxies
+        ):
+            # Behind nginx they would answer to any name, whose page may be anybody's.
+            # A proxy in front of that has a name of its own.
             host = self.bind.rpartition(":")[0].strip("[]")
             given["FLUX_TRUSTED_HOSTS"] = ",".join((*LOCAL_NAMES, host))
         return given

@@ -38,7 +38,7 @@ class Progress:
             case "waits":
                 request.state = event["why"]
             case "accepted":
-                request.steps = event.get("num_inference_steps", request.steps)
+                request.steps = event.get("steps", request.steps)
                 request.state = "waiting"
             case "queued":
                 ahead = event["position"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -147,14 +148,12 @@ class Tuner:
         try:
             quicker = self._choose_attention(trial)
             compiled = self._compile(trial, notes)
-            shorter = wanted == "max" and compiled and self._shorten(trial, notes)
-        except torch.OutOfMemoryError:
-            notes.append("no memory to compile in: blocks stay plain")
+            shorter = wanted == "max" and compiled and self._may_shorten(trial, notes)
+            if shorter:
+                self._shorten(trial)
         # Whatever a compiler raises: without one the server is slower, not gone.
         except Exception as error:
-            logger.warning("compiling failed", exc_info=True)
-            why, self._lacks = _why(error)
-            notes.append(_nothing_compiles(why))
+            notes.append(self._note_failure(error, compiled=compiled))
         if compiled:
             self._compiles = True
             prepare_thread(forgiving=True)
@@ -171,6 +170,19 @@ class Tuner:
         run_plain = plain(transformer) if compiled else None
         return Tuned(level, tuple(notes), run_plain, cache)
 
+    def _note_failure(self, error: Exception, *, compiled: bool) -> str:
+        """What ``error`` means for blocks that are ``compiled`` by now, or are not."""
+        if isinstance(error, torch.OutOfMemoryError):
+            if compiled:
+                return "no memory to try 8-bit floats in"
+            return "no memory to compile in: blocks stay plain"
+        logger.warning("compiling failed", exc_info=error)
+        why, lacks = _why(error)
+        if compiled:
+            return f"8-bit floats fail here ({why})"
+        self._lacks = lacks
+        return _nothing_compiles(why)
+
     def _choose_attention(self, trial: Trial) -> bool:
         """Take the quickest way to compute attention; whether it is not torch's own
         choice."""
@@ -178,15 +190,20 @@ class Tuner:
         if len(ways) == 1:
             return False
         seconds: dict[str, float] = {}
-        for way in ways:
-            # A package that is not installed, or that does not know this card.
-            with contextlib.suppress(ImportError, RuntimeError, ValueError):
-                set_attention(trial.transformer, way)
-                seconds[way] = trial.seconds()
-        best = min(seconds, key=lambda way: seconds[way], default=NATIVE)
-        if best == NATIVE or not self._is_worth_it(seconds[NATIVE], seconds[best]):
-            best = NATIVE
-        set_attention(trial.transformer, best)
+        best = NATIVE
+        try:
+            for way in ways:
+                # A package that is not installed, or that does not know this card.
+                with contextlib.suppress(ImportError, RuntimeError, ValueError):
+                    set_attention(trial.transformer, way)
+                    seconds[way] = trial.seconds()
+            quickest = min(seconds, key=lambda way: seconds[way], default=NATIVE)
+            before, after = (seconds.get(w, math.inf) for w in (NATIVE, quickest))
+            if quickest != NATIVE and self._is_worth_it(before, after):
+                best = quickest
+        finally:
+            # Whatever else one raises, it is none to draw with.
+            set_attention(trial.transformer, best)
         logger.info("attention by %s", best)
         return best != NATIVE
 
@@ -217,15 +234,19 @@ class Tuner:
         _compile_now(trial)
         return True
 
-    def _shorten(self, trial: Trial, notes: list[str]) -> bool:
-        """Whether compiled blocks are faster still in 8-bit floats, and so changed."""
+    def _may_shorten(self, trial: Trial, notes: list[str]) -> bool:
+        """Whether a compiled block is faster still in 8-bit floats, and so changed."""
         if not has_fp8(self._device):
             notes.append("this device has no 8-bit floats: layers stay whole")
             return False
         before = trial.seconds()
         originals = to_fp8(trial.block)
-        # The first call compiles it once more.
-        after = trial.seconds()
+        try:
+            # The first call compiles it once more.
+            after = trial.seconds()
+        except BaseException:
+            restore(originals)
+            raise
         if not originals or not self._is_worth_it(before, after):
             restore(originals)
             notes.append(
@@ -233,11 +254,14 @@ class Tuner:
                 f"{before * 1000:.2f} ms: layers stay whole"
             )
             return False
+        return True
+
+    def _shorten(self, trial: Trial) -> None:
+        """Change all blocks so."""
         for block in repeated_blocks(trial.transformer):
             to_fp8(block)
         free_memory()
         _compile_now(trial)
-        return True
 
 
 def _compile_now(trial: Trial) -> None:
@@ -245,8 +269,10 @@ def _compile_now(trial: Trial) -> None:
     first that pictures share, and both with LoRAs."""
     room = room_in(trial.transformer)
     assert room is not None
-    for hold in (room.clear, room.hold_zeros):
-        hold()
-        for pictures in (1, 2):
-            trial.run(pictures)
-    room.clear()
+    try:
+        for hold in (room.clear, room.hold_zeros):
+            hold()
+            for pictures in (1, 2):
+                trial.run(pictures)
+    finally:
+        room.clear()

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from PIL import Image, ImageChops, ImageFilter
 
 from flux_api.core import ImageRequest
 from flux_api.images.fitting import pad
-from flux_api.models.info import LARGEST_TILE, ModelInfo
+from flux_api.models.info import ModelInfo
+from flux_api.models.tiling import Box, tiles_of
 from flux_api.queue.tasks import Callbacks
 
-_GRID = 16
-# Of a tile, what it shares with its neighbour; models need some pixels to settle.
-_SHARED, _LEAST_SHARED = 8, 24
-# Of that, how coarse a tile's detail may be. A small model draws each tile darker to
-# its edges: with more of it all tiles together show as a lattice.
+# Of what neighbours share, how coarse a tile's detail may be. A small model draws each
+# tile darker to its edges: with more of it all tiles together show as a lattice.
 _COARSEST, _COARSEST_OF_SMALL = 2, 6
-# With what they share that is one more tile in a row, or two.
-_MOST_ACROSS = 5
-
-Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """Where the tiles of a picture of ``size`` = (width, height) lie: of ``tile``
-    pixels each way, or all that there is, ``overlap`` of them in common."""
-
-    size: tuple[int, int]
-    tile: int
-    overlap: int
-
-    @property
-    def boxes(self) -> list[Box]:
-        """(left, upper, right, lower) of each, line by line."""
-        width, height = self.size
-        return [
-            (left, upper, min(left + self.tile, width), min(upper + self.tile, height))
-            for upper in self._starts(height)
-            for left in self._starts(width)
-        ]
-
-    def _starts(self, length: int) -> Iterator[int]:
-        start = 0
-        while start + self.tile < length:
-            yield start
-            start += self.tile - self.overlap
-        # The last one ends at the edge, and shares more with the one before.
-        yield max(0, length - self.tile)
-
-
-def tile_side(info: ModelInfo, longest: int) -> int:
-    """The side in pixels of a tile of a picture with ``longest`` pixels on its longer
-    side. It is the model's own, where it has one; but a small model's tiles, which are
-    drawn at its size and scaled, may be larger, or there were thousands of them."""
-    if info.native_size is None:
-        return LARGEST_TILE
-    needed = -(-longest // _MOST_ACROSS)
-    return max(info.native_size, needed + -needed % _GRID)
 
 
 class Upscale:
@@ -71,15 +26,13 @@ class Upscale:
         target = request.width, request.height
         # What has no tile yet, and what a model cannot draw, is still the picture.
         plain = request.images[0].resize(target, Image.Resampling.LANCZOS)
-        # Models draw on a grid; what is beyond the picture is cut off at the end.
-        grid = target[0] + -target[0] % _GRID, target[1] + -target[1] % _GRID
+        self.tiling = tiles_of(target, info.native_size)
+        # What is beyond the picture is cut off at the end.
+        grid = self.tiling.size
         self._canvas = pad(plain, grid, (0, 0)) if grid != target else plain
         self._target, self._request = target, request
-        side = tile_side(info, max(grid))
-        overlap = max(_LEAST_SHARED, side // _SHARED)
-        self.tiling = Tiling(grid, side, overlap)
         share = _COARSEST if info.native_size is None else _COARSEST_OF_SMALL
-        self._blur = ImageFilter.GaussianBlur(overlap / share)
+        self._blur = ImageFilter.GaussianBlur(self.tiling.overlap / share)
         pipeline = info.tasks["upscale"].pipeline
         self._is_masked = pipeline.endswith("InpaintPipeline")
 

@@ -104,6 +104,8 @@ def complete_request(
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
     )
+    # A share of the model's own steps may come to none, or to more than may be.
+    steps = max(1, min(steps, MAX_STEPS))
     seed, count = parameters.seed, parameters.num_images
     if seed is None:
         # Each picture's below 2^32: what JavaScript can send back.
@@ -119,10 +121,9 @@ def complete_request(
         mask_image=mask_image,
         width=width,
         height=height,
-        # A share of the model's own steps may come to none, or to more than may be.
-        num_inference_steps=max(1, min(steps, MAX_STEPS)),
+        num_inference_steps=steps,
         guidance_scale=task.choose_guidance(parameters.guidance_scale),
-        strength=task.strength,
+        strength=task.choose_strength(parameters.strength, steps),
         num_images_per_prompt=count,
         seed=seed,
         loras=merge_loras(task.loras, parameters.loras, known),

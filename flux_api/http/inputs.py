@@ -17,6 +17,7 @@ from flux_api.images.credentials import MOST_BYTES, describe_input
 from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.decoder import is_picture
 from flux_api.images.file_notes import credentials_of
+from flux_api.images.masks import read_mask
 from flux_api.images.recipe import hash_of, parents_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def read_inputs(
         data = _read(fetch, param, reference)
         mask_file = _describe(context, data, reference)
         with context.decodes.hold(job.caller, is_wanted):
-            mask, notes = context.decoder.mask(data, size=images[0].size, param=param)
+            mask, notes = read_mask(
+                context.decoder, data, picture=images[0], param=param
+            )
         warnings += notes
         if mask.getbbox() is None:
             warnings.append(f"The {param} leaves nothing to repaint.")

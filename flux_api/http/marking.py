@@ -23,6 +23,7 @@ from flux_api.images.recipe import (
 from flux_api.models.digests import digest_of
 from flux_api.models.hub import present_file
 from flux_api.models.hub_lock import locked_commit
+from flux_api.models.info import TaskDefaults
 from flux_api.models.sources import Repository
 
 _FACTS = (
@@ -85,6 +86,8 @@ def _write_recipe(
 ) -> Recipe:
     recipe: Recipe = {"recipe": FORM, "software": SOFTWARE}
     recipe |= {name: facts[name] for name in _FACTS if facts.get(name) is not None}
+    if request.strength != _task(context, request).strength:
+        recipe["strength"] = request.strength
     source = context.models[request.model].base_model
     if isinstance(source, Repository):
         recipe["revision"] = locked_commit(source) or source.revision
@@ -117,8 +120,12 @@ def _describe(context: Context, request: ImageRequest, lora: Lora) -> dict[str, 
     return told
 
 
-def _is_distilled(context: Context, request: ImageRequest) -> bool:
+def _task(context: Context, request: ImageRequest) -> TaskDefaults:
     masked = request.mask_image is not None
-    task = context.models[request.model].task(request.mode, masked=masked)
+    return context.models[request.model].task(request.mode, masked=masked)
+
+
+def _is_distilled(context: Context, request: ImageRequest) -> bool:
+    task = _task(context, request)
     classic = task.guidance_parameter == "true_cfg_scale"
     return not (classic or task.pipeline.startswith(_CLASSIFIER_FREE))

@@ -133,6 +133,8 @@ class Parameters(Fields):
     """Denoising steps."""
     guidance_scale: Annotated[float | None, Field(ge=0.0, le=100.0), Number] = None
     """How closely to follow the prompt, where it plays a part."""
+    strength: Annotated[float | None, Field(ge=0.0, le=1.0), Number] = None
+    """How far a picture may change, where the model takes a strength."""
     model: Annotated[str | None, Field(max_length=256), Text] = None
     """A model that is offered."""
     loras: Annotated[tuple[Lora, ...], Loras, WithJsonSchema(LORAS_SCHEMA)] = ()

@@ -21,7 +21,7 @@ _GIVES_WAY = {
     "scale": ("width", "height"),
     "steps": ("num_inference_steps",),
     "output_format": ("output_compression",),
-    "prompt": ("mode",),
+    "prompt": ("mode", "strength"),
 }
 
 
@@ -82,7 +82,7 @@ def _to_enlarge(recipe: Recipe, picture: str) -> Recipe:
     seed, not what it was made from. Steps and guidance of drawing anew are no good to
     it."""
     gone = {"mode", "inputs", "stored_inputs", "mask"}
-    gone |= {"num_inference_steps", "guidance_scale"}
+    gone |= {"num_inference_steps", "guidance_scale", "strength"}
     kept = {k: v for k, v in recipe.items() if k not in gone}
     if "." not in picture:
         made = str(recipe.get("output_format", "png"))

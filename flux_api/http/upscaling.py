@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
@@ -13,8 +13,12 @@ from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.context import Context
 from flux_api.http.parameters import Parameters
 from flux_api.http.values import read_integer, refuse_value
-from flux_api.images.decoder import MOST_PIXELS as DECODED_PIXELS
+from flux_api.images.decoder import original_size
 from flux_api.models.sizes import SizeRules
+from flux_api.models.tiling import tiles_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SCALES = (2, 4)
 MOST_SIDE = 4096
@@ -52,14 +56,16 @@ def complete_upscale(
     # Before anything is drawn: the size follows from the picture that was sent.
     scale = _choose_scale(inputs.images[0].size, scale, parameters)
     width, height = (side * scale for side in inputs.images[0].size)
-    _check_scale(*inputs.images[0].size, scale)
+    _check_scale(inputs.images[0], scale)
     # The model's own grid is that of the tiles.
     sizes = SizeRules(1, 1, MOST_SIDE, (width, height), MOST_PIXELS)
     asked = parameters.model_copy(update={"width": width, "height": height})
     model = context.models[name]
     names = context.lora_names(model, parameters.loras)
     info = replace(model, sizes=sizes)
-    return complete_request(name, info, "upscale", asked, inputs, lora_names=names)
+    request = complete_request(name, info, "upscale", asked, inputs, lora_names=names)
+    tiling = tiles_of((width, height), info.native_size)
+    return replace(request, tiles=len(tiling.boxes))
 
 
 def _choose_scale(
@@ -75,7 +81,9 @@ def _choose_scale(
     raise InvalidRequest(message, param=parameters.size_param or "width")
 
 
-def _check_scale(width: int, height: int, scale: int) -> None:
+def _check_scale(picture: Image, scale: int) -> None:
+    width, height = picture.size
+
     def fits(factor: int) -> bool:
         sides = width * factor, height * factor
         return max(sides) <= MOST_SIDE and sides[0] * sides[1] <= MOST_PIXELS
@@ -84,11 +92,13 @@ def _check_scale(width: int, height: int, scale: int) -> None:
         return
     largest = max((factor for factor in SCALES if fits(factor)), default=None)
     advice = f"try scale={largest}" if largest else "send a smaller picture"
-    if (width + 1) * (height + 1) > DECODED_PIXELS:
-        # Whoever sent it knows another size.
-        advice += "; one of more than 4.2 megapixels is first scaled down to that"
+    size = f"{width}x{height}"
+    if (sent := original_size(picture)) != picture.size:
+        # Whoever sent it knows that one alone.
+        size += ", to which {}x{} is scaled down as".format(*sent)
+        size += " it has more than 4.2 megapixels,"
     raise InvalidRequest(
-        f"Invalid scale '{scale}': {width}x{height} would become larger than "
+        f"Invalid scale '{scale}': {size} would become larger than "
         f"{MOST_SIDE} pixels a side; {advice}.",
         param="scale",
     )

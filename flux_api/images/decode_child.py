@@ -7,8 +7,9 @@ one file because it runs without the package around it.
 
 Both ways, over its standard input and output: three little-endian numbers, then bytes.
 In: what is wanted (``IMAGE`` or ``MASK``), the most pixels to give back, the length of
-the file that follows. Out: what came out (``GREY``, ``ALPHA``, ``RGB`` with the samples
-after it, or ``REFUSED`` with a clause for the caller), width, height.
+the file that follows. Out: what came out (``GREY``, ``ALPHA``, ``RGB`` with the file's
+own width and height and the samples after it, or ``REFUSED`` with a clause for the
+caller), width, height.
 
 It also tells what else stands in a file. In: ``TEXTS`` or ``CREDENTIALS``, the most
 bytes to give back, the length of what follows: a file, in front of which for the latter
@@ -54,7 +55,7 @@ from PIL import (
 
 IMAGE, MASK, CREDENTIALS, TEXTS = 0, 1, 2, 3
 REFUSED, GREY, ALPHA, RGB, TOLD = 0, 1, 2, 3, 4
-HEADER = struct.Struct("<BLL")
+HEADER, SIZE = struct.Struct("<BLL"), struct.Struct("<LL")
 
 MEMORY_BYTES = 1536 << 20
 CPU_SECONDS = 10
@@ -81,6 +82,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = [TURNS[orientation] for orientation in (5, 6, 7, 8)]
 ORIENTATION = 274
 PLANAR, BITS = 284, 258
 SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
@@ -145,15 +147,20 @@ def check_size(image: Image.Image) -> None:
 
 def decode(data: bytes, wanted: int, most: int) -> Image.Image:
     """The first frame as EXIF turns it, in sRGB, at most ``most`` pixels: RGB with
-    alpha laid over white, or for a mask its alpha, else its grey."""
+    alpha laid over white, or for a mask its alpha, else its grey. Its ``info`` has the
+    ``size`` that it has in the file."""
     image = open_image(data)
     check_size(image)
+    own = image.size
     if isinstance(image, StrictJpegFile) and image.width * image.height > most:
         image.draft("RGB", shrunk(image.size, most))
     is_gif = isinstance(image, GifImagePlugin.GifImageFile)
     frame = image.tile[0].extents if is_gif else None
     image.load()
+    if not isinstance(image, StrictJpegFile):
+        own = image.size  # Some turn as they are loaded.
     turn = TURNS.get(read_orientation(image))
+    own = own[::-1] if turn in SIDEWAYS else own
     colours, alpha = split_alpha(image, data)
     if wanted == MASK and alpha is not None and alpha.getextrema() == (255, 255):
         alpha = None  # Drawn in black and white on a canvas: it says nothing.
@@ -176,7 +183,7 @@ def decode(data: bytes, wanted: int, most: int) -> Image.Image:
         size = shrunk(picture.size, most)
         picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     picture = picture.transpose(turn) if turn is not None else picture
-    picture.info = {"alpha": alpha is not None}
+    picture.info = {"alpha": alpha is not None, "size": own}
     return picture
 
 
@@ -499,7 +506,7 @@ def load_codecs() -> None:
         "".encode(encoding)
 
 
-def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, bytes]:
+def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, ...]:
     """The header and the bytes of the answer to one file."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + 1 + CPU_SECONDS
@@ -518,7 +525,8 @@ def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, bytes]:
     else:
         alpha = picture.info["alpha"]
         kind = RGB if wanted == IMAGE else ALPHA if alpha else GREY
-        return HEADER.pack(kind, *picture.size), picture.tobytes()
+        own = SIZE.pack(*picture.info["size"])
+        return HEADER.pack(kind, *picture.size), own, picture.tobytes()
     return HEADER.pack(REFUSED, len(text), 0), text
 
 

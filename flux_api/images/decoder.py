@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from pathlib import Path
+from typing import NamedTuple
 
 import PIL
 from PIL import Image
@@ -22,6 +23,7 @@ from flux_api.images.decode_child import (
     MASK,
     REFUSED,
     RGB,
+    SIZE,
     TOLD,
 )
 
@@ -34,9 +36,9 @@ CHILDREN = 2
 # Under load a good picture may take seconds; its CPU time has a limit of its own.
 _WALL_SECONDS = 30.0
 _ROOM_SECONDS = 5.0
+# Where the ``info`` of a picture that was shrunk keeps the size in its file.
+_ORIGINAL = "original_size"
 _CHANNELS = {GREY: 1, ALPHA: 1, RGB: 3}
-# How far a mask's shape may be from its picture's: rounding of a small preview.
-_MASK_SHAPE = 0.02
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II", b"MM")
 _FAILED = "cannot be decoded: it is damaged, or costs more than a picture may"
 
@@ -57,34 +59,16 @@ class Decoder:
         at most ``MOST_PIXELS``. InvalidImage names ``param``."""
         return self._decode(data, IMAGE, param)[1]
 
-    def mask(
-        self, data: bytes, *, size: tuple[int, int], param: str = "mask"
-    ) -> tuple[Image.Image, list[str]]:
-        """The area to repaint in mode L, of ``size``: white where the mask's alpha is
-        0, black where it is 255, the grey between for a soft edge; a mask without alpha
-        is white there itself. And sentences on what was done to it."""
+    def mask(self, data: bytes, *, param: str) -> tuple[Image.Image, bool]:
+        """A mask's alpha, or its grey where it has none, in mode L; and whether it is
+        alpha. InvalidImage names ``param``."""
         kind, mask = self._decode(data, MASK, param)
-        notes = []
-        if kind == ALPHA:
-            mask = mask.point(range(255, -1, -1))
-        else:
-            notes.append(
-                f"The {param} has no alpha channel: its white area is repainted."
-            )
-            # JPEG's black is not quite black, and would be repainted a little.
-            mask = mask.point([0] * 16 + [*range(16, 240)] + [255] * 16)
-        if mask.size != size:
-            own, wanted = "{}x{}".format(*mask.size), "{}x{}".format(*size)
-            if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > _MASK_SHAPE:
-                raise InvalidImage(
-                    f"{param} is {own} but the image is {wanted}; they must have the "
-                    "same shape",
-                    param=param,
-                    code="invalid_mask_image_format",
-                )
-            notes.append(f"The {param} was scaled from {own} to {wanted}.")
-            mask = mask.resize(size, Image.Resampling.BILINEAR)
-        return self._room.keep(mask), notes
+        return mask, kind == ALPHA
+
+    def keep(self, image: Image.Image) -> Image.Image:
+        """``image``, made of one that was decoded: it counts as long as it is in
+        use."""
+        return self._room.keep(image)
 
     def tell(self, data: bytes, wanted: int, most: int) -> bytes:
         """What else stands in a file, at most ``most`` bytes, as ``decode_child.py``
@@ -92,7 +76,7 @@ class Decoder:
         nothing."""
         kind, answer = REFUSED, b""
         with contextlib.suppress(EOFError, OSError), self._children.lend() as child:
-            kind, _, answer = child.ask(data, wanted, most)
+            kind, answer, *_ = child.ask(data, wanted, most)
         if kind == REFUSED:
             raise InvalidImage(answer.decode("utf-8", "replace"))
         return answer
@@ -102,16 +86,26 @@ class Decoder:
         self._room.take(most)
         try:
             with self._children.lend() as child:
-                kind, size, samples = child.ask(data, wanted, MOST_PIXELS)
-            if kind == REFUSED:
-                text = samples.decode("utf-8", "replace")
+                found = child.ask(data, wanted, MOST_PIXELS)
+            if found.kind == REFUSED:
+                text = found.data.decode("utf-8", "replace")
                 raise InvalidImage(f"{param} {text}", param=param)
-            image = Image.frombytes("RGB" if kind == RGB else "L", size, samples)
-            return kind, self._room.keep(image)
+            mode = "RGB" if found.kind == RGB else "L"
+            image = Image.frombytes(mode, found.size, found.data)
+            if found.original != found.size and min(found.original) > 0:
+                image.info[_ORIGINAL] = found.original
+            return found.kind, self._room.keep(image)
         except (EOFError, OSError) as error:
             raise InvalidImage(f"{param} {_FAILED}", param=param) from error
         finally:
             self._room.give_back(most)
+
+
+def original_size(image: Image.Image) -> tuple[int, int]:
+    """The (width, height) that ``image`` has in its file, turned as EXIF says: larger
+    than its own where it was shrunk as it was decoded."""
+    found: tuple[int, int] = image.info.get(_ORIGINAL, image.size)
+    return found
 
 
 def is_picture(data: bytes) -> bool:
@@ -152,6 +146,16 @@ class _Room:
             self._changed.notify_all()
 
 
+class _Answer(NamedTuple):
+    """What a child says of a file: its samples, of a ``size`` and in the file of the
+    size ``original``; a clause for ``REFUSED``, for ``TOLD`` what that is."""
+
+    kind: int
+    data: bytes
+    size: tuple[int, int]
+    original: tuple[int, int]
+
+
 class _DecodeChild(Child):
     """One process that decodes."""
 
@@ -172,11 +176,9 @@ class _DecodeChild(Child):
                 missing,
             )
 
-    def ask(
-        self, data: bytes, wanted: int, most: int
-    ) -> tuple[int, tuple[int, int], bytes]:
-        """The kind of the answer, (width, height), and its samples; for ``REFUSED`` a
-        clause, for ``TOLD`` (length, 0) and what that is."""
+    def ask(self, data: bytes, wanted: int, most: int) -> _Answer:
+        """What it answers; EOFError where that claims what cannot be."""
+        original = 0, 0
         with self.in_time(_WALL_SECONDS):
             self.write(HEADER.pack(wanted, most, len(data)), data)
             kind, width, height = HEADER.unpack(self.read(HEADER.size))
@@ -186,11 +188,12 @@ class _DecodeChild(Child):
                 length = width
             elif kind in _CHANNELS and 0 < width * height <= MOST_PIXELS:
                 length = width * height * _CHANNELS[kind]
+                original = SIZE.unpack(self.read(SIZE.size))
             else:
                 raise EOFError
-            samples = self.read(length)
+            found = self.read(length)
         if kind == REFUSED:
             # It may come to stand in a header.
-            samples = bytes(filter(range(32, 127).__contains__, samples))
+            found = bytes(filter(range(32, 127).__contains__, found))
         self.answered += 1
-        return kind, (width, height), samples
+        return _Answer(kind, found, (width, height), original)

@@ -16,6 +16,7 @@ Recipe = dict[str, Any]
 """How a picture was made, by the names of the request's own parameters, for JSON:
 
     recipe                   the version of this form, 1
+    strength                 where it is not the model's own
     software, mode, model, revision, seed, width, height, num_inference_steps,
     guidance_scale, performance, output_format, output_compression
     loras                    each with name, adapter_weight and the sha256 of its file
@@ -32,7 +33,8 @@ SOFTWARE = f"Flux Imaging API {VERSION}"
 MOST_PARENTS = 16
 _FIELDS = (
     *("model", "prompt", "negative_prompt", "seed", "width", "height"),
-    *("num_inference_steps", "guidance_scale", "output_format", "output_compression"),
+    *("num_inference_steps", "guidance_scale", "strength"),
+    *("output_format", "output_compression"),
 )
 PROMPTS = ("prompt", "negative_prompt")
 
@@ -170,6 +172,8 @@ def to_parameters(recipe: Recipe, *, distilled_guidance: bool) -> str:
         "Size": "{width}x{height}".format(**recipe),
         "Model": recipe["model"],
     }
+    if "strength" in recipe:
+        settings["Denoising strength"] = recipe["strength"]
     if guidance is not None and distilled_guidance:
         settings["Distilled CFG Scale"] = guidance
     if hashes := _lora_hashes(loras):

@@ -166,8 +166,13 @@ class LoadedSet:
         # All of them before the first leaves: there may be no memory for the last.
         device = self._placement.device
         copies = [HostCopy(module, device) for module in self.on_device()]
-        for copy in copies:
-            copy.leave()
+        try:
+            for copy in copies:
+                copy.leave()
+        except BaseException:
+            # The next picture would look for those that have left on the device.
+            bring(copies)
+            raise
         self._resting = copies
 
     @property

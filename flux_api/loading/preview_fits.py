@@ -44,8 +44,9 @@ class PreviewFits:
         if own is not None:
             try:
                 write_fit(own, key, made)
-            except OSError as error:
-                logger.warning("FLUX_STATE_DIR cannot be written: %s", error.strerror)
+            # safetensors tells of a full disk in an error of its own.
+            except (OSError, SafetensorError) as error:
+                logger.warning("FLUX_STATE_DIR cannot be written: %s", error)
         return made
 
 

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import functools
 import json
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -153,9 +154,8 @@ class _Answers:
         return copy.copy(answer)
 
     def _keep(self, key: str, answer: Any) -> None:
-        tensors = answer.values() if isinstance(answer, BatchEncoding) else ()
-        # Any text in it is in the key.
-        size = 2 * len(key) + sum(getattr(tensor, "nbytes", 0) for tensor in tensors)
+        # A text of it is no longer than the key.
+        size = 2 * len(key) + _size_of(answer)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = answer, size
@@ -163,3 +163,11 @@ class _Answers:
             while self._bytes > self._most_bytes:
                 _, (_, oldest) = self._kept.popitem(last=False)
                 self._bytes -= oldest
+
+
+def _size_of(answer: Any) -> int:
+    """About how many bytes ``answer`` takes, where it is no text."""
+    if isinstance(answer, BatchEncoding):
+        return sum(getattr(tensor, "nbytes", 0) for tensor in answer.values())
+    # Tokens are texts of a few letters, each an object of its own.
+    return sum(map(sys.getsizeof, answer)) if isinstance(answer, list) else 0

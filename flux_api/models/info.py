@@ -12,6 +12,7 @@ from flux_api.models.lora_files import normal_name
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Source
+from flux_api.models.tiling import tiles_of
 from flux_api.settings import Offload, Quantization
 
 TaskName = Literal["generate", "edit", "variation", "inpaint", "upscale"]
@@ -40,9 +41,6 @@ PIPELINES = frozenset(
     }
 )
 """The diffusers classes that a task may name."""
-
-LARGEST_TILE = 1024
-"""Pixels of a side that a set of any size is enlarged by at once."""
 
 # Pixels of a side that one token stands for.
 _PATCH = 16
@@ -105,6 +103,18 @@ class TaskDefaults:
             )
         return None
 
+    def choose_strength(self, asked: float | None, steps: int) -> float | None:
+        """How far a picture is changed in ``steps``, None where the pipeline has no
+        such thing; InvalidRequest where it is ``asked`` for all the same."""
+        if asked is None:
+            return self.strength
+        if self.strength is None:
+            raise InvalidRequest(
+                "This model takes no strength for that: leave it out.", param="strength"
+            )
+        # At least one step is made.
+        return max(asked, 1 / steps)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
@@ -136,14 +146,18 @@ class ModelInfo:
 
     def tokens(self, request: ImageRequest) -> int:
         """About how many tokens a forward of one picture of ``request`` has."""
-        side = self.native_size
+        side, references = self.native_size, len(request.images)
         text = 0 if side else _TEXT_TOKENS
+        width, height = request.width, request.height
         if request.mode == "upscale":
-            return ((side or LARGEST_TILE) // _PATCH) ** 2 + text
-        width, height = (side, side) if side else (request.width, request.height)
+            # A tile is what is changed, and nothing beside it is referred to.
+            references = 0
+            _, _, width, height = tiles_of((width, height), side).boxes[0]
+        if side:
+            width = height = side
         # References are appended to the picture's own tokens.
         image = -(-width // _PATCH) * -(-height // _PATCH)
-        return image * (1 + len(request.images)) + text
+        return image * (1 + references) + text
 
     def task(self, mode: Mode, *, masked: bool = False) -> TaskDefaults:
         """The row for a request; InvalidRequest names what the set cannot do."""

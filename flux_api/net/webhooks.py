@@ -126,18 +126,27 @@ class Webhooks:
             logger.error("a file that is no webhook was removed")
             file.unlink(missing_ok=True)
             return
+        except OSError as error:
+            # One that somebody else put there does not keep the others waiting.
+            logger.warning("a webhook's file cannot be read: %s", error.strerror)
+            self._postpone(file)
+            return
         if locked.webhook is None:
             locked.close()
             return
-        pause = self._due.get(file, (0.0, 0.0))[1]
-        pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
         # Whatever comes of it: if it is taken, the file will be gone by then.
-        self._due[file] = time.monotonic() + pause, pause
+        self._postpone(file)
         # Waits while all are taken: what is behind is looked at later.
         self._slots.acquire()
         threading.Thread(
             target=self._try, args=(locked, locked.webhook), name="webhook", daemon=True
         ).start()
+
+    def _postpone(self, file: Path) -> None:
+        """Have ``file`` looked at again after a pause, twice as long each time."""
+        pause = self._due.get(file, (0.0, 0.0))[1]
+        pause = min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
+        self._due[file] = time.monotonic() + pause, pause
 
     def _try(self, locked: Locked, webhook: Webhook) -> None:
         try:

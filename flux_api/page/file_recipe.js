@@ -6,13 +6,12 @@ const text = (value) => (typeof value === "string" ? value : "");
 const number = (value) => (typeof value === "number" ? value : null);
 const list = (value) => (Array.isArray(value) ? value : []);
 
-// Null where there is none, or one to make a picture larger, which the form does not do.
-// Anybody may have written it.
+// Null where there is none. Anybody may have written it.
 export async function readRecipe(blob) {
   const found = FOUND.exec(new TextDecoder().decode(await blob.arrayBuffer()));
   try {
     const told = JSON.parse(found[1].replace(/&[a-z#0-9]+;/g, (name) => ENTITIES[name] ?? name));
-    return told.recipe === 1 && told.mode !== "upscale" ? understand(told) : null;
+    return told.recipe === 1 ? understand(told) : null;
   } catch {
     return null;
   }
@@ -36,5 +35,5 @@ function understand(told) {
   };
   const prompts = [told.prompt_sha256, told.negative_prompt_sha256].filter(text);
   const pictures = [...list(told.inputs), told.mask].filter(text);
-  return { recipe, prompts, pictures, seedIsLarge: recipe.seed == null };
+  return { recipe, prompts, pictures, strength: number(told.strength), seedIsLarge: recipe.seed == null };
 }

@@ -130,25 +130,31 @@ export async function addFiles(files) {
     set({ awaited: 0 });
     return addInputs([...files]);
   }
-  const fresh = [];
+  const [fresh, said] = [[], []];
   for (const file of files) {
     const known = await hashOf(file).then(memory.pictureOf).catch(() => null);
     if (known) {
       await restore(known);
       notify(t("madeHere"), t("useInstead"), () => addInputs([file]));
-    } else if (!(await restoreFrom(file))) {
+    } else if (!(await restoreFrom(file, said))) {
       fresh.push(file);
     }
   }
-  if (fresh.length) await addInputs(fresh);
+  if (fresh.length) await addInputs(fresh, said);
   return undefined;
 }
 
-// Whether `file` carries a recipe; what it does not tell, or names and is not here, is said.
-async function restoreFrom(file) {
+// Whether `file` has brought settings back; what it does not tell, or names and is not here,
+// is said, and in `notes` what it is where it becomes an input.
+async function restoreFrom(file, notes) {
   const told = await readRecipe(file).catch(() => null);
   if (!told) return false;
-  const { recipe, prompts, pictures, seedIsLarge } = told;
+  const { recipe, prompts, pictures, strength, seedIsLarge } = told;
+  if (recipe.mode === "upscale") {
+    // The form makes no picture larger: the original is what has settings for it.
+    notes.push(t("originalWanted", pictures.map(short).join(", ")));
+    return false;
+  }
   await restore({ recipe });
   const isHere = state.capabilities?.models.some(({ id }) => id === recipe.model);
   const known = new Set(lorasNow().map(({ id }) => id));
@@ -156,6 +162,7 @@ async function restoreFrom(file) {
   const said = [t("recipeFound")];
   if (!isHere) said.push(t("noModelHere", recipe.model));
   if (strange.length) said.push(t("noLoraHere", strange.join(", ")));
+  if (strength != null) said.push(t("noStrength", strength));
   if (seedIsLarge) said.push(t("largeSeed"));
   if (prompts.length) said.push(t("promptWanted", prompts.map(short).join(", ")));
   if (pictures.length) said.push(t("picturesWanted", pictures.map(short).join(", ")));
@@ -170,8 +177,7 @@ async function restoreFrom(file) {
 const short = (hash) => hash.slice(0, 12);
 
 // Whatever does not become an input as expected is said, in one notice.
-async function addInputs(files) {
-  const said = [];
+async function addInputs(files, said = []) {
   const found = [];
   for (const file of files) {
     try {

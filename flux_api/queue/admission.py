@@ -114,5 +114,5 @@ class _Interleaving:
         if job in self._jobs or job.caller in self._callers:
             return False
         step = self._backend.tokens(job.request)
-        work = step * job.request.num_inference_steps
+        work = step * job.request.total_steps
         return step <= self._step and 2 * work <= self._until_room

@@ -19,7 +19,7 @@ class Pictures:
         self.job = job
         self.first = 0
         self.tokens = tokens
-        self.cost = tokens * job.request.num_inference_steps
+        self.cost = tokens * job.request.total_steps
 
     @property
     def left(self) -> int:

@@ -43,6 +43,8 @@ class FilteredBackend:
     def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
         """The ``picture``; ContentFiltered where it is refused, Unavailable where
         nobody could say."""
+        if not picture.request.delivered:
+            return self._backend.run(picture, callbacks)
         unseen = dataclasses.replace(callbacks, on_preview=lambda number, preview: None)
         result = self._backend.run(picture, unseen)
         reason = self._ask(picture.request.prompt, result.image, callbacks.check)

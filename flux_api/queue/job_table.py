@@ -11,12 +11,15 @@ from flux_api.queue.jobs import Job
 # For clients whose connection broke to come back and ask how it ended.
 KEPT_SECONDS = 600.0
 KEPT_JOBS = 1000
+# Of these, for jobs that made no picture, however many others made some: who asks how
+# a job ended wants to be told that it failed, too.
+KEPT_IN_VAIN = 100
 
 
 class JobTable:
     """Ended jobs stay ten minutes, and with the living at most a thousand: those that
-    made no picture go before those whose pictures may still be asked for. Not
-    thread-safe: the manager's lock guards it."""
+    made no picture go before those whose pictures may still be asked for, all but the
+    newest hundred. Not thread-safe: the manager's lock guards it."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -81,11 +84,18 @@ class JobTable:
         self._note_ends()
         # Those that ended first; the living stay, however many there are.
         for ended in (self._vain, self._noted):
-            while ended and (
-                len(self._vain) + len(self._noted) + len(self._living) > KEPT_JOBS
-                or (ended[0].ended_for or 0.0) > KEPT_SECONDS
-            ):
-                job = ended.popleft()
-                # Another may have its id by now.
-                if self._jobs.get(job.id) is job:
-                    del self._jobs[job.id]
+            while ended and (ended[0].ended_for or 0.0) > KEPT_SECONDS:
+                self._forget(ended.popleft())
+        surplus = len(self._vain) + len(self._noted) + len(self._living) - KEPT_JOBS
+        for _ in range(surplus):
+            if len(self._vain) > KEPT_IN_VAIN or not self._noted:
+                ended = self._vain
+            else:
+                ended = self._noted
+            if ended:
+                self._forget(ended.popleft())
+
+    def _forget(self, job: Job) -> None:
+        # Another may have its id by now.
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id]

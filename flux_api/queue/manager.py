@@ -293,8 +293,8 @@ class PipelineManager:
         """How many requests would wait in front of ``request``, and in about how many
         seconds it would be done (None: nothing was measured yet)."""
         with self._changed:
-            pictures = request.num_images_per_prompt * request.num_inference_steps
-            work = pictures * self._backend.tokens(request)
+            steps = request.num_images_per_prompt * request.total_steps
+            work = steps * self._backend.tokens(request)
             return self._places.forecast(work, self._runner.running)
 
     def _look(self) -> list[float]:

@@ -79,8 +79,8 @@ class PictureTask:
     @property
     def steps_left(self) -> int:
         """About how many steps are left to do."""
-        # An edit of low strength skips steps: diffusers' total is below the request's.
-        return (self.total or self.request.num_inference_steps) - self.step
+        # Once it has begun, diffusers' own total is known.
+        return (self.total or self.request.total_steps) - self.step
 
     def on_step(self, step: int, total: int) -> None:
         """Note step ``step`` of ``total``; Cancelled when the job has ended or nobody

@@ -39,6 +39,26 @@ def test_the_whole_request_is_told_and_nothing_runs(fake, path):
     assert stats(fake)["queued"] == 0
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/images/edits", "/v1/images/variations", "/v1/images/upscale"),
+        *("/v1/flux-kontext-pro", "/sdapi/v1/img2img", "/sdapi/v1/txt2img"),
+    ],
+)
+def test_every_other_route_tells_it_too(fake, png, path):
+    body = {"prompt": "make it blue", "seed": 7, "dry_run": True}
+    if not path.endswith("txt2img"):
+        name = "init_images" if path.startswith("/sdapi") else "image"
+        body[name] = [data_url(png)]
+    if path.endswith("variations"):
+        del body["prompt"]
+    told = post(fake, path, json=body)
+    assert told.status_code == 200, told.text
+    assert (told.json()["dry_run"], told.json()["request"]["seed"]) == (True, 7)
+    assert (stats(fake)["begun"], stats(fake)["queued"]) == (0, 0)
+
+
 def test_what_is_told_is_what_is_made(fake, png):
     body = SMALL | {"image": data_url(png), "n": 2}
     del body["size"]

@@ -55,6 +55,7 @@ ROUTES = {
     "edit": ("edits", PROMPT | {"loras": "ink:0.5"}, IMAGE),
     "variation": ("variations", {}, IMAGE),
     "variation with words": ("variations", PROMPT, IMAGE),
+    "variation of less": ("variations", {"strength": "0.5"}, IMAGE),
     "mask": ("edits", PROMPT, IMAGE | MASK),
 }
 

@@ -24,7 +24,7 @@ from tests.support.servers import ROOT
 PAGES = ("docs/openai-compatibility.md", "docs/ja/openai-compatibility.md")
 ROW = re.compile(r"^\| `(\w+)` \| ([GEV ]+) \| (.+) \|$", re.MULTILINE)
 # The other is the original API's.
-OPENAIS = set(REFUSED) - {"bearer_token"}
+OPENAIS = set(REFUSED) - {"bearer_token", "recipe_of"}
 OPERATIONS = {
     "G": image_generate_params.ImageGenerateParams,
     "E": image_edit_params.ImageEditParams,

@@ -51,6 +51,7 @@ REFUSED = [
     ({"steps": 0}, "steps", "integer_below_min_value"),
     ({"num_inference_steps": 201}, "num_inference_steps", "integer_above_max_value"),
     ({"guidance_scale": "much"}, "guidance_scale", "invalid_value"),
+    ({"strength": 0.5}, "strength", "invalid_value"),
     ({"user": 5}, "user", "invalid_type"),
 ]
 

@@ -89,6 +89,19 @@ def test_with_a_scale_the_stored_picture_itself_becomes_larger(server):
     assert drawn(server) == again | {"prompt": "a dog", "size": [512, 256]}
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/images/generations", 400), ("/v1/flux-dev", 422)]
+)
+def test_where_it_is_not_taken_it_is_not_passed_over(server, path, status):
+    begun = requests.get(f"{server.url}/fake/stats", timeout=5).json()["begun"]
+    body = {"prompt": "a cat", "recipe_of": "0123456789abcdef"}
+    answer = requests.post(server.url + path, json=body, timeout=60)
+    assert answer.status_code == status
+    assert "/process" in answer.text and "recipe_of" in answer.text
+    now = requests.get(f"{server.url}/fake/stats", timeout=5).json()["begun"]
+    assert now == begun
+
+
 def test_a_variation_with_words_stays_one(server):
     answer = requests.post(
         f"{server.url}/v1/images/variations",

@@ -13,8 +13,9 @@ import pytest
 import requests
 from PIL import Image
 
-from flux_api.engine.upscaling import Tiling, Upscale
+from flux_api.engine.upscaling import Upscale
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.tiling import Tiling
 from flux_api.models.upscaling import with_upscale
 from tests.support.complete import complete
 from tests.support.pictures import make_png
@@ -93,6 +94,7 @@ def test_it_is_streamed(fake, png):
         ((2100, 100), {"scale": 2}, "smaller picture."),
         ((3000, 2000), {"scale": 2}, "2508x1672"),
         ((3000, 2000), {"scale": 2}, "4.2 megapixels"),
+        ((3000, 2000), {"scale": 2}, "3000x2000"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(fake, size, values, word):
@@ -213,6 +215,30 @@ def test_seams_do_not_show(api):
     assert np.abs(np.asarray(small, float) - np.asarray(wanted, float)).mean() < 5
     assert np.abs(np.asarray(made, float) - np.asarray(plain, float)).mean() > 0.5
     assert post(api, "/process/raw", json=body).content == answer.content
+
+
+@pytest.mark.parametrize(
+    ("path", "values"), [(UPSCALE, {"scale": 2}), ("/v1/images/variations", {})]
+)
+def test_the_steps_are_known_before_it_begins(api, png, path, values):
+    body = values | {"image": data_url(png), "seed": 1}
+    accepted = post(api, path, json=body, headers={"Prefer": "respond-async"}).json()
+    place = api.url + accepted["links"]["self"]
+    wait_for(lambda: requests.get(place, timeout=10).json()["state"] == "done", 60)
+    assert accepted["steps"] == requests.get(place, timeout=10).json()["steps"]
+
+
+def test_the_seconds_are_those_of_all_tiles(api, png):
+    assert post(api, "/process/raw", json={"prompt": "a cat", "steps": 2}).ok
+    plain = {"prompt": "a cat", "steps": 200, "dry_run": True}
+    seconds = post(api, "/process", json=plain).json()["expected_seconds"]
+    body = {"image": data_url(png), "scale": 4, "steps": 60, "dry_run": True}
+    told = post(api, "/process", json=body).json()
+    tiles = len(Tiling((384, 256), 80, 24).boxes)
+    steps = round(60 * told["request"]["strength"])
+    assert told["expected_seconds"] == pytest.approx(
+        seconds * tiles * steps / 200, rel=0.1
+    )
 
 
 def test_it_is_watched_and_stopped_within_a_step(api):

@@ -134,6 +134,17 @@ def test_what_is_refused_is_sent_again(server, folder):
     assert receiver.came[0][2] == receiver.came[1][2]
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting(server, folder):
+    # Nobody, not even root, reads a folder like a file.
+    strange = folder / "webhooks" / "0.json"
+    strange.mkdir(parents=True)
+    with Receiver().running() as receiver:
+        begin(server, receiver)
+        wait_for(lambda: receiver.came and kept(folder) == [strange], 20, server)
+    strange.rmdir()
+    assert "a webhook's file cannot be read: Is a directory" in server.output
+
+
 def test_a_restart_in_the_middle_loses_none(tmp_path):
     receiver = Receiver(refused=10**6)
     with receiver.running():

@@ -283,6 +283,21 @@ def test_gpus_are_those_that_cuda_is_shown(monkeypatch):
     assert given["FLUX_INSTANCE"] == "1" and "OMP_NUM_THREADS" not in given
 
 
+@pytest.mark.parametrize(
+    ("bind", "settings", "local"),
+    [
+        ("127.0.0.1:1", {}, True),
+        ("0.0.0.0:1", {}, False),
+        ("127.0.0.1:1", {"FLUX_TRUSTED_PROXIES": "1"}, False),
+        ("127.0.0.1:1", {"FLUX_API_KEYS": "ada:the-key-of-ada-123"}, False),
+    ],
+    ids=str,
+)
+def test_local_names_are_for_those_whom_nobody_else_reaches(bind, settings, local):
+    plan = instances.Plan(bind, "127.0.0.1:2", 3, (None,), None, settings)
+    assert ("FLUX_TRUSTED_HOSTS" in plan.api_environ(0)) == local
+
+
 def test_a_closed_terminal_ends_all(tmp_path):
     api, files = free_port(), free_port()
     command = [*SERVE, "--bind", f"127.0.0.1:{api}"]

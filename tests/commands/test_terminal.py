@@ -194,6 +194,21 @@ def test_a_picture_is_made_larger_before_ones_eyes(tmp_path):
         assert image.size == (192, 128)
 
 
+def test_what_waits_counts_with_all_its_tiles(fake, tmp_path):
+    for name, side in (("large", 256), ("small", 64)):
+        (tmp_path / f"{name}.png").write_bytes(make_png((side, side)))
+    files = ("large.png", "small.png")
+    with terminal(
+        tmp_path, "upscale", *files, "--prompt", "pause=0.02", FLUX_SERVER=fake.url
+    ) as shown:
+        assert shown.wait() == 0
+    told = {job["width"]: job["steps"] for job in jobs_of(fake)[:2]}
+    assert told[512] > told[128]
+    totals = {int(total) for _, total in re.findall(BAR, shown.text)}
+    # What is not accepted yet counts like what is.
+    assert totals <= {told[512] + told[128], 2 * told[512], 2 * told[128]}
+
+
 @pytest.mark.parametrize("where", ["in process", "on a server"])
 def test_ctrl_c_stops_what_is_made_larger(fake, tmp_path, where):
     (tmp_path / "in.png").write_bytes(make_png((512, 512)))

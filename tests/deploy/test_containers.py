@@ -13,6 +13,7 @@ import pytest
 import requests
 import yaml
 
+from file_server import Settings as FileSettings
 from flux_api.commands.nginx import Site, whole_text
 from flux_api.settings import Settings
 from tests.support.nginx import run_nginx_with
@@ -134,11 +135,17 @@ def test_prometheus_in_compose_scrapes_both_servers(tmp_path, token):
 
 
 def test_pictures_take_longer_to_stop_than_to_make():
-    grace = int(SERVICES["api"]["stop_grace_period"].removesuffix("s"))
+    # What goes through nginx ends with it, unless it is asked to wait.
+    assert SERVICES["nginx"]["stop_signal"] == "SIGQUIT"
+    graces = [SERVICES[name]["stop_grace_period"] for name in ("nginx", "api", "gpu")]
+    grace = min(int(seconds.removesuffix("s")) for seconds in graces)
     unit = (UNITS / "flux-api@.service").read_text()
     systemd = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])
     # gunicorn adds 30 s.
     assert min(grace, systemd) > Settings().request_timeout + 30
+    # The other way round at the end of the machine.
+    (after,) = re.findall(r"^After=(.*)", unit, re.M)
+    assert {"flux-files.service", "nginx.service"} <= set(after.split())
 
 
 def compose_nginx():
@@ -204,3 +211,42 @@ def test_units_name_settings_and_programs_that_exist(name):
         for variable in re.findall(r"(\w+)=", line):
             assert variable in FIELDS or variable in ("CUDA_VISIBLE_DEVICES", "HF_HOME")
     assert "NoNewPrivileges=yes" in text and "ProtectSystem=strict" in text
+
+
+def test_the_steps_for_systemd_leave_what_the_units_read(tmp_path):
+    """Those that write; the rest needs an empty machine."""
+    (etc := tmp_path / "etc").mkdir()
+    for folder in ("systemd/system", "nginx/conf.d"):
+        (etc / folder).mkdir(parents=True)
+    text = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+    (block,) = re.findall(r"```bash\n(sudo useradd.*?)```", text, re.S)
+    lines = [line for line in block.splitlines() if " /etc/" in line]
+    script = "\n".join(lines).replace("sudo ", "").replace("-g flux ", "")
+    script = script.replace("/etc/", f"{etc}/").replace(
+        ".venv/bin/python", sys.executable
+    )
+    subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=ROOT, check=True
+    )
+    assert {unit.name for unit in UNITS.iterdir()} <= {
+        unit.name for unit in (etc / "systemd/system").iterdir()
+    }
+    (key,) = Settings.from_env(variables_of(etc / "flux/api.env")).api_keys
+    assert key.name == "alice"
+    files = FileSettings.from_env(variables_of(etc / "flux/files.env"))
+    assert re.fullmatch("[0-9a-f]{48}", files.bearer_token_file.read_text().strip())
+    site = (etc / "nginx/conf.d/flux.conf").read_text()
+    site = site.replace("0.0.0.0:80", f"127.0.0.1:{free_port()}")
+    assert 'root "/var/lib/flux/images"' in site
+    (tmp_path / "site").write_text(site)
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; events {{}} http {{ include {tmp_path}/site; }}"
+    )
+    command = [need("nginx"), "-t", "-e", "stderr", "-c", tmp_path / "nginx.conf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def variables_of(file):
+    """The environment that a unit reads there."""
+    return dict(line.split("=", 1) for line in file.read_text().splitlines())

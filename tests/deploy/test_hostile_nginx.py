@@ -20,8 +20,11 @@ from tests.support.servers import ROOT, run_api
 from tests.support.wire import stats
 
 FORM = "application/x-www-form-urlencoded"
-# Without those that wait for seconds.
+FILES = ("http/test_hostile.py", "http/test_auth.py", "http/test_doors.py")
+FILES = [f"tests/{name}" for name in (*FILES, "net/test_fetching.py")]
+# Without those that wait for seconds, and most that start servers of their own.
 LONG = ("half_sent", "drip", "slow", "hops", "bounded", "cut_off", "waiting")
+LONG += ("operator_allows", "every_name", "open_port", "a_fetch", "own_file", "token")
 CI_PART = " and ".join(f"not {word}" for word in LONG)
 
 
@@ -32,7 +35,7 @@ def test_hostile_requests_are_answered_the_same_behind_nginx():
     need("nginx")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "-k", CI_PART, "tests/http/test_hostile.py"],
+        [*command, "-k", CI_PART, *FILES],
         cwd=ROOT,
         env=os.environ | {"BEHIND_NGINX": "2"},
         capture_output=True,

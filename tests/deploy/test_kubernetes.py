@@ -175,15 +175,16 @@ def test_the_scaler_asks_for_a_metric_that_there_is():
     assert metric in (ROOT / "docs" / "metrics.md").read_text("utf-8")
 
 
-def test_requests_are_drained_before_a_pod_ends():
-    for thing in read(FOLDER / "base/api.yaml"):
-        if thing["kind"] == "StatefulSet":
-            pod = thing["spec"]["template"]["spec"]
-            sleep = int(
-                pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1]
-            )
-            longest = Settings().request_timeout + sleep
-            assert pod["terminationGracePeriodSeconds"] > longest
+@pytest.mark.parametrize("name", ["api", "gateway"])
+def test_requests_are_drained_before_a_pod_ends(name):
+    (pod,) = [
+        thing["spec"]["template"]["spec"]
+        for thing in read(FOLDER / "base" / f"{name}.yaml")
+        if "template" in thing.get("spec", {})
+    ]
+    _, sleep = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    longest = Settings().request_timeout + int(sleep)
+    assert pod["terminationGracePeriodSeconds"] > longest
 
 
 def gateway_text(folder):
@@ -205,8 +206,8 @@ def test_the_gateways_configuration_is_one(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     # What nginx says itself is JSON.
-    for body in re.findall(r"return \d+ '(.*)';", text):
-        json.loads(body)
+    for body in re.findall(r"\breturn \d+ *(.*);", text):
+        json.loads(body.strip("'"))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,10 @@ import requests
 from tests.support.nginx import printed, run_nginx_with
 from tests.support.servers import ROOT, post_and_leave, run_api, run_files, wait_for
 from tests.support.wire import NUMBERS
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::urllib3.exceptions.InsecureRequestWarning"
+)
 
 
 @contextlib.contextmanager
@@ -186,31 +191,64 @@ def test_one_address_may_not_ask_without_end(tmp_path, fake, files):
     assert answers[0].ok
 
 
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-def test_tls_and_http_2(tmp_path, fake, files):
-    tls = ROOT / "tests" / "support" / "tls"
-    pair = (str(tls / "server.pem"), str(tls / "server.pem"))
-    text = printed("--tls", *pair)
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory, fake, files):
+    """The same with TLS."""
+    pem = str(ROOT / "tests" / "support" / "tls" / "server.pem")
+    text = printed("--tls", pem, pem)
     text = text.replace("127.0.0.1:8000", fake.url.removeprefix("http://"))
-    with run_nginx_with(tmp_path, text, files, scheme="https") as secure:
-        form = ["-F", "prompt=x", "-F", "width=64", "-F", "height=64"]
-        told = "%{http_version} %{content_type} %{ssl_verify_result}"
-        done = subprocess.run(
-            [*("curl", "-sk", "--http2", *form, "-o", tmp_path / "x.png", "-w", told)]
-            + [f"{secure.url}/process/raw"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.startswith("2 image/png")
-        assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
-        token = {"Authorization": "Bearer a-token-of-the-tests"}
-        requests.post(f"{secure.url}/process", data={"prompt": "x"}, verify=False)
-        latest = requests.get(f"{secure.url}/latest", headers=token, verify=False)
-        assert latest.json()["url"].startswith(f"{secure.url}/i/")
-        plain = secure.url.replace("https", "http")
-        sent = requests.get(f"{plain}/readyz", allow_redirects=False, timeout=10)
-        assert sent.headers["Location"] == f"{secure.url}/readyz"
+    folder = tmp_path_factory.mktemp("secure")
+    with run_nginx_with(folder, text, files, scheme="https") as server:
+        yield server
+
+
+def curl(*options):
+    """What curl prints that speaks HTTP/2 and takes any certificate."""
+    command = ["curl", "-sSk", "--http2", "--max-time", "30", *options]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def test_http_2_gives_pictures_and_a_plain_request_is_led_to_tls(secure, tmp_path):
+    picture = tmp_path / "x.png"
+    form = ["-F", "prompt=x", "-F", "width=64", "-F", "height=64"]
+    told = ["-o", picture, "-w", "%{http_version} %{content_type}"]
+    assert curl(*form, *told, f"{secure.url}/process/raw") == b"2 image/png"
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    plain = secure.url.replace("https", "http")
+    sent = requests.get(f"{plain}/readyz", allow_redirects=False, timeout=10)
+    assert sent.headers["Location"] == f"{secure.url}/readyz"
+
+
+def test_what_http_2_claims_counts_as_little(secure, fake):
+    requests.post(f"{fake.url}/fake/reset", timeout=10)
+    forged = ["-H", "X-Forwarded-For: 203.0.113.9", "-H", "X-Forwarded-Host: evil.test"]
+    forged += ["-H", "X-Forwarded-Proto: gopher", "-H", "Forwarded: host=evil.test"]
+    curl(*forged, "-F", "prompt=x", f"{secure.url}/process")
+    assert stats(fake)["requests"][-1]["caller"] == "127.0.0.1"
+    token = ["-H", "Authorization: Bearer a-token-of-the-tests"]
+    latest = json.loads(curl(*forged, *token, f"{secure.url}/latest"))
+    # The name and the port that it was called by, which HTTP/2 has in no Host.
+    assert latest["url"].startswith(f"{secure.url}/i/")
+    assert curl(latest["url"])[:4] == b"\x89PNG"
+    gone = curl("-w", "%{http_code}", f"{secure.url}/metrics")
+    assert gone.endswith(b"404") and json.loads(gone[:-3])["error"]
+
+
+def test_http_2_has_events_as_they_are_sent(secure, fake):
+    requests.post(f"{fake.url}/fake/reset", timeout=10)
+    chosen = ["-H", "X-Job-Id: streamed-by-http-2", "-F", "prompt=hold"]
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(curl, *chosen, "-F", "size=64x64", f"{secure.url}/process")
+        wait_for(lambda: stats(fake)["running"] == 1, 20)
+        url = f"{secure.url}/jobs/streamed-by-http-2/events"
+        command = ["curl", "-sNk", "--http2", "--max-time", "30", url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
+            events = iter(following.stdout.readline, b"")
+            # It comes while the job still runs: only now may it end.
+            assert b"event: started\n" in events
+            requests.post(f"{fake.url}/fake/release", timeout=10)
+            assert b"event: done\n" in events
+        assert json.loads(held.result())["seed"] is not None
 
 
 def test_behind_another_proxy_its_word_counts(tmp_path, files):

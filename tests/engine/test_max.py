@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from diffusers.hooks import FirstBlockCacheConfig
 
 from flux_api.core import Completed
-from flux_api.engine import step_cache
+from flux_api.engine import step_cache, tuning
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.quality import Quality, QualityGate
 from flux_api.engine.step_cache import StepCache
@@ -178,3 +179,28 @@ def test_layers_in_8_bits_are_near_the_whole_ones_and_go_back():
         restore(originals)
         assert (block.proj_mlp(tokens) == exact).all()
     assert not has_fp8(CPU)
+
+
+def test_where_8_bits_fail_layers_are_whole_again(monkeypatch):
+    transformer = flux1_transformer().to(torch.bfloat16)
+
+    def is_short():
+        return any(type(one) is Fp8Linear for one in transformer.modules())
+
+    def seconds(_):
+        if is_short():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1.0
+
+    monkeypatch.setattr(tuning, "has_fp8", lambda _: True)
+    monkeypatch.setattr(tuning.Trial, "seconds", seconds)
+    monkeypatch.setattr(tuning.Trial, "run", lambda *_: None)
+    loaded = SimpleNamespace(
+        pipeline=SimpleNamespace(transformer=transformer),
+        placement=SimpleNamespace(offloads=False),
+    )
+    tuner = Tuner("max", CPU, compiler="eager", is_worth_it=lambda *_: True)
+    kwargs = {"hidden_states": torch.zeros(1)}
+    tuned = tuner.tune(tuning.Aim("any", "max"), loaded, kwargs, lambda: None)
+    assert not is_short()
+    assert tuned.notes == ("no memory to try 8-bit floats in",)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from flux_api.engine import tuning
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.tuning import Tuner
 from flux_api.engine.verdicts import Verdicts
+from flux_api.loading.attention import set_attention
 from flux_api.loading.compiling import graphs
 from flux_api.models.catalog import MODEL_INFO
 from tests.mixed import CPU, Mixed, kinds, run
@@ -63,6 +65,22 @@ def test_without_a_compiler_the_transformer_stays_plain(caplog):
     assert said["performance"] == "exact"
     assert said["performance_note"].startswith("nothing compiles here (")
     assert said["performance_note"] in caplog.text
+
+
+def test_attention_that_breaks_is_not_drawn_with(monkeypatch):
+    """A package may be another than diffusers knows, and fail in any way."""
+    taken = []
+
+    def take(transformer, way):
+        taken.append(way)
+        if way == "flash":
+            raise AssertionError("of another version")
+        set_attention(transformer, way)
+
+    monkeypatch.setattr(tuning, "attention_ways", lambda _: ("native", "flash"))
+    monkeypatch.setattr(tuning, "set_attention", take)
+    assert load(Tuner("speed", CPU))["performance"] == "exact"
+    assert taken == ["native", "flash", "native"]
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")

@@ -155,7 +155,7 @@ def launch(command, env, **options):
         with process.stderr as stream:
             for line in stream:
                 server.lines.append(line)
-                if found := re.search(r"Listening at: (http://\S+)", line):
+                if found := re.search(r"Listening at: (https?://\S+)", line):
                     heard.put(found[1])
         heard.put(None)
 

@@ -74,6 +74,25 @@ def test_the_script_waits_for_no_half_request(impatient):
     assert impatient.get("/healthz").ok
 
 
+def test_gunicorn_waits_for_no_half_request_either(serve, folder):
+    settings = {"FILES_BODY_TIMEOUT": "1", "FLUX_BODY_TIMEOUT": "300"}
+    server = serve("-c", "gunicorn.conf.py", **settings, **folder.settings)
+    with socket.create_connection(address_of(server), 20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        assert connection.recv(1) == b""
+
+
+def test_connections_that_say_nothing_do_not_hold_up_the_end(serve, folder):
+    """Browsers open some in advance."""
+    server = serve("-c", "gunicorn.conf.py", **folder.settings)
+    with socket.create_connection(address_of(server), 20) as connection:
+        # Long enough for its thread to have let go of it.
+        for _ in range(50):
+            assert server.get("/healthz").ok
+        assert server.stop() == 0
+        assert connection.recv(1) == b""
+
+
 def test_who_takes_nothing_of_a_picture_holds_no_thread_for_good(impatient):
     """More of them than the server has threads."""
     path = impatient.stored(sealed(1, 12_000_000))

@@ -55,7 +55,7 @@ def endpoint():
     with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
         server.released = threading.Event()
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/check"
+        yield f"http://127.0.0.1:{server.server_port}/check/"
         server.released.set()
         server.shutdown()
 
@@ -85,6 +85,14 @@ def test_what_is_refused_is_400_in_each_dialect(server):
         # One of several is enough.
         client.images.generate(prompt="a cat", n=2, extra_body={"seed": RED - 1})
     assert caught.value.code == "content_filtered"
+    body = {"prompt": "a cat", "width": 64, "height": 64, "seed": RED}
+    url = f"{server.url}/sdapi/v1/txt2img"
+    answer = requests.post(url, json=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]) == (400, "content_filtered")
+    params = {"name": "generate_image", "arguments": body}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    told = requests.post(f"{server.url}/mcp", json=call, timeout=60).json()["result"]
+    assert told["isError"] and "too red" in told["content"][0]["text"]
     assert raw(server, prompt="a cat", seed=RED - 1).ok
 
 
@@ -145,6 +153,18 @@ def test_it_delivers_where_the_operator_wants_it(endpoint):
         assert raw(server, prompt="break", seed=1).ok
         assert raw(server, prompt="a cat", seed=RED).status_code == 400
         assert "the content filter failed" in server.output
+
+
+def test_a_filter_that_is_down_keeps_nobody_from_waking():
+    settings = {"FLUX_FILTER": "http://127.0.0.1:9/", "FLUX_ADMIN_KEYS": "me:sk-op-key"}
+    with run_api(app=FAKE, **settings) as server:
+        server.wait_ready()
+        headers = {"Authorization": "Bearer sk-op-key"}
+        for order, asleep in (("sleep", True), ("wake", False)):
+            url = f"{server.url}/admin/{order}"
+            answer = requests.post(url, headers=headers, timeout=60)
+            assert (answer.status_code, answer.json()["asleep"]) == (200, asleep)
+        assert raw(server, prompt="a cat", seed=1).status_code == 503
 
 
 def test_what_it_does_to_its_picture_changes_none(server):

@@ -88,6 +88,16 @@ def test_while_the_first_runs_the_second_waits_for_its_answer(fake, path):
     assert stats(fake)["begun"] == 1
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_fifty_times_the_same_key_is_one_run(fake, path):
+    with concurrent.futures.ThreadPoolExecutor(25) as pool:
+        keys = [f"fifty-{path}"] * 50
+        answers = list(pool.map(lambda key: post(fake, key, path), keys))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert stats(fake)["begun"] == 1
+
+
 @pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
 def test_fields_in_another_order_are_the_same_request(fake, form):
     fields = {"prompt": "a cat", "num_inference_steps": 2, "seed": 7}

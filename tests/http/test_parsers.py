@@ -266,6 +266,7 @@ FIELDS = {
     "height": st.sampled_from([64, 128, 100]) | JSON,
     "num_inference_steps": st.integers(1, 3) | JSON,
     "guidance_scale": JSON,
+    "strength": JSON,
     "model": JSON,
     "loras": JSON,
     "job_id": JSON,

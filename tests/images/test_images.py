@@ -19,6 +19,7 @@ import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -30,7 +31,8 @@ from PIL import Image, ImageCms
 from flux_api.errors import InvalidImage, Unavailable
 from flux_api.images.codec import encode_image
 from flux_api.images.data_urls import decode_base64, decode_data_url
-from flux_api.images.decoder import MOST_PIXELS, Decoder
+from flux_api.images.decoder import MOST_PIXELS, Decoder, original_size
+from flux_api.images.masks import read_mask
 from tests.support.hostile_images import (
     ODD,
     PLAIN,
@@ -51,7 +53,13 @@ from tests.support.hostile_images import (
 from tests.support.servers import ROOT, wait_for
 
 DECODER = Decoder()
-decode_image, decode_mask = DECODER.image, DECODER.mask
+decode_image, decode_mask = DECODER.image, partial(read_mask, DECODER)
+
+
+def shown(width, height):
+    """A picture of this size, for a mask to be of."""
+    return Image.new("L", (width, height))
+
 
 WHITE = (255, 255, 255)
 ORANGE = (200, 100, 50)
@@ -85,7 +93,7 @@ def test_refused_with_one_clause_and_the_next_picture_decodes(build):
 @pytest.mark.parametrize("build", REFUSED.values(), ids=REFUSED.keys())
 def test_refused_as_a_mask_too(build):
     with pytest.raises(InvalidImage) as caught:
-        decode_mask(build(), size=(40, 24))
+        decode_mask(build(), picture=shown(40, 24))
     assert caught.value.param == "mask"
 
 
@@ -258,7 +266,7 @@ def test_masks_are_counted_as_they_are_used(monkeypatch, side):
     monkeypatch.setattr("flux_api.images.decoder._ROOM_SECONDS", 0.2)
     picture, mask = (zeros_png(n, n, 1, 0, 1) for n in (2048, side))
     # Of 4 MiB each; a picture takes 12.
-    held = [small.mask(mask, size=(2048, 2048))[0] for _ in range(14)]
+    held = [read_mask(small, mask, picture=shown(2048, 2048))[0] for _ in range(14)]
     with pytest.raises(Unavailable):
         small.image(picture)
     held.clear()
@@ -578,7 +586,7 @@ def test_mask_is_white_where_alpha_is_zero():
     image = Image.new("RGBA", (4, 1), (9, 9, 9, 255))
     for x, alpha in enumerate((0, 1, 128, 255)):
         image.putpixel((x, 0), (x, 50, 70, alpha))
-    mask, notes = decode_mask(save(image, "PNG"), size=(4, 1))
+    mask, notes = decode_mask(save(image, "PNG"), picture=shown(4, 1))
     assert notes == []
     assert mask.mode == "L"
     assert [mask.getpixel((x, 0)) for x in range(4)] == [255, 254, 127, 0]
@@ -595,28 +603,65 @@ def test_mask_is_white_where_alpha_is_zero():
     ],
 )
 def test_mask_alpha_of_any_kind_counts(build):
-    assert decode_mask(build(), size=(40, 24))[0].getpixel((20, 12)) == 255
+    assert decode_mask(build(), picture=shown(40, 24))[0].getpixel((20, 12)) == 255
 
 
 def test_mask_is_turned_like_the_picture():
     image = translucent("RGB", 255)
     image.putpixel((0, 0), (0, 0, 0, 0))
-    mask, _ = decode_mask(save(image, "PNG", exif=exif(6)), size=(24, 40))
+    mask, _ = decode_mask(save(image, "PNG", exif=exif(6)), picture=shown(24, 40))
     assert mask.getpixel((23, 0)) == 255
     assert mask.getextrema() == (0, 255)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
 def test_mask_without_alpha_says_so(kind):
-    mask, notes = decode_mask(save(plain(), kind), size=(40, 24))
+    mask, notes = decode_mask(save(plain(), kind), picture=shown(40, 24))
     assert (mask.mode, mask.size) == ("L", (40, 24))
     assert "no alpha" in notes[0]
 
 
 def test_mask_of_another_shape_is_refused():
     with pytest.raises(InvalidImage, match="40x24.*64x64") as caught:
-        decode_mask(save(translucent("RGB", 0), "PNG"), size=(64, 64))
+        decode_mask(save(translucent("RGB", 0), "PNG"), picture=shown(64, 64))
     assert caught.value.param == "mask"
+
+
+def large(size, kind="PNG", **options):
+    """A file of more pixels than are worked with."""
+    return save(Image.new("RGB", size, "white"), kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        pytest.param(large((3000, 2000)), (3000, 2000), id="png"),
+        pytest.param(large((6000, 4000), "JPEG"), (6000, 4000), id="drafted"),
+        pytest.param(
+            large((6000, 4000), "JPEG", exif=exif(6)), (4000, 6000), id="turned"
+        ),
+        pytest.param(
+            large((3000, 2000), "TIFF", tiffinfo={274: 6}), (2000, 3000), id="tiff"
+        ),
+        pytest.param(save(plain(), "PNG"), (40, 24), id="small"),
+    ],
+)
+def test_a_picture_that_was_shrunk_knows_its_own_size(data, size):
+    image = decode_image(data)
+    assert original_size(image) == size
+    assert image.width * image.height <= MOST_PIXELS
+    assert (image.width > image.height) == (size[0] > size[1])
+
+
+def test_masks_are_spoken_of_by_the_sizes_that_were_sent():
+    photo = decode_image(large((3000, 2000)))
+    _, notes = decode_mask(large((3000, 2000)), picture=photo)
+    assert not any("scaled" in note for note in notes)
+    mask, notes = decode_mask(large((600, 400)), picture=photo)
+    assert "from 600x400 to 3000x2000." in notes[-1]
+    assert mask.size == photo.size
+    with pytest.raises(InvalidImage, match="mask is 2900x2900 .*image is 3000x2000"):
+        decode_mask(large((2900, 2900)), picture=photo)
 
 
 # Text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -90,6 +91,14 @@ def test_a_damaged_file_is_fitted_anew(vae, fitted, tmp_path, damage):
 def test_a_folder_that_cannot_be_written_stops_nobody(vae, fitted, tmp_path):
     (tmp_path / "file").write_text("in the way")
     PreviewFits(tmp_path / "file" / "previews").get(vae, None)
+    assert len(fitted) == 1
+
+
+def test_a_file_that_cannot_be_written_stops_nobody(vae, fitted, tmp_path):
+    # A folder in its place, as root may write whatever else there is.
+    name = f"{encoder_hash(vae)[:32]}.{os.getpid()}.part"
+    (tmp_path / name).mkdir()
+    PreviewFits(tmp_path).get(vae, None)
     assert len(fitted) == 1
 
 

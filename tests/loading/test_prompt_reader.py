@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -70,6 +72,20 @@ def test_threads_that_ask_for_other_lengths_get_their_own(tokenizer):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(length_of, range(500)))
+
+
+def test_long_prompts_take_no_more_than_they_may(tokenizer, monkeypatch):
+    """Their tokens are small texts, each of which is larger than its letters."""
+    monkeypatch.setattr(tokenizer._answers, "_most_bytes", 100_000)
+    tokenizer.tokenize("a cat")
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            tokenizer.tokenize(f"{number} cats " * 500)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_kept_is_bounded(tokenizer, monkeypatch):

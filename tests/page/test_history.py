@@ -84,13 +84,14 @@ def test_what_a_recipe_does_not_tell_is_asked_for(fake, browser):
     told = RECIPE | {"mode": "edit", "model": "klein-4b", "inputs": [digest]}
     told["prompt_sha256"] = digest[::-1]
     del told["prompt"]
+    told["strength"] = 0.5
     told["loras"] = [{"name": "ink", "adapter_weight": 1}]
     with open_page(browser, fake) as page:
         choose(page, marked(told))
         page.wait_for_selector(".notice >> text=carries its settings")
         said = page.inner_text(".notice")
         for words in (
-            *("model klein-4b is not", "not on this server: ink"),
+            *("model klein-4b is not", "not on this server: ink", "strength 0.5"),
             *("SHA-256 fedcba987654", "made from, SHA-256 0123456789ab"),
         ):
             assert words in said

@@ -8,10 +8,11 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api.images.recipe import hash_of
 from tests.page.test_editing import MORE, choose
 from tests.support.browser import draw, kept_pictures, open_page
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import stats
+from tests.support.wire import data_url, post, stats
 
 NAMES = {"en": "Enlarge {}×", "ja": "{} 倍に拡大"}
 
@@ -60,6 +61,30 @@ def test_two_and_four_times_as_large_in_both_languages(fake, browser, language):
     ]
     assert asked[-1]["images"] == [[128, 192]]
     assert Image.open(io.BytesIO(newest["blob"])).size == (512, 768)
+
+
+SAID = {"en": "This is an enlargement, and an input", "ja": "拡大した画像なので"}
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_an_enlargement_from_elsewhere_says_what_it_is(fake, browser, language):
+    with open_page(browser, fake, locale=language) as page:
+        page.click(".settings summary")
+        page.fill("#field-seed", "33")
+        draw(page, "a red cat")
+        [original] = kept_pictures(page)
+        page.fill("#prompt", "")
+        page.fill("#field-seed", "")
+        body = {"image": data_url(original["blob"]), "scale": 2}
+        choose(page, post(fake, "/process/raw", json=body).content)
+        page.wait_for_selector(f".notice >> text={SAID[language]}")
+        assert hash_of(original["blob"])[:12] in page.inner_text(".notice")
+        page.wait_for_selector(".input")
+        # The one that it asks for brings its settings back.
+        choose(page, original["blob"])
+        page.wait_for_selector(".input", state="detached")
+        assert page.input_value("#prompt") == "a red cat"
+        assert page.input_value("#field-seed") == "33"
 
 
 def test_what_would_become_too_large_is_not_offered(fake, browser):
@@ -116,3 +141,4 @@ def test_it_shows_how_far_it_is_and_is_stopped(api, browser):
         page.wait_for_selector(".card", state="detached")
         choose(page, made)
         page.wait_for_selector(".input")
+        page.wait_for_selector(".notice >> text=This is an enlargement, and an input")

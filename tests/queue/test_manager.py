@@ -403,6 +403,16 @@ def test_jobs_without_pictures_push_out_none_that_has_some(how):
         manager.find("in-vain-0")
 
 
+def test_a_job_that_failed_is_told_of_among_a_thousand_that_did_not():
+    manager = start(lambda _: None)
+    failed = manager.open(caller="A", job_id="one-that-failed")
+    manager.cancel(failed, InvalidRequest("The picture is damaged."))
+    for _ in range(1100):
+        submit(manager, request(), caller="B").wait(10)
+    assert manager.find(failed.id) is failed
+    assert len(manager.jobs_of("B")) == 999
+
+
 def test_an_id_is_free_for_everybody_when_its_job_has_ended(gate):
     manager = start(lambda _: gate.wait())
     job = submit(manager, request(), job_id="whose-is-it", owner="alice")

@@ -38,11 +38,20 @@ BY_NGINX = {
     r"in_their_form\[(nul|model-nul)\]": "a zero byte in an address: 400",
     r"in_their_form\[asterisk\]": "an asterisk is no address: 400",
     r"forged_hosts_do_nothing\[[^\[]*-\]$": "an empty Host: 400",
+    r"prefix_of_a_proxy_counts.*\[1\]": "no header with an underscore is passed on",
+    r"open_port.*\[0.0.0.0--True\]": "'serve' says it, which starts them",
 }
-# With two instances each bounds its callers for itself.
-OF_TWO = {"test_each_key_is_bounded_for_itself": "another instance takes the second"}
-# What a test asks nginx for is at this address; run_nginx_with puts a free port there.
+# With two instances each bounds for itself: what one has no room for the other takes.
+OF_TWO = {
+    "test_each_key_is_bounded_for_itself": "another instance takes the second",
+    "a_fetch_holds_a_place_in_the_queue": "there are two queues",
+    "one_caller_fetches_four_at_a_time": "four of each instance",
+    "not_held_while_its_job_waits": "two run, two wait",
+    "endless_pictures_leave_a_decoder": "each instance has decoders of its own",
+}
+# As it stands in the configuration; run_nginx_with puts a free port there.
 _BIND, _FILES = "127.0.0.1:8080", "127.0.0.1:8010"
+_KEYS = ("Authorization", "Api-Key")
 _COUNTED = ("begun", "finished", "steps", "running", "queued", "sleeps")
 
 
@@ -70,10 +79,12 @@ class Fronted(Server):
 
 
 @contextlib.contextmanager
-def run_fronted(run_one, settings):
-    """``COUNT`` instances behind nginx; ``run_one(**settings)`` runs one of them."""
+def run_fronted(run_one, options, settings):
+    """``COUNT`` instances behind nginx; ``run_one(**settings)`` runs one of them.
+    ``options`` are none, or -b and where nginx is to listen."""
     given = {name: str(value) for name, value in settings.items()}
-    plan = Plan(_BIND, _FILES, 1, (None,) * COUNT, None, given)
+    _, bind = options or ("-b", _BIND)
+    plan = Plan(bind, _FILES, 1, (None,) * COUNT, None, given)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         instances = []
@@ -83,7 +94,8 @@ def run_fronted(run_one, settings):
                 del own["FILE_SERVER"], own["FILE_SERVER_PUBLIC_URL"]
             instances.append(stack.enter_context(run_one(**own)))
         addresses = tuple(one.url.removeprefix("http://") for one in instances)
-        text = site_text(replace(plan.site, instances=addresses, folder=None))
+        site = replace(plan.site, listen=_BIND, instances=addresses, folder=None)
+        text = site_text(site)
         told = stack.enter_context(_all_fakes(instances))
         inside = f"location /fake/ {{ proxy_pass {told}; }}\n    location / {{"
         text = text.replace("location / {", inside)
@@ -105,9 +117,9 @@ def _all_fakes(instances):
         def answer(self):
             length = int(self.headers.get("Content-Length") or 0)
             self.rfile.read(length)
-            key = {"Authorization": self.headers.get("Authorization", "")}
+            given = {name: self.headers.get(name, "") for name in _KEYS}
             told = [
-                requests.request(self.command, one.url + self.path, headers=key)
+                requests.request(self.command, one.url + self.path, headers=given)
                 for one in instances
             ]
             body = json.dumps(_together([one.json() for one in told])).encode()

@@ -66,7 +66,7 @@ EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
 
 
 class FakeBackend:
-    """Pictures of one colour, made in ``num_inference_steps`` empty steps."""
+    """Pictures of one colour, made in as many empty steps as a model needs."""
 
     memory = None
     performance = {"performance": "exact"}
@@ -127,11 +127,11 @@ class FakeBackend:
         words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
         self.asleep = None
         self._note(picture)
-        for step in range(made.num_inference_steps):
+        for step in range(made.total_steps):
             self._fail(made.prompt, words, step)
             self._hold(callbacks, made.prompt)
             time.sleep(float(words.get("pause", 0)))
-            callbacks.on_step(step + 1, made.num_inference_steps)
+            callbacks.on_step(step + 1, made.total_steps)
             self._preview(made, step, callbacks)
             with self.lock:
                 self.stats["steps"] += 1
@@ -180,7 +180,7 @@ class FakeBackend:
                 callbacks.check()
 
     def _preview(self, made, step, callbacks):
-        wanted, total = made.partial_images, made.num_inference_steps
+        wanted, total = made.partial_images, made.total_steps
         due = {total * (i + 1) // (wanted + 1) for i in range(wanted)}
         if step in due:
             number = sorted(due).index(step)

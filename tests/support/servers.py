@@ -122,9 +122,9 @@ def run_api(*options, app="wsgi:app", **settings):
         return
 
     def run_one(**own):
-        return _run_one_api(*options, app=app, **own)
+        return _run_one_api(app=app, **own)
 
-    with behind.run_fronted(run_one, settings) as server:
+    with behind.run_fronted(run_one, options, settings) as server:
         yield server
 
 

@@ -211,19 +211,15 @@ def _complete(
     if parameters.guidance_scale is not None and task.guidance_parameter is None:
         changes["guidance_scale"] = None
         notes.append("This model is distilled: its guidance was passed over.")
+    # Where the model has no strength, there is nothing for it to say.
+    if parameters.denoising_strength is not None and task.strength is not None:
+        changes["strength"] = parameters.denoising_strength
     mask = inputs.mask_image
     if mask is not None and parameters.inpainting_mask_invert:
         mask = mask.point(range(255, -1, -1))
     inputs = replace(inputs, mask_image=mask, warnings=tuple(notes))
     changed = parameters.model_copy(update=changes)
-    image_request = complete(context, name, mode, changed, inputs)
-    asked = parameters.denoising_strength
-    # Where the model has no strength, there is nothing for it to say.
-    if asked is None or image_request.strength is None:
-        return image_request
-    # At least one step is made.
-    least = 1 / image_request.num_inference_steps
-    return replace(image_request, strength=max(asked, least))
+    return complete(context, name, mode, changed, inputs)
 
 
 def _choose_mode(model: ModelInfo, parameters: A1111Parameters, inputs: Inputs) -> Mode:

@@ -91,6 +91,16 @@ class BflParameters(Parameters):
         return self.model_copy(update={"width": width, "height": height})
 
 
+_GENERATIONS = "/v1/images/generations"
+# What other APIs of this server take, and where.
+_ELSEWHERE = {
+    "job_id": _GENERATIONS,
+    "n": _GENERATIONS,
+    "stream": _GENERATIONS,
+    "recipe_of": "/process",
+}
+
+
 class ResultParameters(Fields):
     """Which request."""
 
@@ -101,10 +111,10 @@ class ResultParameters(Fields):
 def read_parameters(values: Mapping[str, Any]) -> BflParameters:
     """The parameters among ``values``. InvalidRequest names what is wrong, and what
     other APIs have and this one has not."""
-    for name in ("job_id", "n", "stream"):
+    for name, where in _ELSEWHERE.items():
         if values.get(name) not in (None, "", 1, "1", False, "false"):
             raise InvalidRequest(
-                f"This API has no '{name}': use /v1/images/generations.",
+                f"This API has no '{name}': use {where}.",
                 param=name,
                 code="unsupported_parameter",
             )

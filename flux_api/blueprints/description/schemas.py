@@ -58,7 +58,7 @@ _JOB = {
     "position?": about(WHOLE, "How many are in front of it."),
     "image?": about(WHOLE, "The picture of the newest step, from 0."),
     "step?": WHOLE,
-    "steps?": WHOLE,
+    "steps?": about(WHOLE, "How many a picture takes, those of all tiles together."),
     "urls?": about(listed(TEXT), "Where its pictures are stored."),
     "error?": record({"message": TEXT, "code": TEXT}),
 }

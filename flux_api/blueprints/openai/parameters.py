@@ -30,6 +30,7 @@ REFUSED = {
     "svg": "Flux models; pictures are png, jpeg or webp",
     "frame_count": "Flux models; pictures do not move",
     "frame_duration_ms": "Flux models; pictures do not move",
+    "recipe_of": "this API; /process makes a stored picture again",
     "bearer_token": "this API; only /process sends it to the host of a picture's URL",
 }
 """Parameters that cannot be honoured, each with by whom, and what to do."""

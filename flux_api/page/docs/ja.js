@@ -84,6 +84,7 @@ export default {
   "Denoising steps.": "ノイズを除くステップ数です。",
   "As num_inference_steps.": "num_inference_steps と同じです。",
   "How closely to follow the prompt, where it plays a part.": "プロンプトにどれだけ従うかです。効くモデルでのみ使えます。",
+  "How far a picture may change, where the model takes a strength.": "画像をどこまで変えるかです。strength に対応するモデルでのみ使えます。",
   "How closely to follow the prompt; passed over where it plays no part.": "プロンプトにどれだけ従うかです。効かないモデルでは無視されます。",
   "A model that is offered.": "提供されているモデルです。",
   "Registered LoRAs by name, each with its weight.": "登録された LoRA の名前と重みです。",
