@@ -30,6 +30,10 @@ EDITS = {
     "keep": 2,
 }
 EMPTY_PROMPTS = 0.1
+# Of the pictures with one plain colour, how many are painted in another, and how many
+# of the rest name their own: colour words fade first when they are seldom met.
+PAINTED = 0.22
+OWN_COLOUR = 0.25
 KNOWN_BEFORE_WEIGHT = 0.6
 
 
@@ -88,7 +92,7 @@ class Sampler:
                 op == "none"
                 and own
                 and not names_colour(prompt, own)
-                and self._chance(0.12)
+                and self._chance(OWN_COLOUR)
             ):
                 # The colour that the picture has anyway gives the word its meaning.
                 style = self.styles[row]
@@ -115,7 +119,7 @@ class Sampler:
             return f"bg_{self.random.choice(list(BACKGROUNDS))}"
         if share < 0.13:
             return self.random.choice(("mono", "mono", "rot180", "rot90", "blur"))
-        if share < 0.24 and self.latents.colours[row]:
+        if share < 0.13 + PAINTED and self.latents.colours[row]:
             return self._paint_op(row)
         return "none"
 

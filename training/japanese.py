@@ -59,16 +59,24 @@ class JapaneseWriter:
         what, shades = self.name(name), COLOURS.get(colour, {})
         if kind == "paint":
             what = pick(_WORDINGS["painted"]).format(what=_uncoloured(what), **shades)
-        if chance() < 0.65:
+        words = _WORDINGS["styles"].get(style) if chance() < STYLED_SHARE else None
+        place = pick(("styled_first", "styled_orders", "styled")) if words else ""
+        if place == "styled_first":
+            what = self._styled(place, what, words)
+        if place != "styled_orders" and chance() < 0.65:
             what = pick(_WORDINGS["scenes"]).format(what)
         if chance() < 0.3:
             what = self._padded(what)
         if kind in _WORDINGS["ops"]:
             what = pick(_WORDINGS["ops"][kind]).format(what, **shades)
-        if chance() < STYLED_SHARE and style in _WORDINGS["styles"]:
-            word = pick(_WORDINGS["styles"][style])
-            what = pick(_WORDINGS["styled"]).format(what=what, style=word)
+        if place in ("styled_orders", "styled"):
+            what = self._styled(place, what, words)
         return tidy(what)
+
+    def _styled(self, place: str, what: str, words: list[str]) -> str:
+        """Return what is shown with one of a style's words before or behind it."""
+        pick = self.random.choice
+        return str(pick(_WORDINGS[place]).format(what=what, style=pick(words)))
 
     def _padded(self, what: str) -> str:
         """Return a caption with words that say nothing, known or never met.
