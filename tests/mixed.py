@@ -11,7 +11,9 @@ import itertools
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +43,12 @@ class Mixed:
     """A backend in ``speed`` over two tiny models in ``folder``, compiled whether it
     pays or not; or with another ``tuner``."""
 
-    def __init__(self, folder: Path, compiler: str, tuner: Tuner | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        compiler: str | Callable[..., Any],
+        tuner: Tuner | None = None,
+    ) -> None:
         loras = folder / "loras"
         loras.mkdir(parents=True)
         for family, names in LORAS.items():

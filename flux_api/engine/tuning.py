@@ -87,7 +87,7 @@ class Tuner:
         device: torch.device,
         *,
         verdicts: Verdicts | None = None,
-        compiler: str = "inductor",
+        compiler: str | Forward = "inductor",
         is_worth_it: Callable[[float, float], bool] | None = None,
     ) -> None:
         self.wanted, self._device, self._compiler = wanted, device, compiler

@@ -13,12 +13,12 @@ import torch
 _GRAPHS = 64
 
 
-def compile_block(block: torch.nn.Module, compiler: str) -> None:
+def compile_block(block: torch.nn.Module, compiler: str | Callable[..., Any]) -> None:
     """Have one ``block`` run compiled by ``compiler``, for all sizes."""
     block.compile(dynamic=True, backend=compiler)
 
 
-def compile_blocks(transformer: Any, compiler: str) -> None:
+def compile_blocks(transformer: Any, compiler: str | Callable[..., Any]) -> None:
     """Have ``transformer`` run its repeated blocks compiled by ``compiler`` from its
     next forward on, for all sizes."""
     transformer.compile_repeated_blocks(dynamic=True, backend=compiler)

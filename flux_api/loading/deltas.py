@@ -168,9 +168,9 @@ class Change:
     @property
     def factors(self) -> tuple[Tensor, Tensor] | None:
         """The factors of its matrix, where that is a LoRA's and all there is."""
-        if self._bias is None and self._gain is None:
-            if isinstance(self._matrix, LowRank):
-                return self._matrix.factors
+        alone = self._bias is None and self._gain is None
+        if alone and isinstance(self._matrix, LowRank):
+            return self._matrix.factors
         return None
 
     @property

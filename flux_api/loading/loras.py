@@ -16,8 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from flux_api.core import Lora
 from flux_api.loading.deltas import Change
 from flux_api.loading.lora_cache import LoraCache, ReadLora, Stamp, stamp_of
-from flux_api.loading.lora_room import LoraRoom, room_in
 from flux_api.loading.lora_reader import read_lora
+from flux_api.loading.lora_room import LoraRoom, room_in
 from flux_api.models.lora_files import check_lora, refusal
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from flux_api.engine import tuning
 from flux_api.engine.backend import DiffusersBackend
@@ -14,6 +15,7 @@ from flux_api.loading.attention import set_attention
 from flux_api.loading.compiling import graphs
 from flux_api.models.catalog import MODEL_INFO
 from tests.mixed import CPU, Mixed, kinds, run
+from tests.support.tiny_sets import write_lora
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,6 +53,57 @@ def test_compiled_blocks_draw_what_plain_ones_do_with_loras_too(compiled, tmp_pa
     for (model, lora, size), picture in drawn.items():
         if lora:
             assert (picture != drawn[model, None, size]).any(), "the LoRA counts"
+
+
+def counting(runs):
+    """A compiler that changes nothing and counts how often its graphs run."""
+
+    def compiler(graph, _):
+        def run_graph(*args):
+            runs.append(None)
+            return graph(*args)
+
+        return run_graph
+
+    return compiler
+
+
+def with_bias(path):
+    """Make of the LoRA ``path`` one that changes a bias too."""
+    tensors = load_file(path)
+    up = next(key for key in tensors if key.endswith(".lora_B.weight"))
+    bias = np.full(len(tensors[up]), 0.1, tensors[up].dtype)
+    save_file(tensors | {up.replace("lora_B.weight", "diff_b"): bias}, path)
+
+
+def test_loras_run_compiled_whatever_their_rank_and_others_plainly(tmp_path):
+    found = []
+    ours = Mixed(tmp_path / "ours", counting(found))
+    theirs = Mixed(tmp_path / "theirs", "", Tuner("exact", CPU))
+    for one in ("ours", "theirs"):
+        for rank in (1, 3, 7):
+            path = tmp_path / one / "loras" / f"rank{rank}.safetensors"
+            write_lora(path, rank=rank, seed=rank)
+        with_bias(write_lora(path.with_name("bias.safetensors"), seed=9))
+
+    def run_of(lora):
+        """How many graphs ran for a picture with ``lora``, which is as it should be."""
+        wanted = [{"model": "flux1", "lora": lora, "size": (64, 64), "seed": 5}]
+        found.clear()
+        picture, plain = (
+            np.asarray(one.draw(wanted, 1)[0].results[0].image).astype(int)
+            for one in (ours, theirs)
+        )
+        assert np.abs(picture - plain).max() <= 1, lora
+        return len(found)
+
+    alone = run_of(None)
+    assert alone > 0
+    before = graphs()
+    assert [run_of(f"rank{rank}") for rank in (1, 3, 7)] == [alone] * 3
+    assert graphs() == before, "one graph fits all ranks"
+    assert run_of("bias") == 0
+    assert run_of("rank3") == run_of(None) == alone
 
 
 def load(tuner):
