@@ -25,9 +25,12 @@ _one_large = threading.Lock()
 _NUMBERS = "A picture is sent as a file or as Base64, not as a list of numbers."
 
 PICTURE_FIELD = re.compile(
-    r"(?:(?P<image>(?:input_|init_)?image(?:_[0-9]{1,2})?|image_prompt|input_file)s?"
-    r"|(?P<url>input_image_url)|(?P<mask>mask)(?:_image)?)"
-    r"(?:\[[^\]]{0,40}\])*"
+    r"(?:(?P<url>input_image_url)"
+    r"|(?P<image>(?:(?:input|init|reference|source)_)?image(?:_[0-9]{1,2})?"
+    r"(?:_url|_base64|_b64)?|image_prompt|input_file)s?"
+    r"|(?P<mask>mask)(?:_image)?(?:_url|_base64|_b64)?)"
+    r"(?:\[[^\]]{0,40}\])*",
+    re.IGNORECASE,
 )
 """What any client calls a picture; ``image``, ``url`` or ``mask`` is its kind."""
 

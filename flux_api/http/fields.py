@@ -74,7 +74,8 @@ class Fields(BaseModel):
             if name not in known and not PICTURE_FIELD.fullmatch(name[:80])
         )
         for name in islice(strange, _MOST_STRANGE):
-            if near := difflib.get_close_matches(name[:64], known, n=1, cutoff=0.8):
+            small = name[:64].lower()
+            if near := difflib.get_close_matches(small, known, n=1, cutoff=0.8):
                 yield f"{name[:64]!a} was passed over; did you mean {near[0]!r}?"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -47,6 +48,20 @@ def test_a_picture_is_an_edit_by_every_name(fake, png, path, name):
     assert answer.status_code == 200, answer.text
     assert seen(fake)["mode"] == "edit"
     assert seen(fake)["images"] == [[96, 64]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["image_url", "image_urls", "image_base64", "init_images", "reference_image"],
+)
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_picture_as_text_is_one_by_every_name_too(fake, png, path, name):
+    url = "data:image/png;base64," + base64.b64encode(png).decode()
+    for key in (name, name.title()):
+        answer = post(fake, path, json=PROMPT | {key: url})
+        assert answer.status_code == 200, answer.text
+        assert seen(fake)["mode"] == "edit"
+        assert seen(fake)["images"] == [[96, 64]]
 
 
 def test_the_original_api_takes_masks_and_sizes(fake, png):
@@ -439,6 +454,8 @@ def test_a_misspelt_name_is_told(fake, path):
     warning = answer.json()["warning"]
     assert "'guidence_scale' was passed over; did you mean 'guidance_scale'?" in warning
     assert "nobody" not in warning
+    capital = post(fake, path, json=PROMPT | {"SEED": 3}).json()["warning"]
+    assert "'SEED' was passed over; did you mean 'seed'?" in capital
     missing = post(fake, path, json={"promt": "a dog"})
     assert missing.status_code == 400
     assert "did you mean 'prompt'?" in message_of(missing)
