@@ -43,13 +43,15 @@ class LoraRoom:
         None are taken where they do something else in there too."""
         self.clear()
         inside = self._inside & changes.keys()
+        if not inside:
+            return inside
         held = {}
         for layer in self._layers:
             factors = _factors(changes.get(layer, ()), layer)
             if factors is not None:
                 held[layer] = factors
         self.overflows = not inside <= held.keys()
-        if self.overflows or not inside:
+        if self.overflows:
             return set()
         for layer, factors in held.items():
             layer.lora_factors = factors
