@@ -5,9 +5,9 @@ PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
 
-.PHONY: help install install-dev serve test test-deps lint fuzz bench gpu-check soak chaos fleet-load hostile-nginx lines wheels mutants clean image gpu-matrix mixed lock sbom
-.PHONY: help install install-dev serve test test-deps lint fuzz bench bench-charts bench-peers gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
-.PHONY: help install install-dev serve test test-ray test-deps lint fuzz bench gpu-check soak chaos lines wheels mutants clean image gpu-matrix mixed lock sbom
+.PHONY: help install install-dev serve test test-deps lint fuzz bench \
+	gpu-check soak chaos fleet-load hostile-nginx lines wheels mutants clean image \
+	gpu-matrix mixed lock sbom bench-charts bench-peers test-ray
 .DEFAULT_GOAL := help
 
 help:
@@ -160,7 +160,6 @@ test-deps:
 	command -v g++ >/dev/null || apt-get install -y --no-install-recommends g++
 
 clean:
-	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf $(VENV) $(RAY_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RAY_VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 -include training/train.mk

@@ -183,11 +183,14 @@ class Fleet:
         time.sleep(_POLL_SECONDS)
 
     def _probe(self) -> None:
-        """Ask nginx, so that it notices who loads and sends it no requests. Among those
-        that have as many requests it takes turns: each is met."""
+        """While one of them loads, ask nginx, so that it notices and sends that one no
+        requests. Among those that have as many requests it takes turns: each is met.
+        While none does, nginx is left alone: it counts a question as work, and would
+        give a picture that comes meanwhile to an instance that has one already."""
         while not self.is_stopping:
-            for _ in self._instances:
-                look(self._nginx_url)
+            if any(look(server.url)[0] for server in self._instances):
+                for _ in self._instances:
+                    look(self._nginx_url)
             time.sleep(_PROBE_SECONDS)
 
     def _update(self) -> None:
