@@ -156,6 +156,7 @@ def test_commands_run_as_printed_from_a_fresh_clone(name):
         for line in lines if language in ("bash", "") else ():
             command = re.sub(r"^(?:[A-Z_]+=\S+ +)+", "", line)
             assert not re.match(bare, command), line
+    assert not re.findall(r"`python3? -m (?!flux_api)[^`]*`", text(name))
     for module in re.findall(
         r"python -m (flux_api|benchmarks\.\w+|tests\.\w+)", text(name)
     ):
