@@ -120,6 +120,12 @@ def test_two_names_that_say_different_things_are_refused(fake, path, values, nam
             {"distilled_cfg_scale": 2, "guidance_scale": 3, "width": 64, "height": 64},
             422,
         ),
+        ("/sdapi/v1/txt2img", {"strength": 0.2, "denoising_strength": 0.7}, 422),
+        (
+            "/sdapi/v1/txt2img",
+            {"model": "tiny", "override_settings": {"sd_model_checkpoint": "klein-4b"}},
+            422,
+        ),
     ],
     ids=str,
 )

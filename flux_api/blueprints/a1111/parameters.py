@@ -68,6 +68,13 @@ class A1111Parameters(Parameters):
         if self.num_images > MOST_IMAGES:
             message = f"At most {MOST_IMAGES} pictures: batch_size times n_iter."
             raise InvalidRequest(message, param="n_iter")
+        strengths = {self.strength, self.denoising_strength} - {None}
+        if len(strengths) > 1:
+            message = "'strength' and 'denoising_strength' say different things."
+            raise InvalidRequest(message, param="strength")
+        if self.model and self.checkpoint != self.model:
+            message = f"'model' and '{CHECKPOINT}' say different things."
+            raise InvalidRequest(message, param="model")
         return self
 
     @property
