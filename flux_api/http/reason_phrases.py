@@ -26,6 +26,7 @@ BY_CODE = {
     "invalid_request": "The request is malformed",
     "job_id_in_use": "This job id is in use",
     "job_not_done": "The job has not ended yet",
+    "job_not_found": "There is no such job",
     "method_not_allowed": "Method not allowed",
     "model_loading": "The model is still loading, try again soon",
     "model_not_found": "No such model, see /v1/models",
