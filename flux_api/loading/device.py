@@ -62,6 +62,14 @@ def free_memory() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+    empty_host_cache()
+
+
+def empty_host_cache() -> None:
+    """Give back pinned memory that is cached."""
+    # Without CUDA there is none: torch 2.13 looks for it all the same, and on Apple's
+    # devices the process ends. Before 2.12 torch has no way to.
+    if torch.cuda.is_available() and hasattr(torch.accelerator, "empty_host_cache"):
         torch.accelerator.empty_host_cache()
 
 

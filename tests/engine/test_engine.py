@@ -20,7 +20,7 @@ from flux_api.engine.drawing import preview_due
 from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
 from flux_api.images.previews import show_preview
-from flux_api.loading.device import Pace, is_lost
+from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.models.catalog import MODEL_INFO, ModelInfo, TaskDefaults
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import Folder
@@ -562,6 +562,23 @@ def test_a_full_device_is_not_lost(said, monkeypatch):
 
     monkeypatch.setattr(torch, "zeros", fail)
     assert not is_lost(torch.device("cuda"))
+
+
+def test_only_what_cuda_pinned_is_given_back(monkeypatch):
+    """On Apple's devices to ask for it ends the process, and torch 2.11 has no word
+    for it."""
+    asked = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(
+        torch.accelerator, "empty_host_cache", lambda: asked.append(1), raising=False
+    )
+    for has_cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has=has_cuda: has)
+        free_memory()
+        assert len(asked) == has_cuda
+    monkeypatch.delattr(torch.accelerator, "empty_host_cache")
+    free_memory()
 
 
 def test_a_card_too_full_to_load_on_is_told_and_tried_again(monkeypatch):
