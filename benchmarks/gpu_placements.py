@@ -21,7 +21,7 @@ from PIL import Image
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.backend import DiffusersBackend
-from flux_api.errors import BadSetting
+from flux_api.errors import BadSetting, FluxError
 from flux_api.http.completion import Inputs, complete_request
 from flux_api.loading.device import first_line, free_memory
 from flux_api.loading.footprint import GIB, footprint_of
@@ -138,8 +138,13 @@ def measure(
     backend.sets.use(name, _silent).load("generate", (), _silent)
     loading = f"{time.monotonic() - began:.1f} s"
     for task in way.tasks:
-        request = picture_of(name, info, task, side, steps=STEPS)
-        _, whole, step = run(backend, request)
+        try:
+            request = picture_of(name, info, task, side, steps=STEPS)
+            _, whole, step = run(backend, request)
+        except FluxError as failed:
+            # The next task may do.
+            yield {"task": task, "result": failure(failed)}
+            continue
         peak = torch.cuda.max_memory_allocated(device)
         yield {
             "task": task,
