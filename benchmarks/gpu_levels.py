@@ -89,18 +89,24 @@ def measure(
     # The first one of this size is slower.
     picture = statistics.median(seconds for _, seconds, _ in drawn[1:])
     step = statistics.median(seconds for _, _, seconds in drawn[1:])
-    flops = STEPS[name] * _flops_a_step(name, info, request, sets)
-    floor = flops / _flops_a_second(device, 8 * side)
-    return {
+    row = {
         "result": "ok",
         "drawn as": drawn[0][0].performance,
         "held": f"{placement.quantization}, {placement.offload}",
         "ready in": f"{ready:.1f} s",
         "a step": f"{step:.4f} s",
         f"{side}x{side}, {STEPS[name]} steps": f"{picture:.3f} s",
+        "note": backend.performance.get("performance_note", ""),
+    }
+    try:
+        flops = STEPS[name] * _flops_a_step(name, info, request, sets)
+        floor = flops / _flops_a_second(device, 8 * side)
+    # What was measured is not to be lost for it.
+    except Exception as failed:
+        return row | {"16-bit floor": failure(failed)}
+    return row | {
         "16-bit floor": f"{floor:.4f} s",
         "share of it": f"{floor / picture:.1%}",
-        "note": backend.performance.get("performance_note", ""),
     }
 
 
