@@ -21,6 +21,9 @@ function Examples({ model }) {
 
 function Welcome() {
   const model = modelNow();
+  if (!state.capabilities.limits.keeps_results) {
+    return html`<div class="welcome"><h2>${t("cannotDraw")}</h2><p>${t("keepsNothing")}</p></div>`;
+  }
   return html`<div class="welcome"><h2>${t("welcome")}</h2>
     <p class="narrow">${t("welcomeBelow")}</p><p class="roomy">${t("welcomeLeft")}</p>
     <${Examples} model=${model} />

@@ -88,6 +88,7 @@ export function problem() {
   const { capabilities, draft } = state;
   if (state.status.status === "offline") return t("offline");
   if (!capabilities) return t("starting");
+  if (!capabilities.limits.keeps_results) return t("keepsNothing");
   const mode = modeNow();
   const task = modelNow().tasks[mode];
   if (!task) return t("noTask");
