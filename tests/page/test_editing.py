@@ -251,7 +251,8 @@ def test_the_tools_of_the_mask_do_as_they_say(fake, browser):
         def painted():
             """The share of the picture that would be repainted."""
             mask = downloaded(page, "[aria-label='Save the mask']").getchannel("A")
-            return (np.asarray(mask) == 0).mean()
+            # A stroke drawn in one has other edges than one drawn as it came.
+            return round((np.asarray(mask) < 128).mean(), 2)
 
         def view():
             return page.locator(".world").evaluate("it => it.style.transform")
@@ -272,6 +273,7 @@ def test_the_tools_of_the_mask_do_as_they_say(fake, browser):
         page.click("[aria-label=Redo]")
         assert painted() == erased
         fitted = view()
+        page.hover(".mask-view")
         page.mouse.wheel(0, -200)
         page.wait_for_function(
             "it => it !== document.querySelector('.world').style.transform", arg=fitted
