@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+_PREFIXES = ("FLUX_", "FILES_")
+
 
 class EnvironmentSettings(BaseModel):
     """Settings, each with its variable as the alias."""
@@ -46,6 +48,10 @@ def near_misses(
     known = list(known)
     for name in environ:
         ours = name.startswith(prefix)
+        if not ours and name.startswith(_PREFIXES):
+            # Of the other server, which 'serve' starts with the same environment: some
+            # of both differ by that alone.
+            continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if ours else 0.85)
         if name not in known and (ours or near):
             meant = f"; did you mean {near[0]}?" if near else ""
