@@ -292,6 +292,8 @@ def test_the_file_adds_sets(tmp_path):
             "klein-4b.loras.a.weight_name: expected a .safetensors",
         ),
         ("mine.like = 'nobody'", "mine.like: expected one of"),
+        ("mine.like = 'klein4b'", "Did you mean 'klein-4b'?"),
+        ("{'mine': {}}", "no TOML: "),
         ("mine.licence = 'free'", "mine.base_model: missing"),
         ("mine.base_model = 'a/b'", "mine.tasks: missing"),
         ("'a b'.like = 'tiny'", "a b: expected a name"),
@@ -330,6 +332,7 @@ def test_the_file_adds_sets(tmp_path):
         ("klein-4b.base_modle = 'a/b'", "did you mean 'base_model'?"),
         ("klein-4b.sizes.max_pixel = 4096", "did you mean 'max_pixels'?"),
         ("klein-4b.tasks.edit.step = 3", "klein-4b.tasks.edit.step: unknown"),
+        ("klein-4b.tasks.edit.steps = 3", "did you mean 'num_inference_steps'?"),
         (
             "mine = {base_model='a/b', tasks.edit={num_inference_steps=1}}",
             "mine.tasks.edit.pipeline: missing",
