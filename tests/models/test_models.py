@@ -172,6 +172,23 @@ def test_a_slip_in_a_models_name_is_told(fake):
     assert "Did you mean 'klein-4b'?" in raw.headers["X-Flux-Warning"]
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("klein4b", "Did you mean 'klein-4b'?"),
+        ("black-forest-labs/FLUX.2-klein-9B", "Did you mean 'klein-9b'?"),
+        ("me/mine", "becomes a set by MODEL_INFO"),
+        ("docs", "Did you mean './docs'?"),
+        ("./nowhere", "it is not there"),
+    ],
+)
+def test_what_the_default_model_may_mean_is_told(name, told, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(BadSetting) as caught:
+        offered_models(Settings.from_env({"FLUX_MODEL": name}))
+    assert told in str(caught.value)
+
+
 def test_flux_models_are_offered_with_the_default_first():
     chosen = {"FLUX_MODELS": "klein-4b, flux1,klein-4b"}
     assert list(offered_models(Settings.from_env(chosen))) == ["klein-4b", "flux1"]
