@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from flux_api.images.decoder import is_picture
 from flux_server.incoming import CountedInput, drain
 
 _CHUNK = 65_536
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # A picture in Base64 packs to three quarters, text to a tenth: what packs to less is a
 # few bytes that would cost a whole body's memory.
 _MOST_UNPACKED = 20
@@ -68,11 +70,14 @@ def read_body(request: Request) -> Body:
     _check_complete(request)
     if request.environ.get("wsgi.input_terminated") and _goes_on(request):
         raise RequestEntityTooLarge
-    if data.lstrip()[:2] in (b"'{", b'"{'):
+    # Windows' editors begin a file with a byte order mark.
+    start = data[:1024].removeprefix(codecs.BOM_UTF8).lstrip()
+    if start[:2] in (b"'{", b'"{'):
         raise InvalidRequest(_QUOTED)
     most = request.max_form_parts or 0
-    # What `curl -d` sends without a header of its own, or from hand-written clients.
-    is_json = data.lstrip()[:1] == b"{"
+    # What `curl -d` sends without a header of its own, or from hand-written clients; a
+    # form is never in UTF-16.
+    is_json = start[:1] in (b"{", b"[") or data.startswith(_UTF_16)
     if is_json or request.mimetype.rpartition("+")[2] in ("application/json", "json"):
         return Body(read_json(data, most), [])
     if request.mimetype == "application/x-www-form-urlencoded":
@@ -144,7 +149,10 @@ def _split(request: Request, stream: IO[bytes]) -> Iterator[tuple[Field | File, 
     reader guesses at text that is not UTF-8 and loses the parts' order."""
     boundary = request.mimetype_params.get("boundary", "").encode("ascii")
     if not boundary:
-        raise ValueError("no boundary")
+        raise InvalidRequest(
+            "The form's Content-Type has no boundary: let the client set that header "
+            "itself."
+        )
     decoder = MultipartDecoder(boundary, max_parts=request.max_form_parts)
     room, data = TextRoom(), list[bytes]()
     while not isinstance(event := decoder.next_event(), Epilogue):
