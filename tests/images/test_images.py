@@ -280,6 +280,23 @@ def test_a_child_signals_nobody():
     assert done.stdout == "refused\n", done.stderr
 
 
+def test_a_large_photograph_is_never_held_in_full(decoder):
+    fresh, pids = decoder
+    fresh.image(PIXEL)
+    [pid] = pids()
+    before = peak(pid)
+    fresh.image(large((8160, 6120), "JPEG"))
+    assert pids() == [pid]
+    # Its pixels alone would be 190, of four bytes each.
+    assert peak(pid) - before < 170
+
+
+def peak(pid):
+    """The most memory that the process had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def test_a_child_is_replaced_after_a_hundred_pictures(decoder):
     fresh, pids = decoder
     for _ in range(100):
