@@ -183,6 +183,41 @@ def test_what_is_not_read_is_named_with_what_to_do(data, words):
         decode_mask(data, picture=shown(40, 24))
 
 
+HEIF_READER = """
+from types import SimpleNamespace
+from PIL import Image, ImageFile
+
+options = SimpleNamespace(DECODE_THREADS=4)
+
+class HeifImageFile(ImageFile.ImageFile):
+    def _open(self):
+        if not self.fp.read().endswith(b"whole"):
+            raise SyntaxError("not one of mine")
+        self._mode, self._size, self.tile = "RGB", (40, 24), []
+
+    def load(self):
+        assert options.DECODE_THREADS == 1
+        self._im = Image.core.fill("RGB", self._size, (200, 100, 50))
+        return Image.Image.load(self)
+"""
+
+
+def test_heic_is_read_in_the_child_alone_where_its_reader_is_installed(tmp_path):
+    """A stand-in for pillow-heif, which is no part of an installation for tests."""
+    (tmp_path / "pillow_heif.py").write_text(HEIF_READER)
+    (tmp_path / "c2pa.py").write_text("class Context: from_dict = id")
+    fresh = Decoder(c2pa=tmp_path)  # the folder that a child may import from, too
+    for brand in (b"heic", b"heix", b"mif1", b"msf1"):
+        data = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic"
+        assert fresh.image(data + b"whole").getpixel((0, 0)) == ORANGE
+        # To install what is there already would not help.
+        with pytest.raises(InvalidImage, match="^image is damaged"):
+            fresh.image(data + b"cut")
+    with pytest.raises(InvalidImage, match="is not a PNG"):
+        fresh.image(b"no picture at all")
+    assert "pillow_heif" not in sys.modules
+
+
 def test_outside_a_gifs_first_frame_is_white_and_no_part_of_a_mask():
     data = save(plain(), "GIF")
     data = data[:6] + struct.pack("<HH", 60, 36) + data[10:]
