@@ -46,6 +46,9 @@ _OTHERS = {
     "enc.blk.0.attn_q.weight": "a T5 text encoder",
     "model.layers.0.self_attn.q_norm.weight": "a Qwen3 text encoder",
     "blk.0.attn_q_norm.weight": "a Qwen3 text encoder",
+    # That of FLUX.2 dev has no norms of queries, as many others have none.
+    "model.layers.0.self_attn.q_proj.weight": "a Mistral or other language model",
+    "blk.0.attn_q.weight": "a Mistral or other language model",
     "decoder.conv_in.weight": "a VAE",
 }
 _KINDS = {

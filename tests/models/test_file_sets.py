@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import requests
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import Qwen3ForCausalLM, T5EncoderModel
@@ -24,6 +25,7 @@ from flux_api.loading.single_files import load_component
 from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS, set_of_path
 from flux_api.models.headers import BadFile
+from flux_api.models.hub import ModelMissing
 from flux_api.models.toml_file import load_models
 from tests.loading.test_checkpoint_forms import SETS, all_in_one, draw
 from tests.support.checkpoint_forms import (
@@ -133,6 +135,10 @@ OTHERS = {
         "Qwen-Image",
     ),
     "svdq": ({"transformer_blocks.0.qweight": torch.ones(1)}, "Nunchaku"),
+    "mistral": (
+        {"model.layers.0.self_attn.q_proj.weight": torch.ones(1)},
+        "a Mistral or other language model",
+    ),
     "t5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(1)}, "T5"),
     "vae": ({"decoder.conv_in.weight": torch.ones(1)}, "a VAE"),
     "nothing": ({"a": torch.ones(1)}, "no model"),
@@ -217,6 +223,16 @@ def test_a_list_without_end_is_refused_at_once(tmp_path):
     os.truncate(path, 2**36)
     with pytest.raises(BadSetting, match="a list of 4294967296 values"):
         set_of_path(str(path), None, None)
+
+
+def test_a_gguf_of_no_rows_is_refused(tmp_path, bases):
+    path = tmp_path / "a.gguf"
+    rows = struct.pack("<IQQIQ", 2, 32, 0, 8, 0)
+    path.write_bytes(gguf_of(1, 0, text("decoder.conv_in.weight") + rows))
+    facts = identify_file(path)
+    config = config_of("vae", FilePart(facts, ""), bases["flux1"])
+    with pytest.raises(ModelMissing, match="VAE"):
+        load_component(AutoencoderKL, config, facts, "", torch.float32)
 
 
 LAYER = "double_blocks.0.img_attn.proj"
