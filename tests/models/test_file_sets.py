@@ -228,7 +228,7 @@ def test_a_list_without_end_is_refused_at_once(tmp_path):
 def test_a_gguf_of_no_rows_is_refused(tmp_path, bases):
     path = tmp_path / "a.gguf"
     rows = struct.pack("<IQQIQ", 2, 32, 0, 8, 0)
-    path.write_bytes(gguf_of(1, 0, text("decoder.conv_in.weight") + rows))
+    path.write_bytes(gguf_of(1, 0, text("decoder.conv_in.weight") + rows) + bytes(64))
     facts = identify_file(path)
     config = config_of("vae", FilePart(facts, ""), bases["flux1"])
     with pytest.raises(ModelMissing, match="VAE"):
