@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A whole difference of the largest layer that there is, FLUX.2 dev's, has 0.34e9.
 _MOST_NUMBERS = 2**29
 _MOST_CONFIG = 2**20
+# With all layers of the transformer and of both text encoders a file has 4,000.
+_MOST_TENSORS = 20_000
 # Each is compared with each layer, of which no transformer has a thousand.
 _MOST_PATTERNS = 2000
 # What PEFT calls the alphas of the adapters that are read.
@@ -46,7 +48,10 @@ def read_lora(
     the first layer or format that cannot be applied: nothing is left out in silence."""
     try:
         with safe_open(path, framework="pt") as file:
-            modules, embeddings = _group(file.keys())
+            keys = file.keys()
+            if len(keys) > _MOST_TENSORS:
+                raise KeyRefused(f"has {len(keys)} tensors, more than any LoRA")
+            modules, embeddings = _group(keys)
             reader = _Reader(components, _Alphas(file, path))
             for (component, layer), parts in modules.items():
                 read = {part: _read(file, key, part) for part, key in parts.items()}

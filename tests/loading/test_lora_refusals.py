@@ -206,6 +206,16 @@ REFUSED = {
         pair(down=f"{'module.' * 2_000_000}lora_A.weight"),
         "a name of 14000013 characters",
     ),
+    "many-layers": (
+        "schnell",
+        {
+            # Of no effect, so that each is looked at.
+            f"layer{number}.lora_{one}.weight": torch.zeros(1, 1)
+            for number in range(10_001)
+            for one in "AB"
+        },
+        "20002 tensors",
+    ),
     "many-keys": (
         "schnell",
         {f"{LAYER}{number}.lora_A.weight": torch.ones(1) for number in range(20_000)},
