@@ -232,7 +232,7 @@ def _endings(patterns: Mapping[str, Any]) -> dict[str, Any]:
     """The alphas of ``patterns`` by how the names of their layers end."""
     if len(patterns) > _MOST_PATTERNS:
         raise KeyRefused(f"has {len(patterns)} alphas for layers of its own")
-    found = {}
+    found: dict[str, Any] = {}
     for pattern, alpha in patterns.items():
         # Of a regular expression no more than these is read.
         plain = pattern.replace("\\.", ".").lstrip("^").rstrip("$")
