@@ -113,7 +113,7 @@ def test_evaluation_asks_for_known_concepts():
     vocabulary = set(read_vocabulary())
     prompts = load_prompts("japanese")
     entries = [*load_prompts("new_concepts")["generate"], *prompts["concepts"]]
-    entries += [*prompts["colours"], *prompts["styles"]]
+    entries += [*prompts["colours"], *prompts["styles"], *prompts["more_styles"]]
     assert all(entry["concept"] in vocabulary for entry in entries)
 
 
