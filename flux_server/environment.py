@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+_PREFIXES = ("FLUX_", "FILES_")
+
 
 class EnvironmentSettings(BaseModel):
     """Settings, each with its variable as the alias."""
@@ -44,9 +46,19 @@ def near_misses(
     """A sentence for each variable that begins with ``prefix``, or is nearly one of
     ``known``, and is none of them."""
     known = list(known)
+    # What all of ours have in common makes none alike.
+    endings = {other.removeprefix(prefix): other for other in known}
     for name in environ:
         ours = name.startswith(prefix)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if ours else 0.85)
+        if not ours and name.startswith(_PREFIXES):
+            # Of the other server, which 'serve' starts with the same environment: some
+            # of both differ by that alone.
+            continue
+        if ours:
+            found = difflib.get_close_matches(name.removeprefix(prefix), endings, n=1)
+            near = [endings[ending] for ending in found]
+        else:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if name not in known and (ours or near):
             meant = f"; did you mean {near[0]}?" if near else ""
             yield f"{name} is set, but there is no such setting{meant}"

@@ -17,6 +17,7 @@ from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.offered import offered_models
 from flux_api.models.toml_file import load_models
+from flux_api.setting_values import unknown
 from flux_api.settings import Settings
 from tests.support.servers import QUIET, ROOT, SETTINGS, free_port, run_api
 
@@ -297,12 +298,30 @@ def test_a_variable_that_is_none_is_warned_of_with_the_nearest(fake_server_log):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FLUX_KEYS", "FLUX_API_KEYS"),
+        ("FLUX_LORA", "FLUX_LORA_DIR"),
+        ("FLUX_FILE_SERVER", "FILE_SERVER"),
+        ("MODEL_INF", "MODEL_INFO"),
+        ("FLUX_DEVICE", None),
+        ("FLUX_PORT", None),
+    ],
+)
+def test_what_is_alike_but_for_its_beginning_is_meant(name, meant):
+    [told] = unknown(Settings, {name: "1"})
+    assert told.partition("; ")[2] == (f"did you mean {meant}?" if meant else "")
+
+
 @pytest.fixture
 def fake_server_log():
     """The one warning of a server that is started with a variable."""
 
     def start(name):
-        with run_api(app="tests.support.fake_app:app", **{name: "1"}) as server:
+        # 'serve' gives both servers what is meant for either.
+        given = {name: "1", "FILES_BODY_TIMEOUT": "20"}
+        with run_api(app="tests.support.fake_app:app", **given) as server:
             server.wait_ready()
             lines = [json.loads(line) for line in server.output.splitlines()]
         [line] = [line for line in lines if line["level"] == "warning"]

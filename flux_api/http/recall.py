@@ -18,8 +18,11 @@ _PICTURE = re.compile(rf"(?:\S*/i/)?({_NAME.pattern})")
 # What a caller's own word for it, or a change beside it, takes out of a recipe.
 _GIVES_WAY = {
     "size": ("width", "height"),
+    "aspect_ratio": ("width", "height"),
     "scale": ("width", "height"),
     "steps": ("num_inference_steps",),
+    "guidance": ("guidance_scale",),
+    "cfg_scale": ("guidance_scale",),
     "output_format": ("output_compression",),
     "prompt": ("mode", "strength"),
 }

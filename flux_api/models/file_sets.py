@@ -89,6 +89,8 @@ def set_of_path(
         path = Path(text).expanduser().absolute()
         if path.is_dir():
             return name_of(path), _of_folder(path, like)
+        if not path.exists():
+            raise BadFile("is not there")
         facts = identify_file(path)
     except (BadFile, OSError, RuntimeError) as error:
         raise BadSetting(f"FLUX_MODEL={text!r}: it {error}") from None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import with_path
 from flux_api.models.info import ModelInfo
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.near_names import did_you_mean
+from flux_api.models.sources import is_repository_id
 from flux_api.models.toml_file import load_models
 from flux_api.models.upscaling import with_upscale
 from flux_api.settings import Settings
@@ -28,8 +32,7 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
     ):
         for name in names:
             if name not in known:
-                listed = ", ".join(known)
-                meant = did_you_mean(name, known)
+                listed, meant = ", ".join(known), _meant(name, known)
                 raise BadSetting(f"{variable}={name!r}: one of {listed}.{meant}")
     # Who writes a set down wants it; those that come with the server are large.
     added = tuple(name for name in known if name not in MODEL_INFO)
@@ -45,3 +48,15 @@ def offered_models(settings: Settings) -> dict[str, ModelInfo]:
                         f"no {name}.loras.{lora.name}, nor such a file in FLUX_LORA_DIR"
                     )
     return {name: with_upscale(known[name]) for name in names}
+
+
+def _meant(name: str, known: Mapping[str, ModelInfo]) -> str:
+    """What ``name``, which is no set, may mean."""
+    if Path(name).exists():
+        return f" Did you mean './{name}'?"
+    if not is_repository_id(name):
+        return did_you_mean(name, known)
+    for other, info in known.items():
+        if str(info.base_model).lower() == name.lower():
+            return f" Did you mean {other!r}?"
+    return " Another repository of the Hub becomes a set by MODEL_INFO: docs/models.md."

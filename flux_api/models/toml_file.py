@@ -30,6 +30,7 @@ from flux_api.errors import BadSetting
 from flux_api.models.checks import check_model
 from flux_api.models.file_sets import FILE_SETS, set_of_path
 from flux_api.models.info import COMPONENTS, ModelInfo, TaskDefaults
+from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Folder, Repository, Source, parse_source
 from flux_api.models.toml_tables import (
@@ -57,9 +58,11 @@ def load_models(
         return models
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    # Tables in tables without end are a RecursionError.
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise BadSetting(f"MODEL_INFO={str(path)!r}: {error}") from None
+    # Tables in tables without end are a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise BadSetting(f"MODEL_INFO={str(path)!r}: no TOML: {error}") from None
     # Paths are relative to the file, wherever the server was started.
     beside = path.resolve().parent
     for name, table in tables.items():
@@ -88,7 +91,8 @@ def _model(
         # What the file is, where it does not say so itself.
         models = {**FILE_SETS, **models}
     if like != name and like not in models:
-        raise ValueError(f".like: expected one of {', '.join(models)}")
+        meant = did_you_mean(like, models)
+        raise ValueError(f".like: expected one of {', '.join(models)}.{meant}")
     start = models.get(like)
     if start is None and "transformer" in changes:
         start = _of_file(changes["transformer"], beside)
@@ -218,7 +222,7 @@ def _task(
 
 
 def _nearest(error: ErrorDetails) -> str:
-    """The key that was meant instead, where one is near."""
+    """The key that was meant instead, where one is near or has it as a part."""
     *path, key = map(str, error["loc"])
     tables: dict[str, type[BaseModel]] = {
         "sizes": SizesTable,
@@ -227,7 +231,8 @@ def _nearest(error: ErrorDetails) -> str:
     }
     table = tables[path[0]] if path else ModelTable
     near = difflib.get_close_matches(key, table.model_fields, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    near = near or [known for known in table.model_fields if key in known]
+    return f"; did you mean {near[0]!r}?" if near else ";"
 
 
 def _describe(name: str, error: ErrorDetails) -> str:
@@ -239,7 +244,7 @@ def _describe(name: str, error: ErrorDetails) -> str:
             return f"{keys}: missing"
         case "extra_forbidden":
             near = _nearest(error)
-            return f"{keys}: unknown{near}; docs/models.md lists what can be set"
+            return f"{keys}: unknown{near} docs/models.md lists what can be set"
         case "literal_error" if error["loc"][-1] == "[key]":
             return f"{keys}: unknown; expected one of {error['ctx']['expected']}"
         case "model_type":

@@ -11,13 +11,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from click.testing import CliRunner
 
-from flux_api.commands import instances
+from flux_api.commands import fleet, instances
 from flux_api.commands.program import program
 from tests.commands.program import environment
 from tests.support.programs import need
@@ -227,6 +228,34 @@ def test_term_finishes_what_runs_and_leaves_nothing(served):
     for url in (served.url, *served.instances):
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{url}/healthz", timeout=2)
+
+
+def test_one_that_does_not_stay_is_started_more_and_more_seldom(monkeypatch, capfd):
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(fleet, "time", clock)
+    server = fleet.Server("instance g0", ["true"], os.environ, "http://127.0.0.1:1")
+    server.start()
+    pauses = []
+    for _ in range(8):
+        server.process.wait()
+        server.restart_when_due()
+        pauses.append(server.due - clock.now)
+        clock.now = server.due - 0.1
+        before = server.process
+        server.restart_when_due()
+        assert server.process is before
+        clock.now = server.due
+        server.restart_when_due()
+        assert server.process is not before
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert "g0 ended (0); it starts again in 32 s" in capfd.readouterr().err
+    # One that ran for a while is no longer one that cannot start.
+    server.process.wait()
+    clock.now += 100
+    server.restart_when_due()
+    assert server.due == clock.now + 1
+    server.kill()
 
 
 def test_without_nginx_it_says_how_to_install_it(monkeypatch):

@@ -93,10 +93,42 @@ def script_of(name):
     return script.replace("$$", "$")
 
 
-@pytest.mark.parametrize("name", ["api", "files", "gpu", "prometheus"])
+@pytest.mark.parametrize("name", [*OURS, "prometheus"])
 def test_commands_in_compose_are_shell(name):
     script = script_of(name)
     subprocess.run(["sh", "-n", "-c", script], check=True)
+
+
+def test_nginx_in_compose_takes_what_the_api_takes(tmp_path):
+    script = script_of("nginx")
+    assert "exec nginx -e stderr -c /tmp/nginx.conf" in script
+    script = script.replace("/etc/flux/nginx.conf", str(NGINX))
+    script = script.replace("exec nginx", "exec true").replace("/tmp/", f"{tmp_path}/")
+    given = {"FLUX_MAX_UPLOAD_MB": "200", "FLUX_REQUEST_TIMEOUT": "900"}
+    assert given.keys() <= SERVICES["nginx"]["environment"].keys()
+    subprocess.run(["sh", "-euc", script], env=given, check=True)
+    text = (tmp_path / "nginx.conf").read_text()
+    site = Site("8080", ("api:8000",), "files:8010", body_mb=200, seconds=920)
+    for name in ("client_max_body_size", "proxy_read_timeout"):
+        assert re.findall(f"{name} .*", text) == re.findall(
+            f"{name} .*", whole_text(site, Path("/tmp"))
+        )
+
+
+def test_every_setting_reaches_the_servers_in_compose():
+    for name in ("api", "files", "gpu"):
+        assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
+
+
+def test_prometheus_in_compose_finds_the_servers_of_the_gpus_too():
+    text = (ROOT / "deploy/compose/prometheus.yml").read_text()
+    jobs = yaml.safe_load(text)["scrape_configs"]
+    targets = {job["static_configs"][0]["targets"][0] for job in jobs}
+    gpu = SERVICES["gpu"]
+    metrics = gpu["environment"]["FLUX_METRICS_BIND"].replace("0.0.0.0", "api")
+    (files,) = re.findall(r"--files-bind 0\.0\.0\.0:(\d+)", script_of("gpu"))
+    assert targets == {metrics, f"files:{files}"}
+    assert gpu["networks"]["default"]["aliases"] == ["api", "files"]
 
 
 @pytest.mark.parametrize("token", [None, "a-token-of-the-operator"])
@@ -211,6 +243,30 @@ def test_units_name_settings_and_programs_that_exist(name):
         for variable in re.findall(r"(\w+)=", line):
             assert variable in FIELDS or variable in ("CUDA_VISIBLE_DEVICES", "HF_HOME")
     assert "NoNewPrivileges=yes" in text and "ProtectSystem=strict" in text
+
+
+@pytest.mark.parametrize("name", ["flux-api@.service", "flux-files.service"])
+def test_units_may_write_where_their_settings_point(name):
+    """All else is read-only for them, and homes are hidden."""
+    text = (UNITS / name).read_text()
+    given = dict(re.findall(r"(\w+)=([^ \n]*/var/\S*)", text))
+    places = {"StateDirectory": "/var/lib", "CacheDirectory": "/var/cache"}
+    own = [
+        f"{top}/{folder}"
+        for kind, top in places.items()
+        for folder in re.findall(rf"^{kind}=(.*)", text, re.M)
+    ]
+    written = {"FLUX_STATE_DIR", "HF_HOME"} if "api" in name else {"STORAGE_URL"}
+    assert written == given.keys()
+    for path in given.values():
+        assert any(path.removeprefix("file://").startswith(place) for place in own)
+
+
+def test_what_outlives_a_restart_has_a_volume_in_compose():
+    (home,) = re.findall(r"XDG_STATE_HOME=(\S+)", (ROOT / "Dockerfile").read_text())
+    for name in ("api", "gpu"):
+        volumes = [volume.split(":")[1] for volume in SERVICES[name]["volumes"]]
+        assert f"{home}/flux-imaging-api" in volumes
 
 
 def test_the_steps_for_systemd_leave_what_the_units_read(tmp_path):

@@ -6,7 +6,10 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
+import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import kubernetes_validate
@@ -15,10 +18,12 @@ import requests
 import yaml
 
 from file_server import Settings as FileSettings
+from flux_api.commands.nginx_refusals import refusals_text
 from flux_api.setting_values import unknown
 from flux_api.settings import Settings
 from tests.deploy.test_nginx_instances import fill, forget, post, release, stats
 from tests.support.programs import need
+from tests.support.raw_http import exchange
 from tests.support.servers import ROOT, free_port, run, run_api, wait_for
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -205,14 +210,32 @@ def test_the_gateways_configuration_is_one(tmp_path):
     command = [need("nginx"), "-t", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-    # What nginx says itself is JSON.
+    # What nginx says itself is what the nginx of 'serve' says.
+    assert textwrap.indent(refusals_text(), " " * 4) in text
     for body in re.findall(r"\breturn \d+ *(.*);", text):
-        json.loads(body.strip("'"))
+        assert body.startswith("$flux_") or json.loads(body.strip("'"))
+
+
+class Nameless:
+    """A resolver that knows no name."""
+
+    def __init__(self):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._socket.getsockname())
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def _answer(self):
+        while True:
+            asked, who = self._socket.recvfrom(512)
+            # The same question, as an answer: no such name.
+            self._socket.sendto(asked[:2] + b"\x81\x83" + asked[4:], who)
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    """(the gateway, two pods that hold one request and let one wait)"""
+    """(the gateway, two pods that hold one request and let one wait); a third is
+    starting, others are gone"""
     folder, port = tmp_path_factory.mktemp("gateway"), free_port()
     with contextlib.ExitStack() as stack:
         pods = [
@@ -232,9 +255,11 @@ def gateway(tmp_path_factory):
         assert ready in text
         text = text.replace(ready, "".join(f"server {at};\n" for at in own))
         (named,) = re.findall(r'"~\^g.*api-\$number.*;', text)
-        text = text.replace(
-            named, "".join(f'"~^g{n}-" {at};\n' for n, at in enumerate(own))
-        )
+        at = [*own, f"127.0.0.1:{free_port()}"]
+        known = "".join(f'"~^g{n}-" {address};\n' for n, address in enumerate(at))
+        text = text.replace(named, known + named)
+        names = Nameless().address
+        text = text.replace("resolver 127.0.0.1 ", f"resolver {names} ipv6=off ")
         text = text.replace("files.flux.svc.cluster.local", "127.0.0.1")
         (folder / "nginx.conf").write_text(text)
         command = [need("nginx"), "-e", "stderr", "-c", str(folder / "nginx.conf")]
@@ -290,6 +315,67 @@ def test_what_a_pod_named_is_found_by_its_id(gateway):
     for number, pod in enumerate(pods):
         asked = [path for path, _ in stats(pod)["arrived"] if "/g" in path]
         assert asked and not [p for p in asked if f"/g{1 - number}-" in p]
+
+
+ASKED = {
+    "jobs": "/jobs/{}",
+    "openai": "/v1/jobs/{}/result",
+    "hosted": "/v1/get_result?id={}",
+    "samples": "/v1/samples/{}",
+}
+
+
+@pytest.mark.parametrize("path", ASKED.values(), ids=ASKED)
+def test_jobs_of_a_pod_that_is_gone_are_unknown(gateway, path):
+    server, pods = gateway
+    url = path.format("g7-0123456789abcdef")
+    answer = requests.get(server.url + url, timeout=10)
+    own = requests.get(pods[0].url + url, timeout=10)
+    assert answer.status_code == own.status_code == 404
+    assert answer.json() == own.json()
+    # One that is only away comes back.
+    answer = requests.get(server.url + path.format("g2-0123456789abcdef"), timeout=10)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert "The server cannot be reached at the moment." in answer.text
+
+
+def test_a_job_that_cannot_be_cancelled_any_more_is_unknown(gateway):
+    answer = requests.delete(f"{gateway[0].url}/v1/jobs/g7-0123456789abcdef")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "job_not_found"
+
+
+def sent(server, method, target, **headers):
+    """The answer to a request of which ``requests`` would make another."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return exchange(server, ("\r\n".join(lines) + "\r\n\r\n").encode())
+
+
+LONG = "x" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "status"),
+    [
+        ("GET", "/v1/flux-dev", {"X-Large": LONG}, 400),
+        ("GET", f"/{LONG}", {}, 400),
+        ("GET", "/%zz", {}, 400),
+        ("TRACE", "/v1/models", {}, 405),
+        ("POST", "/sdapi/v1/txt2img", {"Content-Length": 66 << 20}, 413),
+        ("GET", "/metrics", {}, 404),
+    ],
+    ids=["large header", "long line", "malformed", "method", "body", "metrics"],
+)
+def test_what_the_gateway_itself_refuses_is_json(
+    gateway, method, target, headers, status
+):
+    answer = sent(gateway[0], method, target, **headers)
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert json.loads(answer.body).keys() & {"error", "detail"}
 
 
 def policies(app):

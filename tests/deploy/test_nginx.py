@@ -191,6 +191,32 @@ def test_one_address_may_not_ask_without_end(tmp_path, fake, files):
     assert answers[0].ok
 
 
+def test_one_address_may_not_hold_connections_without_end(tmp_path, fake, files):
+    requests.post(f"{fake.url}/fake/reset", timeout=10)
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    text = text.replace("127.0.0.1:8000", fake.url.removeprefix("http://"))
+    assert "limit_conn flux_at_once 128;" in text
+    text = text.replace("limit_conn flux_at_once 128;", "limit_conn flux_at_once 2;")
+    form = {"prompt": "hold", "width": 64, "height": 64}
+    with run_nginx_with(tmp_path, text, files) as narrow, ThreadPoolExecutor(2) as pool:
+        url = f"{narrow.url}/v1/images/generations"
+        held = [pool.submit(requests.post, url, data=form, timeout=60) for _ in "ab"]
+        wait_for(lambda: stats(fake)["running"] + stats(fake)["queued"] == 2, 20)
+        refused = requests.get(f"{narrow.url}/v1/models", timeout=10)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        while not all(one.done() for one in held):
+            requests.post(f"{fake.url}/fake/release", timeout=10)
+        assert all(one.result().ok for one in held)
+        assert requests.get(f"{narrow.url}/v1/models", timeout=10).ok
+
+
+def test_nginx_takes_what_the_api_takes_and_waits_longer():
+    text = printed(FLUX_MAX_UPLOAD_MB="200", FLUX_REQUEST_TIMEOUT="900")
+    assert "client_max_body_size 201m;" in text
+    assert "proxy_read_timeout 920s;" in text
+
+
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory, fake, files):
     """The same with TLS."""

@@ -248,7 +248,10 @@ def test_boto3_is_loaded_only_when_s3_is_chosen():
 
 def test_a_variable_that_is_none_is_warned_of_with_the_nearest(folder):
     command = [str(BIN / "gunicorn"), "-b", "127.0.0.1:0", "file_server:create_app()"]
-    env = clean_env(BEARER_TOKEN="x", FILES_TTL_HOUR="1", **folder.settings)
+    # 'serve' gives both servers what is meant for either.
+    of_the_api = {"FLUX_BODY_TIMEOUT": "20", "FLUX_TRUSTED_PROXIES": "1"}
+    given = folder.settings | of_the_api
+    env = clean_env(BEARER_TOKEN="x", FILES_TTL_HOUR="1", **given)
     server = launch(command, env)
     try:
         server.stored(picture())

@@ -38,6 +38,7 @@ from tests.support.hostile_images import (
     PLAIN,
     POLYGLOTS,
     REFUSED,
+    SIGNATURE,
     bmp,
     exif,
     gif,
@@ -46,7 +47,9 @@ from tests.support.hostile_images import (
     icc_profile,
     jpeg_with,
     plain,
+    planar16_tiff,
     png,
+    png_chunk,
     save,
     zeros_png,
 )
@@ -140,16 +143,54 @@ def test_4_a_bmp_from_the_top_down_is_one_like_others():
             decode_image(bmp(1, height, body=bytes(70_000)))
 
 
-def test_a_photograph_of_50_megapixels_is_read():
+@pytest.mark.parametrize("progressive", [False, True], ids=["plain", "progressive"])
+def test_a_photograph_of_50_megapixels_is_read(progressive):
     photograph = Image.linear_gradient("L").resize((8160, 6120)).convert("RGB")
     photograph.paste(ORANGE, (0, 0, 4080, 3060))
-    data = save(photograph, "JPEG", exif=exif(6))
+    data = save(photograph, "JPEG", exif=exif(6), progressive=progressive)
     assert len(data) < 20_000_000
     image = decode_image(data)
     assert 0.98 * MOST_PIXELS < image.width * image.height <= MOST_PIXELS
     assert abs(image.height / image.width - 8160 / 6120) < 0.01
     # Turned by a quarter, its orange corner is at the upper right.
     assert near(image.getpixel((image.width * 3 // 4, image.height // 4)), ORANGE)
+
+
+NAMED = {
+    **{
+        f"heic-{brand}": (
+            struct.pack(">L4s4sL", 24, b"ftyp", brand.encode(), 0) + b"mif1heic",
+            "a HEIC picture.* send it as JPEG, .*requirements-heif.txt",
+        )
+        for brand in ("heic", "heix", "mif1", "msf1", "hevc", "heim")
+    },
+    "jpeg-xl": (b"\xff\x0a" + bytes(99), "a JPEG XL .*send it as PNG or JPEG"),
+    "jpeg-xl-boxed": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "a JPEG XL"),
+    "cgbi": (
+        SIGNATURE + png_chunk(b"CgBI", b"P\0 \x02") + save(plain(), "PNG")[8:],
+        "an iOS app's PNG .*send an ordinary one",
+    ),
+    "16-bit-planes": (planar16_tiff(), "a TIFF of 16-bit planes.* send it as PNG"),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), NAMED.values(), ids=NAMED)
+def test_what_is_not_read_is_named_with_what_to_do(data, words):
+    with pytest.raises(InvalidImage, match=f"^photo is {words}"):
+        decode_image(data, param="photo")
+    with pytest.raises(InvalidImage, match=f"^mask is {words}"):
+        decode_mask(data, picture=shown(40, 24))
+
+
+def test_outside_a_gifs_first_frame_is_white_and_no_part_of_a_mask():
+    data = save(plain(), "GIF")
+    data = data[:6] + struct.pack("<HH", 60, 36) + data[10:]
+    image = decode_image(data)
+    assert image.size == (60, 36)
+    assert {image.getpixel(place) for place in ((59, 0), (0, 35), (40, 24))} == {WHITE}
+    assert {image.getpixel(place) for place in ((0, 0), (39, 23))} == {ORANGE}
+    mask, _ = decode_mask(data, picture=shown(60, 36))
+    assert [mask.getpixel(place) for place in ((59, 0), (39, 23))] == [255, 0]
 
 
 def test_a_large_photograph_that_is_cut_off_is_refused():

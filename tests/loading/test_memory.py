@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -368,7 +369,8 @@ def test_random_weights_are_a_set_that_the_server_takes(models, tmp_path, monkey
     assert settings["FLUX_MODEL"] == "flux1"
     info = load_models(Path(settings["MODEL_INFO"]), MODEL_INFO)["flux1"]
     assert info.base_model == Folder(tmp_path / "FLUX.1-dev")
-    assert info.tasks["generate"].loras == ()
+    # Nothing of it would be downloaded.
+    assert not any(row.loras for row in info.tasks.values())
     loaded = ModelSets({"flux1": info}, lambda *_: Placement(CPU)).use("flux1", print)
     made = {task: loaded.load(task, (), print) for task in info.tasks}
     assert made["variation"].prior.image_encoder is not None
@@ -400,3 +402,9 @@ def test_what_this_machine_cannot_do_is_a_start_up_error(settings, words):
         pytest.skip("this machine can")
     with pytest.raises(BadSetting, match=words):
         check_machine(Settings(**settings))
+
+
+def test_a_missing_bitsandbytes_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(BadSetting, match="bitsandbytes is missing.*requirements.txt"):
+        check_placement("nf4", "none", CPU)

@@ -172,6 +172,23 @@ def test_a_slip_in_a_models_name_is_told(fake):
     assert "Did you mean 'klein-4b'?" in raw.headers["X-Flux-Warning"]
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("klein4b", "Did you mean 'klein-4b'?"),
+        ("black-forest-labs/FLUX.2-klein-9B", "Did you mean 'klein-9b'?"),
+        ("me/mine", "becomes a set by MODEL_INFO"),
+        ("docs", "Did you mean './docs'?"),
+        ("./nowhere", "it is not there"),
+    ],
+)
+def test_what_the_default_model_may_mean_is_told(name, told, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(BadSetting) as caught:
+        offered_models(Settings.from_env({"FLUX_MODEL": name}))
+    assert told in str(caught.value)
+
+
 def test_flux_models_are_offered_with_the_default_first():
     chosen = {"FLUX_MODELS": "klein-4b, flux1,klein-4b"}
     assert list(offered_models(Settings.from_env(chosen))) == ["klein-4b", "flux1"]
@@ -292,6 +309,8 @@ def test_the_file_adds_sets(tmp_path):
             "klein-4b.loras.a.weight_name: expected a .safetensors",
         ),
         ("mine.like = 'nobody'", "mine.like: expected one of"),
+        ("mine.like = 'klein4b'", "Did you mean 'klein-4b'?"),
+        ("{'mine': {}}", "no TOML: "),
         ("mine.licence = 'free'", "mine.base_model: missing"),
         ("mine.base_model = 'a/b'", "mine.tasks: missing"),
         ("'a b'.like = 'tiny'", "a b: expected a name"),
@@ -330,6 +349,7 @@ def test_the_file_adds_sets(tmp_path):
         ("klein-4b.base_modle = 'a/b'", "did you mean 'base_model'?"),
         ("klein-4b.sizes.max_pixel = 4096", "did you mean 'max_pixels'?"),
         ("klein-4b.tasks.edit.step = 3", "klein-4b.tasks.edit.step: unknown"),
+        ("klein-4b.tasks.edit.steps = 3", "did you mean 'num_inference_steps'?"),
         (
             "mine = {base_model='a/b', tasks.edit={num_inference_steps=1}}",
             "mine.tasks.edit.pipeline: missing",

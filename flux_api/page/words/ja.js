@@ -61,6 +61,8 @@ export default {
   loadingText: "プロンプトは先に入力できます。準備ができしだい始まります。",
   failedTitle: "モデルを読み込めませんでした",
   failedText: "サーバが自動でやり直します。詳しくはサーバのログを見てください。",
+  cannotDraw: "このページでは画像を作れません",
+  keepsNothing: "サーバができた画像を保持しない設定なので、受け取れません。サーバの管理者が FLUX_RESULTS_MB を 0 より大きくすると使えます。",
   drainingTitle: "サーバを終了しています",
   drainingText: "新しい画像は受け付けません。作った画像はこのブラウザに残っています。",
 
