@@ -24,6 +24,7 @@ from training.sources import STYLES
 from training.widen import widen
 
 CPU_STYLES = "noto,twemoji,flat,3d,emojione"
+VAE_SHARE = 0.35  # of the time of a run from nothing
 
 
 @dataclass(frozen=True)
@@ -50,40 +51,37 @@ def choose_plan() -> Plan:
 
 def run_all(options: argparse.Namespace, plan: Plan) -> None:
     """Run every stage; each takes up its saved state."""
-    work: Path = options.work
-    prepare_data(work / "data", options.size, list(STYLES))
-    shared = ["--data", str(work / "data"), "--size", str(options.size)]
-    vae_share = 0.12 if options.init else 0.35
-    seconds = options.budget * 60
-    vae = ["--styles", ",".join(STYLES), "--state", str(work / "vae.pt")]
-    vae += ["--out", str(work / "vae"), "--budget", str(seconds * vae_share)]
-    vae += ["--batch", str(plan.vae_batch), *_vocabulary(plan)]
-    if options.init:
-        # The encoder stays as it is: the flow's weights are made for its latents.
-        init = ["--init", f"{options.init}/vae", "--decoder-only", "--rate", "1e-3"]
-        launch(plan.ranks, "training.vae", [*shared, *vae, *init])
-        start = options.init
-    else:
+    data: Path = options.work / "data"
+    prepare_data(data, options.size, list(STYLES))
+    # A run from another start has other latents and weights: it gets its own folder.
+    run: Path = options.work / (options.init.resolve().name if options.init else "new")
+    run.mkdir(parents=True, exist_ok=True)
+    shared = ["--data", str(data), "--size", str(options.size), *_vocabulary(plan)]
+    seconds, start = options.budget * 60, options.init
+    if start is None:
+        vae = ["--styles", ",".join(STYLES), "--state", str(run / "vae.pt")]
+        vae += ["--out", str(run / "vae"), "--budget", str(seconds * VAE_SHARE)]
+        vae += ["--batch", str(plan.vae_batch)]
         launch(plan.ranks, "training.vae", [*shared, *vae])
-        start = _build(work, options.size, plan)
-    flow = ["--styles", plan.styles, "--init", str(start)]
-    flow += ["--latents", str(work / "latents.pt"), "--state", str(work / "flow.pt")]
-    flow += ["--budget", str(seconds * (1 - vae_share))]
-    flow += ["--batch", str(plan.flow_batch), *_vocabulary(plan)]
+        start = _build(run, data, options.size, plan)
+        seconds *= 1 - VAE_SHARE
+    flow = ["--styles", plan.styles, "--init", str(start), "--rate", str(options.rate)]
+    flow += ["--latents", str(run / "latents.pt"), "--state", str(run / "flow.pt")]
+    flow += ["--budget", str(seconds), "--batch", str(plan.flow_batch)]
     launch(plan.ranks, "training.flow", [*shared, *flow])
-    _finish(work, start, plan)
+    _finish(run, data, start, plan)
 
 
 def _vocabulary(plan: Plan) -> list[str]:
     return ["--concepts", str(plan.concepts)] if plan.concepts else []
 
 
-def _build(work: Path, size: int, plan: Plan) -> Path:
+def _build(run: Path, folder: Path, size: int, plan: Plan) -> Path:
     """Return an untrained pipeline around the new autoencoder."""
-    start = work / "start"
+    start = run / "start"
     if not start.exists():
-        data = load_data(work / "data", size, plan.styles.split(","), plan.concepts)
-        vae = AutoencoderKL.from_pretrained(work / "vae")
+        data = load_data(folder, size, plan.styles.split(","), plan.concepts)
+        vae = AutoencoderKL.from_pretrained(run / "vae")
         mean, deviation = measure_latents(vae, data)
         vae.register_to_config(scaling_factor=1 / deviation, shift_factor=mean)
         torch.manual_seed(0)
@@ -93,20 +91,17 @@ def _build(work: Path, size: int, plan: Plan) -> Path:
     return start
 
 
-def _finish(work: Path, start: Path, plan: Plan) -> None:
+def _finish(run: Path, data: Path, start: Path, plan: Plan) -> None:
     """Export, judge and draw; nothing that is committed is overwritten."""
-    out = str(work / "export")
-    state = ["--state", str(work / "flow.pt"), "--vae", str(work / "vae")]
-    _python("training.export", "--init", str(start), *state, "--out", out)
-    quiet = ["--styles", plan.styles, "--latents", str(work / "latents.pt")]
-    shared = ["--data", str(work / "data"), *_vocabulary(plan)]
-    _python("training.unseen", *shared, *quiet, "--model", out)
-    known = ["--data", str(work / "data"), *_vocabulary(plan)]
-    _python("training.known_words", *known, "--model", out)
-    judged = ["--model", out, "--data", str(work / "data"), "--styles", plan.styles]
-    judged += _vocabulary(plan)
+    out = str(run / "export")
+    state = ["--state", str(run / "flow.pt"), "--out", out]
+    _python("training.export", "--init", str(start), *state)
+    known = ["--data", str(data), "--model", out, *_vocabulary(plan)]
+    judged = [*known, "--styles", plan.styles]
+    _python("training.unseen", *judged, "--latents", str(run / "latents.pt"))
+    _python("training.known_words", *known)
     _python("training.evaluate", *judged)
-    _python("training.grids", *judged, "--out", str(work / "grids"))
+    _python("training.grids", *judged, "--out", str(run / "grids"))
 
 
 def _python(module: str, *arguments: str) -> None:
@@ -118,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--budget", type=float, default=120, help="minutes")
     parser.add_argument("--init", type=Path, help="an export to go on from")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of learning")
     parser.add_argument("--size", type=int, choices=(64, 128, 256), default=64)
     parser.add_argument("--work", type=Path, default=Path("training/work"))
     run_all(parser.parse_args(), choose_plan())

@@ -40,6 +40,7 @@ class BilingualJudge(Judge):
             "colours": self._colours(prompts["colours"][:: self.stride]),
             "styles": self._styles(prompts["styles"][:: self.stride]),
             "concepts of styles": self._among_all(prompts["styles"]),
+            "more styles": self._styles(prompts["more_styles"][:: self.stride]),
         }
 
     def japanese_edits(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ PARTICLE = re.compile(rf"(?<=[{SOLID}])([のがとにをで])(?=[{SOLID}])")
 ADJECTIVES = [
     *(f"{forms['noun']}の" for forms in COLOURS.values()),
     *(forms["adjective"] for forms in COLOURS.values()),
-    *("白い", "茶色い", "大きい", "薄い"),
+    *("白い", "茶色い", "大きい"),
 ]
 SILENT = {"with", "of", "the", "and", "a", "in", "on", "at", "from", "to", "face"}
 

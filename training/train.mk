@@ -1,5 +1,7 @@
-# The embedded model. BUDGET is minutes; INIT=models/tiny goes on from the export.
+# The embedded model. BUDGET is minutes; INIT=models/tiny goes on from the export, at a
+# RATE of learning that keeps what it knows.
 BUDGET ?= 120
+RATE ?= $(if $(INIT),2e-4,1e-3)
 MODEL ?= models/tiny
 SIZE ?= 64
 TRAIN_STYLES ?= noto,twemoji,flat,3d,emojione
@@ -14,7 +16,7 @@ $(TRAIN_READY): training/requirements.txt | install
 	@touch $@
 
 train: $(TRAIN_READY)
-	nice -n 19 $(PYTHON) -m training --budget $(BUDGET) --size $(SIZE) $(if $(INIT),--init $(INIT))
+	nice -n 19 $(PYTHON) -m training --budget $(BUDGET) --rate $(RATE) --size $(SIZE) $(if $(INIT),--init $(INIT))
 
 training/work/data/emoji64.npz: | $(TRAIN_READY)
 	$(PYTHON) -m training.prepare training/work/data 64

@@ -1,10 +1,11 @@
-"""Give a model of English words more tokens, without changing what it knows.
+"""Give a model more words, without changing what it knows.
 
 python -m training.widen --init FOLDER --out FOLDER
 
 The new words are added tokens: the stock tokenizer finds the longest one at each
 place, before it cuts the rest into pieces, so that Japanese needs no spaces. All old
-ids, their embeddings and the tokens of English text stay what they were.
+ids, their embeddings and the tokens of English text stay what they were. A model that
+was widened before gets the words that came to the list since.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tokenizers import AddedToken
 from torch import nn
 from transformers import CLIPTokenizer
 
-from training.export import compact_tokenizers
+from training.export import export_weights
 from training.japanese_tokens import new_tokens
 from training.model import TOKENS, load_pipeline
 
@@ -29,7 +30,7 @@ UNKNOWN = 0.3  # the length, in mean rows, of a word without an English one
 
 
 def widen_tokenizer(old: CLIPTokenizer, words: list[str]) -> CLIPTokenizer:
-    """Return the tokenizer with these words, and with an ending for every byte.
+    """Return the tokenizer with these words too, and with an ending for every byte.
 
     A byte without one, last in a word, would become the end token in mid-prompt,
     and CLIP pools at the first end token.
@@ -43,7 +44,10 @@ def widen_tokenizer(old: CLIPTokenizer, words: list[str]) -> CLIPTokenizer:
         for pair in learnt["merges"]
     ]
     new = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
-    new.add_tokens([AddedToken(w, single_word=False, normalized=True) for w in words])
+    before = old.get_added_vocab()
+    every = dict.fromkeys((*sorted(before, key=lambda word: before[word]), *words))
+    added = [word for word in every if word not in new.all_special_tokens]
+    new.add_tokens([AddedToken(w, single_word=False, normalized=True) for w in added])
     return new
 
 
@@ -108,8 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = load_pipeline(options.init)
     added = widen(pipeline)
-    pipeline.save_pretrained(options.out)
-    compact_tokenizers(options.out)
+    export_weights(pipeline, options.out)
     print(f"{added} tokens added")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ pytestmark = [
     # Compiled code in torch's own libraries, seen on loading diffusers.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
 ]
+TINY = Path(__file__).parents[2] / "models" / "tiny"
+LOOK = "見た目"  # ends in 目, an eye
 ENGLISH = ("a red cat", "draw a dog", "a monochrome dog and it")
 
 
@@ -57,6 +60,22 @@ def test_the_widened_tokenizer_loads_again(new, tmp_path):
         assert again(text).input_ids == new(text).input_ids
 
 
+def test_a_widened_tokenizer_takes_further_words(old):
+    words = list(new_tokens())
+    first = widen_tokenizer(old, [word for word in words if word != LOOK])
+    further = widen_tokenizer(first, words)
+    ids, wide = first.get_vocab(), further.get_vocab()
+    assert all(wide[piece] == index for piece, index in ids.items())
+    assert set(wide) - set(ids) == {LOOK}
+    assert LOOK in further.tokenize("3dの見た目の猫")
+
+
+def test_the_committed_tokenizer_reads_no_word_within_another():
+    tokenizer = CLIPTokenizer.from_pretrained(TINY / "tokenizer")
+    tokens = tokenizer.tokenize("見た目がノトの赤リンゴ")
+    assert tokens == [LOOK, "が", "ノト", "の", "赤リンゴ"]
+
+
 def test_new_rows_start_from_english_ones(old, new):
     tokens = new_tokens()
     starts = starting_rows(old, new, tokens)
@@ -76,6 +95,7 @@ def test_new_rows_start_from_english_ones(old, new):
         ("青い車", ["青い", "車"]),
         ("赤いハート", ["赤い", "ハート"]),
         ("猫の顔", ["猫", "の顔"]),
+        ("薄い青のハート", ["薄い青", "の", "ハート"]),
         ("庭付きの家", ["庭付きの家"]),
         ("赤", ["赤"]),
     ],
@@ -113,7 +133,7 @@ def test_evaluation_asks_for_known_concepts():
     vocabulary = set(read_vocabulary())
     prompts = load_prompts("japanese")
     entries = [*load_prompts("new_concepts")["generate"], *prompts["concepts"]]
-    entries += [*prompts["colours"], *prompts["styles"]]
+    entries += [*prompts["colours"], *prompts["styles"], *prompts["more_styles"]]
     assert all(entry["concept"] in vocabulary for entry in entries)
 
 

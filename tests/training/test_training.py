@@ -96,7 +96,7 @@ def start(folder, tmp_path_factory):
 def make_run(folder, start, tmp_path):
     """A flow training run whose state is kept under a name."""
 
-    def make(name):
+    def make(name, start=start):
         options = ["--data", str(folder), "--styles", ",".join(LOOKS), "--batch", "4"]
         options += ["--init", str(start), "--latents", str(tmp_path / "latents.pt")]
         options += ["--state", str(tmp_path / name), "--budget", "1e9"]
@@ -175,6 +175,17 @@ def test_export_loads_in_all_pipelines(make_run, tmp_path):
         *artist.fill([image], [mask], ["a red ball"], [1]),
     ]
     assert [picture.size for picture in drawn] == [(64, 64)] * 4
+
+
+def test_a_run_goes_on_from_an_export(make_run, tmp_path):
+    first = make_run("first.pt")
+    advance(first, 2)
+    export_pipeline(first.loss.pipeline, first.average.values, tmp_path / "export")
+    further = make_run("further.pt", start=tmp_path / "export")
+    for mine, learnt in zip(further.parameters, first.average.values, strict=True):
+        assert torch.equal(mine, learnt.bfloat16().float())
+    advance(further, 2)
+    assert all(value.isfinite().all() for value in further.average.values)
 
 
 def test_decoder_training_leaves_the_encoder(folder, start, tmp_path):
@@ -270,7 +281,7 @@ def test_committed_checkpoint_is_whole_and_small():
 @pytest.mark.parametrize("init", [None, TINY])
 def test_the_one_command_runs_all_stages(folder, start, tmp_path, monkeypatch, init):
     """Only the training itself is left out; every option is one that its stage has."""
-    ran = []
+    ran, flows = [], []
 
     def pretend(count, stage, arguments):
         ran.append(stage)
@@ -281,6 +292,7 @@ def test_the_one_command_runs_all_stages(folder, start, tmp_path, monkeypatch, i
             shutil.copytree(start / "vae", options.out)
         else:
             assert model.load_pipeline(options.init).vae.config.shift_factor
+            flows.append(options)
 
     monkeypatch.setattr(everything, "launch", pretend)
     monkeypatch.setattr(everything, "prepare_data", lambda *given: None)
@@ -288,10 +300,15 @@ def test_the_one_command_runs_all_stages(folder, start, tmp_path, monkeypatch, i
     monkeypatch.setitem(model.SIZES, "least", (1, 1, 1))
     shutil.copytree(folder, tmp_path / "data")
     plan = everything.Plan(",".join(LOOKS), None, 1, 2, 2, "least")
-    options = Namespace(init=init, budget=1, size=64, work=tmp_path)
+    options = Namespace(init=init, budget=1, rate=2e-4, size=64, work=tmp_path)
     everything.run_all(options, plan)
-    stages = ("vae", "flow", "export", "unseen", "known_words", "evaluate", "grids")
+    stages = ("flow", "export", "unseen", "known_words", "evaluate", "grids")
+    # An export's autoencoder stays: the flow's weights are made for its latents.
+    stages = stages if init else ("vae", *stages)
     assert ran == [f"training.{stage}" for stage in stages]
+    assert flows[0].rate == 2e-4
+    assert flows[0].state.parent == tmp_path / ("tiny" if init else "new")
+    assert flows[0].latents.parent == flows[0].state.parent
 
 
 WORKER = """
