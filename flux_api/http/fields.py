@@ -90,9 +90,15 @@ class Fields(BaseModel):
             if name not in known and not PICTURE_FIELD.fullmatch(name[:80])
         )
         for name in islice(strange, _MOST_STRANGE):
-            small = name[:64].lower()
-            if near := difflib.get_close_matches(small, known, n=1, cutoff=0.8):
-                yield f"{name[:64]!a} was passed over; did you mean {near[0]!r}?"
+            if note := cls._note_on(name[:64], known):
+                yield note
+
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        """What is said of a ``name`` that is none of those ``known``; None where nobody
+        can have meant anything here by it."""
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+        return f"{name!a} was passed over; did you mean {near[0]!r}?" if near else None
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:

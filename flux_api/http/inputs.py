@@ -56,9 +56,6 @@ def read_inputs(
     warnings: list[str] = []
     given = _gather(body, warnings)
     found, masks = given["image"] or given["url"], given["mask"]
-    if given["image"] and given["url"]:
-        param = given["image"][0][0]
-        warnings.append(f"'input_image_url' was passed over: '{param}' wins.")
     # Only /process takes fewer pictures than there may be.
     several = "" if most == MAX_IMAGES else "; several go to /v1/images/edits"
     _check_count(found, most, several)
@@ -146,6 +143,9 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
                 )
             else:
                 given[kind].append((match[kind], item))
+    if given["image"] and given["url"]:
+        param = given["image"][0][0]
+        warnings.append(f"'input_image_url' was passed over: '{param}' wins.")
     return given
 
 

@@ -226,6 +226,12 @@ class Parameters(Fields):
             )
         return self
 
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        if name in ("webhook_url", "webhook_secret"):
+            return f"'{name}' was passed over: POST /v1/flux-dev and its like take it."
+        return super()._note_on(name, known)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what came and was passed over."""

@@ -8,10 +8,7 @@ import re
 from flux_api.errors import InvalidImage
 
 # A file's name may hold commas, and Base64 is not always said last.
-_HEADER = re.compile(
-    r'data:.*?;\s{0,9}base64\s{0,9}(?:;(?:"[^"]*"|[^",])*)?,',
-    re.IGNORECASE | re.DOTALL,
-)
+_HEADER = re.compile(r'(?is)data:.*?;\s{0,9}base64\s{0,9}(?:;(?:"[^"]*"|[^",])*)?,')
 # It is looked for in so many characters, not in a whole picture.
 _HEADER_LIMIT = 4096
 # What curl sends where the @ in front of a file's name is forgotten.

@@ -87,7 +87,7 @@ ORIENTATION = 274
 PLANAR, BITS = 284, 258
 SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 KINDS = "a PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF image"
 
 
@@ -498,6 +498,7 @@ def load_codecs() -> None:
 
         pillow_heif.options.DECODE_THREADS = 1
         READERS.append(pillow_heif.HeifImageFile)
+        HEIF_BRANDS.clear()  # What is not read then is damaged.
     for name in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"):
         file = BytesIO()
         Image.new("RGB", (16, 16)).save(file, name)

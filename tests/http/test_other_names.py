@@ -180,9 +180,21 @@ def test_a_misspelt_name_is_told_in_every_dialect(fake):
     note = "'stepps' was passed over; did you mean 'steps'?"
     told = post(fake, "/sdapi/v1/txt2img", json=body).json()
     assert note in json.loads(told["info"])["warnings"]
-    call = {"name": "generate_image", "arguments": body}
+    call = {"name": "generate_image", "arguments": body | {"mood": "calm"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
     result = post(fake, "/mcp", json=message).json()["result"]
     [facts] = result["structuredContent"]["pictures"]
     assert note in facts["warning"]
     assert note in result["content"][-1]["text"]
+    # An agent knows all arguments from the list of tools.
+    assert "'mood' was passed over: there is no such argument." in facts["warning"]
+
+
+@BOTH
+def test_a_webhook_where_none_is_sent_is_told_who_takes_it(fake, path):
+    body = PROMPT | {"webhook_url": "https://example.org/hook"}
+    answer = post(fake, path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert (
+        "'webhook_url' was passed over: POST /v1/flux-dev" in answer.json()["warning"]
+    )

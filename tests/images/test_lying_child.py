@@ -13,7 +13,7 @@ LIAR = """
 import struct, sys
 header = struct.Struct("<BLL")
 say = lambda data: (sys.stdout.buffer.write(data), sys.stdout.flush())
-say(header.pack(0, 0, 0))
+say(header.pack(0, len({missing!r}), 0) + {missing!r})
 while head := sys.stdin.buffer.read(header.size):
     sys.stdin.buffer.read(header.unpack(head)[2])
     say(header.pack(*{numbers}) + struct.pack("<LL", {own}, {own}) + bytes({length}))
@@ -26,12 +26,22 @@ def lie(tmp_path, monkeypatch):
     place = "flux_api.images.decoder.__file__"
     monkeypatch.setattr(place, str(tmp_path / "decoder.py"))
 
-    def make(*numbers, length=1 << 20, own=8):
-        program = LIAR.format(numbers=numbers, length=length, own=own)
+    def make(*numbers, length=1 << 20, own=8, missing=b""):
+        parts = {"numbers": numbers, "length": length, "own": own, "missing": missing}
+        program = LIAR.format(**parts)
         (tmp_path / decode_child.__file__.rpartition("/")[2]).write_text(program)
         return Decoder()
 
     return make
+
+
+def test_what_the_kernel_does_not_deny_it_is_said_once(lie, caplog, monkeypatch):
+    monkeypatch.setattr("flux_api.images.decoder._DecodeChild._told", False)
+    caplog.set_level("INFO", "flux_api.images.decoder")
+    for _ in range(2):
+        lie(RGB, 8, 8, missing=b"network files").image(b"x")
+    [said] = [r.getMessage() for r in caplog.records]
+    assert said.endswith("does not keep it from: network files")
 
 
 def test_what_fits_is_taken(lie):

@@ -140,7 +140,10 @@ def held_bytes(module):
 
 @pytest.mark.parametrize(
     ("quantization", "offload"),
-    [("nf4", "group"), ("nf4", "sequential"), ("int8", "model"), ("int8", "group")],
+    [
+        *(("nf4", "group"), ("nf4", "sequential"), ("int8", "model")),
+        *(("int8", "group"), ("fp8", "group"), ("fp8", "sequential")),
+    ],
 )
 def test_what_cannot_be_moved_is_refused_by_name(quantization, offload):
     with pytest.raises(BadSetting, match=f"FLUX_OFFLOAD={offload!r}.*{quantization}"):

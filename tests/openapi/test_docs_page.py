@@ -24,7 +24,7 @@ def open_docs(browser, server, path="/docs", **context):
     context = {"viewport": {"width": 1280, "height": 900}} | context
     with contextlib.closing(browser.new_context(**context)) as fresh:
         page = fresh.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         said, asked = [], []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))

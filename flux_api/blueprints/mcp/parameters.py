@@ -28,6 +28,12 @@ class ToolParameters(Parameters):
         """How many pictures to make."""
         return self.n
 
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        # An agent has been told every argument that there is.
+        missing = f"{name!a} was passed over: there is no such argument."
+        return super()._note_on(name, known) or missing
+
 
 class JobParameters(Fields):
     """Which job."""
