@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from flux_api.loading.single_files import build
@@ -48,7 +49,7 @@ def load_packed(
         if not name.endswith(_UNUSED)
     }
     _, unexpected = module.load_state_dict(rest, strict=False, assign=True)
-    if hasattr(module, "tie_weights"):
+    if isinstance(module, transformers.PreTrainedModel):
         module.tie_weights()
     lacking = [name for name, one in module.named_parameters() if one.is_meta]
     if lacking:
