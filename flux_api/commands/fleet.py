@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from flux_api.commands.looking import look
+from flux_api.commands.looking import failed_update, look
 
 _LONGEST_PAUSE = 60.0
 # Who ran this long is no longer one that cannot start.
@@ -133,6 +133,7 @@ class Fleet:
         self._shown: dict[str, str] = {}
         self._to_update: list[Server] = []
         self._replaced: set[int] | None = None
+        self._known_failure = ""
 
     def start(self) -> None:
         """Begin them all."""
@@ -195,17 +196,25 @@ class Fleet:
 
     def _update(self) -> None:
         """One instance after the other takes the new code: where the GPU has no room
-        for two, the others go on meanwhile."""
+        for two, the others go on meanwhile. What one cannot take the others are
+        spared."""
         if not self._to_update:
             return
         server = self._to_update[0]
         if self._replaced is None:
             self._replaced = server.workers()
+            self._known_failure = failed_update(server.url)
             server.send(signal.SIGHUP)
         elif not self._replaced & server.workers() and not look(server.url)[0]:
             self._replaced = None
             self._to_update.pop(0)
             say(f"{server.name} is updated")
+        # Told until the signal arrives is the failure of before.
+        elif (failure := failed_update(server.url)) != self._known_failure:
+            self._known_failure = ""
+            if failure:
+                self._to_update.clear()
+                say(f"{server.name} is not updated, nor those after it: {failure}")
 
     def stop(self) -> None:
         """Finish what was taken, then end: the instances together, nginx and the file

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from flux_api.commands import fleet, instances
 from flux_api.commands.program import program
+from flux_api.commands.serve import warn_of_urls
 from tests.commands.program import environment
 from tests.support.programs import need
 from tests.support.servers import ROOT, free_port, run, wait_for
@@ -62,6 +63,7 @@ class Served:
 
     def __init__(self, server, first, images):
         self.server, self.url, self.images = server, server.url, images
+        self.models = images.parent / "models.toml"
         self.instances = [f"http://127.0.0.1:{first + n}" for n in range(COUNT)]
 
     def ran(self):
@@ -106,7 +108,9 @@ def served(tmp_path_factory):
         *(*SERVE, "--instances", str(COUNT), "--bind", f"127.0.0.1:{bind}"),
         *("--files-bind", f"127.0.0.1:{files}", "--first-port", str(first)),
     ]
+    (folder / "models.toml").write_text("")
     settings = {
+        "MODEL_INFO": folder / "models.toml",
         "XDG_STATE_HOME": folder,
         "STORAGE_URL": f"file://{folder}/images",
         "FLUX_LOG_LEVEL": "warning",
@@ -190,6 +194,17 @@ def test_one_that_is_killed_costs_one_request_and_comes_back(served):
     before = served.ran()
     # nginx tries it again some seconds after it was away.
     wait_for(lambda: post(served).ok and served.ran()[0] > before[0], 60)
+
+
+def test_an_update_that_fails_ends_with_the_first_and_is_told(served):
+    old = served.workers()
+    served.models.write_text("[broken")
+    os.kill(served.server.process.pid, signal.SIGHUP)
+    said = "instance g0 is not updated, nor those after it: the new worker ended"
+    wait_for(lambda: said in served.server.output, 120, served.server)
+    served.models.write_text("")
+    assert served.workers() == old
+    assert post(served).ok
 
 
 def test_an_update_of_all_fails_no_request(served):
@@ -325,6 +340,21 @@ def test_gpus_are_those_that_cuda_is_shown(monkeypatch):
 def test_local_names_are_for_those_whom_nobody_else_reaches(bind, settings, local):
     plan = instances.Plan(bind, "127.0.0.1:2", 3, (None,), None, settings)
     assert ("FLUX_TRUSTED_HOSTS" in plan.api_environ(0)) == local
+
+
+@pytest.mark.parametrize(
+    ("bind", "environ", "told"),
+    [
+        ("0.0.0.0:8000", {}, True),
+        ("127.0.0.1:8000", {}, False),
+        ("0.0.0.0:8000", {"FILE_SERVER_PUBLIC_URL": "https://flux.example"}, False),
+        ("0.0.0.0:8000", {"FILE_SERVER": "https://files.example"}, False),
+    ],
+    ids=str,
+)
+def test_urls_that_others_cannot_open_are_told(bind, environ, told, capfd):
+    warn_of_urls(bind, "http://127.0.0.1:8010", environ)
+    assert ("set FILE_SERVER_PUBLIC_URL" in capfd.readouterr().err) == told
 
 
 def test_a_closed_terminal_ends_all(tmp_path):
