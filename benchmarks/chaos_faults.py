@@ -41,7 +41,8 @@ def update(stack: Stack) -> Iterator[None]:
     old = stack.worker("api")
     stack.processes["api"].send_signal(signal.SIGHUP)
     yield
-    wait_until(lambda: old not in children(stack.processes["api"].pid), 90)
+    # What loads leaves the cores to what serves: on busy ones it takes minutes.
+    wait_until(lambda: old not in children(stack.processes["api"].pid), 300)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,9 @@ HTTP_PARTS = ("speed", "sharing", "cancel", "oom")
 # where they are asked for.
 APART, ASKED = ("placements", "levels"), "levels"
 PARTS = tuple(f"{name}-{part}" for name in SETS for part in (*HTTP_PARTS, *APART))
-_SIMULATED = ("tests.gpu.app:app", (64, 96), 512)
+# The largest picture that a set draws, and one that is large for a simulated card.
+LARGEST = {"klein-4b": "2048x2048", "flux1": "2048x1024"}
+_SIMULATED = ("tests.gpu.app:app", (64, 96), dict.fromkeys(SETS, "512x512"))
 _TINY = """
 import sys
 from pathlib import Path
@@ -41,18 +43,13 @@ write_sets(folder, (sys.argv[1],))
 def main() -> int:
     """Measure what was asked for; 1 where something failed, 2 without a GPU."""
     options = _options()
-    report = Report(options.out, [])
+    report = Report(options.out, {})
     until = time.time() + options.seconds
     machine = _machine(options)
     if machine is None:
         return 2
-    report.heading = [
-        "# What the server does on a GPU",
-        "",
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}; "
-        + "; ".join(f"{name} {value}" for name, value in machine.items())
-        + ". `make gpu-check`, weights are random.",
-    ]
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    report.facts = {"command": "make gpu-check", "date": date} | machine
     wanted = options.only or [part for part in PARTS if not part.endswith(ASKED)]
     for number, name in enumerate(SETS, 1):
         parts = [part for part in wanted if part.startswith(name)]
@@ -81,7 +78,10 @@ def _options() -> argparse.Namespace:
     options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     options.launch = [sys.executable, "-m"]
-    options.app, options.sides, options.largest = "wsgi:app", (512, 1024), 2048
+    options.app, options.sides, options.largest = "wsgi:app", (512, 1024), LARGEST
+    # Nothing is downloaded; who asks a Hub that cannot be reached waits for long. And
+    # no proxy stands between this and its own server.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "no_proxy": "127.0.0.1"}
     if options.simulated:
         options.launch += ["tests.gpu"]
         options.app, options.sides, options.largest = _SIMULATED
@@ -168,7 +168,7 @@ def _through_http(
     while parts:
         command = [sys.executable, "-m", "benchmarks.gpu_http", name, str(table)]
         command += [*parts, "--sides", *map(str, options.sides), f"--until={until}"]
-        command += [f"--largest={options.largest}", f"--app={options.app}"]
+        command += [f"--largest={options.largest[name]}", f"--app={options.app}"]
         ended = run(name, parts, [*command, f"--filler={filler}"], report, until)
         if ended.clean or time.time() > until:
             return

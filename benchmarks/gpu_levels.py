@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_placements import picture_of, run, say
+from benchmarks.gpu_placements import failure, picture_of, run, say
 from flux_api.core import ImageRequest, Performance
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.quality import Quality, QualityGate
 from flux_api.engine.tuning import Tuner
-from flux_api.errors import FluxError
 from flux_api.loading.attention import NATIVE, set_attention
 from flux_api.loading.memory import choose_placement
 from flux_api.loading.model_sets import ModelSets
@@ -30,7 +29,6 @@ from flux_api.loading.placement import choose_device
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo
 from flux_api.models.toml_file import load_models
-from flux_api.queue.tasks import BackendBroken
 from flux_api.settings import Settings
 
 LEVELS: tuple[Performance, ...] = ("exact", "speed", "max")
@@ -58,8 +56,9 @@ def main() -> int:
     info = load_models(options.table, MODEL_INFO)[options.set]
     try:
         row = measure(options.set, info, level, options.side)
-    except (FluxError, BackendBroken) as failed:
-        row = {"result": f"failed: {failed}"}
+    # Whatever a library raises: the next level may do.
+    except Exception as failed:
+        row = {"result": failure(failed)}
     say("ROW", {"part": "levels", "row": level} | row)
     say("END", {"row": level})
     return _MORE if others else 0
@@ -90,18 +89,24 @@ def measure(
     # The first one of this size is slower.
     picture = statistics.median(seconds for _, seconds, _ in drawn[1:])
     step = statistics.median(seconds for _, _, seconds in drawn[1:])
-    flops = STEPS[name] * _flops_a_step(name, info, request, sets)
-    floor = flops / _flops_a_second(device, 8 * side)
-    return {
+    row = {
         "result": "ok",
         "drawn as": drawn[0][0].performance,
         "held": f"{placement.quantization}, {placement.offload}",
         "ready in": f"{ready:.1f} s",
         "a step": f"{step:.4f} s",
         f"{side}x{side}, {STEPS[name]} steps": f"{picture:.3f} s",
+        "note": backend.performance.get("performance_note", ""),
+    }
+    try:
+        flops = STEPS[name] * _flops_a_step(name, info, request, sets)
+        floor = flops / _flops_a_second(device, 8 * side)
+    # What was measured is not to be lost for it.
+    except Exception as failed:
+        return row | {"16-bit floor": failure(failed)}
+    return row | {
         "16-bit floor": f"{floor:.4f} s",
         "share of it": f"{floor / picture:.1%}",
-        "note": backend.performance.get("performance_note", ""),
     }
 
 

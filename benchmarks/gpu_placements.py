@@ -23,7 +23,7 @@ from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.errors import BadSetting, FluxError
 from flux_api.http.completion import Inputs, complete_request
-from flux_api.loading.device import free_memory
+from flux_api.loading.device import first_line, free_memory
 from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.memory import look_at_machine
 from flux_api.loading.model_sets import ModelSets
@@ -103,9 +103,10 @@ def main() -> int:
                 say("ROW", {"row": name} | row)
         except BadSetting as refused:
             say("ROW", {"row": name, "result": f"refused: {refused}"})
-        except (FluxError, BackendBroken) as failed:
-            lost = isinstance(failed, BackendBroken)
-            say("ROW", {"row": name, "result": f"failed: {failed}"})
+        # Whatever a library raises: the next way may do.
+        except Exception as failed:
+            lost = isinstance(failed, (BackendBroken, torch.AcceleratorError))
+            say("ROW", {"row": name, "result": failure(failed)})
         free_memory()
         say("END", {"row": name})
         if lost:
@@ -137,8 +138,13 @@ def measure(
     backend.sets.use(name, _silent).load("generate", (), _silent)
     loading = f"{time.monotonic() - began:.1f} s"
     for task in way.tasks:
-        request = picture_of(name, info, task, side, steps=STEPS)
-        _, whole, step = run(backend, request)
+        try:
+            request = picture_of(name, info, task, side, steps=STEPS)
+            _, whole, step = run(backend, request)
+        except FluxError as failed:
+            # The next task may do.
+            yield {"task": task, "result": failure(failed)}
+            continue
         peak = torch.cuda.max_memory_allocated(device)
         yield {
             "task": task,
@@ -209,6 +215,11 @@ def run(
     result = backend.run(Picture(request, 0, "check"), callbacks)
     whole = time.monotonic() - began
     return result, whole, (times[-1] - times[0]) / max(1, len(times) - 1)
+
+
+def failure(error: Exception) -> str:
+    """The result of a row that came to ``error``."""
+    return f"failed: {type(error).__name__}: {first_line(error)}"
 
 
 def _bytes(device: torch.device) -> int:

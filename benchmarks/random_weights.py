@@ -41,10 +41,10 @@ def write_set(name: str, folder: Path) -> str:
     place = folder / _last(info.base_model)
     write_checkpoint(info.base_model, row.pipeline, place)
     lines = [f"[{name}]", f"base_model = {json.dumps(str(place))}"]
-    if row.loras:
-        # They are real, and would have to be downloaded.
-        lines.append("tasks.generate.loras = {}")
     for task, other in info.tasks.items():
+        if other.loras:
+            # They are real, and would have to be downloaded.
+            lines.append(f"tasks.{task}.loras = {{}}")
         if other.prior is not None:
             made = write_prior(other.prior, folder / _last(other.prior))
             lines.append(f"tasks.{task}.prior = {json.dumps(str(made))}")
@@ -168,8 +168,11 @@ def _last(source: Source) -> str:
 
 def fill(module: Any) -> Any:
     """``module``, built on the meta device, with small random numbers."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = module.to(torch.bfloat16).to_empty(device=device)
+    module = module.to(torch.bfloat16)
+    size = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    # A GPU makes them in no time, where it has room.
+    device = "cuda" if size < _free_on_gpu() else "cpu"
+    module = module.to_empty(device=device)
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
@@ -178,6 +181,10 @@ def fill(module: Any) -> Any:
             module.bn.running_mean.zero_()
             module.bn.running_var.fill_(1.0)
     return module
+
+
+def _free_on_gpu() -> int:
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
 
 
 def write_rest(pipeline: str, folder: Path) -> dict[str, Any]:

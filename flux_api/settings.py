@@ -95,7 +95,7 @@ class Settings(EnvironmentSettings):
     state_dir: Annotated[Path | None, _env("FLUX_STATE_DIR"), values.new_folder] = None
     """Folder for what outlives a restart."""
     prompt_cache_mb: Annotated[int, _env("FLUX_PROMPT_CACHE_MB", 0, 65_536)] = 256
-    """MiB of encoded prompts that are kept in the computer's memory; 0: none."""
+    """MiB of encoded prompts and pictures kept in the computer's memory; 0: none."""
     lora_cache_mb: Annotated[int, _env("FLUX_LORA_CACHE_MB", 0, 65_536)] = 1024
     """MiB of LoRAs that are kept in the computer's memory, a tenth of what is free at
     most, while no request asks for them; 0: none."""

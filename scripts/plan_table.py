@@ -39,10 +39,10 @@ WORDS = {
         "more": "{card} GB and more",
     },
     "ja": {
-        "head": "| セット | カード | quantization、offload | カードに置いたままの部分 "
+        "head": "| セット | GPU | quantization、offload | GPU に置いたままの部分 "
         "| 最大使用量 | RAM |",
         "all": "すべて",
-        "texts": "テキストエンコーダ、VAE",
+        "texts": "テキストエンコーダー、VAE",
         "vae": "VAE",
         "one": "transformer",
         "some": "transformer {of} つのうち {n} つ",

@@ -24,7 +24,7 @@ from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.inputs import read_inputs
-from flux_api.http.parameters import Parameters
+from flux_api.http.parameters import COUNT_NAMES, Parameters
 from flux_api.http.pictures import (
     encode_pictures,
     to_base64,
@@ -40,7 +40,7 @@ from flux_api.queue.results import FinishedPicture
 bp = Blueprint("original", __name__)
 
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
-    "n": ("1", "1.0"),
+    **dict.fromkeys(COUNT_NAMES, ("1", "1.0")),
     "stream": ("false", "0"),
     "response_format": (),
     "quality": ("auto", "medium", "standard"),

@@ -38,7 +38,9 @@ def memory_bounds(settings: Settings) -> dict[str, int]:
         ),
         f"processes that sign: {signers}": signers * sign_child.MEMORY_BYTES,
         "finished pictures: FLUX_RESULTS_MB": settings.results_mb * MIB,
-        "encoded prompts: FLUX_PROMPT_CACHE_MB": settings.prompt_cache_mb * MIB,
+        "encoded prompts and pictures: FLUX_PROMPT_CACHE_MB": (
+            settings.prompt_cache_mb * MIB
+        ),
         f"tokenized prompts: for each set, FLUX_MAX_LOADED={sets}": sets * MOST_BYTES,
         f"LoRAs: FLUX_LORA_CACHE_MB for each set, FLUX_MAX_LOADED={sets}": (
             sets * loras

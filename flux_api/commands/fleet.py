@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from flux_api.commands.looking import failed_update, look
+from flux_api.commands.looking import look
 
 _LONGEST_PAUSE = 60.0
 # Who ran this long is no longer one that cannot start.
@@ -27,6 +27,8 @@ _POLL_SECONDS = 0.2
 # Twice while nginx passes over one that did not take requests.
 _PROBE_SECONDS = 1.0
 _NGINX_SECONDS = 10.0
+# Within which gunicorn hears of an update, and forgets why the last one failed.
+_HEARD_SECONDS = 10.0
 # gunicorn's own, for a worker that cannot boot: a wrong setting, say.
 _REFUSED = (3, 4)
 
@@ -133,7 +135,7 @@ class Fleet:
         self._shown: dict[str, str] = {}
         self._to_update: list[Server] = []
         self._replaced: set[int] | None = None
-        self._known_failure = ""
+        self._update_sent, self._failed_before = 0.0, ""
 
     def start(self) -> None:
         """Begin them all."""
@@ -157,17 +159,21 @@ class Fleet:
     def look(self) -> str | None:
         """The model, once all instances take requests; what keeps each from it is
         shown."""
-        told = {server.name: look(server.url) for server in self._instances}
-        for name, (reason, _) in told.items():
-            if reason != self._shown.get(name):
-                self._shown[name] = reason
-                say(f"{name}: {reason or 'ready'}")
-        if any(reason for reason, _ in told.values()):
+        seen = {server.name: look(server.url) for server in self._instances}
+        for name, one in seen.items():
+            self._show(name, one.reason)
+        if any(one.reason for one in seen.values()):
             return None
         if self._nginx:
             # Apart: one that hangs is not to keep this thread from starting it again.
             threading.Thread(target=self._probe, daemon=True).start()
-        return next(model for _, model in told.values())
+        return next(one.model for one in seen.values())
+
+    def _show(self, name: str, reason: str) -> None:
+        """What keeps ``name`` from taking requests, where that is new."""
+        if reason != self._shown.get(name):
+            self._shown[name] = reason
+            say(f"{name}: {reason or 'ready'}")
 
     def tend(self) -> None:
         """What has to be done from time to time; takes a moment."""
@@ -189,32 +195,41 @@ class Fleet:
         While none does, nginx is left alone: it counts a question as work, and would
         give a picture that comes meanwhile to an instance that has one already."""
         while not self.is_stopping:
-            if any(look(server.url)[0] for server in self._instances):
+            if any(look(server.url).reason for server in self._instances):
                 for _ in self._instances:
                     look(self._nginx_url)
             time.sleep(_PROBE_SECONDS)
 
     def _update(self) -> None:
         """One instance after the other takes the new code: where the GPU has no room
-        for two, the others go on meanwhile. What one cannot take the others are
-        spared."""
+        for two, the others go on meanwhile. One that cannot is the last: the others
+        are not to fail as it did."""
         if not self._to_update:
             return
-        server = self._to_update[0]
+        server, now = self._to_update[0], time.monotonic()
+        # Before it is asked: what it says is to be the new one's answer.
+        workers = server.workers()
+        seen = look(server.url)
         if self._replaced is None:
-            self._replaced = server.workers()
-            self._known_failure = failed_update(server.url)
+            self._replaced = workers
+            self._update_sent, self._failed_before = now, seen.failed_update
             server.send(signal.SIGHUP)
-        elif not self._replaced & server.workers() and not look(server.url)[0]:
+            return
+        self._show(server.name, seen.reason)
+        if not seen.failed_update or now - self._update_sent > _HEARD_SECONDS:
+            self._failed_before = ""
+        if not self._replaced & workers and not seen.reason:
             self._replaced = None
             self._to_update.pop(0)
             say(f"{server.name} is updated")
-        # Told until the signal arrives is the failure of before.
-        elif (failure := failed_update(server.url)) != self._known_failure:
-            self._known_failure = ""
-            if failure:
-                self._to_update.clear()
-                say(f"{server.name} is not updated, nor those after it: {failure}")
+        elif seen.failed_update != self._failed_before:
+            self._replaced = None
+            left = [other.name for other in self._to_update[1:]]
+            self._to_update = []
+            say(f"{server.name} goes on with its old worker: {seen.failed_update}")
+            if left:
+                say(f"the update stops here, before {', '.join(left)}")
+            say("mend it, then send HUP again")
 
     def stop(self) -> None:
         """Finish what was taken, then end: the instances together, nginx and the file

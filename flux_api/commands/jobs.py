@@ -64,8 +64,7 @@ def cancel(ids: tuple[str, ...], server: str | None, key: str | None) -> int:
         try:
             click.echo(f"{job_id}  {api.cancel(job_id)['state']}")
         except Failure as failure:
-            click.echo(f"flux-api: {job_id}: {failure}", err=True)
-            code = max(code, failure.exit_code)
+            code = max(code, _tell(job_id, failure))
     return code
 
 
@@ -74,11 +73,16 @@ def cancel(ids: tuple[str, ...], server: str | None, key: str | None) -> int:
 @click.option("-o", "--out", metavar="FILE", help="A file, a folder, or - .")
 def save(
     ids: tuple[str, ...], out: str | None, server: str | None, key: str | None
-) -> None:
+) -> int:
     """Fetch the pictures of jobs that are done."""
-    api = _api(server, key)
+    api, code = _api(server, key), 0
     # All of them first: names get numbers by how many there are.
-    pictures = {job_id: _pictures(api, job_id) for job_id in ids}
+    pictures = {}
+    for job_id in ids:
+        try:
+            pictures[job_id] = _pictures(api, job_id)
+        except Failure as failure:
+            code = max(code, _tell(job_id, failure))
     plan = Plan(out, sum(map(len, pictures.values())))
     for job_id, found in pictures.items():
         for data, facts in found:
@@ -86,6 +90,13 @@ def save(
             write(path, data)
             if out != "-":
                 click.echo(path)
+    return code
+
+
+def _tell(job_id: str, failure: Failure) -> int:
+    """Say why there is nothing of a job; the exit code."""
+    click.echo(f"flux-api: {job_id}: {failure}", err=True)
+    return failure.exit_code
 
 
 def _api(server: str | None, key: str | None) -> Api:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import NamedTuple
 
 import urllib3
 
@@ -13,27 +13,23 @@ _POOL = urllib3.PoolManager(cert_reqs="CERT_NONE")
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 
-def look(url: str) -> tuple[str, str]:
-    """Why the API at ``url`` takes no requests yet, empty when it does; and its
-    model."""
+class Seen(NamedTuple):
+    """Why an API takes no requests yet, empty when it does; its model; and why its
+    last update failed, empty where none did."""
+
+    reason: str
+    model: str = ""
+    failed_update: str = ""
+
+
+def look(url: str) -> Seen:
+    """How the API at ``url`` is."""
     try:
-        status, told = _ask(url)
-        if status == 200:
+        answer = _POOL.request("GET", f"{url}/readyz", timeout=5.0, retries=False)
+        told = json.loads(answer.data)
+        if answer.status == 200:
             # Another server on this port is not ours.
-            return "", str(told["model"])
-        return str(told["reason"]), ""
+            return Seen("", str(told["model"]), str(told.get("failed_update", "")))
+        return Seen(str(told["reason"]))
     except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
-        return "starting", ""
-
-
-def failed_update(url: str) -> str:
-    """Why the last update of the API at ``url`` failed, empty where none did."""
-    try:
-        return str(_ask(url)[1].get("failed_update", ""))
-    except (urllib3.exceptions.HTTPError, ValueError, AttributeError):
-        return ""
-
-
-def _ask(url: str) -> tuple[int, Any]:
-    answer = _POOL.request("GET", f"{url}/readyz", timeout=5.0, retries=False)
-    return answer.status, json.loads(answer.data)
+        return Seen("starting")

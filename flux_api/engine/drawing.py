@@ -14,6 +14,7 @@ from flux_api.core import SEED_MODULUS
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.quality import Pixels
+from flux_api.engine.remembering_vae import RememberingVae
 from flux_api.engine.shared_forward import ForwardBatcher, Gate
 from flux_api.engine.steps import (
     clean_latents,
@@ -183,7 +184,12 @@ class Drawer:
 
         with measured("denoise"):
             latents = denoise(
-                pipeline, kwargs, gate, vae, on_step_end, upsampler=upsampler
+                pipeline,
+                kwargs,
+                gate,
+                RememberingVae(vae, self._prompts, weights[:2]),
+                on_step_end,
+                upsampler=upsampler,
             )
         loaded.release()
         return latents

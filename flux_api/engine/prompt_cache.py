@@ -1,9 +1,11 @@
-"""Prompts that were encoded before: the same embeddings, without the text encoder."""
+"""Prompts and pictures that were encoded before: the same numbers, without the
+encoder."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Literal
 
 import torch
 
@@ -13,9 +15,10 @@ Embeddings = tuple[torch.Tensor, ...]
 
 
 class PromptCache:
-    """The embeddings used last, ``most_bytes`` of them, in the host's memory: the n
-    pictures of a request, a retry and a repeat encode nothing, and an encoder that is
-    offloaded stays where it is. Not thread-safe: the device's lock guards it."""
+    """The embeddings used last, of prompts and of input pictures, ``most_bytes`` of
+    them, in the host's memory: the n pictures of a request, a retry and a repeat encode
+    nothing, and an encoder that is offloaded stays where it is. Not thread-safe: the
+    device's lock guards it."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -23,12 +26,16 @@ class PromptCache:
         self._bytes = 0
 
     def get(
-        self, key: Hashable, encode: Callable[[], Embeddings], device: torch.device
+        self,
+        key: Hashable,
+        encode: Callable[[], Embeddings],
+        device: torch.device,
+        kind: Literal["prompts", "pictures"] = "prompts",
     ) -> Embeddings:
         """The embeddings under ``key``, on ``device``, bit for bit as ``encode`` gives
-        them."""
+        them; ``kind`` is what they are counted as."""
         found = self._kept.get(key)
-        note_lookup("prompts", found=found is not None)
+        note_lookup(kind, found=found is not None)
         if found is not None:
             self._kept.move_to_end(key)
             return tuple(tensor.to(device) for tensor in found)

@@ -16,7 +16,7 @@ from flux_api.engine.quality import QualityGate
 from flux_api.engine.steps import encode_prompt, first_call
 from flux_api.engine.tuning import Aim, Tuned, Tuner
 from flux_api.errors import Cancelled, Unavailable
-from flux_api.loading.device import free_memory
+from flux_api.loading.device import allocation_failures, free_memory
 from flux_api.loading.loaded_set import Loaded
 from flux_api.loading.model_sets import ModelSets
 from flux_api.metrics.instruments import measured
@@ -68,7 +68,7 @@ class Weights:
 
         callbacks.on_loading(True)
         try:
-            with measured("load"):
+            with measured("load"), allocation_failures():
                 self._sets.check(request.model, name, report)
                 self._newest = None
                 loaded = self._sets.use(request.model, report)

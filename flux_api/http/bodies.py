@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ from flux_api.images.decoder import is_picture
 from flux_server.incoming import CountedInput, drain
 
 _CHUNK = 65_536
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# A picture in Base64 packs to three quarters, text to a tenth: what packs to less is a
+# few bytes that would cost a whole body's memory.
+_MOST_UNPACKED = 20
+_SMALL = 4 << 20
 _QUOTED = (
     "The body is JSON in quotes: send it without them. Windows' command line wants "
     r'-d "{\"prompt\": \"a cat\"}".'
@@ -64,11 +70,14 @@ def read_body(request: Request) -> Body:
     _check_complete(request)
     if request.environ.get("wsgi.input_terminated") and _goes_on(request):
         raise RequestEntityTooLarge
-    if data.lstrip()[:2] in (b"'{", b'"{'):
+    # Windows' editors begin a file with a byte order mark.
+    start = data[:1024].removeprefix(codecs.BOM_UTF8).lstrip()
+    if start[:2] in (b"'{", b'"{'):
         raise InvalidRequest(_QUOTED)
     most = request.max_form_parts or 0
-    # What `curl -d` sends without a header of its own, or from hand-written clients.
-    is_json = data.lstrip()[:1] == b"{"
+    # What `curl -d` sends without a header of its own, or from hand-written clients; a
+    # form is never in UTF-16.
+    is_json = start[:1] in (b"{", b"[") or data.startswith(_UTF_16)
     if is_json or request.mimetype.rpartition("+")[2] in ("application/json", "json"):
         return Body(read_json(data, most), [])
     if request.mimetype == "application/x-www-form-urlencoded":
@@ -94,15 +103,21 @@ def _unpacked(request: Request) -> IO[bytes]:
             f"The Content-Encoding '{encoding[:40]}' is not read: send the body with "
             "gzip or as it is."
         )
-    most = request.max_content_length or 0
+    packed, limit = request.get_data(cache=False), request.max_content_length or 0
+    most = min(limit, max(_SMALL, _MOST_UNPACKED * len(packed)))
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         # One byte more than may be: enough to know, whatever it would unpack to.
-        data = unpacker.decompress(request.get_data(cache=False), most + 1)
+        data = unpacker.decompress(packed, most + 1)
     except zlib.error:
         raise InvalidRequest("The body is not valid gzip.") from None
     if len(data) > most:
-        raise PayloadTooLarge(f"The unpacked body is larger than {most // 2**20} MiB.")
+        raise PayloadTooLarge(
+            f"The unpacked body is larger than {limit // 2**20} MiB."
+            if most == limit
+            else f"The body unpacks to more than {_MOST_UNPACKED} times its size: send "
+            "it as it is, without gzip."
+        )
     if not unpacker.eof:
         raise InvalidRequest("The request body was cut off.")
     return io.BytesIO(data)
@@ -134,7 +149,10 @@ def _split(request: Request, stream: IO[bytes]) -> Iterator[tuple[Field | File, 
     reader guesses at text that is not UTF-8 and loses the parts' order."""
     boundary = request.mimetype_params.get("boundary", "").encode("ascii")
     if not boundary:
-        raise ValueError("no boundary")
+        raise InvalidRequest(
+            "The form's Content-Type has no boundary: let the client set that header "
+            "itself."
+        )
     decoder = MultipartDecoder(boundary, max_parts=request.max_form_parts)
     room, data = TextRoom(), list[bytes]()
     while not isinstance(event := decoder.next_event(), Epilogue):

@@ -130,7 +130,9 @@ def read_json(data: bytes, most: int) -> dict[str, Any]:
     except ValueError:
         raise InvalidRequest("The body is not valid JSON.") from None
     if not isinstance(value, dict):
-        raise InvalidRequest("The body must be a JSON object.")
+        raise InvalidRequest(
+            "The body must be a JSON object, {...}, not a list or a single value."
+        )
     if len(value) > most:
         raise InvalidRequest(f"The JSON has more than {most} fields. {_NUMBERS}")
     _count(value, "", TextRoom())

@@ -54,6 +54,7 @@ def check_size(model: ModelInfo, parameters: Parameters) -> None:
     known before any input is decoded. A side left open is the default one, or the
     smallest where that would be too large."""
     sizes = model.sizes
+    parameters = parameters.in_shape(sizes)
     width, height = (
         own if asked is None else asked
         for own, asked in zip(sizes.default, parameters.size, strict=True)
@@ -97,9 +98,10 @@ def complete_request(
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
     default = model.sizes.default
+    parameters = parameters.in_shape(model.sizes)
     # Who edits a picture and names no size means the size of that picture.
     if images:
-        default = model.sizes.fit(_in_shape(images[0].size, parameters.size))
+        default = model.sizes.fit(_scaled_to(images[0].size, parameters.size))
     width, height = _choose_size(model, default, parameters)
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
@@ -139,7 +141,7 @@ def complete_request(
     )
 
 
-def _in_shape(
+def _scaled_to(
     size: tuple[int, int], asked: tuple[int | None, int | None]
 ) -> tuple[int, int]:
     """``size``, scaled to the one side that is ``asked`` for."""

@@ -44,6 +44,7 @@ class Fields(BaseModel):
         ``address`` is the names in the query, where no parameter is read."""
         # Forms send every field, filled in or not.
         given = {n: v for n, v in values.items() if v is not None and v != ""}
+        cls._check_other_names(given)
         try:
             found = cls.model_validate(given)
         except ValidationError as error:
@@ -55,6 +56,21 @@ class Fields(BaseModel):
     def notes(self) -> tuple[str, ...]:
         """Sentences on names that came and were passed over, and what they may mean."""
         return self._notes
+
+    @classmethod
+    def _check_other_names(cls, given: Mapping[str, Any]) -> None:
+        """InvalidRequest where one parameter came by two of its names, with two
+        values: one of them would be dropped."""
+        for name, field in cls.model_fields.items():
+            first, *others = [n for n in _names(name, field) if n in given] or [name]
+            for other in others:
+                # A form's "4" is what JSON's 4 is.
+                if str(given[other]) != str(given[first]):
+                    raise InvalidRequest(
+                        f"'{first}' and '{other}' say different things: send one of "
+                        "them.",
+                        param=other,
+                    )
 
     @classmethod
     def _known(cls) -> list[str]:
@@ -74,9 +90,15 @@ class Fields(BaseModel):
             if name not in known and not PICTURE_FIELD.fullmatch(name[:80])
         )
         for name in islice(strange, _MOST_STRANGE):
-            small = name[:64].lower()
-            if near := difflib.get_close_matches(small, known, n=1, cutoff=0.8):
-                yield f"{name[:64]!a} was passed over; did you mean {near[0]!r}?"
+            if note := cls._note_on(name[:64], known):
+                yield note
+
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        """What is said of a ``name`` that is none of those ``known``; None where nobody
+        can have meant anything here by it."""
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+        return f"{name!a} was passed over; did you mean {near[0]!r}?" if near else None
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:
@@ -133,7 +155,9 @@ def _describe(
 
 
 def _bounds(kind: type[Fields], param: str) -> tuple[float, float]:
-    schema = kind.model_json_schema()["properties"][param]["anyOf"][0]
+    # A parameter may have come by another of its names.
+    name = next(n for n, f in kind.model_fields.items() if param in _names(n, f))
+    schema = kind.model_json_schema(by_alias=False)["properties"][name]["anyOf"][0]
     return schema["minimum"], schema["maximum"]
 
 

@@ -56,7 +56,9 @@ def read_inputs(
     warnings: list[str] = []
     given = _gather(body, warnings)
     found, masks = given["image"] or given["url"], given["mask"]
-    _check_count(found, most)
+    # Only /process takes fewer pictures than there may be.
+    several = "" if most == MAX_IMAGES else "; several go to /v1/images/edits"
+    _check_count(found, most, several)
     _check_count(masks, 1)
     if masks and not found:
         raise InvalidRequest("A mask needs the picture that it is for.", param="mask")
@@ -141,6 +143,9 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
                 )
             else:
                 given[kind].append((match[kind], item))
+    if given["image"] and given["url"]:
+        param = given["image"][0][0]
+        warnings.append(f"'input_image_url' was passed over: '{param}' wins.")
     return given
 
 
@@ -162,7 +167,7 @@ def _is_picture(text: str) -> bool:
         return False
 
 
-def _check_count(given: list[Reference], most: int) -> None:
+def _check_count(given: list[Reference], most: int, advice: str = "") -> None:
     for param, reference in given:
         if _is_number(reference):
             message = (
@@ -173,7 +178,8 @@ def _check_count(given: list[Reference], most: int) -> None:
     if len(given) > most:
         param = given[0][0]
         message = (
-            f"Invalid '{param}': at most {most} may be sent, but got {len(given)}."
+            f"Invalid '{param}': at most {most} may be sent, but got {len(given)}"
+            f"{advice}."
         )
         raise InvalidRequest(message, param=param, code="array_above_max_length")
 
@@ -224,9 +230,11 @@ def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
     if isinstance(reference, bytes):
         return reference
     text = _unwrap(reference, param)
-    is_url = param == "input_image_url" or _REMOTE.match(text)
-    if is_url and not _is_data(text):
+    if _REMOTE.match(text):
         return fetch(text, param)
+    if param == "input_image_url" and not _is_data(text):
+        message = f"{param} is not an http, https or data URL."
+        raise InvalidRequest(message, param=param)
     return _decode_text(text, param)
 
 

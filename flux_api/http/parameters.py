@@ -6,8 +6,9 @@ adds its own to :class:`Parameters`.
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -32,7 +33,7 @@ from flux_api.http.values import (
     refuse,
     refuse_value,
 )
-from flux_api.models.sizes import SIDE_BOUNDS
+from flux_api.models.sizes import SIDE_BOUNDS, SizeRules
 
 # OpenAI's own bound: its clients know it.
 MAX_PROMPT_CHARACTERS = 32_000
@@ -44,7 +45,13 @@ FORMATS = ("png", "jpeg", "webp")
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Behind one address an id of this kind leads to the instance that made it.
 CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
+COUNT_NAMES = ("n", "num_images", "num_images_per_prompt", "batch_size")
+"""What tools call the number of pictures."""
+
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
+_RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
+# Sides lie on a grid, so no size has its ratio to the last digit.
+_SAME_SHAPE = 0.05
 # Whatever is an integer is taken: the model's own grid says what is legal, and the
 # nearest size. The schema tells what no model goes beyond.
 Side = Annotated[
@@ -59,6 +66,14 @@ _Seed = Annotated[
     Field(ge=0, le=MAX_SEED),
     WithJsonSchema({"type": "integer", "minimum": -1, "maximum": MAX_SEED}),
 ]
+
+
+Count = Annotated[
+    int,
+    Field(ge=1, le=MOST_IMAGES, validation_alias=AliasChoices(*COUNT_NAMES)),
+    Integer,
+]
+"""The field of a request that says how many pictures."""
 
 
 def _read_seed(value: object) -> int | None:
@@ -93,6 +108,20 @@ def _read_size(value: object) -> Size | None:
     raise refuse_value(f"Invalid size '{text}'. Expected WIDTHxHEIGHT or 'auto'.")
 
 
+def _read_ratio(value: object) -> str | None:
+    text = (read_word(value) or "auto").strip()
+    if text.lower() == "auto":
+        return None
+    if _RATIO.fullmatch(text):
+        return text
+    raise refuse("invalid_value", "expected WIDTH:HEIGHT, like 16:9")
+
+
+def _ratio_of(text: str) -> float:
+    width, height = text.split(":")
+    return int(width) / int(height)
+
+
 def _read_format(value: object) -> str | None:
     """The name of a file format as it is known here: files end in .jpg too."""
     word = (read_word(value) or "").strip().lower()
@@ -121,6 +150,8 @@ class Parameters(Fields):
         WithJsonSchema({"type": "string", "pattern": f"^(auto|{_SIZE.pattern})$"}),
     ] = None
     """WIDTHxHEIGHT in pixels, or auto."""
+    aspect_ratio: Annotated[str | None, BeforeValidator(_read_ratio)] = None
+    """WIDTH:HEIGHT, for a picture as large as the default one; width and height win."""
     num_inference_steps: Annotated[
         int | None,
         Field(
@@ -131,7 +162,15 @@ class Parameters(Fields):
         Integer,
     ] = None
     """Denoising steps."""
-    guidance_scale: Annotated[float | None, Field(ge=0.0, le=100.0), Number] = None
+    guidance_scale: Annotated[
+        float | None,
+        Field(
+            ge=0.0,
+            le=100.0,
+            validation_alias=AliasChoices("guidance_scale", "guidance", "cfg_scale"),
+        ),
+        Number,
+    ] = None
     """How closely to follow the prompt, where it plays a part."""
     strength: Annotated[float | None, Field(ge=0.0, le=1.0), Number] = None
     """How far a picture may change, where the model takes a strength."""
@@ -157,6 +196,18 @@ class Parameters(Fields):
     dry_run: Annotated[bool, Boolean] = False
     """Tell what would be made, and when; nothing runs."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_wrapping(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("extra_body", "{}") not in ({}, "{}"):
+            raise InvalidRequest(
+                "'extra_body' is the Python SDK's argument, which is never sent as "
+                "such: send its fields beside the others.",
+                param="extra_body",
+                code="unsupported_parameter",
+            )
+        return values
+
     @model_validator(mode="after")
     def _check_size(self) -> Self:
         for side, own in zip(self.wanted_size or (), ("width", "height"), strict=False):
@@ -174,6 +225,37 @@ class Parameters(Fields):
                 param="output_compression",
             )
         return self
+
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        if name in ("webhook_url", "webhook_secret"):
+            return f"'{name}' was passed over: POST /v1/flux-dev and its like take it."
+        return super()._note_on(name, known)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what came and was passed over."""
+        if self.aspect_ratio is None or self.size == (None, None):
+            return super().notes
+        width, height = self.size
+        if width and height:
+            same = width / height / _ratio_of(self.aspect_ratio)
+            if abs(same - 1) <= _SAME_SHAPE:
+                return super().notes
+        winner = self.size_param or ("height" if width is None else "width")
+        note = f"'aspect_ratio' was passed over: '{winner}' wins."
+        return (*super().notes, note)
+
+    def in_shape(self, sizes: SizeRules) -> Self:
+        """These parameters with the size that their ratio means among ``sizes``."""
+        if self.aspect_ratio is None or self.size != (None, None):
+            return self
+        # As many pixels as the default size has, in the other shape.
+        ratio, area = _ratio_of(self.aspect_ratio), math.prod(sizes.default)
+        wanted = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        width, height = sizes.fit((round(wanted[0]) or 1, round(wanted[1]) or 1))
+        found = {"width": width, "height": height, "aspect_ratio": None}
+        return self.model_copy(update=found)
 
     @property
     def file_format(self) -> Literal["png", "jpeg", "webp"]:

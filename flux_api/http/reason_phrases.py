@@ -11,29 +11,40 @@ from flux_api.errors import FluxError
 # ASCII: nothing of what the caller sent is repeated, a parameter's name apart.
 BY_CODE = {
     "cancelled": "The request was cancelled",
+    "concurrency_limit_exceeded": "You have too many requests here, wait for one",
     "content_filtered": "The content filter refused this picture",
+    "cross_site_request": "Pages of other sites may not call this server",
     "generation_failed": "The model failed on this request",
     "idempotency_key_in_use": "The first request with this key still runs",
     "idempotency_key_reused": "This key came with another request",
     "image_fetch_failed": "An image URL could not be fetched",
     "insufficient_storage": "Out of memory, ask for a smaller picture",
+    "internal_error": "Something went wrong in the server",
     "invalid_api_key": "Missing or wrong API key",
     "invalid_image_file": "Unreadable image, send PNG, JPEG or WebP",
     "invalid_mask_image_format": "The mask must have the shape of the image",
+    "invalid_request": "The request is malformed",
     "job_id_in_use": "This job id is in use",
     "job_not_done": "The job has not ended yet",
+    "job_not_found": "There is no such job",
     "method_not_allowed": "Method not allowed",
     "model_loading": "The model is still loading, try again soon",
     "model_not_found": "No such model, see /v1/models",
+    "model_not_loaded": "The model cannot be loaded, see /v1/status",
     "not_found": "Nothing at this address",
     "payload_too_large": "The upload is too large",
     "rate_limit_exceeded": "The queue is full, try again later",
+    "recipe_inputs_missing": "Send the pictures that the recipe needs",
+    "recipe_not_found": "No recipe is stored for that picture",
+    "recipes_not_readable": "This server cannot read recipes",
     "request_timeout": "The request's body came too slowly",
     "result_expired": "This picture is no longer kept",
     "server_is_overloaded": "The server is not ready, try again soon",
     "still_working": "Requests are being worked on, try again later",
     "timeout": "The picture took too long",
+    "too_many_watchers": "Too many connections watch jobs",
     "unsupported_media_type": "Send a form or JSON",
+    "untrusted_host": "This server is not known under that name",
     "webhook_refused": "This webhook may not be sent",
 }
 BY_PARAM = {
@@ -54,6 +65,8 @@ def reason_of(error: FluxError) -> str:
     if error.status == HTTPStatus.BAD_REQUEST and _PARAM.fullmatch(param):
         if error.code == "missing_required_parameter":
             return f"Missing {param}"
+        if error.code == "unsupported_parameter":
+            return f"Unsupported {param}"
         return BY_PARAM.get(param) or ", ".join((f"Invalid {param}", *_advice(error)))
     try:
         return HTTPStatus(error.status).phrase

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from flask import request
+
 from flux_api.errors import InvalidRequest, ModelNotFound
 from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
+from flux_api.http.clients import caller_of
 from flux_api.http.context import Context
 from flux_api.images.recipe import Recipe, fields_of, parse_recipe
 from flux_api.net.file_server import FileServer
@@ -18,8 +21,11 @@ _PICTURE = re.compile(rf"(?:\S*/i/)?({_NAME.pattern})")
 # What a caller's own word for it, or a change beside it, takes out of a recipe.
 _GIVES_WAY = {
     "size": ("width", "height"),
+    "aspect_ratio": ("width", "height"),
     "scale": ("width", "height"),
     "steps": ("num_inference_steps",),
+    "guidance": ("guidance_scale",),
+    "cfg_scale": ("guidance_scale",),
     "output_format": ("output_compression",),
     "prompt": ("mode", "strength"),
 }
@@ -28,7 +34,7 @@ _GIVES_WAY = {
 def recall(context: Context, body: Body) -> tuple[Body, Recipe]:
     """``body``, filled up from the recipe of the stored picture that its ``recipe_of``
     names, and that recipe, as far as the body leaves it; as it is, and an empty one,
-    where it names none. InvalidRequest, ModelNotFound or Unavailable."""
+    where it names none. InvalidRequest, ModelNotFound, QueueFull or Unavailable."""
     given = {k: v for k, v in body.values.items() if v is not None and v != ""}
     asked = given.get(PARAM)
     if asked is None:
@@ -67,7 +73,9 @@ def _fetch(context: Context, picture: str) -> Recipe:
         lacking = "FILE_SERVER_TOKEN" if context.file_server else "FILE_SERVER"
         message = f"This server cannot read recipes: {lacking} is not set."
         raise InvalidRequest(message, param=PARAM, code="recipes_not_readable")
-    text = context.file_server.recipe(picture)
+    # A file server that is slow would hold every thread there is.
+    with context.manager.hold_place(caller_of(request)):
+        text = context.file_server.recipe(picture)
     if text is None:
         message = f"Invalid '{PARAM}': no recipe is stored for that picture."
         raise InvalidRequest(message, param=PARAM, code="recipe_not_found")

@@ -72,13 +72,16 @@ def _choose_scale(
     size: tuple[int, int], scale: int | None, parameters: Parameters
 ) -> int:
     """A recipe tells the size that came out; any other is refused."""
+    param = parameters.size_param or "width"
     if parameters.size == (None, None):
-        return scale or SCALES[0]
+        if parameters.aspect_ratio is None:
+            return scale or SCALES[0]
+        param = "aspect_ratio"
     for factor in SCALES if scale is None else (scale,):
         if parameters.size == (size[0] * factor, size[1] * factor):
             return factor
     message = "The size of an upscale follows from its 'scale': leave it out."
-    raise InvalidRequest(message, param=parameters.size_param or "width")
+    raise InvalidRequest(message, param=param)
 
 
 def _check_scale(picture: Image, scale: int) -> None:

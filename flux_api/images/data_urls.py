@@ -7,9 +7,10 @@ import re
 
 from flux_api.errors import InvalidImage
 
-_HEADER = re.compile(r"data:[^,]*;\s*base64\s*", re.IGNORECASE)
-# A comma is looked for in so many characters, not in a whole picture.
-_HEADER_LIMIT = 200
+# A file's name may hold commas, and Base64 is not always said last.
+_HEADER = re.compile(r'(?is)data:.*?;\s{0,9}base64\s{0,9}(?:;(?:"[^"]*"|[^",])*)?,')
+# It is looked for in so many characters, not in a whole picture.
+_HEADER_LIMIT = 4096
 # What curl sends where the @ in front of a file's name is forgotten.
 _FILE_NAME = re.compile(r"[^\n]{1,255}\.(?i:png|jpe?g|webp|gif|bmp|tiff?|avif|heic)")
 # Base64 in the wild: wrapped lines, the URL-safe alphabet, no padding, "%3D" for "=".
@@ -19,13 +20,12 @@ _ESCAPES = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": ""}
 
 def decode_data_url(text: str, *, param: str) -> bytes:
     """The bytes of a ``data:image/...;base64,`` URL."""
-    comma = text.find(",", 0, _HEADER_LIMIT)
-    if comma < 0 or not _HEADER.fullmatch(text[:comma].strip()):
+    if (header := _HEADER.match(text, 0, _HEADER_LIMIT)) is None:
         raise InvalidImage(
             f"{param} is not a data URL of the form data:image/png;base64,...",
             param=param,
         )
-    return decode_base64(text[comma + 1 :], param=param)
+    return decode_base64(text[header.end() :], param=param)
 
 
 def decode_base64(text: str, *, param: str) -> bytes:

@@ -87,7 +87,7 @@ ORIENTATION = 274
 PLANAR, BITS = 284, 258
 SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 KINDS = "a PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF image"
 
 
@@ -101,8 +101,8 @@ class Refused(Exception):
 def open_image(data: bytes) -> ImageFile.ImageFile:
     """A reader of the file by its first bytes, nothing decoded yet."""
     if data[12:16] == b"CgBI":
-        raise Refused("is a PNG of an iOS app (CgBI), which is not supported")
-    if data.startswith(b"\xff\xd8\xff"):
+        raise Refused("is an iOS app's PNG (CgBI), not supported: send an ordinary one")
+    if data.startswith(b"\xff\xd8"):  # Stray bytes may follow even here.
         return StrictJpegFile(BytesIO(tidy_jpeg(data)))
     if data[4:8] == b"ftyp" and data[8:12] == b"avis":
         # With this brand the still picture is decoded, never a track of frames.
@@ -142,7 +142,7 @@ def check_size(image: Image.Image) -> None:
         bits = image.tag_v2.get(BITS, ())
         if image.tag_v2.get(PLANAR) == 2 and 16 in bits:
             # Pillow reads the bytes of the planes as if they were pixels.
-            raise Refused("is a TIFF of 16-bit planes, which is not supported")
+            raise Refused("is a TIFF of 16-bit planes, not supported: send it as PNG")
 
 
 def decode(data: bytes, wanted: int, most: int) -> Image.Image:
@@ -498,6 +498,7 @@ def load_codecs() -> None:
 
         pillow_heif.options.DECODE_THREADS = 1
         READERS.append(pillow_heif.HeifImageFile)
+        HEIF_BRANDS.clear()  # What is not read then is damaged.
     for name in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"):
         file = BytesIO()
         Image.new("RGB", (16, 16)).save(file, name)

@@ -38,7 +38,8 @@ _WALL_SECONDS = 30.0
 _ROOM_SECONDS = 5.0
 # Where the ``info`` of a picture that was shrunk keeps the size in its file.
 _ORIGINAL = "original_size"
-_CHANNELS = {GREY: 1, ALPHA: 1, RGB: 3}
+# What may be answered to what is wanted, and how many bytes a pixel has of it.
+_CHANNELS = {(IMAGE, RGB): 3, (MASK, GREY): 1, (MASK, ALPHA): 1}
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II", b"MM")
 _FAILED = "cannot be decoded: it is damaged, or costs more than a picture may"
 
@@ -184,10 +185,10 @@ class _DecodeChild(Child):
             kind, width, height = HEADER.unpack(self.read(HEADER.size))
             if kind == REFUSED:
                 length = min(width, 300)
-            elif kind == TOLD and width <= most:
+            elif kind == TOLD and wanted not in (IMAGE, MASK) and width <= most:
                 length = width
-            elif kind in _CHANNELS and 0 < width * height <= MOST_PIXELS:
-                length = width * height * _CHANNELS[kind]
+            elif (wanted, kind) in _CHANNELS and 0 < width * height <= MOST_PIXELS:
+                length = width * height * _CHANNELS[wanted, kind]
                 original = SIZE.unpack(self.read(SIZE.size))
             else:
                 raise EOFError

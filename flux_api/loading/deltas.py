@@ -100,7 +100,13 @@ class Kronecker(Delta):
     def _product(self, x: Tensor) -> Tensor:
         first, second = self._tensors["lokr_w1"], self._tensors["lokr_w2"]
         grid = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
-        return take((first @ linear(grid, second)).flatten(-2), self._rows, -1)
+        # The order in which less is kept in between: of a row and a column the other
+        # one would take the whole matrix for each token.
+        if first.shape[0] * second.shape[1] < first.shape[1] * second.shape[0]:
+            made = linear(first @ grid, second)
+        else:
+            made = first @ linear(grid, second)
+        return take(made.flatten(-2), self._rows, -1)
 
     def _whole(self, tensors: Mapping[str, Tensor]) -> Tensor:
         whole = torch.kron(tensors["lokr_w1"], tensors["lokr_w2"])

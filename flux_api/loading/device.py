@@ -11,10 +11,15 @@ from pathlib import Path
 
 import torch
 
-# How libraries below torch say that they got no memory, in an error of no type of its
-# own.
+# How CUDA and the libraries below torch say that they got no memory, in an error of no
+# type of its own.
 _ALLOCATION_FAILED = (
+    # A kernel is brought to the card when it is first called, which takes memory there.
+    "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    # What a full card makes of the handle of one more thread.
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "DEVICE_ALLOCATION_FAILED",
     # cuDNN, where there is no room for the workspace of any of its ways.
@@ -57,6 +62,14 @@ def free_memory() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+    empty_host_cache()
+
+
+def empty_host_cache() -> None:
+    """Give back pinned memory that is cached."""
+    # Without CUDA there is none: torch 2.13 looks for it all the same, and on Apple's
+    # devices the process ends. Before 2.12 torch has no way to.
+    if torch.cuda.is_available() and hasattr(torch.accelerator, "empty_host_cache"):
         torch.accelerator.empty_host_cache()
 
 
@@ -79,13 +92,18 @@ def others_hold_memory() -> bool:
 
 @contextmanager
 def allocation_failures() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError for what cuBLAS and cuDNN have no memory for."""
+    """Raise torch.OutOfMemoryError for what CUDA, cuBLAS and cuDNN have no memory
+    for."""
     try:
         yield
     except RuntimeError as error:
-        if any(word in str(error) for word in _ALLOCATION_FAILED):
+        if _ran_out(error):
             raise torch.OutOfMemoryError(first_line(error)) from error
         raise
+
+
+def _ran_out(error: RuntimeError) -> bool:
+    return any(word in str(error) for word in _ALLOCATION_FAILED)
 
 
 def first_line(error: BaseException) -> str:
@@ -102,17 +120,19 @@ def is_lost(device: torch.device) -> bool:
         torch.zeros(1, device=device).add_(1).item()
     except torch.OutOfMemoryError:
         return False
-    except RuntimeError:
-        return True
+    except RuntimeError as error:
+        return not _ran_out(error)
     return False
 
 
 @contextmanager
 def losses(device: torch.device) -> Iterator[None]:
     """Raise torch.AcceleratorError for what a library says of ``device`` once it is
-    lost, in an error of no type of its own."""
+    lost, in an error of no type of its own; torch.OutOfMemoryError where it is short of
+    memory alone."""
     try:
-        yield
+        with allocation_failures():
+            yield
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except RuntimeError as error:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from flux_api.loading.packed_folder import load_packed
 from flux_api.loading.placement import Placement
 from flux_api.loading.quantization import quantization_of
-from flux_api.models.hub import ModelMissing, is_packed_folder
+from flux_api.models.hub import ModelMissing, is_packed_folder, listed
 
-_MOST_LISTED = 3
 # A file of weights that was saved as a variant, of some number format: "fp16".
 _PART = r"(?:-\d+-of-\d+)?"
 _VARIANT = re.compile(rf"model{_PART}\.(\w+){_PART}\.safetensors$")
@@ -35,7 +35,8 @@ def load_folder_part(
     variant = marks.pop() if len(marks) == 1 else None
     packed = is_packed_folder(folder)
     if packed and placement.device.type == "cpu":
-        raise ModelMissing(f"the {name} is quantized in a way that needs a GPU")
+        # diffusers loads one on GPUs only.
+        return load_packed(kind, folder, files, dtypes.get(name, dtypes["default"]))
     # Never a second time.
     wanted = "none" if packed else placement.load_quantization(name)
     part, loading = kind.from_pretrained(
@@ -63,10 +64,3 @@ def check_weights(folder: Path, name: str) -> list[str]:
         if missing := sorted(shards - set(files)):
             raise ModelMissing(f"the {name} lacks {listed(missing)}")
     return files
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of ``names``, and how many more there are."""
-    shown = ", ".join(names[:_MOST_LISTED])
-    more = len(names) - _MOST_LISTED
-    return f"{shown} and {more} more" if more > 0 else shown

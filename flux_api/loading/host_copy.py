@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flux_api.loading.device import first_line, free_memory
+from flux_api.loading.device import empty_host_cache, first_line, free_memory
 from flux_api.loading.host_memory import free_host_bytes
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def unpin() -> None:
     """Give back what was pinned and is no longer used: torch would keep it for the next
     copy, and nobody else could have it."""
     torch.accelerator.synchronize()
-    torch.accelerator.empty_host_cache()
+    empty_host_cache()
 
 
 def size_of(module: torch.nn.Module) -> int:

@@ -181,6 +181,9 @@ def known_layers(component: torch.nn.Module) -> dict[str, tuple[Target, ...]]:
         names.setdefault(
             flat(path.replace(".attn.", ".attn.processor.")), (Target(path),)
         )
+        if path.startswith("transformer_blocks."):
+            # As some exports cut it; diffusers knows it for FLUX.2, too.
+            names.setdefault(flat(path.removeprefix("tran")), (Target(path),))
     for written, ours in _FAMILIES.get(type(component).__name__, {}).items():
         for name, paths in _expand(written, ours.split(), sizes):
             names[flat(name)] = tuple(_targets(name, paths, sizes))

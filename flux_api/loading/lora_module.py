@@ -61,6 +61,8 @@ class LoraModule:
     ) -> None:
         self.targets = targets
         self.stabilized = False
+        # PEFT weighs a LoKr by it, LyCORIS by that of the factors, if they have one.
+        self.rank: float | None = None
         self._key, self._tensors, self._scale = key, tensors, 1.0
         self._layers = [
             cast(torch.nn.Linear, component.get_submodule(target.path))
@@ -120,6 +122,8 @@ class LoraModule:
     def _multiply_factors(self) -> None:
         """LoKr's factors of low rank to whole ones; they are small."""
         self._scale = deltas.kronecker_scale(self._tensors, self.alpha)
+        if self.rank is not None and self.alpha is not None:
+            self._scale = self.alpha / self.rank
         for name in ("lokr_w1", "lokr_w2"):
             one, other = (self._tensors.pop(f"{name}_{end}", None) for end in "ab")
             if one is not None and other is not None and name not in self._tensors:

@@ -29,10 +29,12 @@ logger = logging.getLogger(__name__)
 # A whole difference of the largest layer that there is, FLUX.2 dev's, has 0.34e9.
 _MOST_NUMBERS = 2**29
 _MOST_CONFIG = 2**20
+# With all layers of the transformer and of both text encoders a file has 4,000.
+_MOST_TENSORS = 20_000
 # Each is compared with each layer, of which no transformer has a thousand.
 _MOST_PATTERNS = 2000
 # What PEFT calls the alphas of the adapters that are read.
-_TYPES = {"LORA": "lora_alpha", "LOHA": "alpha"}
+_TYPES = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
 # Ways to begin a training at which PEFT changes the base, too.
 _OTHER_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 # Nothing of the pictures depends on these layers.
@@ -46,7 +48,10 @@ def read_lora(
     the first layer or format that cannot be applied: nothing is left out in silence."""
     try:
         with safe_open(path, framework="pt") as file:
-            modules, embeddings = _group(file.keys())
+            keys = file.keys()
+            if len(keys) > _MOST_TENSORS:
+                raise KeyRefused(f"has {len(keys)} tensors, more than any LoRA")
+            modules, embeddings = _group(keys)
             reader = _Reader(components, _Alphas(file, path))
             for (component, layer), parts in modules.items():
                 read = {part: _read(file, key, part) for part, key in parts.items()}
@@ -178,28 +183,28 @@ class _Alphas:
         else:
             text = (opened.metadata() or {}).get("lora_adapter_metadata", "{}")
             self._config = _config_of(text, "lora_adapter_metadata")
+        # Once: they may be long, and are compared with each layer.
+        self._patterns = {
+            key: _endings(patterns or {})
+            for key, patterns in self._config.items()
+            if key.endswith("alpha_pattern")
+        }
 
     def apply(self, component: str, module: LoraModule, key: str) -> None:
         """Give ``module``, the layer of ``key``, the alpha and the rule that are said
         for it."""
         names = (module.targets[0].path, key.rpartition(".lora_")[0])
         prefix = "" if self._alone else f"{component}."
-        # PEFT's LoKr is weighed by another rule than LyCORIS'.
         kind = str(self._config.get(f"{prefix}peft_type", "LORA"))
         if kind not in _TYPES:
             raise KeyRefused(f"is a PEFT adapter of the type {kind[:20]!r}")
-        alpha = self._config.get(f"{prefix}{_TYPES[kind]}")
-        patterns = self._config.get(f"{prefix}alpha_pattern") or {}
-        if len(patterns) > _MOST_PATTERNS:
-            raise KeyRefused(f"has {len(patterns)} alphas for layers of its own")
-        for pattern, own in patterns.items():
-            # Of a regular expression no more than these is read.
-            plain = pattern.replace("\\.", ".").lstrip("^").rstrip("$")
-            if not re.fullmatch(r"[\w.]+", plain):
-                raise KeyRefused(f"has an alpha for layers like {pattern[:100]!r}")
-            if any(f".{name}".endswith(f".{plain}") for name in names):
-                alpha = own
-                break
+        own = self._patterns.get(f"{prefix}alpha_pattern", {}).items()
+        fitting = (
+            alpha
+            for ending, alpha in own
+            if any(f".{name}".endswith(ending) for name in names)
+        )
+        alpha = next(fitting, self._config.get(f"{prefix}{_TYPES[kind]}"))
         begun = str(self._config.get(f"{prefix}init_lora_weights")).lower()
         if begun.startswith(_OTHER_BASE):
             raise KeyRefused(
@@ -211,6 +216,30 @@ class _Alphas:
             if not isinstance(alpha, float):
                 raise KeyRefused(f"has an alpha that is no number, for {key!r}")
             module.alpha = alpha
+        if kind == "LOKR":
+            module.rank = self._rank(prefix)
+
+    def _rank(self, prefix: str) -> float:
+        """That of all layers, which whole factors do not show."""
+        rank = self._config.get(f"{prefix}r")
+        own = self._config.get(f"{prefix}rank_pattern")
+        if own or not isinstance(rank, float) or not rank > 0:
+            raise KeyRefused("is a LoKr of PEFT without one rank for all layers")
+        return rank
+
+
+def _endings(patterns: Mapping[str, Any]) -> dict[str, Any]:
+    """The alphas of ``patterns`` by how the names of their layers end."""
+    if len(patterns) > _MOST_PATTERNS:
+        raise KeyRefused(f"has {len(patterns)} alphas for layers of its own")
+    found: dict[str, Any] = {}
+    for pattern, alpha in patterns.items():
+        # Of a regular expression no more than these is read.
+        plain = pattern.replace("\\.", ".").lstrip("^").rstrip("$")
+        if not re.fullmatch(r"[\w.]+", plain):
+            raise KeyRefused(f"has an alpha for layers like {pattern[:100]!r}")
+        found.setdefault(f".{plain}", alpha)
+    return found
 
 
 def _config_of(text: str | bytes, where: str) -> dict[str, Any]:

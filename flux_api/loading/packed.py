@@ -9,6 +9,8 @@ import torch
 
 Unpack = Callable[[torch.Tensor, torch.dtype], torch.Tensor]
 
+# Whose layers a folder may have been saved with.
+_PACKERS = "bitsandbytes."
 FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 
@@ -52,8 +54,11 @@ class PackedLinear(torch.nn.Linear):
 
 
 def is_packed(module: torch.nn.Module) -> bool:
-    """Whether ``module`` came out of a file that was quantized already."""
-    return any(isinstance(layer, PackedLinear) for layer in module.modules())
+    """Whether ``module`` came out of a file or folder that was quantized already."""
+    return any(
+        isinstance(layer, PackedLinear) or type(layer).__module__.startswith(_PACKERS)
+        for layer in module.modules()
+    )
 
 
 def unpacker(dtype: str) -> Unpack | None:

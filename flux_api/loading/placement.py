@@ -35,6 +35,7 @@ from flux_api.settings import Offload, Quantization
 _OFFLOADS: dict[Quantization, tuple[Offload, ...]] = {
     "nf4": ("none", "text", "model"),
     "int8": ("none", "text"),
+    "fp8": ("none", "text", "model"),
 }
 _BY_LAYER = {
     "sequential": offload_sequentially,
@@ -139,7 +140,8 @@ def choose_device() -> torch.device:
 def go_together(quantization: Quantization, offload: Offload) -> bool:
     """Whether weights that are stored so can be moved so. bitsandbytes keeps what it
     needs to read 4 bits beside them, where hooks of single layers leave it behind, and
-    of 8 bits a second copy on the GPU."""
+    of 8 bits a second copy on the GPU; torchao's tensors, of a kind of their own, are
+    not to be had in pinned memory, where single layers wait."""
     return offload in _OFFLOADS.get(quantization, (offload,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import Any
 
@@ -122,6 +123,11 @@ def _check_torchao() -> None:
 
 def _check_bitsandbytes(quantization: Quantization, device: torch.device) -> None:
     """Try the kernels on one small layer: what is installed may lack them."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BadSetting(
+            f"FLUX_QUANTIZATION={quantization!r}: bitsandbytes is missing; install it "
+            "with 'pip install -r requirements.txt'"
+        )
     try:
         layer = torch.nn.Sequential(torch.nn.Linear(64, 64, dtype=torch.bfloat16))
         quantize(layer, quantization, device)
@@ -130,5 +136,5 @@ def _check_bitsandbytes(quantization: Quantization, device: torch.device) -> Non
     except (ImportError, RuntimeError, AttributeError, NotImplementedError) as error:
         raise BadSetting(
             f"FLUX_QUANTIZATION={quantization!r}: the installed bitsandbytes cannot do "
-            f"it on this machine's {device.type} ({type(error).__name__})"
+            f"it on this machine's {device.type} ({type(error).__name__}); take none"
         ) from error

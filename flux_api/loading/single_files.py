@@ -12,13 +12,12 @@ from accelerate import init_empty_weights
 
 from flux_api.loading.checkpoint_names import places_of, vae_tensors
 from flux_api.loading.deltas import take
-from flux_api.loading.folder_parts import listed
 from flux_api.loading.lora_layers import Rows
 from flux_api.loading.packed import FLOAT8, PackedLinear, Unpack, unpacker
 from flux_api.loading.tensor_file import TensorFile
 from flux_api.models.checkpoints import CheckpointFacts
 from flux_api.models.headers import GGUF_KINDS, Header, TensorFacts
-from flux_api.models.hub import ModelMissing
+from flux_api.models.hub import ModelMissing, listed
 from flux_api.models.number_kinds import SCALES
 
 # Where layers may stay packed: many and large. What is outside is small, and models

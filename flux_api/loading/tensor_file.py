@@ -47,5 +47,6 @@ class TensorFile:
         data = torch.from_numpy(raw)
         if facts.dtype in _NUMBERS:
             return data.view(_NUMBERS[facts.dtype]).reshape(facts.shape)
-        rows = math.prod(facts.shape[:-1])
+        # None where somebody wrote a side of 0.
+        rows = math.prod(facts.shape[:-1]) or 1
         return data.reshape(*facts.shape[:-1], facts.size // rows)

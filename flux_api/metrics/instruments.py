@@ -30,7 +30,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 6
 Stage = Literal[
     "load", "encode", "denoise", "decode", "encode_file", "sign", "upload", "fetch"
 ]
-Cache = Literal["answers", "loras", "models", "prompts"]
+Cache = Literal["answers", "loras", "models", "pictures", "prompts"]
 
 REQUESTS = Counter(
     "flux_requests",

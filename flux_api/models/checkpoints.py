@@ -42,10 +42,15 @@ _OTHERS = {
     "noise_refiner.0.attention.qkv.weight": "a Lumina or Z-Image transformer",
     "redux_up.weight": "a Redux prior in one file",
     "text_model.encoder.layers.0.self_attn.q_proj.weight": "a CLIP text encoder",
+    # As transformers saves it since its version 5.
+    "embeddings.token_embedding.weight": "a CLIP text encoder",
     "encoder.block.0.layer.0.SelfAttention.q.weight": "a T5 text encoder",
     "enc.blk.0.attn_q.weight": "a T5 text encoder",
     "model.layers.0.self_attn.q_norm.weight": "a Qwen3 text encoder",
     "blk.0.attn_q_norm.weight": "a Qwen3 text encoder",
+    # That of FLUX.2 dev has no norms of queries, as many others have none.
+    "model.layers.0.self_attn.q_proj.weight": "a Mistral or other language model",
+    "blk.0.attn_q.weight": "a Mistral or other language model",
     "decoder.conv_in.weight": "a VAE",
 }
 _KINDS = {
@@ -117,7 +122,7 @@ def _recognise(header: Header) -> CheckpointFacts:
         for mark, family, layout in _TRANSFORMERS:
             if prefix + mark in names:
                 return _transformer(header, prefix, family, layout)
-    for prefix in ("", *_TRANSFORMER_PREFIXES, "vae.", "text_encoder."):
+    for prefix in ("", *_TRANSFORMER_PREFIXES, *_PARTS["vae"], "text_encoder."):
         for mark, kind in _OTHERS.items():
             if prefix + mark in names:
                 if kind not in _KINDS:

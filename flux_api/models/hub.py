@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ _NEVER += ["*.gguf", "*.fp16.*", "*.md", "*.png", "*.jpg", "*.jpeg", "*.webp"]
 # Often enough to be seen as progress, and to be a sign of life for the watchdog.
 _SAY_SECONDS = 1.0
 _BAR = 20
+_MOST_LISTED = 3
 
 Report = Callable[[str], None]
 
@@ -51,6 +52,13 @@ class ModelMissing(Unavailable):
 
     code = "model_not_loaded"
     should_retry = False
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of ``names``, and how many more there are."""
+    shown = ", ".join(names[:_MOST_LISTED])
+    more = len(names) - _MOST_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def fetch_files(

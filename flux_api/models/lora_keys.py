@@ -8,6 +8,7 @@ ending which of the layer's tensors it is. Layers are compared with ``_`` for ea
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 
 # Ending of a key -> which tensor of the layer; the longest that fits counts.
@@ -85,8 +86,14 @@ _WRAPPERS = (
     *("lora_transformer_", "lora_unet_", "lycoris_", "unet_", "transformer_", "model_"),
     *("text_model_", "clip_l_", "t5xxl_", "qwen3_4b_", "qwen3_8b_", "mistral3_24b_"),
 )
-# As PEFT calls an adapter in the names of its matrices.
-_ADAPTER = re.compile(r"(?<=\.lora_[AB])\.\w+(?=\.(?:weight|bias)$)")
+# More than any tool writes; without a bound a name of wrappers alone takes days.
+_LONGEST_KEY, _MOST_WRAPPERS = 500, 8
+# As PEFT calls an adapter in the names of its tensors.
+_ADAPTER = re.compile(
+    r"(?:(?<=\.lora_[AB])|(?<=\.lora_magnitude_vector))\.\w+(?=\.(?:weight|bias)$)"
+)
+# Left by training a compiled model.
+_COMPILED = re.compile(r"_orig_mod[._]")
 
 
 class KeyRefused(ValueError):
@@ -105,9 +112,10 @@ class LoraKey:
 def parse_key(key: str) -> LoraKey | None:
     """What the tensor ``key`` is; None for an embedding of a textual inversion.
     KeyRefused names a format that is not taken."""
-    # Left by PEFT, which names adapters, and by training a compiled model.
+    if len(key) > _LONGEST_KEY:
+        raise KeyRefused(f"holds {key[:50]!r}..., a name of {len(key)} characters")
     plain = _ADAPTER.sub("", key).replace(".default.", ".").removesuffix(".default")
-    plain = plain.replace("_orig_mod.", "")
+    plain = _COMPILED.sub("", plain)
     ending = max(filter(plain.endswith, _ENDINGS), key=len, default=None)
     if ending is None:
         if plain.startswith(_EMBEDDINGS) or plain in _EMBEDDED:
@@ -126,14 +134,16 @@ def parse_key(key: str) -> LoraKey | None:
     return LoraKey("transformer", layer, _ENDINGS[ending])
 
 
-def find_layer(written: str, known: object) -> str | None:
+def find_layer(written: str, known: Container[str]) -> str | None:
     """The name among ``known`` that ``written`` means, less what trainers put in front
     of it; None where there is no such layer."""
-    name: str | None = written
-    while name is not None and name not in known:  # type: ignore[operator]
+    name = written
+    for _ in range(_MOST_WRAPPERS):
+        if name in known:
+            return name
         stripped = (name.removeprefix(w) for w in _WRAPPERS if name.startswith(w))
-        name = next(stripped, None)
-    return name
+        name = next(stripped, "")
+    return None
 
 
 def flat(path: str) -> str:

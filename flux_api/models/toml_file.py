@@ -95,7 +95,7 @@ def _model(
         raise ValueError(f".like: expected one of {', '.join(models)}.{meant}")
     start = models.get(like)
     if start is None and "transformer" in changes:
-        start = _of_file(changes["transformer"], beside)
+        start = _of_file(changes, beside)
     tasks = dict(start.tasks) if start else {}
     for task, task_table in changes.pop("tasks", {}).items():
         tasks[task] = _task(task, tasks.get(task), task_table, beside)
@@ -115,11 +115,16 @@ def _model(
     return made
 
 
-def _of_file(text: str, beside: Path) -> ModelInfo:
-    """What the file says that it is, where the table is like none."""
-    found = _component("transformer", text, beside)
+def _of_file(changes: Mapping[str, Any], beside: Path) -> ModelInfo | None:
+    """What the transformer's file says that it is, where the table is like none; None
+    where there is no such file here, and the table needs none."""
+    found = _component("transformer", changes["transformer"], beside)
     if not isinstance(found, File) or not isinstance(found.source, Folder):
-        raise ValueError(".like: missing; what is not on this machine says nothing")
+        if {"base_model", "tasks"} <= changes.keys():
+            return None
+        raise ValueError(
+            ".like: missing; no file on this machine says what the transformer is"
+        )
     try:
         return set_of_path(str(found.source.path / found.name), None, None)[1]
     except BadSetting as error:

@@ -74,7 +74,7 @@ def parse_url(text: str) -> Url:
     except ValueError as error:
         raise UrlError("is not a valid URL") from error
     if parts.scheme not in DEFAULT_PORTS:
-        raise UrlError("is not an http, https or data URL")
+        raise UrlError("is not an http or https URL")
     if "@" in parts.netloc:
         raise UrlError("contains a user name or password")
     host, port = _split_netloc(parts.netloc, DEFAULT_PORTS[parts.scheme])

@@ -3,6 +3,7 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { find, start, stop } from "./jobs.js";
 import { Dialog } from "./parts.js";
 import { download, makeCanvas, toFile, urlOf } from "./pictures.js";
+import { narrow } from "./recipe.js";
 import { isLive, problem, recipeNow, set, state, taskNow } from "./store.js";
 import { t } from "./words.js";
 
@@ -15,7 +16,7 @@ const HEAD = 40;
 let kept = { across: "seed", acrossValues: "1, 2, 3", down: "none", downValues: "", sheet: null };
 
 const numbersIn = (text) =>
-  text.split(/[\s,、，]+/).filter(Boolean).map(Number).filter(Number.isFinite);
+  narrow(text).split(/[\s,、]+/).filter(Boolean).map(Number).filter(Number.isFinite);
 
 function axesNow() {
   const task = taskNow();

@@ -3,7 +3,7 @@ import { html } from "./vendor/htm-preact.js";
 import { key } from "./api.js";
 import { Icon } from "./icons.js";
 import { remember } from "./memory.js";
-import { isLive, set, state } from "./store.js";
+import { isLive, loadedPart, set, state } from "./store.js";
 import { LANGUAGES, formatNumber, language, speak, t } from "./words.js";
 
 const GIB = 2 ** 30;
@@ -32,6 +32,7 @@ function Status() {
   const [tone, text] = toneAndText();
   return html`<p class="status ${tone}" role="status" title=${reason || null}>
     <i></i><span>${text}</span>
+    ${loadedPart() && html`<span aria-hidden="true">${loadedPart()}</span>`}
     ${model && html`<span class="detail">${model}</span>`}
     ${waiting > 0 && html`<span class="detail">${t("serverQueue", waiting)}</span>`}
     ${memory && html`<span class="detail">

@@ -1,6 +1,7 @@
 // What several parts of the page are made of.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
+import { narrow } from "./recipe.js";
 import { set, state } from "./store.js";
 import { t } from "./words.js";
 
@@ -93,7 +94,7 @@ export function NumberField({ label, name, value, hint, onCommit, button, hidden
   // Set from elsewhere: what was being typed is no longer meant.
   useEffect(() => setTyped(null), [value, state.restored]);
   const commit = (event) => {
-    const text = event.target.value.trim();
+    const text = narrow(event.target.value).trim();
     const number = Number(text.replace(",", "."));
     setTyped(null);
     onCommit(text === "" || Number.isNaN(number) ? null : number);

@@ -9,6 +9,9 @@ const ROUTES = {
   upscale: "v1/images/upscale",
 };
 
+// Japanese keyboards write digits, commas and signs as wide as letters.
+export const narrow = (text) => text.normalize("NFKC");
+
 export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 // The route, and the fields as JSON has them; pictures come on top.

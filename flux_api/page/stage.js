@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { stop } from "./jobs.js";
 import { isShown, urlOf } from "./pictures.js";
 import { ServerWords, understand } from "./server_words.js";
-import { isLive, modelNow, selectedJob, set, setDraft, state, titleOf } from "./store.js";
+import { isLive, loadedPart, modelNow, selectedJob, set, setDraft, state, titleOf } from "./store.js";
 import { formatNumber, language, t } from "./words.js";
 
 function Examples({ model }) {
@@ -21,6 +21,9 @@ function Examples({ model }) {
 
 function Welcome() {
   const model = modelNow();
+  if (!state.capabilities.limits.keeps_results) {
+    return html`<div class="welcome"><h2>${t("cannotDraw")}</h2><p>${t("keepsNothing")}</p></div>`;
+  }
   return html`<div class="welcome"><h2>${t("welcome")}</h2>
     <p class="narrow">${t("welcomeBelow")}</p><p class="roomy">${t("welcomeLeft")}</p>
     <${Examples} model=${model} />
@@ -36,7 +39,7 @@ function NotReady() {
     : [t(`${status}Title`), t(`${status}Text`)];
   return html`<div class="welcome"><h2>${title}</h2><p>${text}</p>
     ${status === "loading" && html`<progress aria-label=${title} ...${share == null ? {} : { value: share }}></progress>`}
-    ${share != null && html`<p class="note">${Math.round(100 * share)} %</p>`}
+    ${share != null && html`<p class="note">${loadedPart()}</p>`}
     ${reason && html`<${ServerWords} said=${reason} />`}</div>`;
 }
 

@@ -59,6 +59,12 @@ export const selectedJob = () => state.jobs.find((job) => job.id === state.selec
 export const titleOf = ({ recipe, origin }) =>
   recipe.prompt || origin?.recipe.prompt || t(recipe.mode === "upscale" ? "enlarged" : "aVariation");
 
+// How much of the model is loaded, in words; null where the server does not say.
+export function loadedPart() {
+  const { progress } = state.status;
+  return progress && `${Math.round((100 * progress.done) / progress.total)} %`;
+}
+
 export function modelNow(name = state.draft.model) {
   const models = state.capabilities?.models || [];
   const wanted = [name, state.capabilities?.default_model];
@@ -82,6 +88,7 @@ export function problem() {
   const { capabilities, draft } = state;
   if (state.status.status === "offline") return t("offline");
   if (!capabilities) return t("starting");
+  if (!capabilities.limits.keeps_results) return t("keepsNothing");
   const mode = modeNow();
   const task = modelNow().tasks[mode];
   if (!task) return t("noTask");

@@ -7,11 +7,12 @@ import time
 import pytest
 import requests
 
-from flux_api import errors
+from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.reason_phrases import BY_CODE, reason_of
 from flux_api.settings import Settings
 from tests.support.servers import run_api
 from tests.support.wire import NUMBERS, begin, generate, post, stats, wait_until
+from tests.test_troubleshooting import codes, kinds
 
 GENERATIONS = "/v1/images/generations"
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_honoured_is_a_400_that_names_it(fake, values, param, cod
         (GENERATIONS, {"size": "1:1"}, "Invalid size"),
         (GENERATIONS, {"n": 11}, "Invalid n, at most 10"),
         (GENERATIONS, {"steps": 0}, "Invalid steps, at least 1"),
-        ("/process", {"n": 2}, "Invalid n"),
+        ("/process", {"n": 2}, "Unsupported n"),
         ("/process", {"height": 1080}, "Invalid height, try 512x1088"),
     ],
     ids=lambda value: str(value)[:30],
@@ -135,13 +136,15 @@ def test_failures_of_the_run_say_whether_to_try_again(
     assert answer.reason == BY_CODE[code]
 
 
+def test_every_code_says_something_in_the_status_line():
+    for code, status in codes().items():
+        error = InvalidRequest("a message", param="seed", code=code)
+        error.status = int(status)
+        assert code in BY_CODE or "seed" in reason_of(error), code
+
+
 def test_every_error_has_a_reason_phrase_of_plain_ascii():
-    kinds = [
-        kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, errors.FluxError)
-    ]
-    for kind in kinds:
+    for kind in kinds(FluxError):
         phrase = reason_of(kind("a message", param="seed"))
         assert phrase.isascii() and 5 < len(phrase) < 60, kind
         hostile = reason_of(kind("a message", param="x\r\nSet-Cookie: y"))

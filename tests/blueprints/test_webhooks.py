@@ -175,7 +175,8 @@ def test_a_restart_in_the_middle_loses_none(tmp_path):
     [
         ("http://10.0.0.1/hook", "FLUX_WEBHOOK_HOSTS"),
         ("http://localhost:1/hook", "FLUX_WEBHOOK_HOSTS"),
-        ("ftp://127.0.0.1/hook", "http"),
+        ("ftp://127.0.0.1/hook", "webhook_url is not an http or https URL."),
+        ("hook", "webhook_url is not an http or https URL."),
         ("http://me:you@127.0.0.1/hook", "password"),
     ],
 )

@@ -223,6 +223,22 @@ def test_a_set_stays_at_the_commit_that_was_downloaded(tmp_path, settings, hub):
     hub.sha = first
 
 
+@pytest.mark.parametrize(
+    "lines",
+    ['base_model = "maker/served@v2"', 'base_model = "maker/served"\nrevision = "v2"'],
+    ids=["in one", "apart"],
+)
+def test_a_set_may_name_its_branch_or_tag(tmp_path, settings, hub, lines):
+    models = tmp_path / "models.toml"
+    models.write_text(f'[served]\nlike = "schnell"\n{lines}\n')
+    own = settings | {"HF_HOME": tmp_path, "MODEL_INFO": models}
+    hub.revisions.clear()
+    assert run("fetch", "served", **own).returncode == 0
+    assert set(hub.revisions) == {"v2"}
+    lock = tmp_path / "hub" / "hub.lock.json"
+    assert json.loads(lock.read_text()) == {"maker/served@v2": hub.sha}
+
+
 def test_doctor_judges_by_a_card_that_is_not_here():
     text = run("doctor", "--gpu", "24").stdout
     assert text.startswith("Model sets on a 24 GB GPU")

@@ -140,8 +140,8 @@ def qwen(width):
     }
 
 
-def latents(channels):
-    return {"decoder.conv_in.weight": torch.zeros(2, channels, 1, 1)}
+def latents(channels, prefix=""):
+    return {f"{prefix}decoder.conv_in.weight": torch.zeros(2, channels, 1, 1)}
 
 
 CLIP = "text_model.encoder.layers.0.self_attn.q_proj.weight"
@@ -152,6 +152,7 @@ CLIP = "text_model.encoder.layers.0.self_attn.q_proj.weight"
     [
         ("ae.safetensors", latents(16), "vae", "flux1"),
         ("flux2 vae.v1.safetensors", latents(32), "vae", "klein-4b"),
+        ("old vae.safetensors", latents(16, "first_stage_model."), "vae", "flux1"),
         ("qwen_3_4b.safetensors", qwen(2560), "text_encoder", "klein-4b"),
         ("qwen_3_8b.safetensors", qwen(4096), "text_encoder", "klein-9b"),
         ('clip"l.safetensors', {CLIP: torch.zeros(1)}, "text_encoder", "flux1"),

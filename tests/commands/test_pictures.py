@@ -265,6 +265,9 @@ def test_jobs_are_listed_saved_and_cancelled(ask, fake, tmp_path):
     made = json.loads(told.splitlines()[0])
     saved = ask("jobs", "save", made["job_id"], "-o", ".")
     assert saved.returncode == 0, saved.stderr
+    both = ask("jobs", "save", "not-there", made["job_id"], "-o", "both/")
+    assert both.returncode == 2 and b"not-there" in both.stderr
+    assert len(names(tmp_path / "both")) == 2
     again = [tmp_path / line for line in saved.stdout.decode().split()]
     originals = [tmp_path / "x-1.webp", tmp_path / "x-2.webp"]
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in originals]

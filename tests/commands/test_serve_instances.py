@@ -61,9 +61,9 @@ def is_refused(url):
 class Served:
     """What ``serve`` started: as one, and each instance by itself."""
 
-    def __init__(self, server, first, images):
-        self.server, self.url, self.images = server, server.url, images
-        self.models = images.parent / "models.toml"
+    def __init__(self, server, first, folder):
+        self.server, self.url, self.images = server, server.url, folder / "images"
+        self.models = folder / "models.toml"
         self.instances = [f"http://127.0.0.1:{first + n}" for n in range(COUNT)]
 
     def ran(self):
@@ -108,16 +108,16 @@ def served(tmp_path_factory):
         *(*SERVE, "--instances", str(COUNT), "--bind", f"127.0.0.1:{bind}"),
         *("--files-bind", f"127.0.0.1:{files}", "--first-port", str(first)),
     ]
-    (folder / "models.toml").write_text("")
     settings = {
-        "MODEL_INFO": folder / "models.toml",
         "XDG_STATE_HOME": folder,
         "STORAGE_URL": f"file://{folder}/images",
         "FLUX_LOG_LEVEL": "warning",
+        "MODEL_INFO": folder / "models.toml",
     }
+    settings["MODEL_INFO"].write_text("")
     with run(command, url=f"http://127.0.0.1:{bind}", settings=settings) as server:
         wait_for(lambda: "Try it:" in server.output, 240, server)
-        yield Served(server, first, folder / "images")
+        yield Served(server, first, folder)
         server.stop(seconds=60)
 
 
@@ -196,12 +196,19 @@ def test_one_that_is_killed_costs_one_request_and_comes_back(served):
     wait_for(lambda: post(served).ok and served.ran()[0] > before[0], 60)
 
 
-def test_an_update_that_fails_ends_with_the_first_and_is_told(served):
-    old = served.workers()
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_an_update_that_one_cannot_take_stops_there_and_says_so(served, time):
+    old, before = served.workers(), len(served.server.output)
     served.models.write_text("[broken")
+
+    def said():
+        return served.server.output[before:]
+
     os.kill(served.server.process.pid, signal.SIGHUP)
-    said = "instance g0 is not updated, nor those after it: the new worker ended"
-    wait_for(lambda: said in served.server.output, 120, served.server)
+    wait_for(lambda: "send HUP again" in said(), 60, served.server)
+    assert "instance g0 goes on with its old worker: the new worker ended" in said()
+    assert "the update stops here, before instance g1, instance g2" in said()
+    assert "is updated" not in said()
     served.models.write_text("")
     assert served.workers() == old
     assert post(served).ok

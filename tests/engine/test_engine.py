@@ -20,7 +20,7 @@ from flux_api.engine.drawing import preview_due
 from flux_api.engine.shared_forward import ForwardBatcher, PositionIds
 from flux_api.errors import Cancelled
 from flux_api.images.previews import show_preview
-from flux_api.loading.device import Pace, is_lost
+from flux_api.loading.device import Pace, free_memory, is_lost
 from flux_api.models.catalog import MODEL_INFO, ModelInfo, TaskDefaults
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import Folder
@@ -433,21 +433,28 @@ def three_at_once(error):
     return [one.exception() or one.result() for one in asked], sizes
 
 
+# Of a kernel that is called for the first time where the card is full.
+FULL = "CUDA error: out of memory"
+
+
 def test_what_a_library_has_no_memory_for_is_out_of_memory(monkeypatch):
-    """cuBLAS and cuDNN say so in errors of no type of their own; a second try is made,
-    and the process lives."""
+    """CUDA, cuBLAS and cuDNN say so in errors of no type of their own; a second try is
+    made, and the process lives."""
     manager, backend = start(MODEL_INFO, TINY, 0)
     transformer = transformer_of(backend)
     real, failures = transformer.forward, []
 
     def forward(*args, **kwargs):
         if failures:
-            raise RuntimeError(failures.pop())
+            said = failures.pop()
+            own = said == FULL
+            raise torch.AcceleratorError(said) if own else RuntimeError(said)
         return real(*args, **kwargs)
 
     monkeypatch.setattr(transformer, "forward", forward)
     request = request_of(MODEL_INFO[TINY], prompt="a cat", seed=1)
     for said in (
+        [FULL, "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate"],
         ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED\nx", "CUDNN_STATUS_ALLOC_FAILED"],
         [
             "GET was unable to find an engine to execute this computation",
@@ -546,6 +553,48 @@ def test_a_device_lost_while_weights_are_loaded_is_no_fault_of_theirs(
 def test_a_device_is_lost_when_the_smallest_task_fails():
     assert not is_lost(torch.device("cpu"))
     assert is_lost(torch.device("meta"))
+
+
+@pytest.mark.parametrize("said", [FULL, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
+def test_a_full_device_is_not_lost(said, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.AcceleratorError(said)
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    assert not is_lost(torch.device("cuda"))
+
+
+def test_only_what_cuda_pinned_is_given_back(monkeypatch):
+    """On Apple's devices to ask for it ends the process, and torch 2.11 has no word
+    for it."""
+    asked = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(
+        torch.accelerator, "empty_host_cache", lambda: asked.append(1), raising=False
+    )
+    for has_cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has=has_cuda: has)
+        free_memory()
+        assert len(asked) == has_cuda
+    monkeypatch.delattr(torch.accelerator, "empty_host_cache")
+    free_memory()
+
+
+def test_a_card_too_full_to_load_on_is_told_and_tried_again(monkeypatch):
+    """Not by a new process, which would find it as full."""
+    manager, backend = start(MODEL_INFO, TINY, 0)
+    backend.sets.drop(TINY)
+
+    def fail(*args, **kwargs):
+        raise torch.AcceleratorError(FULL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flux_api.loading.components.load_folder_part", fail)
+        failed = submit(manager, request_of(MODEL_INFO[TINY], prompt="a cat")).wait(60)
+        assert failed.error.status == 503
+        assert manager.not_ready is None
+    assert draw(manager, MODEL_INFO[TINY], prompt="a cat", seed=1)
 
 
 def test_the_host_stays_one_step_ahead_of_an_accelerator(monkeypatch):

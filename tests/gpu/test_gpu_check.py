@@ -6,10 +6,16 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from argparse import Namespace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 
 import pytest
 
+from benchmarks import gpu_http, gpu_placements
+from benchmarks.gpu_check import LARGEST, SETS
+from flux_api.models.catalog import MODEL_INFO
 from tests.support.servers import QUIET, ROOT
 from tests.support.tiny_sets import write_sets
 
@@ -51,17 +57,35 @@ def whole(card, tmp_path_factory):
     if card is None:
         pytest.skip("a real card is measured by make gpu-check itself")
     options = "--simulated", "--seconds=3000", "--only", *PARTS
-    return check(tmp_path_factory.mktemp("check"), *options)
+    folder = tmp_path_factory.mktemp("check")
+    return *check(folder, *options), folder
 
 
 def test_every_part_is_measured_and_nothing_fails(whole):
-    done, text, found = whole
+    done, text, found, _ = whole
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(found) == set(PARTS)
     for part, rows in found.items():
         for row in rows:
             assert row["result"] == "ok" or row["result"].startswith("refused"), part
     assert re.search(r"\d{4}-\d\d-\d\d; card Simulated GPU, 80 GiB; CUDA", text)
+
+
+def test_the_same_is_in_json_beside_the_page(whole):
+    told = json.loads((whole[3] / "gpu.json").read_text())
+    assert told["card"] == "Simulated GPU, 80 GiB"
+    assert told["torch"] and told["date"]
+    for part, rows in whole[2].items():
+        assert [row["result"] for row in told["rows"][part]] == [
+            row["result"] for row in rows
+        ]
+
+
+def test_a_cancellation_frees_the_card_within_a_few_steps(whole):
+    [row] = whole[2]["klein-4b-cancel"]
+    assert 7 <= int(row["cancelled at step"]) < 200
+    for key in ("a step", "nothing runs after"):
+        assert float(row[key].split()[0]) > 0
 
 
 def test_a_placement_has_its_peak_and_its_plan(whole):
@@ -129,3 +153,62 @@ def test_without_a_gpu_it_says_so(tmp_path):
     done, text, _ = check(tmp_path)
     assert done.returncode == 2 and not text
     assert "There is no GPU to measure" in done.stderr
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_largest_picture_is_one_that_the_set_draws(name):
+    size = tuple(map(int, LARGEST[name].split("x")))
+    rules = MODEL_INFO[name].sizes
+    assert rules.choose(rules.default, size, "size") == size
+    assert size[0] * size[1] == rules.max_pixels
+
+
+class Failing(BaseHTTPRequestHandler):
+    """A server whose job fails before its first step."""
+
+    def do_POST(self):
+        self.answer({}, 202)
+
+    def do_GET(self):
+        self.answer({"state": "failed", "error": {"message": "no memory"}}, 200)
+
+    def answer(self, told, status):
+        self.send_response(status)
+        self.send_header("X-Job-Id", "one")
+        self.end_headers()
+        self.wfile.write(json.dumps(told).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_job_that_fails_is_not_waited_for():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(RuntimeError, match="the job is failed.*no memory"):
+            list(gpu_http.cancel(url, Namespace(sides=(64, 96))))
+        server.shutdown()
+
+
+def test_a_way_that_fails_in_a_library_leaves_the_next_one(
+    tmp_path, monkeypatch, capsys
+):
+    def measure(name, info, way, side):
+        if way.offload == "none":
+            raise ValueError("of another version\nand more")
+        yield {"result": "ok"}
+
+    table = tmp_path / "m.toml"
+    table.write_text("")
+    ways = [gpu_placements.Way("none", offload, ()) for offload in ("none", "text")]
+    monkeypatch.setattr(gpu_placements, "measure", measure)
+    monkeypatch.setattr(gpu_placements, "WAYS", {"klein-4b": ways})
+    options = ["--side=64", "--skip=0", "--until=1e11"]
+    monkeypatch.setattr("sys.argv", ["placements", "klein-4b", str(table), *options])
+    assert gpu_placements.main() == 0
+    rows = re.findall(r"^ROW (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert [json.loads(row)["result"] for row in rows] == [
+        "failed: ValueError: of another version",
+        "ok",
+    ]

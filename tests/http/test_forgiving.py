@@ -220,8 +220,10 @@ def test_text_beside_a_file_is_passed_over_and_said(fake, png):
         {"type": "Buffer", "data": [1, 2]},
         {"0": 137, "1": 80},
         ["137"] * 30,
+        [137],
+        list(range(256)) * 600,
     ],
-    ids=["list", "buffer", "array", "form"],
+    ids=["list", "buffer", "array", "form", "one", "long"],
 )
 def test_numbers_of_a_picture_are_explained(fake, picture):
     answer = post(fake, EDITS, json=PROMPT | {"image": picture})
@@ -291,6 +293,24 @@ def test_slashes_too_many_change_nothing(fake, path):
 
 
 @pytest.mark.parametrize(
+    "path", [f"{GENERATIONS}/", "/v1//images/generations", "//process", "/process/raw/"]
+)
+def test_slashes_too_many_change_nothing_of_a_post(fake, path):
+    answer = post(fake, path, json=PROMPT, allow_redirects=False)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("sent", ["json", "data"])
+def test_seeds_of_openais_api_are_those_of_the_field(fake, sent):
+    body = PROMPT | {"size": "64x64", "n": 2}
+    for seed, used in ((0, 0), (2**64 - 2, 2**64 - 2), (-1, None), (-(2**63), None)):
+        answer = post(fake, GENERATIONS, **{sent: body | {"seed": seed}})
+        first, second = (item["seed"] for item in answer.json()["data"])
+        assert second == first + 1
+        assert second < 2**32 if used is None else first == used
+
+
+@pytest.mark.parametrize(
     "size", [{"size": "1920x1080"}, {"width": 1920, "height": 1080}], ids=str
 )
 @pytest.mark.parametrize("path", [GENERATIONS, "/process"])
@@ -302,12 +322,62 @@ def test_a_size_off_the_grid_names_the_nearest(fake, path, size):
 
 @pytest.mark.parametrize(
     "head",
-    ["image/png;name=a.png", 'x/y;filename="a b.png"', "binary/octet-stream", ""],
+    [
+        *("image/png;name=a.png;base64", 'x/y;filename="a b.png";base64'),
+        *("binary/octet-stream;base64", ";base64", "image/png; BASE64 "),
+        *('x/y;name="a,b.png";base64', "x/y;name=a,b.png;base64"),
+        *(f"x/y;name={'a' * 3000}.png;base64", "image/png;base64;charset=utf-8"),
+        *('image/png;base64;name="a,b;c.png"',),
+    ],
+    ids=lambda head: head[:40],
 )
-def test_data_urls_are_judged_by_their_bytes(fake, png, head):
-    url = data_url(png).replace("image/png", head, 1)
-    answer = post(fake, EDITS, json=PROMPT | {"image": url})
+@pytest.mark.parametrize("path", [EDITS, "/process"])
+def test_data_urls_are_judged_by_their_bytes(fake, png, path, head):
+    url = data_url(png).replace("image/png;base64", head, 1)
+    answer = post(fake, path, json=PROMPT | {"image": url})
     assert answer.status_code == 200, answer.text
+    assert seen(fake)["images"] == [[96, 64]]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["data:image/png,%89PNG", "data:;base64" + " " * 9000 + ",AA", "data:;base64x,AA"],
+)
+def test_data_urls_without_base64_are_told_the_form(fake, url):
+    answer = post(fake, EDITS, json=PROMPT | {"image": url})
+    assert answer.status_code == 400
+    assert "data:image/png;base64,..." in message_of(answer)
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_form_without_its_boundary_is_told_who_sets_it(fake, path):
+    kind = {"Content-Type": "multipart/form-data"}
+    body = b'--X\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na\r\n--X--'
+    answer = requests.post(fake.url + path, body, headers=kind, timeout=20)
+    assert answer.status_code == 400
+    assert "has no boundary: let the client set that header" in message_of(answer)
+
+
+@pytest.mark.parametrize("header", [None, "application/json", "text/plain"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_with_a_byte_order_mark_is_read(fake, header, encoding):
+    headers = {"Content-Type": header} if header else {}
+    body = json.dumps(PROMPT | {"size": "128x64"}).encode(encoding)
+    answer = requests.post(fake.url + GENERATIONS, body, headers=headers, timeout=20)
+    assert answer.status_code == 200, answer.text
+    assert seen(fake)["size"] == [128, 64]
+
+
+@pytest.mark.parametrize(
+    "header", [None, "application/json", "application/x-www-form-urlencoded"]
+)
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_json_list_is_told_that_an_object_is_expected(fake, path, header):
+    headers = {"Content-Type": header} if header else {}
+    body = json.dumps([PROMPT]).encode()
+    answer = requests.post(fake.url + path, body, headers=headers, timeout=20)
+    assert answer.status_code == 400
+    assert "must be a JSON object" in message_of(answer)
 
 
 def test_the_first_address_says_where_to_go_on(fake):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -116,6 +117,26 @@ def test_large_text_takes_a_few_times_its_size(server, path):
         server.url + path, json={"prompt": "x", "image": "%2B" * (7 * MIB)}, timeout=60
     )
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_few_bytes_of_gzip_do_not_take_a_whole_bodys_memory(server, path):
+    before = memory(server, "VmHWM")
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+
+    def post(text):
+        data = gzip.compress(json.dumps({"prompt": "x", "image": text}).encode())
+        return requests.post(server.url + path, data, headers=headers, timeout=60)
+
+    answer = post("A" * (60 * MIB))
+    assert answer.status_code == 413
+    assert "without gzip" in message_of(answer)
+    assert memory(server, "VmHWM") - before < 60 * len(server.instances)
+    # A picture is worth it, however well it packs.
+    flat = io.BytesIO()
+    Image.new("RGB", (640, 640)).save(flat, "BMP")
+    for data in (make_png(), make_png((2000, 1500)), flat.getvalue()):
+        assert post(base64.b64encode(data).decode()).status_code == 200
 
 
 def test_the_memory_of_large_uploads_goes_back(server):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 import struct
 import zlib
 
 import numpy as np
 import pyvips
 from PIL import Image, ImageCms
+
+from tests.support.hostile_images import icc_profile, png_chunk
 
 WIDTH, HEIGHT = 72, 48
 
@@ -264,7 +267,148 @@ def _bmp(rows, bits, masks, top_down):
     return struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start) + head + body
 
 
-KINDS = (_jpegs, _profiles, _pngs, _webps, _tiffs, _gifs, _avifs, _bmps)
+def _wild():
+    """What phones, scanners and old programs write, and strict readers refuse."""
+    rest = random.Random(1).randbytes(1_500_000)
+    wide = icc_profile(primaries="RGB", name="Display P3 Gamut with sRGB Transfer")
+    jpeg = save(scene(), "JPEG", quality=95, icc_profile=wide)
+    png = save(scene(), "PNG")
+    yield "PNG p3 named with sRGB", save(scene(), "PNG", icc_profile=wide)
+    yield "jpeg p3 named with sRGB", jpeg
+    yield "jpeg profile behind the frame header", _late_profile(jpeg)
+    yield "jpeg stray bytes", _with_stray_bytes(jpeg)
+    for kind in ("PNG", "JPEG", "TIFF"):
+        yield f"{kind} corrupt profile", save(scene(), kind, icc_profile=b"none" * 99)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        block = _exif(1)[:-5] if kind == "JPEG" else b"Exif\0\0nonsense"
+        yield f"{kind} corrupt exif", save(scene(), kind, exif=block, **options)
+    yield "png large profile", save(scene(), "PNG", icc_profile=wide + rest)
+    text = b"Raw\0" + rest.hex().encode()
+    yield "png large text", png[:33] + png_chunk(b"tEXt", text) + png[33:]
+    packed = b"Raw\0\0" + zlib.compress(text)
+    yield "png large packed text", png[:33] + png_chunk(b"zTXt", packed) + png[33:]
+    markup = b"parameters\0<html><script>alert(1)</script>, <lora:x:1>"
+    yield "png markup", png[:33] + png_chunk(b"tEXt", markup) + png[33:]
+    # Keyed: without, libvips gives no alpha, and black outside.
+    small = save(scene().quantize(64), "GIF", transparency=5)
+    canvas = struct.pack("<HH", WIDTH + 30, HEIGHT + 20)
+    yield "gif smaller than its canvas", small[:6] + canvas + small[10:]
+    yield "tiff premultiplied grey", _premultiplied_grey()
+    yield "avif in idat", _avif(1, inside=True)
+    yield "avif tiled", _avif(2, inside=False)
+    yield "avif tiled in idat", _avif(2, inside=True)
+
+
+def _late_profile(jpeg):
+    """The same with its profile behind the frame's header."""
+    start = jpeg.index(b"\xff\xe2")
+    end = start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    frame = jpeg.index(b"\xff\xc0")
+    behind = frame + 2 + int.from_bytes(jpeg[frame + 2 : frame + 4], "big")
+    return jpeg[:start] + jpeg[end:behind] + jpeg[start:end] + jpeg[behind:]
+
+
+def _with_stray_bytes(jpeg):
+    """The same with bytes between its segments that belong to none."""
+    out, at = bytearray(jpeg[:2]), 2
+    while jpeg[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        out += b"\0stray" + jpeg[at:end]
+        at = end
+    return bytes(out + jpeg[at:])
+
+
+def _premultiplied_grey():
+    """A TIFF that says so, which Pillow does not write."""
+    grey, alpha = (np.asarray(band).astype(int) for band in scene("LA").split())
+    samples = np.dstack([grey * alpha // 255, alpha]).astype(np.uint8)
+    data = save(Image.fromarray(samples, "LA"), "TIFF")
+    entry, wanted = (struct.pack("<HHLHH", 338, 3, 1, kind, 0) for kind in (2, 1))
+    assert data.count(entry) == 1
+    return data.replace(entry, wanted)
+
+
+def _box(kind, *parts, version=None):
+    head = b"" if version is None else struct.pack(">L", version << 24)
+    body = head + b"".join(parts)
+    return struct.pack(">L", 8 + len(body)) + kind + body
+
+
+def _child_box(data, kind):
+    """The first box of that kind, wherever it is."""
+    start = data.index(kind) - 4
+    return data[start : start + int.from_bytes(data[start : start + 4], "big")]
+
+
+def _avif(tiles, *, inside):
+    """``tiles`` pictures side by side that are one, with their data ``inside`` the box
+    of descriptions or behind it. Every tile is 64 pixels square."""
+    side = 64
+    picture = Image.new("RGB", (side * tiles, side), "white")
+    picture.paste(scene())
+    parts = []
+    for tile in range(tiles):
+        left = side * tile
+        part = picture.crop((left, 0, left + side, side))
+        parts.append(save(part, "AVIF", quality=95, speed=8))
+    data = [_child_box(part, b"mdat")[8:] for part in parts]
+    kinds = [b"av01"] * tiles
+    if tiles > 1:
+        data.append(struct.pack(">BBBBHH", 0, 0, 0, tiles - 1, side * tiles, side))
+        kinds.append(b"grid")
+    known = [_child_box(parts[0], kind) for kind in (b"pixi", b"colr", b"av1C")]
+    sizes = [
+        _box(b"ispe", struct.pack(">LL", width, side), version=0)
+        for width in (side, side * tiles)
+    ]
+    links = b"".join(
+        # pixi, colr; av1C, which is essential; the size.
+        struct.pack(">HB", number, 4 - (kind == b"grid"))
+        + (b"\x01\x02\x05" if kind == b"grid" else b"\x01\x02\x83\x04")
+        for number, kind in enumerate(kinds, 1)
+    )
+    about = [
+        _box(b"hdlr", bytes(4), b"pict", bytes(13), version=0),
+        _box(b"pitm", struct.pack(">H", len(kinds)), version=0),
+        _box(
+            b"iinf",
+            struct.pack(">H", len(kinds)),
+            *(
+                _box(b"infe", struct.pack(">HH", number, 0), kind, b"\0", version=2)
+                for number, kind in enumerate(kinds, 1)
+            ),
+            version=0,
+        ),
+        _box(
+            b"iprp",
+            _box(b"ipco", *known, *sizes),
+            _box(b"ipma", struct.pack(">L", len(kinds)), links, version=0),
+        ),
+    ]
+    if tiles > 1:
+        numbers = struct.pack(f">HH{tiles}H", len(kinds), tiles, *range(1, tiles + 1))
+        about.append(_box(b"iref", _box(b"dimg", numbers), version=0))
+    start = _box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+
+    def described(first):
+        """The box of descriptions, with data that begins at ``first``."""
+        places, at = b"", 0 if inside else first
+        for number, piece in enumerate(data, 1):
+            places += struct.pack(">HHHHLL", number, int(inside), 0, 1, at, len(piece))
+            at += len(piece)
+        where = _box(
+            b"iloc", struct.pack(">BBH", 0x44, 0, len(data)), places, version=1
+        )
+        own = [_box(b"idat", *data)] if inside else []
+        return _box(b"meta", *about, where, *own, version=0)
+
+    first = len(start) + len(described(0)) + 8
+    rest = b"" if inside else _box(b"mdat", *data)
+    return start + described(first) + rest
+
+
+KINDS = (_jpegs, _profiles, _pngs, _webps, _tiffs, _gifs, _avifs, _bmps, _wild)
 
 
 def made_pictures():

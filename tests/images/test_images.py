@@ -13,6 +13,7 @@ import os
 import random
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from tests.support.hostile_images import (
     PLAIN,
     POLYGLOTS,
     REFUSED,
+    SIGNATURE,
     bmp,
     exif,
     gif,
@@ -46,7 +48,9 @@ from tests.support.hostile_images import (
     icc_profile,
     jpeg_with,
     plain,
+    planar16_tiff,
     png,
+    png_chunk,
     save,
     zeros_png,
 )
@@ -140,16 +144,89 @@ def test_4_a_bmp_from_the_top_down_is_one_like_others():
             decode_image(bmp(1, height, body=bytes(70_000)))
 
 
-def test_a_photograph_of_50_megapixels_is_read():
+@pytest.mark.parametrize("progressive", [False, True], ids=["plain", "progressive"])
+def test_a_photograph_of_50_megapixels_is_read(progressive):
     photograph = Image.linear_gradient("L").resize((8160, 6120)).convert("RGB")
     photograph.paste(ORANGE, (0, 0, 4080, 3060))
-    data = save(photograph, "JPEG", exif=exif(6))
+    data = save(photograph, "JPEG", exif=exif(6), progressive=progressive)
     assert len(data) < 20_000_000
     image = decode_image(data)
     assert 0.98 * MOST_PIXELS < image.width * image.height <= MOST_PIXELS
     assert abs(image.height / image.width - 8160 / 6120) < 0.01
     # Turned by a quarter, its orange corner is at the upper right.
     assert near(image.getpixel((image.width * 3 // 4, image.height // 4)), ORANGE)
+
+
+NAMED = {
+    **{
+        f"heic-{brand}": (
+            struct.pack(">L4s4sL", 24, b"ftyp", brand.encode(), 0) + b"mif1heic",
+            "a HEIC picture.* send it as JPEG, .*requirements-heif.txt",
+        )
+        for brand in ("heic", "heix", "mif1", "msf1", "hevc", "heim")
+    },
+    "jpeg-xl": (b"\xff\x0a" + bytes(99), "a JPEG XL .*send it as PNG or JPEG"),
+    "jpeg-xl-boxed": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "a JPEG XL"),
+    "cgbi": (
+        SIGNATURE + png_chunk(b"CgBI", b"P\0 \x02") + save(plain(), "PNG")[8:],
+        "an iOS app's PNG .*send an ordinary one",
+    ),
+    "16-bit-planes": (planar16_tiff(), "a TIFF of 16-bit planes.* send it as PNG"),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), NAMED.values(), ids=NAMED)
+def test_what_is_not_read_is_named_with_what_to_do(data, words):
+    with pytest.raises(InvalidImage, match=f"^photo is {words}"):
+        decode_image(data, param="photo")
+    with pytest.raises(InvalidImage, match=f"^mask is {words}"):
+        decode_mask(data, picture=shown(40, 24))
+
+
+HEIF_READER = """
+from types import SimpleNamespace
+from PIL import Image, ImageFile
+
+options = SimpleNamespace(DECODE_THREADS=4)
+
+class HeifImageFile(ImageFile.ImageFile):
+    def _open(self):
+        if not self.fp.read().endswith(b"whole"):
+            raise SyntaxError("not one of mine")
+        self._mode, self._size, self.tile = "RGB", (40, 24), []
+
+    def load(self):
+        assert options.DECODE_THREADS == 1
+        self._im = Image.core.fill("RGB", self._size, (200, 100, 50))
+        return Image.Image.load(self)
+"""
+
+
+def test_heic_is_read_in_the_child_alone_where_its_reader_is_installed(tmp_path):
+    """A stand-in for pillow-heif, which is no part of an installation for tests."""
+    (tmp_path / "pillow_heif.py").write_text(HEIF_READER)
+    (tmp_path / "c2pa.py").write_text("class Context: from_dict = id")
+    fresh = Decoder(c2pa=tmp_path)  # the folder that a child may import from, too
+    for brand in (b"heic", b"heix", b"mif1", b"msf1"):
+        data = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic"
+        assert fresh.image(data + b"whole").getpixel((0, 0)) == ORANGE
+        # To install what is there already would not help.
+        with pytest.raises(InvalidImage, match="^image is damaged"):
+            fresh.image(data + b"cut")
+    with pytest.raises(InvalidImage, match="is not a PNG"):
+        fresh.image(b"no picture at all")
+    assert "pillow_heif" not in sys.modules
+
+
+def test_outside_a_gifs_first_frame_is_white_and_no_part_of_a_mask():
+    data = save(plain(), "GIF")
+    data = data[:6] + struct.pack("<HH", 60, 36) + data[10:]
+    image = decode_image(data)
+    assert image.size == (60, 36)
+    assert {image.getpixel(place) for place in ((59, 0), (0, 35), (40, 24))} == {WHITE}
+    assert {image.getpixel(place) for place in ((0, 0), (39, 23))} == {ORANGE}
+    mask, _ = decode_mask(data, picture=shown(60, 36))
+    assert [mask.getpixel(place) for place in ((59, 0), (39, 23))] == [255, 0]
 
 
 def test_a_large_photograph_that_is_cut_off_is_refused():
@@ -208,8 +285,10 @@ def test_a_child_that_dies_at_work_costs_its_own_picture_only(decoder):
 def test_a_child_has_no_secrets_and_few_descriptors(decoder, monkeypatch):
     monkeypatch.setenv("FLUX_API_KEYS", "alice:hidden")
     fresh, pids = decoder
+    assert pids() == []
     fresh.image(save(plain(), "PNG"))
     [pid] = pids()
+    assert os.getpgid(pid) == pid
     assert b"hidden" not in Path(f"/proc/{pid}/environ").read_bytes()
     open_files = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
     assert all(name.startswith("pipe:") or name == "/dev/null" for name in open_files)
@@ -218,16 +297,66 @@ def test_a_child_has_no_secrets_and_few_descriptors(decoder, monkeypatch):
     assert re.search(r"Max file size +0 +0", limits)
 
 
-def test_a_child_signals_nobody():
+def test_each_picture_has_its_own_time_of_the_processor(decoder):
+    fresh, pids = decoder
+    fresh.image(PIXEL)
+    [pid] = pids()
+    first, costly = seconds_left(pid), zeros_png(6000, 6000)
+    assert 10 < first <= 12
+    # A second of it later there are ten again.
+    wait_for(lambda: fresh.image(costly) and seconds_left(pid) > first, 60)
+
+
+def seconds_left(pid):
+    """Until what time of its own the process may run."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return int(re.search(r"Max cpu time +([0-9]+) ", limits)[1])
+
+
+def test_a_picture_that_takes_too_long_ends_its_child(decoder, monkeypatch):
+    fresh, pids = decoder
+    fresh.image(PIXEL)
+    [pid] = pids()
+    os.kill(pid, signal.SIGSTOP)
+    with monkeypatch.context() as patched:
+        patched.setattr("flux_api.images.decoder._WALL_SECONDS", 0.5)
+        with pytest.raises(InvalidImage, match="costs more than a picture may"):
+            fresh.image(PIXEL)
+    assert pid not in pids()
+    assert fresh.image(PIXEL).size == (1, 1)
+
+
+DENIED = {
+    "signals": (6, "os.kill(os.getppid(), signal.SIGTERM)"),
+    "files": (1, "open('/etc/passwd')"),
+    "folders": (1, "os.listdir('/')"),
+    "new files": (1, "open('/tmp/of-a-decoder', 'w')"),
+    "network": (1, "socket.create_connection(('127.0.0.1', PORT))"),
+}
+
+
+@pytest.mark.parametrize(("version", "attempt"), DENIED.values(), ids=DENIED)
+def test_a_child_reaches_nobody_and_nothing(version, attempt):
     libc = ctypes.CDLL(None)
-    if libc.syscall(444, None, 0, 1) < 6:
-        pytest.skip("needs Landlock of Linux 6.12")
-    program = (
-        "import os, signal; from flux_api.images.decode_child import lock_down\n"
-        "assert 'files' not in lock_down(); os.kill(os.getpid(), 0)\n"
-        "try: os.kill(os.getppid(), signal.SIGTERM)\n"
-        "except PermissionError: print('refused')"
-    )
+    if libc.syscall(444, None, 0, 1) < version:
+        pytest.skip("this kernel's Landlock does not know it")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        program = (
+            "import os, signal, socket\n"
+            "from flux_api.images.decode_child import lock_down\n"
+            "missing = lock_down(); os.kill(os.getpid(), 0)\n"
+            "assert 'files' not in missing\n"
+            f"try: {attempt.replace('PORT', str(port))}\n"
+            "except OSError: print('refused')\n"
+        )
+        if "create_connection" in attempt:
+            program += "else: print('refused' if 'network' in missing else 'open')\n"
+        assert_refused(program)
+
+
+def assert_refused(program):
+    """Run it: it prints one word."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -237,6 +366,23 @@ def test_a_child_signals_nobody():
         check=False,
     )
     assert done.stdout == "refused\n", done.stderr
+
+
+def test_a_large_photograph_is_never_held_in_full(decoder):
+    fresh, pids = decoder
+    fresh.image(PIXEL)
+    [pid] = pids()
+    before = peak(pid)
+    fresh.image(large((8160, 6120), "JPEG"))
+    assert pids() == [pid]
+    # Its pixels alone would be 190, of four bytes each.
+    assert peak(pid) - before < 170
+
+
+def peak(pid):
+    """The most memory that the process had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def test_a_child_is_replaced_after_a_hundred_pictures(decoder):

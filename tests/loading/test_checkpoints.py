@@ -126,11 +126,11 @@ def test_a_checkpoint_saved_as_a_variant_is_loaded(copy, variant):
     assert load(copy).transformer.dtype == torch.float32
 
 
-def test_quantized_folders_are_said_to_need_a_gpu(copy):
+def test_a_folder_that_another_library_quantized_is_refused_by_it(copy):
     config = copy / "transformer" / "config.json"
-    packed = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    packed = {"quantization_config": {"quant_method": "quanto"}}
     config.write_text(json.dumps(json.loads(config.read_text()) | packed))
-    with pytest.raises(ModelMissing, match="transformer is quantized"):
+    with pytest.raises(ModelMissing, match="quantized by 'quanto'"):
         load(copy)
 
 

@@ -7,8 +7,9 @@ import torch
 from accelerate import cpu_offload
 from diffusers import FluxTransformer2DModel
 from diffusers.loaders import single_file_utils
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from flux_api.loading.deltas import dense_weight
+from flux_api.loading.deltas import Kronecker, dense_weight
 from flux_api.loading.lora_layers import known_layers
 from flux_api.loading.lora_reader import read_lora
 from flux_api.loading.quantization import quantize
@@ -91,6 +92,33 @@ def test_a_packed_layer_gets_the_same_change(tmp_path, kind, quantization):
         sample = torch.randn(3, 5, layer.in_features)
         added = one.change(layer, sample, layer(sample))
         assert torch.allclose(added, sample @ matrix.T, atol=0.05, rtol=0.02)
+
+
+class Largest(TorchDispatchMode):
+    """How many bytes the largest tensor takes that is made meanwhile."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.nbytes = max(self.nbytes, made.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (64, 1), (64, 64), (1, 1), (8, 8)])
+def test_a_lokr_never_takes_a_matrix_for_each_token(shape):
+    """However its two factors share the sides of the layer."""
+    first = torch.randn(shape)
+    second = torch.randn(64 // shape[0], 64 // shape[1])
+    factors = {"lokr_w1": first, "lokr_w2": second}
+    change = Kronecker(factors, 2.0, (slice(16, 48),))
+    sample = torch.randn(1, 10, 64)
+    with Largest() as largest:
+        added = change(sample)
+    expected = sample @ (2 * torch.kron(first, second)[16:48]).T
+    assert torch.allclose(added, expected, atol=1e-3)
+    assert largest.nbytes <= 4 * 64 * 64
 
 
 def test_pefts_loha_has_its_alpha_in_the_metadata(tmp_path):

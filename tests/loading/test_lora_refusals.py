@@ -154,7 +154,20 @@ REFUSED = {
         pair() | {f"{LAYER}.lora_A.scale_weight": torch.ones(1)},
         "lora_A.scale_weight",
     ),
-    "type": ("schnell", described('{"transformer.peft_type": "LOKR"}'), "'LOKR'"),
+    "type": ("schnell", described('{"transformer.peft_type": "VERA"}'), "'VERA'"),
+    "lokr-of-no-rank": (
+        "schnell",
+        described('{"transformer.peft_type": "LOKR"}'),
+        "without one rank",
+    ),
+    "lokr-of-ranks": (
+        "schnell",
+        described(
+            '{"transformer.peft_type": "LOKR", "transformer.r": 8, '
+            '"transformer.rank_pattern": {"to_q": 4}}'
+        ),
+        "without one rank",
+    ),
     "type-of-none": ("schnell", described('{"transformer.peft_type": []}'), "'[]'"),
     "another-base": (
         "schnell",
@@ -187,6 +200,22 @@ REFUSED = {
     "negative": ("schnell", one_tensor(shape=[-2, 32]), "safetensors"),
     "kind": ("schnell", one_tensor(dtype="F7"), "safetensors"),
     "huge": ("schnell", HUGE, "1073741824 numbers"),
+    "long-key": (
+        "schnell",
+        # As many names of wrappers as a header has room for.
+        pair(down=f"{'module.' * 2_000_000}lora_A.weight"),
+        "a name of 14000013 characters",
+    ),
+    "many-layers": (
+        "schnell",
+        {
+            # Of no effect, so that each is looked at.
+            f"layer{number}.lora_{one}.weight": torch.zeros(1, 1)
+            for number in range(10_001)
+            for one in "AB"
+        },
+        "20002 tensors",
+    ),
     "many-keys": (
         "schnell",
         {f"{LAYER}{number}.lora_A.weight": torch.ones(1) for number in range(20_000)},

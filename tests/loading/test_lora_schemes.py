@@ -14,16 +14,23 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.support import tiny_checkpoints
-from tests.support.lora_schemes import WEIGHT, Writer, Written, flat, metadata_of
+from tests.support.lora_schemes import (
+    WEIGHT,
+    Writer,
+    Written,
+    cut,
+    flat,
+    metadata_of,
+)
 from tests.support.servers import run_api
 
 DOWN_UP = {"down": "lora_down", "up": "lora_up"}
 CLIP = "text_model.encoder.layers.0."
 
 
-def under(prefix, **options):
-    """Layers with ``prefix`` in front."""
-    return lambda w: w.write(lambda name: f"{prefix}{name}", **options)
+def under(prefix, *, less="", **options):
+    """Layers with ``prefix`` in front, in place of ``less``."""
+    return lambda w: w.write(lambda n: f"{prefix}{n.removeprefix(less)}", **options)
 
 
 def kohya(prefix="lora_unet_", layout="bfl", **options):
@@ -77,15 +84,19 @@ def with_bias(ending, prefix="transformer.", layout="diffusers"):
     return write
 
 
-def dora(ending, spell, *, by_column=False, layout="diffusers", only=()):
+def dora(ending, spell, *, by_column=False, layout="diffusers", only=(), **options):
     """Rows (or columns) brought to lengths that were learnt."""
 
     def write(writer):
-        options = {} if "magnitude" in ending else {"alpha": 1.0, **DOWN_UP}
-        made = writer.write(spell, layout=layout, only=only, **options)
+        own = {} if "magnitude" in ending else {"alpha": 1.0, **DOWN_UP}
+        made = writer.write(spell, layout=layout, only=only, **own, **options)
         for name, paths in writer.groups(layout, only).items():
             old = torch.cat([writer.base[f"{path}.weight"] for path in paths])
-            new = old + torch.cat([made.added[path] for path in paths])
+            added = torch.cat([made.added[path] for path in paths])
+            if "adaLN_modulation" in name:
+                # In the file's order, as what is learnt is.
+                old, added = (torch.cat(one.chunk(2)[::-1]) for one in (old, added))
+            new = old + added
             axis = 0 if by_column else 1
             lengths = new.norm(dim=axis, keepdim=True)
             learnt = lengths * (1 + 0.3 * torch.rand(lengths.shape))
@@ -93,9 +104,7 @@ def dora(ending, spell, *, by_column=False, layout="diffusers", only=()):
             shape = learnt.shape if by_column or "magnitude" not in ending else (-1,)
             made.tensors[f"{spell(name)}.{ending}"] = learnt.reshape(shape)
             sizes = [made.added[path].shape[0] for path in paths]
-            parts = zip(new.split(sizes), old.split(sizes), strict=True)
-            for path, (one, other) in zip(paths, parts, strict=True):
-                made.added[path] = one - other
+            made.added |= zip(paths, cut(name, new - old, sizes), strict=True)
         return made
 
     return write
@@ -256,6 +265,14 @@ def with_scalar(write):
     return scaled
 
 
+def lokr_of_peft(writer):
+    """Whole factors, which PEFT scales too."""
+    made = writer.write(lambda name: f"base_model.model.{name}", kind="lokr")
+    made.metadata = metadata_of(peft_type="LOKR", r=2, alpha=3, rank_pattern={})
+    made.added = {path: 1.5 * matrix for path, matrix in made.added.items()}
+    return made
+
+
 def magnitude_spell(name):
     return f"transformer.{name}"
 
@@ -273,6 +290,9 @@ FORMS = {
     "peft-varying-ranks": under("transformer.", varying=True),
     "peft-bias": with_bias("lora_B.bias"),
     "peft-dora": dora("lora_magnitude_vector", magnitude_spell),
+    "peft-dora-adapter": dora(
+        "lora_magnitude_vector.my_style.weight", magnitude_spell, end=".my_style.weight"
+    ),
     "peft-bf16": under("transformer.", dtype=torch.bfloat16),
     "peft-fp16": under("transformer.", dtype=torch.float16),
     "peft-fp8": under("transformer.", dtype=torch.float8_e4m3fn),
@@ -295,7 +315,7 @@ FORMS = {
     "kohya-whole-alphas": with_whole_alphas(kohya(only=("blocks.0",), alpha=3.0)),
     "kohya-old-names": kohya(layout="diffusers"),
     "kohya-bias": with_bias("diff_b", "lora_unet_"),
-    "kohya-dora": dora("dora_scale", kohya_spell, layout="bfl", only=("blocks",)),
+    "kohya-dora": dora("dora_scale", kohya_spell, layout="bfl"),
     "kohya-dora-columns": dora(
         "dora_scale", kohya_spell, layout="bfl", only=("blocks",), by_column=True
     ),
@@ -307,6 +327,7 @@ FORMS = {
         "lokr", spell=kohya_spell, layout="bfl", low_rank=True, alpha=1
     ),
     "lokr-simpletuner": lycoris("lokr"),
+    "lokr-peft": lokr_of_peft,
     "lokr-fused": lycoris(
         "lokr", fused_spell, layout="bfl", only=("img_attn.qkv", "txt_attn.qkv")
     ),
@@ -319,6 +340,8 @@ FORMS = {
     "full-norms": trained_norms,
     "comfyui-extract": extracted,
     "compiled": under("_orig_mod."),
+    "compiled-kohya": kohya("lora_unet__orig_mod_"),
+    "sformer": under("diffusion_model.", only=("transformer_blocks",), less="tran"),
     "mixed": mixed,
 }
 FLUX1_ONLY = {
@@ -336,6 +359,7 @@ TEXT_FORMS = {
         "clip-comfyui": clip("text_encoders.clip_l.transformer.", **DOWN_UP),
     },
     ("flux1", "text_encoder_2"): {
+        "t5-diffusers": under("text_encoder_2."),
         "t5-kohya": kohya("lora_te3_", "diffusers"),
         "t5-onetrainer": kohya("lora_te2_", "diffusers"),
         "t5-omi": under("t5.", alpha=1.0, **DOWN_UP),

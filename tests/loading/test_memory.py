@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +140,10 @@ def held_bytes(module):
 
 @pytest.mark.parametrize(
     ("quantization", "offload"),
-    [("nf4", "group"), ("nf4", "sequential"), ("int8", "model"), ("int8", "group")],
+    [
+        *(("nf4", "group"), ("nf4", "sequential"), ("int8", "model")),
+        *(("int8", "group"), ("fp8", "group"), ("fp8", "sequential")),
+    ],
 )
 def test_what_cannot_be_moved_is_refused_by_name(quantization, offload):
     with pytest.raises(BadSetting, match=f"FLUX_OFFLOAD={offload!r}.*{quantization}"):
@@ -368,7 +372,8 @@ def test_random_weights_are_a_set_that_the_server_takes(models, tmp_path, monkey
     assert settings["FLUX_MODEL"] == "flux1"
     info = load_models(Path(settings["MODEL_INFO"]), MODEL_INFO)["flux1"]
     assert info.base_model == Folder(tmp_path / "FLUX.1-dev")
-    assert info.tasks["generate"].loras == ()
+    # Nothing of it would be downloaded.
+    assert not any(row.loras for row in info.tasks.values())
     loaded = ModelSets({"flux1": info}, lambda *_: Placement(CPU)).use("flux1", print)
     made = {task: loaded.load(task, (), print) for task in info.tasks}
     assert made["variation"].prior.image_encoder is not None
@@ -400,3 +405,9 @@ def test_what_this_machine_cannot_do_is_a_start_up_error(settings, words):
         pytest.skip("this machine can")
     with pytest.raises(BadSetting, match=words):
         check_machine(Settings(**settings))
+
+
+def test_a_missing_bitsandbytes_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(BadSetting, match="bitsandbytes is missing.*requirements.txt"):
+        check_placement("nf4", "none", CPU)

@@ -127,6 +127,13 @@ def test_while_it_loads_it_says_so(load, own):
         assert scrape(f"http://{own}")["flux_model_ready"] == 1
 
 
+def test_a_devices_memory_is_told_by_kind():
+    with run_api(app=FAKE, FAKE_MEMORY="6,24") as server:
+        numbers = scrape(server.wait_ready().url)
+        assert numbers['flux_gpu_memory_bytes{kind="used"}'] == 6 << 30
+        assert numbers['flux_gpu_memory_bytes{kind="total"}'] == 24 << 30
+
+
 def test_the_file_server_may_have_the_same_environment(tmp_path, own):
     """As under ``make serve``: gunicorn reads the same configuration there."""
     with (

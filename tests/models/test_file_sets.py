@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import requests
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import Qwen3ForCausalLM, T5EncoderModel
+from transformers import CLIPTextModel, Qwen3ForCausalLM, T5EncoderModel
 
 from flux_api.errors import BadSetting
 from flux_api.loading.model_sets import ModelSets
@@ -24,6 +25,8 @@ from flux_api.loading.single_files import load_component
 from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS, set_of_path
 from flux_api.models.headers import BadFile
+from flux_api.models.hub import ModelMissing
+from flux_api.models.sources import Folder
 from flux_api.models.toml_file import load_models
 from tests.loading.test_checkpoint_forms import SETS, all_in_one, draw
 from tests.support.checkpoint_forms import (
@@ -133,6 +136,10 @@ OTHERS = {
         "Qwen-Image",
     ),
     "svdq": ({"transformer_blocks.0.qweight": torch.ones(1)}, "Nunchaku"),
+    "mistral": (
+        {"model.layers.0.self_attn.q_proj.weight": torch.ones(1)},
+        "a Mistral or other language model",
+    ),
     "t5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(1)}, "T5"),
     "vae": ({"decoder.conv_in.weight": torch.ones(1)}, "a VAE"),
     "nothing": ({"a": torch.ones(1)}, "no model"),
@@ -217,6 +224,16 @@ def test_a_list_without_end_is_refused_at_once(tmp_path):
     os.truncate(path, 2**36)
     with pytest.raises(BadSetting, match="a list of 4294967296 values"):
         set_of_path(str(path), None, None)
+
+
+def test_a_gguf_of_no_rows_is_refused(tmp_path, bases):
+    path = tmp_path / "a.gguf"
+    rows = struct.pack("<IQQIQ", 2, 32, 0, 8, 0)
+    path.write_bytes(gguf_of(1, 0, text("decoder.conv_in.weight") + rows) + bytes(64))
+    facts = identify_file(path)
+    config = config_of("vae", FilePart(facts, ""), bases["flux1"])
+    with pytest.raises(ModelMissing, match="VAE"):
+        load_component(AutoencoderKL, config, facts, "", torch.float32)
 
 
 LAYER = "double_blocks.0.img_attn.proj"
@@ -449,6 +466,34 @@ def test_text_encoders_and_vae_come_from_files_too(tmp_path, bases):
         server.wait_ready()
         one, other = draw(server, "files"), draw(server, "folder")
     assert np.abs(one - other).max() <= 1
+
+
+@pytest.mark.parametrize("prefix", ["text_model.", ""], ids=["old", "bare"])
+def test_a_clip_is_read_however_transformers_saved_it(tmp_path, bases, prefix):
+    base = bases["flux1"]
+    clip = CLIPTextModel.from_pretrained(base / "text_encoder").state_dict()
+    bare = {name.removeprefix("text_model."): t for name, t in clip.items()}
+    facts = identify_file(save(tmp_path / "a.safetensors", prefixed(prefix, bare)))
+    part = FilePart(facts, facts.components["text_encoder"])
+    config = config_of("text_encoder", part, base)
+    loaded = load_component(CLIPTextModel, config, facts, part.prefix, torch.float32)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, bare[name.removeprefix("text_model.")]), name
+
+
+def test_a_folder_for_a_transformer_needs_no_set_to_be_like(tmp_path, bases):
+    base, info = bases["flux1"], tmp_path / "m.toml"
+    transformer = f'[mine]\ntransformer = "{base / "transformer"}"\n'
+    rest = f'base_model = "{base}"\n{SETS["flux1"].format()}'
+    info.write_text(transformer + rest)
+    mine = load_models(info, {})["mine"]
+    assert mine.components == {"transformer": Folder(base / "transformer")}
+    assert list(mine.tasks) == ["generate"]
+    info.write_text(transformer)
+    with pytest.raises(
+        BadSetting, match=r"mine\.like: missing; no file on this machine"
+    ):
+        load_models(info, {})
 
 
 # llama.cpp's names of a text encoder's layers: outside of the blocks, then in each.

@@ -118,6 +118,21 @@ def test_a_fetch_holds_a_place_in_the_queue_and_not_the_model(path, slow):
         assert stats(server)["begun"] == 3
 
 
+def test_a_slow_file_servers_recipe_holds_a_place_too(slow):
+    known = {"FILE_SERVER": slow.url(""), "FILE_SERVER_TOKEN": "a-token-of-it"}
+    with serve(FLUX_MAX_QUEUE=2, **known) as server, ThreadPoolExecutor(2) as pool:
+        form = {"recipe_of": "0123456789abcdef.png"}
+        asked = [pool.submit(post_form, server, form) for _ in range(2)]
+        wait_for(lambda: slow.connections == 2, 10)
+        full = post_form(server, {"prompt": "a cat"})
+        assert full.status_code == 429
+        assert full.headers["Retry-After"]
+        slow.release.set()
+        # It gave a picture, which is no recipe.
+        assert {one.result().status_code for one in asked} == {400}
+        assert post_form(server, {"prompt": "a cat"}).status_code == 200
+
+
 def test_one_caller_fetches_four_at_a_time_and_all_sixteen(slow):
     keys = {name: f"the-key-of-{name}" for name in "abcdef"}
     listed = ",".join(f"{name}:{key}" for name, key in keys.items())

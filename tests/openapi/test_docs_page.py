@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 
 import pytest
@@ -23,7 +24,7 @@ def open_docs(browser, server, path="/docs", **context):
     context = {"viewport": {"width": 1280, "height": 900}} | context
     with contextlib.closing(browser.new_context(**context)) as fresh:
         page = fresh.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         said, asked = [], []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -125,6 +126,34 @@ def test_files_lists_and_long_answers(browser, server, tmp_path):
         assert form.locator(".answer img").count() == 1
 
 
+def test_what_is_never_a_form_is_sent_as_json(browser, server):
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+    bodies = document["components"]["requestBodies"]
+    alone = {name for name, body in bodies.items() if len(body["content"]) == 1}
+    names = [
+        operation["operationId"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        if operation.get("requestBody", {}).get("$ref", "").split("/")[-1] in alone
+    ]
+    assert len(names) > 4
+    with open_docs(browser, server) as page:
+        page.fill("#key", KEY)
+        for name in names:
+            form = attempt(page, name)
+            assert json.loads(form.locator("textarea").input_value()), name
+            # As it stands there it works.
+            assert send(form) == "200", name
+        form = page.locator("article#post_sdapi_v1_txt2img form")
+        form.locator("textarea").fill('{"prompt": "a cat", "steps": "many"}')
+        assert send(form) == "422"
+        article = page.locator("article#post_sdapi_v1_img2img")
+        article.locator("summary", has_text="What it takes").click()
+        for field in ("init_images", "mask", "distilled_cfg_scale"):
+            named = article.locator("tbody th").get_by_text(field, exact=True)
+            assert named.count() == 1
+
+
 def test_streams_are_shown_as_they_come_and_can_be_stopped(browser, server):
     with open_docs(browser, server) as page:
         page.fill("#key", KEY)
@@ -186,11 +215,14 @@ def test_a_japanese_browser_reads_japanese_and_may_switch(browser, server):
         page.evaluate(unfold)
         page.locator("article form").last.wait_for()
         said = "h2, caption, .codes li, td > p:not(.note), article > p:not(.note)"
+        said += ", .shape .note"
         texts = page.locator(said).all_inner_texts()
         texts += page.locator("main > p, summary:not(.shape summary)").all_inner_texts()
         assert len(texts) > 300
         english = [text for text in texts if not re.search(r"[ぁ-ヿ一-龯]", text)]
         assert not set(english)
+        bounds = " ".join(page.locator("td > p.note").all_inner_texts())
+        assert "〜" in bounds and not re.search(r"\b(to|at most|default)\b", bounds)
         assert axe_findings(page) == []
         page.get_by_role("button", name="English").click()
         page.locator("h2", has_text="Health and numbers").first.wait_for()

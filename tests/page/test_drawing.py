@@ -68,6 +68,19 @@ def test_several_at_once_each_shown_when_it_is_finished(fake, browser):
     assert stats(fake)["finished"] == 5
 
 
+def test_who_waits_is_told_how_many_are_before(fake, browser):
+    with open_page(browser, fake) as page:
+        draw(page, "hold", state="running")
+        for prompt in ("one", "two"):
+            draw(page, prompt, state="queued")
+            page.wait_for_selector(
+                ".progress >> text=/in the queue|Waits for its turn/"
+            )
+        page.wait_for_selector(".progress >> text=1 before it in the queue")
+        release(fake)
+        page.wait_for_selector(".strip:not(:has(.card:not(.done)))")
+
+
 def test_more_than_the_server_has_room_for_wait_here(browser):
     settings = {"FLUX_MAX_QUEUE": 1, "FLUX_MAX_PER_CALLER": 2}
     with run_api(app="tests.support.fake_app:app", **settings) as fake:
@@ -244,6 +257,21 @@ def test_numbers_that_cannot_be_meant_are_put_right(fake, browser):
         draw(page, "a cat")
     # Any, as in other tools: not that one.
     assert 0 <= stats(fake)["requests"][-1]["seed"] < 2**32
+
+
+def test_digits_of_a_japanese_keyboard_are_digits(fake, browser):
+    with open_page(browser, fake, locale="ja") as page:
+        page.click(".settings summary")
+        typed = {"width": "１２８", "steps": "３", "guidance": "２．５", "seed": "１１"}
+        for name, text in typed.items():
+            page.fill(f"#field-{name}", text)
+        draw(page, "ねこ")
+        made = stats(fake)["requests"][-1]
+        assert (made["size"][0], made["seed"]) == (128, 11)
+        assert (made["num_inference_steps"], made["guidance_scale"]) == (3, 2.5)
+        page.click("text=設定を比較")
+        page.fill(".axis:nth-child(1) input", "１，２、３")
+        page.wait_for_selector("text=3 枚を作る")
 
 
 def test_only_what_the_model_honours_is_shown(browser, tmp_path):

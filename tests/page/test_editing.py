@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.numpy import save_file
 
 from tests.support.browser import draw, kept_pictures, open_page
 from tests.support.pictures import make_png
@@ -242,6 +243,53 @@ def test_masks_are_loaded_saved_inverted_and_kept(fake, browser):
         page.wait_for_selector(".input .veil", state="detached")
 
 
+def test_the_tools_of_the_mask_do_as_they_say(fake, browser):
+    with open_page(browser, fake) as page:
+        choose(page, make_png())
+        page.click("text=Paint a mask")
+
+        def painted():
+            """The share of the picture that would be repainted."""
+            mask = downloaded(page, "[aria-label='Save the mask']").getchannel("A")
+            # A stroke drawn in one has other edges than one drawn as it came.
+            return round((np.asarray(mask) < 128).mean(), 2)
+
+        def view():
+            return page.locator(".world").evaluate("it => it.style.transform")
+
+        page.locator(".brush-size").fill("8")
+        stroke(page, (0.1, 0.5), (0.9, 0.5))
+        narrow = painted()
+        page.locator(".brush-size").fill("30")
+        stroke(page, (0.1, 0.5), (0.9, 0.5))
+        wide = painted()
+        assert 0 < 2 * narrow < wide
+        page.click("[aria-label^=Eraser]")
+        stroke(page, (0.5, 0.5), (0.9, 0.5))
+        erased = painted()
+        assert narrow < erased < 0.8 * wide
+        page.click("[aria-label=Undo]")
+        assert painted() == wide
+        page.click("[aria-label=Redo]")
+        assert painted() == erased
+        fitted = view()
+        page.hover(".mask-view")
+        page.mouse.wheel(0, -200)
+        page.wait_for_function(
+            "it => it !== document.querySelector('.world').style.transform", arg=fitted
+        )
+        zoomed = view()
+        assert zoomed.partition("scale")[2] != fitted.partition("scale")[2]
+        # Moved, not painted.
+        page.focus(".mask-view")
+        page.keyboard.down(" ")
+        stroke(page, (0.5, 0.5), (0.6, 0.6))
+        page.keyboard.up(" ")
+        assert view() != zoomed and painted() == erased
+        page.click("[aria-label='Show all']")
+        assert view() == fitted
+
+
 def test_what_becomes_of_a_file_in_the_mask_editor_is_told(fake, browser):
     drop = """([data, type]) => {
         const file = new File([new Uint8Array(data)], "m.png", { type });
@@ -348,6 +396,20 @@ def test_what_a_result_offers(fake, browser):
             page.click(".actions >> text=Download")
             assert downloaded(page, f".menu-list >> text={name}").format == name
         page.click(MORE)
+        page.click(".menu-list >> text=Use this seed")
+        seed = page.input_value("#field-seed")
+        assert f"Seed {seed}" in page.inner_text(".facts").splitlines()
+        page.click(".strip li:nth-child(5) .card")
+        page.click(MORE)
+        page.click(".menu-list >> text=Restore its settings")
+        assert page.input_value("#prompt") == "a cat"
+        assert page.input_value("#field-seed") == "20"
+        page.click(MORE)
+        page.click(".menu-list >> text=Compare settings")
+        page.wait_for_selector("dialog.compare")
+        page.keyboard.press("Escape")
+        page.click(".strip li:nth-child(1) .card")
+        page.click(MORE)
         page.click(".menu-list >> text=Delete")
         page.wait_for_selector(".strip li:nth-child(5)", state="detached")
         page.click(".notice >> text=Undo")
@@ -387,3 +449,28 @@ def test_a_sheet_over_two_settings(fake, browser):
     made = stats(fake)["requests"]
     asked = {(one["seed"], one["num_inference_steps"]) for one in made}
     assert asked == {(1, 3), (1, 4), (2, 3), (2, 4)}
+
+
+def test_a_sheet_over_loras_and_guidance(browser, tmp_path):
+    weights = {"a.lora_A.weight": np.zeros((4, 8), "float32")}
+    save_file(weights, tmp_path / "ink.safetensors")
+    app = "tests.support.fake_app:app"
+    with (
+        run_api(app=app, FLUX_LORA_DIR=tmp_path) as server,
+        open_page(browser, server.wait_ready()) as page,
+    ):
+        page.click(".settings summary")
+        page.select_option("[name=lora]", "ink")
+        page.fill("#field-width", "64")
+        page.fill("#prompt", "a cat")
+        page.click("text=Compare settings")
+        page.select_option(".axis:nth-child(1) select", "lora ink")
+        page.fill(".axis:nth-child(1) input", "0.25, 0.5")
+        page.select_option(".axis:nth-child(2) select", "guidance")
+        page.fill(".axis:nth-child(2) input", "1, 2.5")
+        page.click("text=Draw 4 pictures")
+        page.wait_for_selector("text=Download the sheet")
+        made = stats(server)["requests"]
+    asked = {(one["guidance_scale"], *one["loras"][0]) for one in made}
+    assert asked == {(g, "ink", w) for g in (1, 2.5) for w in (0.25, 0.5)}
+    assert len({one["seed"] for one in made}) == 1

@@ -13,6 +13,7 @@ prompt:
 ``FAKE_KEEP_ALIVE=0.5`` has silent streams show a sign of life that often.
 ``FAKE_LOAD=FILE`` has loading do what the file says: ``hold`` until it says something
 else, ``fail`` as with damaged weights, ``room`` is needed beside an older worker.
+``FAKE_MEMORY=6,24`` is the device's memory, used and in all, in GiB.
 ``GET /fake/stats`` tells what came in and was done, ``POST /fake/reset`` forgets it.
 """
 
@@ -65,10 +66,15 @@ LOAD = Path(os.environ["FAKE_LOAD"]) if os.environ.get("FAKE_LOAD") else None
 EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
 
 
+SIZES = [
+    int(size) << 30 for size in os.environ.get("FAKE_MEMORY", "").split(",") if size
+]
+
+
 class FakeBackend:
     """Pictures of one colour, made in as many empty steps as a model needs."""
 
-    memory = None
+    memory = dict(zip(("used", "total"), SIZES, strict=True)) if SIZES else None
     performance = {"performance": "exact"}
     slots = int(os.environ.get("FAKE_SLOTS") or 1)
 

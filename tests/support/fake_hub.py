@@ -21,6 +21,7 @@ class Hub:
         self.repositories, self.gated, self.cut = repositories, gated, cut
         self.served = []
         self.ranges = []
+        self.revisions = []
         self.sha = SHA
 
 
@@ -70,6 +71,7 @@ def run_hub(hub):
                 self.json(files)
             else:
                 asked = what[1] if what[:1] == ["revision"] else "main"
+                hub.revisions.append(asked)
                 sha = asked if len(asked) == len(SHA) else hub.sha
                 self.json({"id": name, "sha": sha, "siblings": []})
 

@@ -7,6 +7,7 @@ that each stands for.
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zipfile
 import zlib
@@ -167,6 +168,28 @@ def grey_tiff(width, height, *, strips=1, extra=()):
             *extra,
         ],
         body,
+    )
+
+
+def planar16_tiff():
+    """Three planes of 16-bit samples, which Pillow reads as if they were pixels."""
+    body = struct.pack("<3H", 16, 16, 16) + bytes(2) + random.Random(1).randbytes(384)
+    places = struct.pack("<6L", 16, 144, 272, 128, 128, 128)
+    short, long, end = 3, 4, 8 + len(body)
+    return tiff(
+        [
+            (256, long, 1, 8),
+            (257, long, 1, 8),
+            (258, short, 3, 8),
+            (259, short, 1, 1),
+            (262, short, 1, 2),
+            (273, long, 3, end),
+            (277, short, 1, 3),
+            (278, long, 1, 8),
+            (279, long, 3, end + 12),
+            (284, short, 1, 2),
+        ],
+        body + places,
     )
 
 
@@ -342,12 +365,16 @@ ODD = {
 """Files that are only odd: all their pixels are there, and they are read."""
 
 
-def icc_profile(space=b"RGB ", primaries="rgb"):
-    """A linear profile: of grey, or of sRGB's primaries in the order given."""
+def icc_profile(space=b"RGB ", primaries="rgb", name=""):
+    """A linear profile: of grey, or of sRGB's primaries in the order given, in capitals
+    those of Display P3; called ``name``."""
     columns = {
         "r": (0.4361, 0.2225, 0.0139),
         "g": (0.3851, 0.7169, 0.0971),
         "b": (0.1431, 0.0606, 0.7141),
+        "R": (0.5151, 0.2412, -0.0011),
+        "G": (0.2920, 0.6922, 0.0419),
+        "B": (0.1571, 0.0666, 0.7841),
     }
 
     def xyz(values):
@@ -358,14 +385,18 @@ def icc_profile(space=b"RGB ", primaries="rgb"):
     if space == b"GRAY":
         tags[b"kTRC"] = curve
     else:
-        for name, source in zip("rgb", primaries, strict=True):
-            tags[name.encode() + b"XYZ"] = xyz(columns[source])
-            tags[name.encode() + b"TRC"] = curve
+        for place, source in zip("rgb", primaries, strict=True):
+            tags[place.encode() + b"XYZ"] = xyz(columns[source])
+            tags[place.encode() + b"TRC"] = curve
+    if name:
+        text = name.encode() + b"\0"
+        tags[b"desc"] = b"desc\0\0\0\0" + struct.pack(">L", len(text)) + text
+        tags[b"desc"] += bytes(4 + 4 + 2 + 1 + 67)  # no name in other scripts
     offset = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">L", len(tags)), b""
-    for name, data in tags.items():
+    for tag, data in tags.items():
         data += bytes(-len(data) % 4)
-        table += name + struct.pack(">LL", offset + len(body), len(data))
+        table += tag + struct.pack(">LL", offset + len(body), len(data))
         body += data
     header = struct.pack(
         ">L4sL4s4s4s", offset + len(body), b"", 0x02400000, b"mntr", space, b"XYZ "

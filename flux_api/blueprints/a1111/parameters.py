@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.fields import Fields
@@ -43,7 +43,11 @@ class A1111Parameters(Parameters):
     """Nothing changes: it is Stable Diffusion's scale, clients send its default."""
     guidance_scale: Annotated[
         float | None,
-        Field(ge=0.0, le=100.0, validation_alias="distilled_cfg_scale"),
+        Field(
+            ge=0.0,
+            le=100.0,
+            validation_alias=AliasChoices("distilled_cfg_scale", "guidance_scale"),
+        ),
         Number,
     ] = None
     """Flux' own guidance; passed over where it plays no part."""
@@ -64,6 +68,13 @@ class A1111Parameters(Parameters):
         if self.num_images > MOST_IMAGES:
             message = f"At most {MOST_IMAGES} pictures: batch_size times n_iter."
             raise InvalidRequest(message, param="n_iter")
+        strengths = {self.strength, self.denoising_strength} - {None}
+        if len(strengths) > 1:
+            message = "'strength' and 'denoising_strength' say different things."
+            raise InvalidRequest(message, param="strength")
+        if self.model and self.checkpoint != self.model:
+            message = f"'model' and '{CHECKPOINT}' say different things."
+            raise InvalidRequest(message, param="model")
         return self
 
     @property

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import Parameters, Side
+from flux_api.http.parameters import COUNT_NAMES, Parameters, Side
 from flux_api.http.values import (
     Boolean,
     Integer,
@@ -20,23 +19,14 @@ from flux_api.http.values import (
     Text,
     Word,
     read_integer,
-    refuse,
 )
-from flux_api.models.sizes import SizeRules
 
-_RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 _NUMBERED = re.compile(r"(?:input_)?image_([0-9]{1,2})")
 
 
 def _read_side(value: object) -> int | None:
     """An int; None for 0, by which the hosted API means the model's own choice."""
     return read_integer(value) or None
-
-
-def _read_ratio(value: object) -> object:
-    if isinstance(value, str) and (not value.strip() or _RATIO.fullmatch(value)):
-        return value.strip() or None
-    raise refuse("invalid_value", "expected WIDTH:HEIGHT, like 16:9")
 
 
 class BflParameters(Parameters):
@@ -46,14 +36,12 @@ class BflParameters(Parameters):
     """Pixels, on the model's grid."""
     height: Annotated[Side | None, BeforeValidator(_read_side)] = None
     """Pixels, on the model's grid."""
-    aspect_ratio: Annotated[str | None, BeforeValidator(_read_ratio)] = None
-    """WIDTH:HEIGHT, for a picture as large as the default one; width and height win."""
     guidance_scale: Annotated[
         float | None,
         Field(
             ge=0.0,
             le=100.0,
-            validation_alias=AliasChoices("guidance", "guidance_scale"),
+            validation_alias=AliasChoices("guidance", "guidance_scale", "cfg_scale"),
         ),
         Number,
     ] = None
@@ -78,24 +66,12 @@ class BflParameters(Parameters):
         """The picture's file format."""
         return self.output_format or "jpeg"
 
-    def in_shape(self, sizes: SizeRules) -> Self:
-        """These parameters with the size that their ratio means among ``sizes``."""
-        match = _RATIO.fullmatch(self.aspect_ratio or "")
-        if match is None or self.size != (None, None):
-            return self
-        # As many pixels as the default size has, in the other shape.
-        ratio = int(match[1]) / int(match[2])
-        area = math.prod(sizes.default)
-        wanted = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        width, height = sizes.fit((round(wanted[0]) or 1, round(wanted[1]) or 1))
-        return self.model_copy(update={"width": width, "height": height})
-
 
 _GENERATIONS = "/v1/images/generations"
 # What other APIs of this server take, and where.
 _ELSEWHERE = {
     "job_id": _GENERATIONS,
-    "n": _GENERATIONS,
+    **dict.fromkeys(COUNT_NAMES, _GENERATIONS),
     "stream": _GENERATIONS,
     "recipe_of": "/process",
 }

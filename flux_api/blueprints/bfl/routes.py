@@ -124,7 +124,6 @@ def _read_request(
     context: Context, job: Job, body: Body, name: str, parameters: BflParameters
 ) -> ImageRequest:
     model = context.models[name]
-    parameters = parameters.in_shape(model.sizes)
     check_size(model, parameters)
     inputs = read_inputs(context, job, body, model)
     mode = choose_mode(parameters.prompt, inputs.images, parameters.notes)

@@ -15,14 +15,15 @@ _PICTURES = {
     "anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": MAX_IMAGES}],
     "description": f"{_PICTURE['description'][:-1]}, or a list of them.",
 }
+_LISTS = frozenset(("image", "init_images"))
 _UPLOAD = {"type": "string", "format": "binary", "description": "A picture's file."}
 
 
 def describe_body(operation: Operation) -> Schema:
     """The body of ``operation`` in each of its forms."""
     as_json, as_form = (_request(operation, p) for p in (_PICTURE, _UPLOAD))
-    if "image" in operation.pictures:
-        as_json["properties"]["image"] = _PICTURES
+    for name in _LISTS.intersection(operation.pictures):
+        as_json["properties"][name] = _PICTURES
     json_body = {"schema": as_json, "example": dict(operation.example)}
     if operation.is_json:
         return {"required": True, "content": {"application/json": json_body}}

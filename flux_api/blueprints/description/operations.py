@@ -170,12 +170,16 @@ def _sdapi(schema: Schema, *found: type[FluxError], **options: Any) -> Operation
     )
 
 
-def _sdapi_pictures(**example: Any) -> Operation:
+def _sdapi_pictures(
+    *required: str, pictures: tuple[str, ...] = (), **example: Any
+) -> Operation:
     return _sdapi(
         {"anyOf": [ref("SdapiAnswer"), ref("Plan")]},
         *GENERATING,
         other=_ACCEPTED,
         body=A1111Parameters,
+        required=required,
+        pictures=pictures,
         is_json=True,
         example=example,
     )
@@ -230,7 +234,10 @@ OPERATIONS: dict[str, Operation] = {
         prompt="a red heart", width=256, height=256
     ),
     "a1111.routes.img2img": _sdapi_pictures(
-        prompt="a blue heart", init_images=[EXAMPLE_PICTURE]
+        "init_images",
+        pictures=("init_images", "mask"),
+        prompt="a blue heart",
+        init_images=[EXAMPLE_PICTURE],
     ),
     "a1111.routes.png_info": _sdapi(
         named({}),

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import JOB_ID, MOST_IMAGES, Parameters
-from flux_api.http.values import Boolean, Integer, Word
+from flux_api.http.parameters import JOB_ID, Count, Parameters
+from flux_api.http.values import Boolean, Word
 
 Form = Literal["image", "link"]
 
@@ -16,7 +16,7 @@ Form = Literal["image", "link"]
 class ToolParameters(Parameters):
     """What the tools take that make pictures."""
 
-    n: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
+    n: Count = 1
     """How many pictures."""
     result: Annotated[Form, Word] = "image"
     """Whether pictures come as content or as links."""
@@ -27,6 +27,12 @@ class ToolParameters(Parameters):
     def num_images(self) -> int:
         """How many pictures to make."""
         return self.n
+
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        # An agent has been told every argument that there is.
+        missing = f"{name!a} was passed over: there is no such argument."
+        return super()._note_on(name, known) or missing
 
 
 class JobParameters(Fields):

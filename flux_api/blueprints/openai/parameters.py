@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from flux_api.errors import InvalidRequest
-from flux_api.http.parameters import MOST_IMAGES, Parameters
+from flux_api.http.parameters import Count, Parameters
 from flux_api.http.upscaling import Scale
-from flux_api.http.values import Boolean, Integer, Text, Word, read_word, refuse_value
+from flux_api.http.values import Boolean, Text, Word, read_word, refuse_value
 
 QUALITY = {
     "low": (0.5, "low"),
@@ -49,7 +49,7 @@ class ImagesParameters(Parameters):
     """What generations, edits and variations take. All are checked in every operation,
     those without an effect too."""
 
-    n: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
+    n: Count = 1
     """How many pictures."""
     quality: Annotated[
         Literal["low", "medium", "auto", "standard", "high", "hd", "xhigh", "max"]

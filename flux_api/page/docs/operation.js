@@ -1,7 +1,7 @@
 // One operation: what it takes, what it answers, and a form to try it.
 import { html, useState } from "../vendor/htm-preact.js";
 import { Try } from "./try.js";
-import { boundsOf, fieldsOf, typeOf } from "./spec.js";
+import { fieldsOf, typeOf } from "./spec.js";
 import { say } from "./words.js";
 
 // Words in backticks are code, lines with a dash are a list.
@@ -17,6 +17,18 @@ export function Prose({ text = "" }) {
   const [before, ...list] = text.split(/^- /m);
   return html`${before.trim() && html`<p>${inline(say(before))}</p>`}
     ${list.length > 0 && html`<ul class="codes">${list.map((item) => html`<li>${inline(listed(item))}</li>`)}</ul>`}`;
+}
+
+// What a value may be: bounds, the form of a text.
+function boundsOf({ minimum, maximum, maxLength, pattern, default: usual }) {
+  const parts = [];
+  // Above 2^53 a number here is no longer the one that was meant.
+  const most = maximum > Number.MAX_SAFE_INTEGER ? "2^64 - 1" : maximum;
+  if (minimum !== undefined && Math.abs(minimum) < 1e9) parts.push(say("{} to {}", minimum, most));
+  if (maxLength !== undefined) parts.push(say("at most {} characters", maxLength));
+  if (pattern) parts.push(pattern);
+  if (usual !== undefined && String(usual)) parts.push(say("default {}", usual));
+  return parts.join("; ");
 }
 
 function Fields({ caption, fields }) {
@@ -35,7 +47,7 @@ function Shape({ spec, schema, name, optional = false }) {
   const inner = properties || (items && spec.resolve(items).properties && spec.resolve(items));
   const title = html`${name && html`<code>${name}</code> `}<span class="type">${typeOf(schema)}</span>
     ${optional && html` <span class="note">${say("where there is one")}</span>`}
-    ${description && html` <span class="note">${description}</span>`}`;
+    ${description && html` <span class="note">${say(description)}</span>`}`;
   if (properties || inner || additionalProperties?.properties) {
     const within = spec.resolve(properties ? { properties, required } : inner || additionalProperties);
     return html`<details class="shape" open=${!name}><summary>${title}</summary>
@@ -58,7 +70,7 @@ function Answers({ spec, answers }) {
 }
 
 export function Operation({ spec, operation }) {
-  const { id, method, path, others, description, parameters, body, answers } = operation;
+  const { id, method, path, others, description, parameters, body, isJson, answers } = operation;
   const [open, setOpen] = useState(false);
   const fields = fieldsOf(body);
   return html`<article id=${id} aria-labelledby=${`${id}-name`}>
@@ -69,6 +81,6 @@ export function Operation({ spec, operation }) {
       <summary>${say("Try it")}</summary>${open && html`<${Try} operation=${operation} />`}</details>
     <details><summary>${say("What it takes and answers")}</summary>
       ${parameters.length > 0 && html`<${Fields} caption="Parameters" fields=${parameters} />`}
-      ${fields.length > 0 && html`<${Fields} caption="Body, as a form or JSON" fields=${fields} />`}
+      ${fields.length > 0 && html`<${Fields} caption=${isJson ? "Body, as JSON" : "Body, as a form or JSON"} fields=${fields} />`}
       <${Answers} spec=${spec} answers=${answers} /></details></article>`;
 }

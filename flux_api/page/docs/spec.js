@@ -29,16 +29,18 @@ export class Spec {
 
   #describe(path, method, found) {
     const content = this.resolve(found.requestBody)?.content || {};
-    const body = content["multipart/form-data"]?.schema;
-    const asJson = Object.entries(content["application/json"]?.schema.properties || {});
+    const json = content["application/json"];
+    const form = content["multipart/form-data"]?.schema;
+    const asJson = Object.entries(json?.schema.properties || {});
     return {
       id: found.operationId, method, path, others: [],
       description: found.description,
       parameters: (found.parameters || []).map((one) => this.resolve(one)),
-      body,
+      body: form || json?.schema,
+      isJson: Boolean(json && !form),
       // Those fields that may come several times.
       lists: asJson.filter(([, { anyOf = [] }]) => anyOf.some(({ type }) => type === "array")).map(([name]) => name),
-      example: content["application/json"]?.example,
+      example: json?.example,
       answers: Object.entries(found.responses).map(([status, one]) => ({ status, ...this.resolve(one) })),
     };
   }
@@ -58,20 +60,8 @@ export function typeOf(schema) {
   if (schema.$ref) return schema.$ref.split("/").at(-1);
   if (schema.enum) return schema.enum.join(" | ");
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
-  if (schema.type === "array") return `list of ${typeOf(schema.items) || "anything"}`;
+  if (schema.type === "array") return `${typeOf(schema.items) || "any"}[]`;
   if (schema.format === "binary") return "file";
-  const kinds = [schema.type || "anything"].flat();
+  const kinds = [schema.type || "any"].flat();
   return kinds.join(" | ");
-}
-
-// What a value may be: bounds, the form of a text.
-export function boundsOf({ minimum, maximum, maxLength, pattern, default: usual }) {
-  const parts = [];
-  // Above 2^53 a number here is no longer the one that was meant.
-  const most = maximum > Number.MAX_SAFE_INTEGER ? "2^64 - 1" : maximum;
-  if (minimum !== undefined && Math.abs(minimum) < 1e9) parts.push(`${minimum} to ${most}`);
-  if (maxLength !== undefined) parts.push(`at most ${maxLength} characters`);
-  if (pattern) parts.push(pattern);
-  if (usual !== undefined && String(usual)) parts.push(`default ${usual}`);
-  return parts.join("; ");
 }

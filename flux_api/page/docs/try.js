@@ -27,6 +27,13 @@ function Field({ prefix, field, example, isList }) {
     <${Input} id=${id} field=${field} example=${example} isList=${isList} /></div>`;
 }
 
+// What is never a form, as the text that is sent.
+function JsonBody({ id, example }) {
+  return html`<div class="field"><label for=${`${id}-body`}>${say("Body, as JSON")}</label>
+    <textarea id=${`${id}-body`} name="body" rows="8" spellcheck=${false}
+      defaultValue=${JSON.stringify(example, null, 2)}></textarea></div>`;
+}
+
 // The request that the form says; blank is left out.
 function requestOf(operation, form) {
   const values = (place) => operation[place].filter(({ name }) => form.get(`${name}`));
@@ -42,7 +49,10 @@ function requestOf(operation, form) {
     else headers[name] = value;
   }
   const options = { method: operation.method.toUpperCase(), headers };
-  if (operation.body) {
+  if (operation.isJson) {
+    headers["Content-Type"] = "application/json";
+    options.body = form.get("body");
+  } else if (operation.body) {
     options.body = new FormData();
     for (const { name } of fieldsOf(operation.body)) {
       for (const value of form.getAll(name)) {
@@ -57,7 +67,7 @@ function requestOf(operation, form) {
 // Pictures in Base64 would fill the page.
 const shorten = (name, value) =>
   typeof value === "string" && value.length > LONGEST_SHOWN
-    ? `${value.slice(0, LONGEST_SHOWN)}… (${value.length} characters)` : value;
+    ? `${value.slice(0, LONGEST_SHOWN)}… ${say("({} characters)", value.length)}` : value;
 
 async function read(answer, show) {
   const kind = (answer.headers.get("Content-Type") || "").split(";")[0];
@@ -93,7 +103,7 @@ export function Try({ operation }) {
   const stop = useRef();
   useEffect(() => () => stop.current?.abort(), []);
   const kinds = Object.keys(operation.answers.find(({ status }) => status === "200")?.content || {});
-  const fields = fieldsOf(operation.body);
+  const fields = operation.isJson ? [] : fieldsOf(operation.body);
   const isFirst = ({ name, required, schema }) =>
     required || schema.format === "binary" || name in (operation.example || {});
   const draw = (field) => html`<${Field} key=${field.name} prefix=${operation.id} field=${field}
@@ -121,6 +131,7 @@ export function Try({ operation }) {
   const more = [...fields.filter((field) => !isFirst(field)), ...operation.parameters.filter(({ in: p }) => p === "header")];
   return html`<form onSubmit=${send}>
     <div class="inputs">${[...asked, ...fields.filter(isFirst)].map(draw)}</div>
+    ${operation.isJson && html`<${JsonBody} id=${operation.id} example=${operation.example} />`}
     ${more.length > 0 && html`<details><summary>${say("More fields")}</summary><div class="inputs">${more.map(draw)}
       ${kinds.length > 1 && html`<div class="field"><label for=${`${operation.id}-accept`}><code>Accept</code></label>
         <select id=${`${operation.id}-accept`} name="Accept">${["", ...kinds].map((kind) => html`

@@ -12,4 +12,5 @@ export async function speak(wanted) {
 }
 
 // What is not translated stays as it is.
-export const say = (text = "") => texts[text.replace(/\s+/g, " ").trim()] ?? text;
+export const say = (text = "", ...values) =>
+  values.reduce((said, value) => said.replace("{}", value), texts[text.replace(/\s+/g, " ").trim()] ?? text);

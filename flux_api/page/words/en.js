@@ -63,6 +63,8 @@ export default {
   loadingText: "Write your prompt meanwhile. It starts as soon as the model is ready.",
   failedTitle: "The model could not be loaded",
   failedText: "The server tries again by itself. Its log says more.",
+  cannotDraw: "This page cannot draw here",
+  keepsNothing: "The server keeps no finished pictures, so there would be none to fetch. Whoever runs it can set FLUX_RESULTS_MB above 0.",
   drainingTitle: "The server is shutting down",
   drainingText: "It takes no new pictures. Yours are kept in this browser.",
 
