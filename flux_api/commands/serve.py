@@ -143,6 +143,7 @@ def serve_one(bind: str, files_bind: str, environ: Mapping[str, str]) -> int:
         return 1
     api, files = f"http://{local(bind)}", f"http://{local(files_bind)}"
     given = {**environ, "FILE_SERVER": environ.get("FILE_SERVER") or files}
+    warn_of_urls(bind, files, environ)
     fleet = Fleet([api_server("API", bind, given)], files_server(files_bind, given))
     return tend(fleet, api, files)
 
@@ -157,6 +158,7 @@ def serve_many(plan: Plan) -> int:
         return 1
     if not (plan.settings.api_keys or is_local(plan.bind)):
         say("anybody who reaches this port can use it: set FLUX_API_KEYS")
+    warn_of_urls(plan.bind, plan.url, plan.environ)
     instances = [
         api_server(f"instance g{number}", address, plan.api_environ(number))
         for number, address in enumerate(plan.instances)
@@ -198,6 +200,17 @@ def tend(fleet: Fleet, api: str, files: str) -> int:
         return 0
     finally:
         fleet.stop()
+
+
+def warn_of_urls(bind: str, pictures: str, environ: Mapping[str, str]) -> None:
+    """Say so where others are let in at ``bind`` who cannot open ``pictures``, which
+    begins the URLs that they get."""
+    is_said = environ.get("FILE_SERVER_PUBLIC_URL") or environ.get("FILE_SERVER")
+    if not (is_said or is_local(bind)):
+        say(
+            f"URLs of pictures begin with {pictures}, which only this machine reaches: "
+            "set FILE_SERVER_PUBLIC_URL to the address that callers use"
+        )
 
 
 def are_free(listed: Iterable[tuple[str, str]]) -> bool:

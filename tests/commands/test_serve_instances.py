@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from flux_api.commands import fleet, instances
 from flux_api.commands.program import program
+from flux_api.commands.serve import warn_of_urls
 from tests.commands.program import environment
 from tests.support.programs import need
 from tests.support.servers import ROOT, free_port, run, wait_for
@@ -346,6 +347,21 @@ def test_gpus_are_those_that_cuda_is_shown(monkeypatch):
 def test_local_names_are_for_those_whom_nobody_else_reaches(bind, settings, local):
     plan = instances.Plan(bind, "127.0.0.1:2", 3, (None,), None, settings)
     assert ("FLUX_TRUSTED_HOSTS" in plan.api_environ(0)) == local
+
+
+@pytest.mark.parametrize(
+    ("bind", "environ", "told"),
+    [
+        ("0.0.0.0:8000", {}, True),
+        ("127.0.0.1:8000", {}, False),
+        ("0.0.0.0:8000", {"FILE_SERVER_PUBLIC_URL": "https://flux.example"}, False),
+        ("0.0.0.0:8000", {"FILE_SERVER": "https://files.example"}, False),
+    ],
+    ids=str,
+)
+def test_urls_that_others_cannot_open_are_told(bind, environ, told, capfd):
+    warn_of_urls(bind, "http://127.0.0.1:8010", environ)
+    assert ("set FILE_SERVER_PUBLIC_URL" in capfd.readouterr().err) == told
 
 
 def test_a_closed_terminal_ends_all(tmp_path):
