@@ -28,7 +28,7 @@ from tests.support.checkpoint_forms import (
     with_component,
     write_gguf,
 )
-from tests.support.lora_schemes import WEIGHT
+from tests.support.lora_schemes import WEIGHT, Writer
 from tests.support.pictures import make_png
 from tests.support.servers import run_api
 from tests.support.tiny_checkpoints import build_lora
@@ -146,6 +146,10 @@ def server(tmp_path_factory):
             lines += [f"[same-{family}-{form}]", table.format()]
             lines += [f'base_model = "{other}"']
         write_wide_lora(folder / "loras" / f"{family}.safetensors", family)
+    for kind in ("lokr", "loha"):
+        writer = Writer("klein", seed=4, module=wide("klein"))
+        made = writer.write(lambda n: f"transformer.{n}", only=("to_q",), kind=kind)
+        made.save(folder / "loras" / f"{kind}.safetensors")
     info = folder / "models.toml"
     info.write_text("\n".join(lines))
     settings = {"MODEL_INFO": info, "FLUX_LORA_DIR": folder / "loras"}
@@ -184,6 +188,15 @@ def test_a_form_draws_what_its_weights_draw(server, family, form):
     assert np.abs(plain - draw(server, same)).max() <= 1
     assert np.abs(with_lora - draw(server, same, **lora)).max() <= 1
     assert np.abs(with_lora - plain[:1]).max() > 4
+
+
+@pytest.mark.parametrize("kind", ["lokr", "loha"])
+@pytest.mark.parametrize("form", ["fp8-scaled", "gguf-Q8_0", "gguf-Q4_K"])
+def test_factors_of_other_kinds_change_packed_weights_too(server, form, kind):
+    lora = {"loras": [{"name": kind, "adapter_weight": WEIGHT}], "n": 1}
+    changed = draw(server, f"klein-{form}", **lora)
+    assert np.abs(changed - draw(server, f"same-klein-{form}", **lora)).max() <= 1
+    assert np.abs(changed - draw(server, f"klein-{form}", n=1)).max() > 4
 
 
 @pytest.mark.parametrize("form", ["bfl", "fp8-scaled", "gguf-Q8_0"])

@@ -121,12 +121,12 @@ class Written:
 
 
 class Writer:
-    """Writes LoRAs for the linear layers of ``component``; ``only`` chooses layers by
-    words in diffusers' names."""
+    """Writes LoRAs for the linear layers of ``component``, the tiny one unless
+    ``module`` is given; ``only`` chooses layers by words in diffusers' names."""
 
-    def __init__(self, family, component="transformer", seed=0):
+    def __init__(self, family, component="transformer", seed=0, module=None):
         self.family, self.component = family, component
-        self.module = component_of(family, component)
+        self.module = module or component_of(family, component)
         self.layers = {
             path: layer
             for path, layer in self.module.named_modules()
