@@ -93,7 +93,7 @@ def test_form_text_is_coerced(fake):
 def test_extensions_reach_the_model_and_unknown_keys_nothing(fake):
     answer = generate(
         fake,
-        **{"seed": 3, "num_inference_steps": 4, "steps": 9, "guidance_scale": 3},
+        **{"seed": 3, "num_inference_steps": 4, "guidance_scale": 3},
         **{"negative_prompt": "a cat", "extra_headers": {"a": "b"}, "foo": [1]},
     )
     assert answer.status_code == 200

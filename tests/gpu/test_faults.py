@@ -163,7 +163,7 @@ def test_an_update_is_never_held_worse_than_before(card, models, tmp_path):
         taken = [pool.submit(draw_long, server) for _ in range(MOST)]
         wait_for(lambda: jobs(server) == MOST, 20, server)
         server.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "waiting for the old" in server.output[at:], 60, server)
+        wait_for(lambda: "waiting for the old" in server.output[at:], 300, server)
         pictures = [long.result() for long in taken]
         assert all((long == pictures[0]).all() for long in pictures)
         wait_for(lambda: before["pid"] not in small.processes, 60, server)

@@ -131,7 +131,9 @@ def test_a_level_is_measured_beside_the_floor(simulated, tmp_path):
     [text] = re.findall(r"^ROW (.*)$", done.stdout, re.MULTILINE)
     row = json.loads(text)
     assert (row["part"], row["row"], row["result"]) == ("levels", "max", "ok")
-    assert row["drawn as"] in ("exact", "speed", "max") and row["note"]
+    # Whether it is worth it there is a matter of time: what came instead says why.
+    assert row["drawn as"] == "max" or row["note"]
+    assert row["drawn as"] in ("exact", "speed", "max")
     assert row["held"] == "none, none"
     seconds, floor = (
         float(row[key].split()[0]) for key in ("64x64, 4 steps", "16-bit floor")
