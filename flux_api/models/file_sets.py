@@ -89,7 +89,7 @@ def set_of_path(
         path = Path(text).expanduser().absolute()
         if path.is_dir():
             return name_of(path), _of_folder(path, like)
-        if not path.exists():
+        if not (path.exists() or path.is_symlink()):
             raise BadFile("is not there")
         facts = identify_file(path)
     except (BadFile, OSError, RuntimeError) as error:

@@ -478,7 +478,8 @@ def test_a_scheme_draws_what_the_merged_base_draws(
     assert (draw(server, base) == plain[family]).all()
     merged = draw(server, f"{family}-{scheme}")
     assert np.abs(with_lora - merged).max() <= 1
-    assert np.abs(with_lora - plain[family]).max() > 4
+    # More than rounding may be.
+    assert np.abs(with_lora - plain[family]).max() > 2
 
 
 def test_several_at_once_do_not_depend_on_their_order(server):
