@@ -135,6 +135,17 @@ CHARTS = {
         "Encoding a prompt, in ms",
         {"ms": {"known": "a known prompt", "new": "a new prompt"}},
     ),
+    "scaling": Chart(
+        "Instances behind nginx: the simulation over what was measured",
+        {
+            what: {
+                f"{n}, {load}": f"{n}, {load}: {what}, simulated over measured"
+                for n in (1, 2, 3)
+                for load in ("16 clients", "70% busy")
+            }
+            for what in ("pictures", "wait")
+        },
+    ),
     "starting": Chart(
         "CPU time until ready, in s",
         {
