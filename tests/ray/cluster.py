@@ -18,7 +18,7 @@ from tests.support.servers import ROOT, free_port, run, wait_for
 
 # Only on Linux is it loopback too; with 127.0.0.1 Ray takes the machine's own address.
 HOST = "127.0.0.2"
-_STARTS = 4
+_STARTS = 8
 
 
 class Cluster:
