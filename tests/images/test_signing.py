@@ -20,8 +20,9 @@ from flux_api.images.credentials import describe_input
 from flux_api.images.decoder import Decoder
 from flux_api.images.file_notes import credentials_of
 from flux_api.images.signing import find_library, open_signer
-from tests.images.test_images import children, plain
 from tests.support.credentials import check_data_hash, make_certificates
+from tests.support.hostile_images import plain
+from tests.support.processes import children
 from tests.support.servers import run_api
 from tests.support.time_stamps import authority
 from tests.support.trap_server import trap
