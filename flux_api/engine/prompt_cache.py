@@ -21,7 +21,7 @@ class PromptCache:
     device's lock guards it."""
 
     def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._kept: OrderedDict[Hashable, Embeddings] = OrderedDict()
         self._bytes = 0
 
@@ -42,11 +42,11 @@ class PromptCache:
         made = encode()
         size = _size_of(made)
         # Larger than all that may be kept: it would only push the others out.
-        if size <= self._most_bytes:
+        if size <= self.most_bytes:
             # Copies, as a pipeline may work in place.
             self._kept[key] = tuple(tensor.to("cpu", copy=True) for tensor in made)
             self._bytes += size
-        while self._bytes > self._most_bytes:
+        while self._bytes > self.most_bytes:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= _size_of(oldest)
         return made
