@@ -435,16 +435,21 @@ def test_links_are_of_stored_pictures(files, browser):
             assert page.evaluate("() => navigator.clipboard.readText()") == kept["url"]
 
 
+def draw_sheet(page, *axes):
+    """Four pictures, over two settings with two values each."""
+    page.fill("#field-width", "64")
+    page.fill("#prompt", "a cat")
+    page.click("text=Compare settings")
+    for number, (setting, values) in enumerate(axes, start=1):
+        page.select_option(f".axis:nth-child({number}) select", setting)
+        page.fill(f".axis:nth-child({number}) input", values)
+    page.click("text=Draw 4 pictures")
+    page.wait_for_selector("text=Download the sheet")
+
+
 def test_a_sheet_over_two_settings(fake, browser):
     with open_page(browser, fake) as page:
-        page.fill("#field-width", "64")
-        page.fill("#prompt", "a cat")
-        page.click("text=Compare settings")
-        page.fill(".axis:nth-child(1) input", "1, 2")
-        page.select_option(".axis:nth-child(2) select", "steps")
-        page.fill(".axis:nth-child(2) input", "3, 4")
-        page.click("text=Draw 4 pictures")
-        page.wait_for_selector("text=Download the sheet")
+        draw_sheet(page, ("seed", "1, 2"), ("steps", "3, 4"))
         assert downloaded(page, "text=Download the sheet").width > 128
     made = stats(fake)["requests"]
     asked = {(one["seed"], one["num_inference_steps"]) for one in made}
@@ -461,15 +466,7 @@ def test_a_sheet_over_loras_and_guidance(browser, tmp_path):
     ):
         page.click(".settings summary")
         page.select_option("[name=lora]", "ink")
-        page.fill("#field-width", "64")
-        page.fill("#prompt", "a cat")
-        page.click("text=Compare settings")
-        page.select_option(".axis:nth-child(1) select", "lora ink")
-        page.fill(".axis:nth-child(1) input", "0.25, 0.5")
-        page.select_option(".axis:nth-child(2) select", "guidance")
-        page.fill(".axis:nth-child(2) input", "1, 2.5")
-        page.click("text=Draw 4 pictures")
-        page.wait_for_selector("text=Download the sheet")
+        draw_sheet(page, ("lora ink", "0.25, 0.5"), ("guidance", "1, 2.5"))
         made = stats(server)["requests"]
     asked = {(one["guidance_scale"], *one["loras"][0]) for one in made}
     assert asked == {(g, "ink", w) for g in (1, 2.5) for w in (0.25, 0.5)}
