@@ -74,6 +74,8 @@ Count = Annotated[
     Integer,
 ]
 """The field of a request that says how many pictures."""
+Guidance = Annotated[float | None, Field(ge=0.0, le=100.0), Number]
+"""The model's guidance scale; which names it has is the dialect's own."""
 
 
 def _read_seed(value: object) -> int | None:
@@ -110,7 +112,8 @@ def _read_size(value: object) -> Size | None:
 
 def _read_ratio(value: object) -> str | None:
     text = (read_word(value) or "auto").strip()
-    if text.lower() == "auto":
+    # The second is Replicate's, for what an edit does anyway.
+    if text.lower() in ("auto", "match_input_image"):
         return None
     if _RATIO.fullmatch(text):
         return text
@@ -163,13 +166,8 @@ class Parameters(Fields):
     ] = None
     """Denoising steps."""
     guidance_scale: Annotated[
-        float | None,
-        Field(
-            ge=0.0,
-            le=100.0,
-            validation_alias=AliasChoices("guidance_scale", "guidance", "cfg_scale"),
-        ),
-        Number,
+        Guidance,
+        Field(validation_alias=AliasChoices("guidance_scale", "guidance", "cfg_scale")),
     ] = None
     """How closely to follow the prompt, where it plays a part."""
     strength: Annotated[float | None, Field(ge=0.0, le=1.0), Number] = None

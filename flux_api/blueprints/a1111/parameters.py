@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, model_validator
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import MOST_IMAGES, Parameters
+from flux_api.http.parameters import MOST_IMAGES, Guidance, Parameters
 from flux_api.http.values import Boolean, Integer, Number, Object, Text
 
 SAMPLER, SCHEDULER = "Euler", "Simple"
@@ -39,16 +39,11 @@ class A1111Parameters(Parameters):
     """How many pictures, times n_iter."""
     n_iter: Annotated[int, Field(ge=1, le=MOST_IMAGES), Integer] = 1
     """How many pictures, times batch_size."""
-    cfg_scale: Annotated[float | None, Field(ge=0.0, le=100.0), Number] = None
+    cfg_scale: Guidance = None
     """Nothing changes: it is Stable Diffusion's scale, clients send its default."""
     guidance_scale: Annotated[
-        float | None,
-        Field(
-            ge=0.0,
-            le=100.0,
-            validation_alias=AliasChoices("distilled_cfg_scale", "guidance_scale"),
-        ),
-        Number,
+        Guidance,
+        Field(validation_alias=AliasChoices("distilled_cfg_scale", "guidance_scale")),
     ] = None
     """Flux' own guidance; passed over where it plays no part."""
     denoising_strength: Annotated[float | None, Field(ge=0.0, le=1.0), Number] = None

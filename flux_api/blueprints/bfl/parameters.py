@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import COUNT_NAMES, Parameters, Side
+from flux_api.http.parameters import COUNT_NAMES, Guidance, Parameters, Side
 from flux_api.http.values import (
     Boolean,
     Integer,
@@ -37,13 +37,8 @@ class BflParameters(Parameters):
     height: Annotated[Side | None, BeforeValidator(_read_side)] = None
     """Pixels, on the model's grid."""
     guidance_scale: Annotated[
-        float | None,
-        Field(
-            ge=0.0,
-            le=100.0,
-            validation_alias=AliasChoices("guidance", "guidance_scale", "cfg_scale"),
-        ),
-        Number,
+        Guidance,
+        Field(validation_alias=AliasChoices("guidance", "guidance_scale", "cfg_scale")),
     ] = None
     """How closely to follow the prompt; passed over where it plays no part."""
     output_format: Annotated[Literal["jpeg", "png", "webp"] | None, Word] = None
