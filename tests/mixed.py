@@ -41,7 +41,9 @@ CPU = torch.device("cpu")
 
 class Mixed:
     """A backend in ``speed`` over two tiny models in ``folder``, compiled whether it
-    pays or not; or with another ``tuner``."""
+    pays or not; or with another ``tuner``. Of FLUX.1 ``own`` are always on."""
+
+    own: tuple[Lora, ...] = ()
 
     def __init__(
         self,
@@ -55,7 +57,11 @@ class Mixed:
             for seed, name in enumerate(names):
                 write_lora(loras / f"{name}.safetensors", family=family, seed=seed)
         self.models = {
-            name: model_of(build(checkpoint, folder / checkpoint), pipeline)
+            name: model_of(
+                build(checkpoint, folder / checkpoint),
+                pipeline,
+                self.own if name == "flux1" else (),
+            )
             for name, (checkpoint, pipeline) in PIPELINES.items()
         }
         sets = ModelSets(
@@ -117,9 +123,11 @@ class Mixed:
         return request
 
 
-def model_of(checkpoint: Path, pipeline: str) -> ModelInfo:
-    """A set of one task over ``checkpoint``."""
-    row = TaskDefaults(pipeline=pipeline, num_inference_steps=3, guidance_scale=1.0)
+def model_of(checkpoint: Path, pipeline: str, loras: tuple[Lora, ...]) -> ModelInfo:
+    """A set of one task over ``checkpoint``, with ``loras`` on."""
+    row = TaskDefaults(
+        pipeline=pipeline, num_inference_steps=3, guidance_scale=1.0, loras=loras
+    )
     return ModelInfo(
         base_model=Folder(checkpoint),
         tasks={"generate": row},

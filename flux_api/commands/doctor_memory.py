@@ -27,7 +27,9 @@ def memory_bounds(settings: Settings) -> dict[str, int]:
     threads = settings.max_queue + settings.max_watchers + _MORE_THREADS
     upload, sets = settings.max_upload_mb, settings.max_loaded
     signers = signing.CHILDREN if settings.c2pa_cert is not None else 0
-    loras = min(settings.lora_cache_mb * MIB, free_host_bytes() // 10)
+    level, free = settings.performance, free_host_bytes()
+    loras = min(settings.lora_cache_mb * MIB, free // 10)
+    fused = 0 if level == "exact" else free // 2
     return {
         f"request bodies: FLUX_MAX_UPLOAD_MB={upload} for each of {threads} threads": (
             threads * settings.max_upload_bytes
@@ -45,4 +47,5 @@ def memory_bounds(settings: Settings) -> dict[str, int]:
         f"LoRAs: FLUX_LORA_CACHE_MB for each set, FLUX_MAX_LOADED={sets}": (
             sets * loras
         ),
+        f"weights that LoRAs are fused into: FLUX_PERFORMANCE={level}": fused,
     }

@@ -70,6 +70,8 @@ class Drawer:
             if tuned is None:
                 tuned = self._weights.tune(call, picture, name, callbacks)
                 loaded = self._weights.load(picture, name, callbacks)
+            if tuned.level != "exact":
+                loaded.fuse()
             return self._try_twice(loaded, call, picture, callbacks), tuned
 
     def enlarge(
@@ -91,6 +93,8 @@ class Drawer:
                 if tuned is None:
                     tuned = self._weights.tune(call, tile, "upscale", callbacks)
                     loaded = self._weights.load(picture, "upscale", callbacks)
+                if tuned.level != "exact":
+                    loaded.fuse()
                 stepped = count_tiles(callbacks, number, len(boxes))
                 pixels = self._try_twice(loaded, call, tile, stepped)
                 if pixels is not None:  # Else it stays as it was, plainly resized.

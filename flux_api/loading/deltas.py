@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,9 +49,9 @@ class Delta(ABC):
         """Its size in the host's memory."""
         return sum(tensor.nbytes for tensor in self._host.values())
 
-    def dense(self) -> Tensor:
-        """The whole matrix, float32, on the CPU."""
-        tensors = {name: t.float().cpu() for name, t in self._tensors.items()}
+    def dense(self, device: torch.device) -> Tensor:
+        """The whole matrix, float32, on ``device``."""
+        tensors = {name: t.to(device, torch.float32) for name, t in self._host.items()}
         return self._whole(tensors) * self._scale
 
     @abstractmethod
@@ -180,13 +180,31 @@ class Change:
         return None
 
     @property
+    def is_of_weight(self) -> bool:
+        """Whether it leaves the bias alone."""
+        return self._bias is None
+
+    @property
     def _parts(self) -> list[Delta]:
         return [part for part in (self._matrix, self._bias) if part is not None]
 
     def weight(self, layer: torch.nn.Linear) -> Tensor:
-        """The weight of ``layer`` with the matrix added, float32."""
-        weight = dense_weight(layer)
-        return weight if self._matrix is None else weight + self._matrix.dense()
+        """The weight of ``layer`` with the matrix added, float32, on the CPU."""
+        return self._with_matrix(dense_weight(layer))
+
+    def difference(self, weight: Tensor) -> Tensor:
+        """What it makes of ``weight`` (out, in), float32, less that weight."""
+        if self._gain is None:
+            assert self._matrix is not None
+            return self._matrix.dense(weight.device)
+        gain = self._gain.to(weight)
+        whole = self._with_matrix(weight)
+        return whole * (gain if self._by_column else gain[:, None]) - weight
+
+    def _with_matrix(self, weight: Tensor) -> Tensor:
+        if self._matrix is None:
+            return weight
+        return weight + self._matrix.dense(weight.device)
 
     def set_gain(self, gain: Tensor, *, by_column: bool) -> None:
         """Scale each row of the result by its number in ``gain``, or each column."""
@@ -206,6 +224,10 @@ class Change:
             added.append(_without_bias(layer, output) * (gain - 1))
             added += [] if self._matrix is None else [self._matrix(x) * gain]
         return sum(added[1:], added[0])
+
+
+# The changes of a layer, and what each is multiplied by.
+Weighed = Sequence[tuple[Change, float]]
 
 
 def dense_weight(layer: torch.nn.Linear) -> Tensor:

@@ -36,13 +36,21 @@ _STATEFUL = ("Flux2KleinKVPipeline", "Flux3DistilledModularPipeline")
 class Loaded:
     """What a picture is made with: ``prior`` is the Redux pipeline in front of
     ``pipeline``, where the task has one; ``lora_stamps`` say which versions of the
-    LoRAs' files are on."""
+    LoRAs' files are on. ``own`` has those that are on, where they are the set's own and
+    no others."""
 
     pipeline: Any
     prior: Any
     preview: LinearPreview
     placement: Placement
     lora_stamps: tuple[Stamp, ...] = ()
+    own: Adapters | None = None
+
+    def fuse(self) -> None:
+        """Have the set's own LoRAs become part of its weights, where they are all that
+        is on and the weights stay where they are."""
+        if self.own is not None and not self.placement.offloads:
+            self.own.fuse()
 
     def release(self) -> None:
         """Call it after a picture, finished or not."""
@@ -136,7 +144,8 @@ class LoadedSet:
             stamps = base.adapters.stamps
         pipeline = base.pipeline(defaults.pipeline)
         prior = self._prior(defaults.prior, base, report) if defaults.prior else None
-        return Loaded(pipeline, prior, base.preview, self._placement, stamps)
+        alone = base.adapters if loras == defaults.loras else None
+        return Loaded(pipeline, prior, base.preview, self._placement, stamps, alone)
 
     def reader(self, source: Source) -> PromptReader | None:
         """What reads prompts for the checkpoint ``source`` before their turn, in any
@@ -162,7 +171,7 @@ class LoadedSet:
         """Leave the device for the host's memory, until it is asked for."""
         for base in self._bases.values():
             if base.adapters is not None:
-                base.adapters.apply(())
+                base.adapters.rest()
         # All of them before the first leaves: there may be no memory for the last.
         device = self._placement.device
         copies = [HostCopy(module, device) for module in self.on_device()]

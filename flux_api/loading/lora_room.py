@@ -8,13 +8,13 @@ for all of them: layers that a file leaves alone then hold zeros.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch.nn.functional import linear, pad
 
-from flux_api.loading.deltas import Change
+from flux_api.loading.deltas import Weighed
 from flux_api.loading.fp8 import Fp8Linear
 
 # Of a side of one dynamo makes a graph of its own.
@@ -22,7 +22,6 @@ _LEAST_RANK = 2
 
 # (rank, in features) and (out features, rank).
 Factors = tuple[torch.Tensor, torch.Tensor]
-Weighed = Sequence[tuple[Change, float]]
 
 
 class LoraRoom:

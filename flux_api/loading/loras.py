@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from safetensors import SafetensorError
 from torch.utils.hooks import RemovableHandle
 
 from flux_api.core import Lora
-from flux_api.loading.deltas import Change
+from flux_api.loading.deltas import Change, Weighed
+from flux_api.loading.fused import FusedLayers
 from flux_api.loading.lora_cache import LoraCache, ReadLora, Stamp, stamp_of
 from flux_api.loading.lora_reader import read_lora
 from flux_api.loading.lora_room import LoraRoom, room_in
 from flux_api.models.lora_files import check_lora, refusal
 
 logger = logging.getLogger(__name__)
+
+Changes = dict[torch.nn.Module, list[tuple[Change, float]]]
 
 # What a LoRA may change.
 COMPONENTS = ("transformer", "text_encoder", "text_encoder_2")
@@ -49,6 +52,8 @@ class Adapters:
         self._find = find
         self._cache = LoraCache(kept_bytes)
         self._applied: tuple[tuple[Lora, ReadLora], ...] = ()
+        self._fused: FusedLayers | None = None
+        self._may_fuse = True
         self._hooks: list[RemovableHandle] = []
         self._own = {name: self._open(name, path) for name, path in own.items()}
 
@@ -60,25 +65,33 @@ class Adapters:
         on = tuple(lora for lora, _ in self._applied)
         if wanted == on and all(self._is_current(*one) for one in self._applied):
             return
+        # Where others take turns with it, a switch must not cost a copy of the weights.
+        self._may_fuse = self._may_fuse and self._fused is None
         self._take_off()
         self._cache.trim({lora.name for lora in wanted})
         found = tuple((lora, self._read(lora.name)) for lora in wanted)
-        changes: dict[torch.nn.Module, list[tuple[Change, float]]] = defaultdict(list)
-        for lora, read in found:
-            for one in read.changes:
-                changes[one.layer].append((one.change, lora.adapter_weight))
-        room = self._room
-        held = set() if room is None else room.take(changes)
-        for layer, weighed in changes.items():
-            if layer in held:
-                continue
-            add = partial(_add, weighed)
-            self._hooks.append(layer.register_forward_hook(add))
+        self._add_to_outputs(_by_layer(found))
         self._applied = found
+
+    def fuse(self) -> None:
+        """Have those that are on become part of the transformer's weights, for as long
+        as they stay on; not again once others were asked for meanwhile."""
+        if not self._applied or not self._may_fuse or self._fused is not None:
+            return
+        changes = _by_layer(self._applied)
+        self._fused = FusedLayers(self._components["transformer"], changes)
+        self._clear_outputs()
+        fused = self._fused.layers
+        self._add_to_outputs({k: v for k, v in changes.items() if k not in fused})
+
+    def rest(self) -> None:
+        """Nothing is on: the weights are about to move."""
+        self._take_off()
+        self._may_fuse = True
 
     def reset(self) -> None:
         """As it was before any request: nothing is on and nothing is kept."""
-        self._take_off()
+        self.rest()
         self._cache.clear()
 
     @property
@@ -86,12 +99,27 @@ class Adapters:
         """Those of the files that are on: others, once a file is written over."""
         return tuple(read.stamp for _, read in self._applied)
 
-    def _take_off(self) -> None:
+    def _add_to_outputs(self, changes: Changes) -> None:
+        room = self._room
+        held = set() if room is None else room.take(changes)
+        for layer, weighed in changes.items():
+            if layer in held:
+                continue
+            add = partial(_add, weighed)
+            self._hooks.append(layer.register_forward_hook(add))
+
+    def _clear_outputs(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
         if (room := self._room) is not None:
             room.clear()
+
+    def _take_off(self) -> None:
+        self._clear_outputs()
+        if self._fused is not None:
+            self._fused.restore()
+            self._fused = None
         for _, read in self._applied:
             for one in read.changes:
                 one.change.leave_device()
@@ -130,8 +158,16 @@ class Adapters:
             raise refusal(name, "cannot be read") from None
 
 
+def _by_layer(loras: Iterable[tuple[Lora, ReadLora]]) -> Changes:
+    changes: Changes = defaultdict(list)
+    for lora, read in loras:
+        for one in read.changes:
+            changes[one.layer].append((one.change, lora.adapter_weight))
+    return changes
+
+
 def _add(
-    changes: list[tuple[Change, float]],
+    changes: Weighed,
     layer: Any,
     inputs: tuple[torch.Tensor, ...],
     output: torch.Tensor,

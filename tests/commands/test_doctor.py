@@ -180,8 +180,12 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow():
     )
     bodies = 3 * int(threads.stdout)
     decoding = signing = 2 * MEMORY_BYTES >> 20
-    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 17]
+    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 17, 0]
     assert total == sum(bounds)
+    # Where LoRAs are fused, copies of the weights are kept.
+    report = run("doctor", **given, FLUX_PERFORMANCE="speed")
+    *others, copies = memory_bounds(report.stdout)[0]
+    assert (others, copies > 0) == (bounds[:-1], True)
 
 
 def test_doctor_says_what_fits_a_gpu(monkeypatch):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from flux_api.core import Lora
 from flux_api.engine import tuning
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.tuning import Tuner
@@ -104,6 +107,52 @@ def test_loras_run_compiled_whatever_their_rank_and_others_plainly(tmp_path):
     assert graphs() == before, "one graph fits all ranks"
     assert run_of("bias") == 0
     assert run_of("rank3") == run_of(None) == alone
+
+
+class WithOwn(Mixed):
+    """Of two models the first has the LoRA ``one`` always on; ``draw_with`` those of a
+    request."""
+
+    own = (Lora("one", 0.8),)
+
+    def complete(self, wanted):
+        request = super().complete(wanted)
+        object.__setattr__(request, "loras", wanted["loras"])
+        return request
+
+    def draw_with(self, *loras):
+        """The picture's numbers."""
+        wanted = {"model": "flux1", "lora": None, "size": (64, 64), "seed": 5}
+        [ended] = self.draw([wanted | {"loras": loras}], 1)
+        return np.asarray(ended.results[0].image).astype(int)
+
+
+def test_own_loras_are_fused_while_they_are_all_that_is_on(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(logging.getLogger("flux_api"), "propagate", True)
+    caplog.set_level(logging.INFO, "flux_api")
+
+    def times():
+        """How often LoRAs were fused by now."""
+        return caplog.text.count("LoRAs are fused into")
+
+    theirs = WithOwn(tmp_path / "theirs", "", Tuner("exact", CPU))
+    assert times() == 0, "exact is what diffusers gives"
+    ours = WithOwn(tmp_path / "ours", "eager")
+    assert times() == 1, "before the first caller"
+
+    def draw(*loras):
+        """The picture, which is as it should be."""
+        picture, exact = (one.draw_with(*loras) for one in (ours, theirs))
+        assert np.abs(picture - exact).max() <= 1, loras
+        return picture
+
+    styled = draw(*WithOwn.own)
+    for others in (Lora("one", 0.0),), (*WithOwn.own, Lora("two")), ():
+        assert np.abs(draw(*others) - styled).max() > 1
+    assert np.abs(draw(*WithOwn.own) - styled).max() <= 1
+    assert times() == 1, "others take turns with it"
 
 
 def load(tuner):

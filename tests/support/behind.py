@@ -27,7 +27,7 @@ COUNT = int(os.environ.get("BEHIND_NGINX") or 0)
 # What legitimately differs, by a pattern in the test's id: nginx answers by itself, and
 # no instance sees the request. tests/deploy/test_hostile_nginx.py looks at how.
 BY_NGINX = {
-    "cut_off_form|cut_off_json|test_half_sent": "no answer to half a body",
+    "cut_off_form|cut_off_json|test_half_sent_bodies": "no answer to half a body",
     r"cut_off_chunked.*-(nothing|in-a-chunk|between)": "nor in chunks",
     r"chunked-bad-size-/process\]": "400, in the words of an API that is not known",
     "test_a_drip_is_shut_off": "a body may come byte by byte: no thread waits for it",
