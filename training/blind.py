@@ -34,7 +34,9 @@ def make_sheet(artist: Artist, folder: Path, seed: int) -> None:
     _lay_out(images).save(folder / "sheet.png")
     names = sorted({entry["concept"] for entry in mixed})
     folder.joinpath("names.txt").write_text("\n".join(names) + "\n")
-    folder.joinpath("key.json").write_text(json.dumps([e["concept"] for e in asked]))
+    key = [{"concept": e["concept"], "prompt": e["prompt"]} for e in asked]
+    text = json.dumps(key, ensure_ascii=False, indent=1)
+    folder.joinpath("key.json").write_text(text + "\n")
 
 
 def _draw_lots(
@@ -58,15 +60,23 @@ def _lay_out(images: list[Image.Image]) -> Image.Image:
 
 
 def score_answers(folder: Path) -> None:
-    """Print how many of the answers are right, and the wrong ones."""
+    """Print how many answers are right in each language, and the wrong ones."""
     key = json.loads(folder.joinpath("key.json").read_text())
     answers = folder.joinpath("answers.txt").read_text().split("\n")[: len(key)]
-    wrong = [
-        f"{number}: {answer!r} was {truth!r}"
-        for number, (answer, truth) in enumerate(zip(answers, key, strict=True), 1)
-        if answer != truth
-    ]
-    print(f"{len(key) - len(wrong)} of {len(key)} right", *wrong, sep="\n")
+    right = {"English": 0, "Japanese": 0}
+    asked, wrong = dict(right), []
+    for number, (answer, entry) in enumerate(zip(answers, key, strict=True), 1):
+        language = "English" if entry["prompt"].isascii() else "Japanese"
+        asked[language] += 1
+        if answer == entry["concept"]:
+            right[language] += 1
+        else:
+            prompt, concept = entry["prompt"], entry["concept"]
+            wrong.append(f"{number}: {answer!r} was {concept!r} ({prompt})")
+    print(f"{sum(right.values())} of {len(key)} right")
+    for language, count in right.items():
+        print(f"{language}: {count} of {asked[language]}")
+    print(*wrong, sep="\n")
 
 
 def main() -> None:

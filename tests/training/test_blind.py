@@ -30,8 +30,15 @@ def test_a_sheet_mixes_both_languages(tmp_path, capsys):
     names = tmp_path.joinpath("names.txt").read_text().splitlines()
     assert len(artist.prompts) == len(key) == PICTURES
     assert sum(not prompt.isascii() for prompt in artist.prompts) == PICTURES // 2
-    assert set(key) <= set(names)
+    truth = [entry["concept"] for entry in key]
+    assert set(truth) <= set(names)
     assert PICTURES < len(names) <= PICTURES + DISTRACTORS
-    tmp_path.joinpath("answers.txt").write_text("\n".join([*key[:-1], "nothing"]))
+    last = "Japanese" if not artist.prompts[-1].isascii() else "English"
+    tmp_path.joinpath("answers.txt").write_text("\n".join([*truth[:-1], "nothing"]))
     score_answers(tmp_path)
-    assert capsys.readouterr().out.startswith(f"{PICTURES - 1} of {PICTURES} right")
+    lines = capsys.readouterr().out.splitlines()
+    half = PICTURES // 2
+    scores = {"English": half, "Japanese": half} | {last: half - 1}
+    assert lines[0] == f"{PICTURES - 1} of {PICTURES} right"
+    assert lines[1:3] == [f"{name}: {n} of {half}" for name, n in scores.items()]
+    assert artist.prompts[-1] in lines[3]
