@@ -9,7 +9,7 @@ TRAIN_DATA = --data training/work/data --styles $(TRAIN_STYLES) --concepts train
 
 TRAIN_READY = .venv/.installed-training
 
-.PHONY: train evaluate samples blind blind-score
+.PHONY: train evaluate samples blind blind-score larger
 
 $(TRAIN_READY): training/requirements.txt | install
 	$(PYTHON) -m pip install --quiet -r training/requirements.txt
@@ -18,8 +18,8 @@ $(TRAIN_READY): training/requirements.txt | install
 train: $(TRAIN_READY)
 	nice -n 19 $(PYTHON) -m training --budget $(BUDGET) --rate $(RATE) --size $(SIZE) $(if $(INIT),--init $(INIT))
 
-training/work/data/emoji64.npz: | $(TRAIN_READY)
-	$(PYTHON) -m training.prepare training/work/data 64
+training/work/data/emoji%.npz: | $(TRAIN_READY)
+	$(PYTHON) -m training.prepare training/work/data $*
 
 evaluate: training/work/data/emoji64.npz
 	$(PYTHON) -m training.evaluate --model $(MODEL) $(TRAIN_DATA)
@@ -32,3 +32,12 @@ blind: install
 
 blind-score: install
 	$(PYTHON) -m training.blind score
+
+# A trial: a decoder of 128x128 pictures for the same latents, beside the model's own.
+LARGER = training/work/larger
+larger: TRAIN_STYLES = noto,twemoji,flat,3d,emojione,notov1,fxemoji
+larger: training/work/data/emoji128.npz
+	nice -n 19 $(PYTHON) -m training.launch 2 training.larger --model $(MODEL) $(TRAIN_DATA) \
+		--budget $$(( $(BUDGET) * 60 )) --state $(LARGER)/state.pt --out $(LARGER)/decoder.safetensors
+	$(PYTHON) -m training.larger_sheet --model $(MODEL) $(TRAIN_DATA) \
+		--decoder $(LARGER)/decoder.safetensors --out $(LARGER)/sheet.png

@@ -19,9 +19,13 @@ KL_WEIGHT = 5e-4
 DECAY = 0.6
 
 
-def new_vae(size: int) -> AutoencoderKL:
-    """Return an untrained autoencoder: 8 times smaller at 64 px, 16 times above."""
-    channels = (16, 32, 64, 128) if size <= 64 else (16, 32, 64, 128, 128)
+def choose_channels(size: int) -> tuple[int, ...]:
+    """Return a level's channels each: 8 times smaller at 64 px, 16 times above."""
+    return (16, 32, 64, 128) if size <= 64 else (16, 32, 64, 128, 128)
+
+
+def new_vae(size: int, channels: tuple[int, ...]) -> AutoencoderKL:
+    """Return an untrained autoencoder."""
     vae = AutoencoderKL(
         block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -83,15 +87,18 @@ def measure_psnr(vae: AutoencoderKL, data: Data, rows: np.ndarray) -> float:
 class VaeRun:
     """One rank's training run of an autoencoder, or of its decoder alone."""
 
-    def __init__(self, options: argparse.Namespace, data: Data) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        data: Data,
+        vae: AutoencoderKL,
+        trained: torch.nn.Module,
+    ) -> None:
         """Take up the saved state of this run, if there is one."""
         self.options, self.data = options, data
         self.rows = np.flatnonzero(~data.held_out)
         self.device = ranks.start_rank()
-        vae = AutoencoderKL.from_pretrained(options.init) if options.init else None
-        vae = (vae or new_vae(data.size)).float()
-        self.vae = vae.to(self.device, memory_format=torch.channels_last)
-        trained = vae.decoder if options.decoder_only else vae
+        self.vae = vae.float().to(self.device, memory_format=torch.channels_last)
         self.parameters = list(trained.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0
@@ -193,7 +200,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_options(arguments)
     styles = options.styles.split(",")
     data = load_data(options.data, options.size, styles, options.concepts)
-    run = VaeRun(options, data)
+    vae = AutoencoderKL.from_pretrained(options.init) if options.init else None
+    vae = vae or new_vae(data.size, choose_channels(data.size))
+    run = VaeRun(options, data, vae, vae.decoder if options.decoder_only else vae)
     train_vae(run)
     run.export()
     ranks.stop_rank()

@@ -81,7 +81,7 @@ def start(folder, tmp_path_factory):
     """An untrained pipeline in the smallest shape."""
     data = training_data.load_data(folder, 64, list(LOOKS), None)
     torch.manual_seed(0)
-    autoencoder = vae.new_vae(64)
+    autoencoder = vae.new_vae(64, vae.choose_channels(64))
     mean, deviation = measure_latents(autoencoder, data)
     autoencoder.register_to_config(scaling_factor=1 / deviation, shift_factor=mean)
     with pytest.MonkeyPatch.context() as patch:
@@ -221,7 +221,9 @@ def test_held_out_pictures_are_not_trained_on(folder, monkeypatch):
     monkeypatch.setattr(training_data, "KNOWN_TO_START", 2)
     data = training_data.load_data(folder, 64, list(LOOKS), None)
     assert data.held_out.sum() == len(NAMES) - 2
-    latents = encode_all(vae.new_vae(64), data, folder / "unused.pt")
+    latents = encode_all(
+        vae.new_vae(64, vae.choose_channels(64)), data, folder / "unused.pt"
+    )
     assert not data.held_out[latents.rows].any()
 
 
