@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ import pytest
 import requests
 
 from tests.support.nginx import printed, run_nginx_with
+from tests.support.pictures import make_png
 from tests.support.servers import ROOT, post_and_leave, run_api, run_files, wait_for
 from tests.support.wire import NUMBERS
 
@@ -215,6 +217,26 @@ def test_nginx_takes_what_the_api_takes_and_waits_longer():
     text = printed(FLUX_MAX_UPLOAD_MB="200", FLUX_REQUEST_TIMEOUT="900")
     assert "client_max_body_size 201m;" in text
     assert "proxy_read_timeout 920s;" in text
+
+
+@pytest.mark.parametrize("hours", ["", "24"])
+def test_no_picture_is_promised_for_longer_than_it_stays(tmp_path, fake, hours):
+    folder = tmp_path / "images"
+    settings = {"STORAGE_URL": f"file://{folder}", "FILES_TTL_HOURS": hours}
+    text = printed(**settings)
+    text = text.replace("127.0.0.1:8000", fake.url.removeprefix("http://"))
+    with (
+        run_files(folder, FILES_TRUSTED_PROXIES=1, FILES_TTL_HOURS=hours) as files,
+        run_nginx_with(tmp_path, text, files) as server,
+    ):
+        form = {"file": ("x.png", make_png((64, 64)), "image/png")}
+        path = requests.post(f"{files.url}/upload", files=form, timeout=10).json()[
+            "url"
+        ]
+        told = requests.get(server.url + path, timeout=10).headers["Cache-Control"]
+        (seconds,) = re.findall(r"max-age=(\d+)", told)
+        assert int(seconds) <= (86_400 if hours else 31_536_000)
+        assert int(seconds) > (86_300 if hours else 31_535_999)
 
 
 @pytest.fixture(scope="module")
