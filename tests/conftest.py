@@ -54,6 +54,18 @@ def fake_multi():
         yield server.wait_ready()
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch in this process: with two threads on busy cores the same call takes many
+    times longer."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def png():
     """PNG bytes, 96x64."""

@@ -52,8 +52,8 @@ def _network_of(address: str) -> str:
 
 
 def owner_of(request: Request) -> str | None:
-    """Whose jobs may be seen: with API keys those of the request's key, else all (the
-    server's own ids cannot be guessed)."""
+    """Owner for access checks: the key's name, or None without API keys, where whoever
+    knows a job's id may see it (the server's own cannot be guessed)."""
     holder: str | None = request.environ.get(CALLER)
     return holder
 

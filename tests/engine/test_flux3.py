@@ -20,6 +20,8 @@ from flux_api.queue.tasks import Callbacks, Picture
 from tests.support.complete import complete
 from tests.support.tiny_checkpoints import build, flux3_transformer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 
 
@@ -44,15 +46,6 @@ def block_classes():
         if c.__name__.startswith("Flux3") and not c.__name__.endswith("LoopWrapper")
     )
     return sorted(ours, key=lambda block_class: block_class.__name__)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With two threads on busy cores the same call takes many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_block_is_made_and_says_what_it_takes():
