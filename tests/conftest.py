@@ -67,6 +67,23 @@ def one_thread():
 
 
 @pytest.fixture
+def load(tmp_path):
+    """The file that says how a fake server's loading goes; see fake_app.py."""
+    path = tmp_path / "load"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    from tests.support.browser import run_browser
+
+    with run_browser() as running:
+        yield running
+
+
+@pytest.fixture
 def png():
     """PNG bytes, 96x64."""
     return make_png()

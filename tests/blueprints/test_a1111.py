@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from flux_api.images.codec import png_chunk
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import begin, data_url, post, seen, stats
 
@@ -144,15 +144,11 @@ def test_krita(fake):
 def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):
     mask = Image.new("L", (96, 64), 0)
     mask.paste(255, (0, 0, 48, 64))
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
-    body = KRITA | {"mask": base64.b64encode(buffer.getvalue()).decode()}
+    body = KRITA | {"mask": base64.b64encode(save(mask)).decode()}
     _, info = make(fake, "img2img", body)
     assert (seen(fake)["mode"], seen(fake)["mask"]) == ("edit", [0, 255])
     assert info["denoising_strength"] == 0.5
-    white = io.BytesIO()
-    Image.new("L", (96, 64), 255).save(white, "PNG")
-    body["mask"] = base64.b64encode(white.getvalue()).decode()
+    body["mask"] = base64.b64encode(save(Image.new("L", (96, 64), 255))).decode()
     make(fake, "img2img", body | {"inpainting_mask_invert": 1})
     assert seen(fake)["mask"] == [0, 0]
 

@@ -16,7 +16,7 @@ from flux_api.blueprints.bfl.tasks import STATUSES
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hosted import HOSTED, find_hosted
 from tests.support.node_client import FOLDER, install
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import data_url, post, seen, stats
 
@@ -50,9 +50,7 @@ def ready(server, task, **options):
 
 def plain(color, mode="RGB"):
     """A picture of one colour in Base64."""
-    buffer = io.BytesIO()
-    Image.new(mode, (96, 64), color).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(save(Image.new(mode, (96, 64), color))).decode()
 
 
 def opened(url, **options):

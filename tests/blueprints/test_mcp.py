@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from tests.support.node_client import FOLDER, install
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import data_url, post, seen, stats
 
@@ -145,9 +145,7 @@ def test_a_version_that_nobody_agreed_on_is_refused(fake):
 def test_pictures_are_edited_and_varied(fake):
     # Larger than text may be.
     noise = Image.effect_noise((1100, 1100), 90)
-    buffer = io.BytesIO()
-    noise.save(buffer, "PNG")
-    large = base64.b64encode(buffer.getvalue()).decode()
+    large = base64.b64encode(save(noise)).decode()
     assert len(large) > 1 << 20
     made = call(fake, "edit_image", {"prompt": "blue", "image": large, "seed": 1})
     assert made["structuredContent"]["pictures"][0]["mode"] == "edit"

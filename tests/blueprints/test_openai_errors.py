@@ -10,8 +10,8 @@ import requests
 from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.reason_phrases import BY_CODE, reason_of
 from flux_api.settings import Settings
-from tests.support.servers import run_api
-from tests.support.wire import NUMBERS, begin, generate, post, stats, wait_until
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import NUMBERS, begin, generate, post, stats
 from tests.test_troubleshooting import codes, kinds
 
 GENERATIONS = "/v1/images/generations"
@@ -195,7 +195,7 @@ def test_full_queue_is_429_with_retry_after():
         try:
             for expected in ({"running": 1}, {"queued": 1}):
                 connections.append(begin(server, {"prompt": "a duck hold"}))
-                wait_until(lambda e=expected: e.items() <= stats(server).items())
+                wait_for(lambda e=expected: e.items() <= stats(server).items(), 10)
             answer = generate(server)
             assert answer.status_code == 429
             error = answer.json()["error"]
@@ -222,7 +222,7 @@ def test_plain_requests_end_in_time():
             assert late.headers["X-Should-Retry"] == "false"
         assert time.monotonic() - began < 9
         assert Settings().request_timeout < 300
-        wait_until(lambda: stats(server)["running"] == 0)
+        wait_for(lambda: stats(server)["running"] == 0, 10)
         # A stream shows life all the time: it may take longer.
         answer = generate(server, prompt="a duck pause=0.15", stream=True)
         assert "event: image_generation.completed" in answer.text
@@ -230,7 +230,7 @@ def test_plain_requests_end_in_time():
 
 def test_a_client_that_leaves_stops_its_run(fake):
     connection = begin(fake, {"prompt": "a duck hold"})
-    wait_until(lambda: stats(fake)["running"] == 1)
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
     connection.close()
-    wait_until(lambda: stats(fake)["running"] == 0)
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert stats(fake)["finished"] == 0

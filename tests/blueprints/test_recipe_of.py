@@ -10,7 +10,7 @@ import requests
 
 from tests.support.pictures import make_png
 from tests.support.servers import TOKEN, run_api
-from tests.support.wire import make_mask
+from tests.support.wire import drawn, make_mask
 
 FAKE = "tests.support.fake_app:app"
 
@@ -25,12 +25,6 @@ def server(files):
 
 def process(server, files=None, **fields):
     return requests.post(f"{server.url}/process", data=fields, files=files, timeout=60)
-
-
-def drawn(server):
-    """What was drawn last."""
-    told = requests.get(f"{server.url}/fake/stats", timeout=5).json()["requests"]
-    return {k: v for k, v in told[-1].items() if k not in ("caller", "at")}
 
 
 def stored(server, files=None, **fields):

@@ -24,14 +24,6 @@ CAT = SMALL | {"prompt": "a cat"}
 
 
 @pytest.fixture
-def load(tmp_path):
-    """The file that says how loading goes."""
-    path = tmp_path / "load"
-    path.write_text("")
-    return path
-
-
-@pytest.fixture
 def fake(load):
     """A server of its own, whose loading ``load`` commands; its gunicorn ends workers
     that show no life for 3 seconds."""

@@ -19,7 +19,7 @@ from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job, picture
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import stats
+from tests.support.wire import message_of, stats
 
 PATHS = ["/process", "/process/raw", "/v1/images/generations"]
 KEYS = {"alice": "alices-key-0001", "bob": "bobs-key-0001"}
@@ -37,12 +37,6 @@ def post(server, key, path="/process", *, prompt="a cat", caller=None, **options
         timeout=30,
         **options,
     )
-
-
-def message_of(answer, path):
-    """The error's text, in the dialect of ``path``."""
-    error = answer.json()["error"]
-    return error["message"] if path.startswith("/v1") else error
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: f"W14-{path}")
@@ -64,7 +58,7 @@ def test_another_request_with_the_key_is_422(fake, path):
     assert post(fake, f"other-{path}", path).status_code == 200
     answer = post(fake, f"other-{path}", path, prompt="a dog")
     assert answer.status_code == 422
-    assert "Idempotency-Key" in message_of(answer, path)
+    assert "Idempotency-Key" in message_of(answer)
     assert stats(fake)["begun"] == 1
     assert post(fake, f"third-{path}", path, prompt="a dog").status_code == 200
 
@@ -292,7 +286,7 @@ def events_of(text):
 def test_odd_keys_are_400(fake, key, path):
     answer = post(fake, key.encode("latin-1"), path)
     assert answer.status_code == 400
-    assert "Idempotency-Key" in message_of(answer, path)
+    assert "Idempotency-Key" in message_of(answer)
     assert stats(fake)["begun"] == 0
     longest = path.ljust(255, "a")
     assert post(fake, longest, path).status_code == 200

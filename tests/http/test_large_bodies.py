@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
-import io
 import json
 import os
 import urllib.parse
@@ -17,9 +16,9 @@ import requests
 from PIL import Image
 
 from tests.support import hostile_images
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import stats
+from tests.support.wire import message_of, stats
 
 PATHS = ["/process", "/v1/images/edits"]
 FORM = "application/x-www-form-urlencoded"
@@ -52,12 +51,6 @@ def post_form(server, path, text):
     return requests.post(server.url + path, data=text, headers=headers, timeout=60)
 
 
-def message_of(answer):
-    """The error's text, in either dialect."""
-    error = answer.json()["error"]
-    return error["message"] if isinstance(error, dict) else error
-
-
 LARGE = {
     "urlencoded": lambda size: {"data": {"prompt": "a" * size}},
     "urlencoded name": lambda size: {"data": {"a" * size: "b"}},
@@ -79,10 +72,9 @@ def test_text_that_is_no_picture_is_a_mebibyte_at_most(server, path, kind):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_escapes_are_undone_however_many_there_are(server, path):
-    noise = io.BytesIO()
-    Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)).save(noise, "PNG")
-    assert len(noise.getvalue()) > MIB
-    text = base64.b64encode(noise.getvalue()).decode()
+    noise = save(Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)))
+    assert len(noise) > MIB
+    text = base64.b64encode(noise).decode()
     for image in (text, urllib.parse.quote(text, safe=""), _all_escaped(text)):
         answer = post_form(server, path, f"prompt=100%+%C3%A9&image={image}")
         assert answer.status_code == 200, answer.text
@@ -133,9 +125,11 @@ def test_a_few_bytes_of_gzip_do_not_take_a_whole_bodys_memory(server, path):
     assert "without gzip" in message_of(answer)
     assert memory(server, "VmHWM") - before < 60 * len(server.instances)
     # A picture is worth it, however well it packs.
-    flat = io.BytesIO()
-    Image.new("RGB", (640, 640)).save(flat, "BMP")
-    for data in (make_png(), make_png((2000, 1500)), flat.getvalue()):
+    for data in (
+        make_png(),
+        make_png((2000, 1500)),
+        save(Image.new("RGB", (640, 640)), "BMP"),
+    ):
         assert post(base64.b64encode(data).decode()).status_code == 200
 
 

@@ -20,14 +20,6 @@ KEYS = {"FLUX_API_KEYS": "alice:sk-key-of-alice"}
 
 
 @pytest.fixture
-def load(tmp_path):
-    """The file that says how loading goes."""
-    path = tmp_path / "load"
-    path.write_text("")
-    return path
-
-
-@pytest.fixture
 def own():
     """An address that is free."""
     return f"127.0.0.1:{free_port()}"

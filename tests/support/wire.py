@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
-import time
 
 import requests
 from PIL import Image, ImageDraw
+
+from tests.support.pictures import save
 
 EDITS = "/v1/images/edits"
 # What errors about numbers carry beside OpenAI's four fields.
@@ -45,12 +45,15 @@ def seen(server):
     return stats(server)["requests"][-1]
 
 
-def wait_until(true, seconds=10):
-    """Wait until ``true()``."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "not true in time"
-        time.sleep(0.02)
+def drawn(server):
+    """The same without who asked, and when."""
+    return {k: v for k, v in seen(server).items() if k not in ("caller", "at")}
+
+
+def message_of(answer):
+    """The error's sentence in either dialect."""
+    error = answer.json()["error"]
+    return error if isinstance(error, str) else error["message"]
 
 
 def data_url(data, media_type="image/png"):
@@ -62,6 +65,4 @@ def make_mask(size, box, *, kind="PNG"):
     """Opaque but for a transparent ``box``."""
     mask = Image.new("RGBA", size, (0, 0, 0, 255))
     ImageDraw.Draw(mask).rectangle(box, fill=(0, 0, 0, 0))
-    buffer = io.BytesIO()
-    mask.save(buffer, kind)
-    return buffer.getvalue()
+    return save(mask, kind)
