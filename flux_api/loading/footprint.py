@@ -93,9 +93,9 @@ class Footprint:
     def of_texts(self, quantization: Quantization, width: int = 2) -> list[int]:
         """The bytes of each text encoder."""
         return [
-            part.bytes_in(quantization, width)
-            for (_, name), part in self.parts.items()
-            if name in TEXT_PARTS
+            size
+            for name in TEXT_PARTS
+            for size in self.named_each(name, width, quantization)
         ]
 
     def largest_text_layer(self, width: int) -> int:
