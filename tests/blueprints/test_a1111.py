@@ -267,10 +267,9 @@ def memory(server):
     return int(line.split()[1]) // 1024
 
 
-def test_a_picture_that_is_looked_at_has_a_place_in_the_queue():
-    app = "tests.support.fake_app:app"
-    with run_api(app=app, FLUX_MAX_QUEUE=1) as server, ThreadPoolExecutor(2) as pool:
-        server.wait_ready()
+def test_a_picture_that_is_looked_at_has_a_place_in_the_queue(one_place):
+    server = one_place
+    with ThreadPoolExecutor(2) as pool:
         held = SMALL | {"prompt": "hold"}
         first = pool.submit(post, server, f"{SD}/txt2img", json=held)
         wait_for(lambda: stats(server)["running"] == 1, 10)

@@ -263,13 +263,10 @@ def test_each_hosted_name_means_the_nearest_set():
         assert find(name, "tiny") == "tiny"
 
 
-def test_without_kept_pictures_it_says_so():
-    settings = {"FLUX_RESULTS_MB": 0}
-    with run_api(app="tests.support.fake_app:app", **settings) as server:
-        server.wait_ready()
-        answer = post(server, "/v1/flux-dev", json=SMALL)
-        assert answer.status_code == 422
-        assert "FLUX_RESULTS_MB" in answer.json()["message"]
+def test_without_kept_pictures_it_says_so(fake_without_results):
+    answer = post(fake_without_results, "/v1/flux-dev", json=SMALL)
+    assert answer.status_code == 422
+    assert "FLUX_RESULTS_MB" in answer.json()["message"]
 
 
 def test_the_ai_sdks_provider(keyed, tmp_path):

@@ -58,7 +58,7 @@ def test_a_models_name_that_is_nearly_one_is_warned_of(fake):
     assert "so 'tiny' was taken" in facts["warning"]
 
 
-def test_the_python_client():
+def test_the_python_client(fake):
     mcp = pytest.importorskip("mcp")
 
     async def use(url):
@@ -68,9 +68,7 @@ def test_the_python_client():
             wrong = await client.call_tool("generate_image", {"prompt": "x", "n": 99})
             return listed, made, wrong
 
-    with run_api(app="tests.support.fake_app:app") as server:
-        server.wait_ready()
-        listed, made, wrong = asyncio.run(use(f"{server.url}/mcp"))
+    listed, made, wrong = asyncio.run(use(f"{fake.url}/mcp"))
     assert [tool.name for tool in listed.tools] == TOOLS
     kinds = [block.type for block in made.content]
     assert kinds == ["image", "image", "text"]

@@ -198,15 +198,8 @@ def test_other_classes(fake, node):
     assert error["name"] == "APIConnectionError"
 
 
-def test_a_full_queue_is_a_rate_limit_error(node):
-    with run_api(app="tests.support.fake_app:app", FLUX_MAX_QUEUE=1) as server:
-        held = [begin(server.wait_ready(), {"prompt": "x hold"})]
-        wait_for(lambda: stats(server)["running"] == 1, 10)
-        held.append(begin(server, {"prompt": "x hold"}))
-        wait_for(lambda: stats(server)["queued"] == 1, 10)
-        error = node(server, "generate", params=SMALL)["error"]
-        for connection in held:
-            connection.close()
+def test_a_full_queue_is_a_rate_limit_error(full_queue, node):
+    error = node(full_queue, "generate", params=SMALL)["error"]
     assert (error["name"], error["status"]) == ("RateLimitError", 429)
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
 

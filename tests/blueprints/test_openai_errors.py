@@ -188,27 +188,17 @@ def test_too_large_a_body_is_read_and_then_refused():
         assert "as a file" in answer.json()["error"]["message"]
 
 
-def test_full_queue_is_429_with_retry_after():
-    with run_api(app="tests.support.fake_app:app", FLUX_MAX_QUEUE=1) as server:
-        server.wait_ready()
-        connections = []
-        try:
-            for expected in ({"running": 1}, {"queued": 1}):
-                connections.append(begin(server, {"prompt": "a duck hold"}))
-                wait_for(lambda e=expected: e.items() <= stats(server).items(), 10)
-            answer = generate(server)
-            assert answer.status_code == 429
-            error = answer.json()["error"]
-            assert error["type"] == "rate_limit_error"
-            assert error["code"] == "rate_limit_exceeded"
-            assert answer.reason == "The queue is full, try again later"
-            assert 1 <= int(answer.headers["Retry-After"]) <= 60
-            streamed = generate(server, stream=True)
-            assert streamed.status_code == 429
-            assert streamed.headers["Content-Type"] == "application/json"
-        finally:
-            for connection in connections:
-                connection.close()
+def test_full_queue_is_429_with_retry_after(full_queue):
+    answer = generate(full_queue)
+    assert answer.status_code == 429
+    error = answer.json()["error"]
+    assert error["type"] == "rate_limit_error"
+    assert error["code"] == "rate_limit_exceeded"
+    assert answer.reason == "The queue is full, try again later"
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    streamed = generate(full_queue, stream=True)
+    assert streamed.status_code == 429
+    assert streamed.headers["Content-Type"] == "application/json"
 
 
 def test_plain_requests_end_in_time():

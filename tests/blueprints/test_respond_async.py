@@ -147,14 +147,15 @@ def test_the_urls_of_stored_pictures_are_told(fake_with_files):
     assert requests.get(url, timeout=10).content == picture
 
 
-def test_without_room_for_pictures_there_is_nothing_to_come_back_for():
-    with run_api(app="tests.support.fake_app:app", FLUX_RESULTS_MB=0) as server:
-        server.wait_ready()
-        for path in ("/v1/images/generations", "/process"):
-            answer = post(server, path, json=SMALL, headers=ASYNC)
-            assert answer.status_code == 400
-            assert "FLUX_RESULTS_MB" in answer.text
-            assert post(server, path, json=SMALL).status_code == 200
+def test_without_room_for_pictures_there_is_nothing_to_come_back_for(
+    fake_without_results,
+):
+    server = fake_without_results
+    for path in ("/v1/images/generations", "/process"):
+        answer = post(server, path, json=SMALL, headers=ASYNC)
+        assert answer.status_code == 400
+        assert "FLUX_RESULTS_MB" in answer.text
+        assert post(server, path, json=SMALL).status_code == 200
 
 
 def test_own_jobs_are_listed_the_newest_first():

@@ -136,8 +136,7 @@ def test_the_file_server_may_have_the_same_environment(tmp_path, own):
         assert status(f"http://{own}") == 200
 
 
-def test_scrapes_are_no_lines_of_the_log():
-    with run_api(app=FAKE) as server:
-        for _ in range(3):
-            scrape(server.url)
-        assert '"route": "/metrics"' not in server.output
+def test_scrapes_are_no_lines_of_the_log(fake):
+    for _ in range(3):
+        scrape(fake.url)
+    assert '"route": "/metrics"' not in fake.output

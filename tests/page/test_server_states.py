@@ -68,12 +68,10 @@ def test_a_prompt_is_taken_while_the_model_loads(browser):
         page.wait_for_selector(".card.done", timeout=90_000)
 
 
-def test_a_server_that_keeps_no_pictures_cannot_be_drawn_on(browser):
-    settings = {"FLUX_RESULTS_MB": 0}
-    with (
-        run_api(app="tests.support.fake_app:app", **settings) as fake,
-        open_page(browser, fake.wait_ready()) as page,
-    ):
+def test_a_server_that_keeps_no_pictures_cannot_be_drawn_on(
+    browser, fake_without_results
+):
+    with open_page(browser, fake_without_results) as page:
         page.wait_for_selector("h2 >> text=This page cannot draw here")
         page.fill("#prompt", "a cat")
         page.keyboard.press("Control+Enter")
