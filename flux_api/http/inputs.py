@@ -14,7 +14,7 @@ from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
 from flux_api.images.credentials import MOST_BYTES, describe_input
-from flux_api.images.data_urls import decode_base64, decode_data_url
+from flux_api.images.data_urls import decode_text, is_data_url
 from flux_api.images.decoder import is_picture
 from flux_api.images.file_notes import credentials_of
 from flux_api.images.masks import read_mask
@@ -162,7 +162,7 @@ def _is_picture(text: str) -> bool:
     if _REMOTE.match(text):
         return True
     try:
-        return is_picture(_decode_text(text, ""))
+        return is_picture(decode_text(text, param=""))
     except InvalidImage:
         return False
 
@@ -232,20 +232,10 @@ def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
     text = _unwrap(reference, param)
     if _REMOTE.match(text):
         return fetch(text, param)
-    if param == "input_image_url" and not _is_data(text):
+    if param == "input_image_url" and not is_data_url(text):
         message = f"{param} is not an http, https or data URL."
         raise InvalidRequest(message, param=param)
-    return _decode_text(text, param)
-
-
-def _is_data(text: str) -> bool:
-    return text.lstrip()[:5].lower() == "data:"
-
-
-def _decode_text(text: str, param: str) -> bytes:
-    if _is_data(text):
-        return decode_data_url(text.strip(), param=param)
-    return decode_base64(text, param=param)
+    return decode_text(text, param=param)
 
 
 def _unwrap(reference: Any, param: str) -> str:
