@@ -14,7 +14,7 @@ from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
 from flux_api.images.credentials import MOST_BYTES, describe_input
-from flux_api.images.data_urls import decode_text, is_data_url
+from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.decoder import is_picture
 from flux_api.images.file_notes import credentials_of
 from flux_api.images.masks import read_mask
@@ -232,10 +232,21 @@ def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
     text = _unwrap(reference, param)
     if _REMOTE.match(text):
         return fetch(text, param)
-    if param == "input_image_url" and not is_data_url(text):
+    if param == "input_image_url" and not _is_data(text):
         message = f"{param} is not an http, https or data URL."
         raise InvalidRequest(message, param=param)
     return decode_text(text, param=param)
+
+
+def _is_data(text: str) -> bool:
+    return text.lstrip()[:5].lower() == "data:"
+
+
+def decode_text(text: str, *, param: str) -> bytes:
+    """The bytes of a data URL, or of bare Base64; InvalidImage."""
+    text = text.strip()
+    decode = decode_data_url if _is_data(text) else decode_base64
+    return decode(text, param=param)
 
 
 def _unwrap(reference: Any, param: str) -> str:

@@ -18,18 +18,6 @@ _SPELLINGS = str.maketrans("-_", "+/", " \t\r\n")
 _ESCAPES = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": ""}
 
 
-def is_data_url(text: str) -> bool:
-    """Whether that is what ``text`` is meant to be."""
-    return text.lstrip()[:5].lower() == "data:"
-
-
-def decode_text(text: str, *, param: str) -> bytes:
-    """The bytes of a data URL, or of bare Base64."""
-    text = text.strip()
-    decode = decode_data_url if is_data_url(text) else decode_base64
-    return decode(text, param=param)
-
-
 def decode_data_url(text: str, *, param: str) -> bytes:
     """The bytes of a ``data:image/...;base64,`` URL."""
     if (header := _HEADER.match(text, 0, _HEADER_LIMIT)) is None:
