@@ -16,8 +16,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from flux_api.images.codec import png_chunk
 from tests.support.pictures import make_png, save
+from tests.support.processes import memory_of
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import begin, data_url, post, seen, stats
+from tests.support.wire import begin, data_url, pid, post, release, seen, stats
 
 KEY = "sk-key-of-an-app"
 SD = "/sdapi/v1"
@@ -212,7 +213,7 @@ def test_progress_and_interrupt_are_the_callers_own(fake):
             assert json.loads(answer.read())["error"] == "cancelled"
             # What came through another API goes on.
             wait_for(lambda: stats(fake)["running"] == 1, 10)
-            requests.post(f"{fake.url}/fake/release", timeout=5)
+            release(fake)
             assert other.getresponse().status == 200
 
 
@@ -247,7 +248,7 @@ def test_png_info(fake):
 
 
 def test_texts_that_unpack_to_much_more_than_was_sent_are_refused(fake):
-    before = memory(fake)
+    before = memory_of(pid(fake), "VmHWM")
     for size, count in ((1 << 20, 200), (20 << 20, 1), (600_000, 2)):
         zeros = zlib.compress(b"0" * size, 9)
         parts = [(b"zTXt", b"t%d\0\0" % number + zeros) for number in range(count)]
@@ -257,14 +258,7 @@ def test_texts_that_unpack_to_much_more_than_was_sent_are_refused(fake):
         told = post(fake, f"{SD}/png-info", json={"image": sent})
         assert told.status_code == 422
     assert "1024 KiB" in told.json()["errors"]
-    assert memory(fake) - before < 50
-
-
-def memory(server):
-    """The most that the worker ever took, in MiB."""
-    with open(f"/proc/{stats(server)['pid']}/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1024
+    assert memory_of(pid(fake), "VmHWM") - before < 50
 
 
 def test_a_picture_that_is_looked_at_has_a_place_in_the_queue(one_place):
@@ -277,7 +271,7 @@ def test_a_picture_that_is_looked_at_has_a_place_in_the_queue(one_place):
         wait_for(lambda: stats(server)["queued"] == 1, 10)
         looked = {"image": data_url(make_png())}
         assert post(server, f"{SD}/png-info", json=looked).status_code == 429
-        requests.post(f"{server.url}/fake/release", timeout=10)
+        release(server)
         assert {first.result().status_code, second.result().status_code} == {200}
         assert post(server, f"{SD}/png-info", json=looked).status_code == 200
 

@@ -18,7 +18,7 @@ from flux_api.models.hosted import HOSTED, find_hosted
 from tests.support.node_client import FOLDER, install
 from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import data_url, post, seen, stats
+from tests.support.wire import data_url, post, release, seen, stats
 
 KEY = "sk-key-of-alice"
 SMALL = {"prompt": "a cat", "width": 96, "height": 64, "seed": 7}
@@ -88,7 +88,7 @@ def test_a_running_request_is_pending_with_its_progress(fake):
     assert (told["status"], told["result"]) == ("Pending", None)
     sample = requests.get(f"{fake.url}/v1/samples/{task['id']}", timeout=10)
     assert sample.status_code == 409
-    requests.post(f"{fake.url}/fake/release", timeout=5)
+    release(fake)
     assert ready(fake, task)["progress"] == 1.0
 
 

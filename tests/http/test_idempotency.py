@@ -19,7 +19,7 @@ from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job, picture
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import message_of, stats
+from tests.support.wire import message_of, release, stats
 
 PATHS = ["/process", "/process/raw", "/v1/images/generations"]
 KEYS = {"alice": "alices-key-0001", "bob": "bobs-key-0001"}
@@ -72,7 +72,7 @@ def test_while_the_first_runs_the_second_waits_for_its_answer(fake, path):
         others = [pool.submit(post, fake, key, path, prompt="hold") for _ in range(2)]
         wait_for(lambda: stats(fake)["queued"] == 2, 10)
         assert post(fake, key, path, prompt="a dog").status_code == 422
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         done = first.result()
         assert done.status_code == 200
         for other in others:
@@ -125,7 +125,7 @@ def test_a_repeat_whose_client_leaves_gives_its_place_back(fake):
         leaver.result()
         wait_for(lambda: stats(fake)["queued"] == 0, 10)
         assert stats(fake)["running"] == 1
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert first.result().status_code == 200
 
 
@@ -158,7 +158,7 @@ def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
             requests.get(f"{fake.url}/jobs/none/events", timeout=9).status_code == 404
         )
         assert stats(fake)["running"] == 1
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert waiter.result().status_code == 200
         assert stats(fake)["begun"] == 1
         requests.post(f"{fake.url}/fake/reset", timeout=10)
@@ -192,7 +192,7 @@ def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
         wait_for(lambda: stats(fake)["running"] == 1, 10)
         other = pool.submit(post, fake, f"fails-later-{status}", prompt=prompt)
         wait_for(lambda: stats(fake)["queued"] == 1, 10)
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert first.result().status_code == other.result().status_code == status
     assert stats(fake)["begun"] == 1
 
@@ -253,7 +253,7 @@ def test_a_stream_is_joined_while_it_runs_and_ends_the_same_later(fake):
 
     streams = [open_stream(), open_stream()]
     assert open_stream("a dog").status_code == 422
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     streams.append(open_stream())
     completed = [events_of(stream.text)[-1] for stream in [*streams, open_stream()]]
     assert completed == completed[:1] * 4

@@ -17,8 +17,9 @@ from PIL import Image
 
 from tests.support import hostile_images
 from tests.support.pictures import make_png, save
+from tests.support.processes import memory_of
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import message_of, stats
+from tests.support.wire import message_of, pid, release, stats
 
 PATHS = ["/process", "/v1/images/edits"]
 FORM = "application/x-www-form-urlencoded"
@@ -35,14 +36,7 @@ def server():
 
 def memory(server, name):
     """``VmHWM`` (the most ever) or ``VmRSS`` (now) of the workers, in MiB."""
-    return sum(memory_of(stats(one)["pid"], name) for one in server.instances)
-
-
-def memory_of(pid, name):
-    """The same of one process."""
-    with open(f"/proc/{pid}/status") as status:
-        line = next(line for line in status if line.startswith(name))
-    return int(line.split()[1]) // 1024
+    return sum(memory_of(pid(one), name) for one in server.instances)
 
 
 def post_form(server, path, text):
@@ -179,7 +173,7 @@ def test_a_large_text_is_not_held_while_its_job_waits(server, path, body_of):
         wait_for(lambda: len(stats(server)["requests"]) == 1, 30)
         wait_for(lambda: stats(server)["queued"] == 3, 30)
         wait_for(lambda: memory(server, "VmRSS") < before + 40, 10)
-        requests.post(f"{server.url}/fake/release", timeout=9)
+        release(server)
         assert {one.result().status_code for one in asked} == {200}
 
 

@@ -14,6 +14,7 @@ import requests
 
 from tests.support.scrape import scrape
 from tests.support.servers import ROOT, free_port, run_api, run_files, wait_for
+from tests.support.wire import pid
 
 FAKE = "tests.support.fake_app:app"
 KEYS = {"FLUX_API_KEYS": "alice:sk-key-of-alice"}
@@ -93,16 +94,13 @@ def test_it_survives_hup(own, load):
                     gone.append(repr(error))
                 time.sleep(0.02)
 
-        def process():
-            return requests.get(f"{server.url}/fake/stats", timeout=5).json()["pid"]
-
         thread = threading.Thread(target=watch)
         thread.start()
         try:
             for _ in range(2):
-                before = process()
+                before = pid(server)
                 server.process.send_signal(signal.SIGHUP)
-                wait_for(lambda before=before: process() != before, 30, server)
+                wait_for(lambda before=before: pid(server) != before, 30, server)
         finally:
             stop.set()
             thread.join()

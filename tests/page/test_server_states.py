@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-import requests
-
 from tests.blueprints.test_respond_async import submit
 from tests.support.browser import open_page
 from tests.support.servers import ROOT, run_api
+from tests.support.wire import release
 
 
 def test_a_model_that_cannot_be_loaded_is_told(browser, tmp_path):
@@ -57,7 +56,7 @@ def test_the_strip_tells_of_the_queue_and_of_memory(browser):
             page.wait_for_selector(".status >> text=tiny")
             page.wait_for_selector(".status >> text=2 waiting")
             page.wait_for_selector(".status >> text=6 of 24 GB")
-            requests.post(f"{fake.url}/fake/release", timeout=5)
+            release(fake)
             page.wait_for_selector(".status >> text=waiting", state="detached")
 
 

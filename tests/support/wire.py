@@ -37,7 +37,17 @@ def begin(server, values, path="/v1/images/generations"):
 
 def stats(server):
     """What fake_app.py has seen and done since the last reset."""
-    return requests.get(f"{server.url}/fake/stats", timeout=5).json()
+    return requests.get(f"{server.url}/fake/stats", timeout=10).json()
+
+
+def pid(server):
+    """The process that answers."""
+    return stats(server)["pid"]
+
+
+def release(server):
+    """Let go what waits for it."""
+    requests.post(f"{server.url}/fake/release", timeout=10)
 
 
 def seen(server):
