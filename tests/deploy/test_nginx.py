@@ -14,7 +14,7 @@ import requests
 from tests.support.nginx import printed, run_nginx_with
 from tests.support.pictures import make_png
 from tests.support.servers import ROOT, post_and_leave, run_api, run_files, wait_for
-from tests.support.wire import NUMBERS
+from tests.support.wire import NUMBERS, release, stats
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::urllib3.exceptions.InsecureRequestWarning"
@@ -51,11 +51,6 @@ def nginx(tmp_path_factory, fake, files):
     """nginx in front of both."""
     with run_nginx(tmp_path_factory.mktemp("nginx"), fake, files) as server:
         yield server
-
-
-def stats(server):
-    """What the scripted backend has done."""
-    return requests.get(f"{server.url}/fake/stats", timeout=10).json()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +169,7 @@ def test_streams_come_through_as_they_are_sent(nginx, fake):
                 if line == b"event: started":
                     # Seen while it is still running: only now may it end.
                     assert stats(fake)["running"] == 1
-                    requests.post(f"{fake.url}/fake/release", timeout=10)
+                    release(fake)
         assert held.result().ok
     assert events[0] == b"event: queued" and events[-1] == b"event: done"
 
@@ -208,7 +203,7 @@ def test_one_address_may_not_hold_connections_without_end(tmp_path, fake, files)
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "rate_limit_exceeded"
         while not all(one.done() for one in held):
-            requests.post(f"{fake.url}/fake/release", timeout=10)
+            release(fake)
         assert all(one.result().ok for one in held)
         assert requests.get(f"{narrow.url}/v1/models", timeout=10).ok
 
@@ -294,7 +289,7 @@ def test_http_2_has_events_as_they_are_sent(secure, fake):
             events = iter(following.stdout.readline, b"")
             # It comes while the job still runs: only now may it end.
             assert b"event: started\n" in events
-            requests.post(f"{fake.url}/fake/release", timeout=10)
+            release(fake)
             assert b"event: done\n" in events
         assert json.loads(held.result())["seed"] is not None
 

@@ -44,7 +44,7 @@ BY_NGINX = {
 # With two instances each bounds for itself: what one has no room for the other takes.
 OF_TWO = {
     "test_each_key_is_bounded_for_itself": "another instance takes the second",
-    "a_fetch_holds_a_place_in_the_queue": "there are two queues",
+    "a_fetch_holds_a_place_in_the_queue|recipe_holds_a_place_too": "two queues",
     "one_caller_fetches_four_at_a_time": "four of each instance",
     "not_held_while_its_job_waits": "two run, two wait",
     "endless_pictures_leave_a_decoder": "each instance has decoders of its own",
