@@ -103,7 +103,9 @@ def open_storage(settings: Settings) -> Storage:
             raise SettingsError(
                 f"{reason}; pip install -r requirements-s3.txt"
             ) from None
-        return S3Storage(place.name, place.prefix, max_total=settings.max_total)
+        return S3Storage(
+            place.name, place.prefix, max_total=settings.max_total, ttl=settings.ttl
+        )
     local = LocalStorage(
         place.path, max_total=settings.max_total, min_free=settings.min_free
     )

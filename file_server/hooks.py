@@ -15,6 +15,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from flux_server.incoming import CountedInput, drain
+from flux_server.trace import traceparent_of
 
 from .errors import ABOUT, FileServerError
 
@@ -29,7 +30,6 @@ DRAIN_BYTES = 256 * 1024 * 1024
 # It goes into the log and into the answer as it came.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _OF_THE_API = re.compile(r"/+(v1|process|images|models|jobs|docs|openai)(/|$)")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SENTENCES = {
     400: "The request is malformed.",
     404: "There is nothing at this address.",
@@ -111,16 +111,10 @@ def _finish(response: Response) -> Response:
         "ms": round((time.monotonic() - g.started) * 1000, 1),
         "remote": request.remote_addr,
     }
-    if traceparent := _traceparent():
+    if traceparent := traceparent_of(request.environ):
         fields["traceparent"] = traceparent
     logger.info("request", extra={"fields": fields})
     return response
-
-
-def _traceparent() -> str | None:
-    """Which trace of the caller's this is part of: https://www.w3.org/TR/trace-context/"""
-    given = request.headers.get("traceparent", "")
-    return given if _TRACEPARENT.fullmatch(given) else None
 
 
 def _render(status: int, message: str) -> Response:

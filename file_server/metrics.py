@@ -45,8 +45,7 @@ bp = Blueprint("metrics", __name__)
 @bp.get("/metrics")
 def metrics() -> Response:
     """The numbers, for whoever has the bearer token."""
-    here = context()
-    require_token(here.bearer_token())
+    require_token(context().bearer_token())
     text = generate_latest(current_app.extensions["metrics"])
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
 

@@ -37,12 +37,14 @@ class S3Storage:
         prefix: str = "",
         *,
         max_total: int = 0,
+        ttl: float = 0.0,
         client: Any = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.bucket = bucket
         self.prefix = prefix
         self.max_total = max_total
+        self.ttl = ttl
         self._client = client or _connect()
         self._clock = clock
         self._used = 0
@@ -61,7 +63,7 @@ class S3Storage:
                 Body=source,
                 ContentLength=size,
                 ContentType=media_type(extension),
-                CacheControl="public, max-age=31536000, immutable",
+                **self._lifetime(),
             )
             if recipe:
                 self._put_json(self._beside(name), recipe)
@@ -69,6 +71,14 @@ class S3Storage:
             self._put_json(self.prefix + LATEST, mark.encode())
         self._used += size + len(recipe)
         return name
+
+    def _lifetime(self) -> dict[str, Any]:
+        """What the bucket itself tells of a new picture where browsers read from it. An
+        age would begin anew with each of them: an end that is fixed is a date."""
+        if not self.ttl:
+            return {"CacheControl": "public, max-age=31536000, immutable"}
+        end = datetime.fromtimestamp(time.time() + self.ttl, UTC)
+        return {"CacheControl": "public, immutable", "Expires": end}
 
     def open(self, name: str) -> StoredFile:
         """Fetch the first bytes of an object; its stream fetches the rest when read."""

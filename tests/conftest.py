@@ -9,7 +9,8 @@ import requests
 
 from tests.support import behind
 from tests.support.pictures import make_png
-from tests.support.servers import run_api, run_files
+from tests.support.servers import run_api, run_files, wait_for
+from tests.support.wire import begin, stats
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +49,74 @@ def fake(fake_api):
 
 
 @pytest.fixture(scope="session")
+def fake_without_results():
+    """The fake server that keeps no finished pictures."""
+    with run_api(app="tests.support.fake_app:app", FLUX_RESULTS_MB=0) as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def fake_with_one_place():
+    """The fake server in whose queue one request may wait."""
+    with run_api(app="tests.support.fake_app:app", FLUX_MAX_QUEUE=1) as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture
+def one_place(fake_with_one_place):
+    """``fake_with_one_place`` with nothing remembered."""
+    requests.post(f"{fake_with_one_place.url}/fake/reset", timeout=5)
+    return fake_with_one_place
+
+
+@pytest.fixture
+def full_queue(one_place):
+    """The same with one request that runs, and one that waits."""
+    held = []
+    for expected in ({"running": 1}, {"queued": 1}):
+        held.append(begin(one_place, {"prompt": "a duck hold"}))
+        wait_for(lambda e=expected: e.items() <= stats(one_place).items(), 10)
+    yield one_place
+    for connection in held:
+        connection.close()
+    idle = {"running": 0, "queued": 0}
+    wait_for(lambda: idle.items() <= stats(one_place).items(), 10)
+
+
+@pytest.fixture(scope="session")
 def fake_multi():
     """The fake server with a model that takes 16 input pictures."""
     with run_api(app="tests.support.fake_app:app", FAKE_MAX_IMAGES=16) as server:
         yield server.wait_ready()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch in this process: with two threads on busy cores the same call takes many
+    times longer."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The file that says how a fake server's loading goes; see fake_app.py."""
+    path = tmp_path / "load"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window."""
+    from tests.support.browser import run_browser
+
+    with run_browser() as running:
+        yield running
 
 
 @pytest.fixture

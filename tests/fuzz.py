@@ -26,6 +26,7 @@ from flux_api.net.addresses import is_special
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.urls import UrlError, parse_url
 from tests.support import fuzz_requests, hostile_images
+from tests.support.processes import memory_of
 
 TARGETS = {}
 SLOWEST_SECONDS = 20
@@ -187,9 +188,7 @@ FETCHER = Fetcher(FetchPolicy(total_seconds=2), resolve=resolve_numeric)
 def peak_megabytes():
     """The most memory that this process had; getrusage's is that of whoever started it,
     where that was more."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    return memory_of("self", "VmHWM")
 
 
 def run_once(name, seed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from PIL import Image
 from benchmarks.chaos import CLIENTS, Row
 from benchmarks.chaos_clients import Note, digest, stored_half
 from benchmarks.chaos_faults import Fault, nothing
+from tests.support.pictures import save
 from tests.support.programs import need
 from tests.support.servers import ROOT
 
@@ -64,9 +64,7 @@ def test_a_busy_machine_may_have_gaps_of_its_own():
 
 
 def test_half_a_picture_is_seen(tmp_path):
-    buffer = io.BytesIO()
-    Image.effect_noise((64, 64), 50).save(buffer, "PNG")
-    whole = buffer.getvalue()
+    whole = save(Image.effect_noise((64, 64), 50))
     (tmp_path / "whole.png").write_bytes(whole)
     checked = set()
     assert stored_half(tmp_path, {digest(whole)}, checked) == 0

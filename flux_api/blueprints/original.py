@@ -75,6 +75,7 @@ def process() -> Response:
             context, job, lambda made: upload_pictures(context, job, encode(made))[0]
         )
     pictures = encode(wait_for(context, job, began=began))
+    # Before they are kept: whoever asks again is to be told the same URL.
     pictures, headers = upload_pictures(context, job, pictures)
 
     def render(pictures: list[FinishedPicture]) -> Response:

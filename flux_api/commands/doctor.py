@@ -55,7 +55,7 @@ def examine(
     return "\n".join([*lines, *sets, "", *_advice(models, plans, device)])
 
 
-def examine_set(name: str, info: ModelInfo, gpu: float | None = None) -> str:
+def examine_set(name: str, info: ModelInfo, gpu: float | None) -> str:
     """A report on the set ``name`` alone, judged by this machine's card or by one with
     ``gpu`` GB."""
     machine, footprint = card_of(gpu), footprint_of(info)
@@ -63,8 +63,10 @@ def examine_set(name: str, info: ModelInfo, gpu: float | None = None) -> str:
         return f"{name}: not downloaded, and its size is not known beforehand"
     plan = plan_memory(footprint, machine)
     lines = _set_lines(name, info, footprint, plan, machine)
-    rows = info.tasks.items()
-    tasks = [f"{task} in {row.num_inference_steps} steps" for task, row in rows]
+    tasks = [
+        f"{task} in {defaults.num_inference_steps} steps"
+        for task, defaults in info.tasks.items()
+    ]
     return "\n".join(
         [
             *(line.removeprefix("  ") for line in lines),

@@ -57,8 +57,8 @@ def unlock_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> None:
 
 def fetch_set(info: ModelInfo, report: Report) -> None:
     """Everything that ``info`` loads, and nothing else, into the Hub's cache."""
-    for source, row in info.bases.items():
-        if row.pipeline.endswith("ModularPipeline"):
+    for source, defaults in info.bases.items():
+        if defaults.pipeline.endswith("ModularPipeline"):
             _, index = read_index(source, MODULAR_INDEX, report)
             fetch_modular(source, set(index) - set(info.skip_blocks), report)
         else:

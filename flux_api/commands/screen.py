@@ -12,6 +12,8 @@ from unicodedata import east_asian_width
 
 from PIL import Image
 
+from flux_api.images.codec import encode_image
+
 _COLUMNS, _ROWS = 40, 20
 _KITTY_IMAGE = 7_001
 # The protocol's own bound.
@@ -117,9 +119,7 @@ def _blocks(image: Image.Image, columns: int, rows: int) -> str:
 def _kitty(image: Image.Image, columns: int, rows: int) -> str:
     """The terminal graphics protocol of kitty; the same number replaces the picture."""
     image.thumbnail((_KITTY_PIXELS, _KITTY_PIXELS))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode("ascii")
+    data = base64.b64encode(encode_image(image).data).decode("ascii")
     parts = [data[i : i + _KITTY_CHUNK] for i in range(0, len(data), _KITTY_CHUNK)]
     keys = f"a=T,f=100,q=2,C=1,i={_KITTY_IMAGE},c={columns},r={rows},"
     escapes = []

@@ -123,11 +123,6 @@ class DiffusersBackend:
         """Most tokens of pictures that share a forward."""
         return self._batch_tokens or 0
 
-    @property
-    def forwards(self) -> int:
-        """How many transformer forwards have run."""
-        return self._batcher.forwards
-
     def load(self, report: Callable[[str], None]) -> None:
         """Load the default set and draw with it once; raises when it cannot."""
         name, info = self._default, self._models[self._default]

@@ -64,7 +64,7 @@ class Quality:
         psnr, ssim = GATES[level]
         if self.psnr < psnr or self.ssim < ssim:
             return f"it is too far from exact, at least {psnr:g} dB and {ssim:g}"
-        # Its pictures share no forwards: not to be had for nothing.
+        # Its pictures share no forwards: it costs time, so it has to bring something.
         if level == "max" and self.psnr == MOST_PSNR:
             return NOTHING
         slower = self.seconds > self.exact_seconds * (1 + _NOISE)

@@ -37,7 +37,6 @@ class ForwardBatcher:
         self._arriving = 0
         self._present = 0
         self._calls: list[_Call] = []
-        self.forwards = 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -65,7 +64,7 @@ class ForwardBatcher:
         raised. Only within :meth:`taken`. ``position_ids`` are those of the picture."""
         # Who is alone waits for nobody.
         if (self._present == 1 and not self._arriving) or not joinable(kwargs):
-            self._note_forward(1)
+            BATCH.observe(1)
             return module(**kwargs)
         call = _Call(module, kwargs, position_ids)
         self._calls.append(call)
@@ -78,10 +77,6 @@ class ForwardBatcher:
         if call.error is not None:
             raise call.error
         return call.output
-
-    def _note_forward(self, pictures: int) -> None:
-        self.forwards += 1
-        BATCH.observe(pictures)
 
     def _run_together(self) -> None:
         calls = self._next_calls()
@@ -123,7 +118,7 @@ class ForwardBatcher:
             call.fail(error)
 
     def _run_joined(self, calls: list[_Call]) -> None:
-        self._note_forward(len(calls))
+        BATCH.observe(len(calls))
         if len(calls) == 1:
             with allocation_failures():
                 calls[0].output = calls[0].module(**calls[0].kwargs)

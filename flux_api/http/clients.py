@@ -16,9 +16,9 @@ from flux_api.core import Completed, Event, Failed, ImageResult
 from flux_api.errors import DeadlineExceeded, FluxError
 from flux_api.http.access import CALLER
 from flux_api.http.context import Context, get_context
-from flux_api.http.trace import traceparent_of
 from flux_api.queue.jobs import Job
 from flux_server.incoming import connection_of
+from flux_server.trace import traceparent_of
 
 POLL_SECONDS = 0.25
 ALL_POLL_SECONDS = 0.1
@@ -52,8 +52,8 @@ def _network_of(address: str) -> str:
 
 
 def owner_of(request: Request) -> str | None:
-    """Whose jobs may be seen: with API keys those of the request's key, else all (the
-    server's own ids cannot be guessed)."""
+    """Owner for access checks: the key's name, or None without API keys, where whoever
+    knows a job's id may see it (the server's own cannot be guessed)."""
     holder: str | None = request.environ.get(CALLER)
     return holder
 
@@ -90,7 +90,7 @@ def open_job(context: Context, request: Request, job_id: str | None) -> Iterator
         job_id=job_id or context.new_job_id(),
         is_wanted=client_of(request),
     )
-    g.job, job.traceparent = job, traceparent_of(request)
+    g.job, job.traceparent = job, traceparent_of(request.environ)
     if entry := g.get("idempotency"):
         entry.job = job  # Requests with the same key wait for it.
     try:

@@ -95,7 +95,7 @@ class Context:
         if name in self.known and name not in self.models:
             message = (
                 f"This server does not offer {name} but {', '.join(self.models)}; "
-                "FLUX_MODELS adds sets."
+                "FLUX_MODELS adds models."
             )
             raise ModelNotFound(message, param="model")
         strict = self.settings.strict_models

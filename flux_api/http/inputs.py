@@ -162,7 +162,7 @@ def _is_picture(text: str) -> bool:
     if _REMOTE.match(text):
         return True
     try:
-        return is_picture(_decode_text(text, ""))
+        return is_picture(decode_text(text, param=""))
     except InvalidImage:
         return False
 
@@ -235,17 +235,18 @@ def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
     if param == "input_image_url" and not _is_data(text):
         message = f"{param} is not an http, https or data URL."
         raise InvalidRequest(message, param=param)
-    return _decode_text(text, param)
+    return decode_text(text, param=param)
 
 
 def _is_data(text: str) -> bool:
     return text.lstrip()[:5].lower() == "data:"
 
 
-def _decode_text(text: str, param: str) -> bytes:
-    if _is_data(text):
-        return decode_data_url(text.strip(), param=param)
-    return decode_base64(text, param=param)
+def decode_text(text: str, *, param: str) -> bytes:
+    """The bytes of a data URL, or of bare Base64; InvalidImage."""
+    text = text.strip()
+    decode = decode_data_url if _is_data(text) else decode_base64
+    return decode(text, param=param)
 
 
 def _unwrap(reference: Any, param: str) -> str:

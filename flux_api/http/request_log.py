@@ -13,8 +13,8 @@ from flask import Response, g, request
 from flux_api.core import Failed
 from flux_api.http.access import CALLER
 from flux_api.http.context import get_context
-from flux_api.http.trace import traceparent_of
 from flux_api.queue.jobs import Job
+from flux_server.trace import traceparent_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _about_request() -> dict[str, Any]:
     rule = request.url_rule
     return {
         "request_id": g.get("request_id"),
-        "traceparent": traceparent_of(request),
+        "traceparent": traceparent_of(request.environ),
         "method": request.method[:16],
         "route": rule.rule if rule else None,
         "path": None if rule else request.path[:_LONGEST_PATH],

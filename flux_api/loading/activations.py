@@ -82,9 +82,9 @@ def working_of(
 def _references(info: ModelInfo) -> int:
     """How many pictures lengthen the transformer's sequence in a usual request."""
     counts = (
-        row.max_images
-        for name, row in info.tasks.items()
-        if name != "generate" and row.pipeline.startswith(_APPENDING)
+        defaults.max_images
+        for name, defaults in info.tasks.items()
+        if name != "generate" and defaults.pipeline.startswith(_APPENDING)
     )
     return min(_MOST_REFERENCES, max(counts, default=0))
 

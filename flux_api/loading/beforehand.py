@@ -96,8 +96,8 @@ def check_memory(
 ) -> None:
     """ModelMissing where all memory of this machine would not hold the weights of
     ``task``, whatever else is unloaded."""
-    row = info.tasks[task]
-    needed = footprint_of(replace(info, tasks={task: row}))
+    defaults = info.tasks[task]
+    needed = footprint_of(replace(info, tasks={task: defaults}))
     if needed is None:
         return
     quantization = info.quantization or settings.quantization

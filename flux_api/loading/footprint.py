@@ -60,7 +60,7 @@ class Footprint:
         """The bytes of all weights."""
         return sum(p.bytes_in(quantization, width) for p in self.parts.values())
 
-    def largest(self, quantization: Quantization, width: int = 2) -> int:
+    def largest(self, quantization: Quantization, width: int) -> int:
         """The bytes of the largest component."""
         return max(p.bytes_in(quantization, width) for p in self.parts.values())
 
@@ -78,7 +78,7 @@ class Footprint:
             if own == name
         ]
 
-    def largest_layer(self, width: int = 2) -> int:
+    def largest_layer(self, width: int) -> int:
         """The bytes of the largest single layer."""
         return max(part.largest for part in self.parts.values()) * width
 
@@ -93,12 +93,12 @@ class Footprint:
     def of_texts(self, quantization: Quantization, width: int = 2) -> list[int]:
         """The bytes of each text encoder."""
         return [
-            part.bytes_in(quantization, width)
-            for (_, name), part in self.parts.items()
-            if name in TEXT_PARTS
+            size
+            for name in TEXT_PARTS
+            for size in self.named_each(name, width, quantization)
         ]
 
-    def largest_text_layer(self, width: int = 2) -> int:
+    def largest_text_layer(self, width: int) -> int:
         """The bytes of the largest layer of a text encoder."""
         parts = self.parts.items()
         found = (part.largest for (_, name), part in parts if name in TEXT_PARTS)
@@ -148,7 +148,7 @@ def footprint_of(info: ModelInfo) -> Footprint | None:
         tuple(info.bases),
         frozenset(info.shared_components) if len(info.bases) > 1 else frozenset(),
         len(info.lora_files) * _LORA,
-        not any("Modular" in row.pipeline for row in info.tasks.values()),
+        not any("Modular" in defaults.pipeline for defaults in info.tasks.values()),
     )
 
 

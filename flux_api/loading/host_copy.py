@@ -157,7 +157,7 @@ def _like(tensor: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
 
 def _pinned(size: int) -> torch.Tensor:
     """``size`` bytes of pinned memory, or none where they would be missing elsewhere or
-    are not to be had."""
+    cannot be had."""
     why = "it would be missing elsewhere"
     if free_host_bytes() >= size + _LEFT_TO_OTHERS:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ from flux_api.models.hub import Report, fetch_file
 from flux_api.models.hub_lock import at_commit
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
 from flux_api.models.sources import Folder, Source
+
+logger = logging.getLogger(__name__)
 
 _STATEFUL = ("Flux2KleinKVPipeline", "Flux3DistilledModularPipeline")
 
@@ -214,7 +217,7 @@ class LoadedSet:
 
     def _find(self, name: str) -> Path | None:
         own = self._info.lora_files.get(name)
-        return self._find_lora(name) if own is None else fetch_file(own, _ignore)
+        return self._find_lora(name) if own is None else fetch_file(own, logger.info)
 
     def _base(self, defaults: TaskDefaults, report: Report) -> LoadedBase:
         source = self._info.base_of(defaults)
@@ -279,7 +282,3 @@ def share_components(pipeline: Any, pipeline_class: Any) -> Any:
     parts = {name: part for name, part in pipeline.components.items() if name in taken}
     options = {key: pipeline.config[key] for key in ("is_distilled",) if key in taken}
     return pipeline_class(**parts, **options)
-
-
-def _ignore(_: str) -> None:
-    pass

@@ -74,13 +74,16 @@ def number_for(info: ModelInfo, machine: Machine) -> torch.dtype:
     numbers beyond float16, nobody says so. The small ones have room for float32."""
     if machine.bfloat16:
         return torch.bfloat16
-    later = any(r.pipeline.startswith(("Flux2", "Flux3")) for r in info.tasks.values())
+    later = any(
+        defaults.pipeline.startswith(("Flux2", "Flux3"))
+        for defaults in info.tasks.values()
+    )
     return torch.float32 if later or info.native_size else torch.float16
 
 
-def look_at_machine(device: torch.device | None = None) -> Machine:
+def look_at_machine(device: torch.device) -> Machine:
     """The memory that is free now, and what the device computes with."""
-    if device is None or device.type != "cuda":
+    if device.type != "cuda":
         return Machine(0, free_host_bytes())
     free, _ = bytes_of(device)
     # What this process has reserved and not in use is free to it.

@@ -140,8 +140,8 @@ def choose_device() -> torch.device:
 def go_together(quantization: Quantization, offload: Offload) -> bool:
     """Whether weights that are stored so can be moved so. bitsandbytes keeps what it
     needs to read 4 bits beside them, where hooks of single layers leave it behind, and
-    of 8 bits a second copy on the GPU; torchao's tensors, of a kind of their own, are
-    not to be had in pinned memory, where single layers wait."""
+    of 8 bits a second copy on the GPU; torchao's tensors, of a kind of their own, find
+    no place in pinned memory, where single layers wait."""
     return offload in _OFFLOADS.get(quantization, (offload,))
 
 

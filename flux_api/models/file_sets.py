@@ -24,13 +24,13 @@ def _dev(repository: str, guidance: float) -> ModelInfo:
     schnell = MODEL_INFO["schnell"]
     tasks = {
         task: replace(
-            row,
+            defaults,
             num_inference_steps=28,
             guidance_scale=guidance,
             guidance_parameter="guidance_scale",
             max_sequence_length=512,
         )
-        for task, row in schnell.tasks.items()
+        for task, defaults in schnell.tasks.items()
     }
     return replace(schnell, base_model=Repository(repository), tasks=tasks)
 
@@ -38,11 +38,11 @@ def _dev(repository: str, guidance: float) -> ModelInfo:
 def _only(task: TaskName) -> ModelInfo:
     """FLUX.1's transformer that ``task`` has of its own."""
     flux1 = MODEL_INFO["flux1"]
-    row = flux1.tasks[task]
+    defaults = flux1.tasks[task]
     return replace(
         flux1,
-        base_model=flux1.base_of(row),
-        tasks={task: replace(row, base_model=None)},
+        base_model=flux1.base_of(defaults),
+        tasks={task: replace(defaults, base_model=None)},
         shared_components=(),
         lora_files={},
     )

@@ -160,7 +160,7 @@ class ModelInfo:
         return image * (1 + references) + text
 
     def task(self, mode: Mode, *, masked: bool = False) -> TaskDefaults:
-        """The row for a request; InvalidRequest names what the set cannot do."""
+        """The defaults for a request; InvalidRequest names what the set cannot do."""
         if masked and "inpaint" not in self.tasks:
             raise InvalidRequest("This model takes no mask.", param="mask")
         name = task_name(mode, masked=masked)
@@ -176,18 +176,18 @@ class ModelInfo:
     @property
     def bases(self) -> dict[Source, TaskDefaults]:
         """Each checkpoint with the first task over it, the set's own first."""
-        own = {self.base_model} & {self.base_of(row) for row in self.tasks.values()}
+        own = {self.base_model} & {self.base_of(task) for task in self.tasks.values()}
         found: dict[Source, TaskDefaults] = {}
-        for row in sorted(
-            self.tasks.values(), key=lambda r: self.base_of(r) not in own
+        for task in sorted(
+            self.tasks.values(), key=lambda task: self.base_of(task) not in own
         ):
-            found.setdefault(self.base_of(row), row)
+            found.setdefault(self.base_of(task), task)
         return found
 
     @property
     def sources(self) -> list[Source]:
         """Every checkpoint that its tasks load, priors too."""
-        priors = {row.prior for row in self.tasks.values() if row.prior is not None}
+        priors = {task.prior for task in self.tasks.values() if task.prior is not None}
         return [*self.bases, *priors]
 
 

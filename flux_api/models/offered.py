@@ -59,4 +59,6 @@ def _meant(name: str, known: Mapping[str, ModelInfo]) -> str:
     for other, info in known.items():
         if str(info.base_model).lower() == name.lower():
             return f" Did you mean {other!r}?"
-    return " Another repository of the Hub becomes a set by MODEL_INFO: docs/models.md."
+    return (
+        " Another repository of the Hub becomes a model by MODEL_INFO: docs/models.md."
+    )

@@ -14,21 +14,21 @@ _WITH_STRENGTH = ("FluxImg2ImgPipeline", "Flux2KleinInpaintPipeline")
 
 
 def with_upscale(info: ModelInfo) -> ModelInfo:
-    """``info`` with a row for upscaling, where its weights can be used for that."""
-    if "upscale" in info.tasks or (found := _row(info)) is None:
+    """``info`` with defaults for upscaling, where its weights can be used for that."""
+    if "upscale" in info.tasks or (found := _drawing_defaults(info)) is None:
         return info
     # A small model knows whole things, and would find one in every tile.
     wanted = STRENGTH if info.native_size is None else 0.0
     strength = min(1.0, max(wanted, _LEAST_STEPS / found.num_inference_steps))
-    row = replace(found, strength=strength, prompt="", max_images=1)
-    return replace(info, tasks={**info.tasks, "upscale": row})
+    defaults = replace(found, strength=strength, prompt="", max_images=1)
+    return replace(info, tasks={**info.tasks, "upscale": defaults})
 
 
-def _row(info: ModelInfo) -> TaskDefaults | None:
-    for row in info.tasks.values():
+def _drawing_defaults(info: ModelInfo) -> TaskDefaults | None:
+    for defaults in info.tasks.values():
         # One of its own first: nothing more is loaded for it.
-        if row.pipeline in _WITH_STRENGTH:
-            return row
+        if defaults.pipeline in _WITH_STRENGTH:
+            return defaults
     generate = info.tasks.get("generate")
     if generate is not None and generate.pipeline == "FluxPipeline":
         # Another pipeline over the very same parts.

@@ -26,16 +26,9 @@ SPECIAL_NETWORKS: tuple[Network, ...] = tuple(
 
 def is_special(address: Address) -> bool:
     """Whether the address is in a network that is not the public internet."""
-    return _within(address, SPECIAL_NETWORKS)
+    return any(address in network for network in SPECIAL_NETWORKS)
 
 
 def is_reachable(address: Address, allowed: Iterable[Network]) -> bool:
     """Whether a caller may be connected to the address."""
-    return not is_special(address) or _within(address, allowed)
-
-
-def _within(address: Address, networks: Iterable[Network]) -> bool:
-    return any(
-        address.version == network.version and address in network
-        for network in networks
-    )
+    return not is_special(address) or any(address in network for network in allowed)

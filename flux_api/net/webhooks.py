@@ -109,6 +109,7 @@ class Webhooks:
         while True:
             try:
                 files = sorted(self._folder.glob("*.json"))
+                # What was delivered, here or by another process, has no time any more.
                 self._due = {f: self._due[f] for f in files if f in self._due}
                 for file in files:
                     if self._due.get(file, (0, 0))[0] <= time.monotonic():

@@ -33,7 +33,7 @@ class Place(NamedTuple, Generic[T]):
     number: int
     thing: T
 
-    def moment(self, later: int = 0) -> Moment:
+    def moment(self, later: int) -> Moment:
         """When its turn comes that is ``later`` turns after the next."""
         return self.start + later * TURN, self.had + later, self.number
 

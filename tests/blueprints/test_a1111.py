@@ -15,9 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from flux_api.images.codec import png_chunk
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
+from tests.support.processes import memory_of
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import begin, data_url, post, seen, stats
+from tests.support.wire import begin, data_url, pid, post, release, seen, stats
 
 KEY = "sk-key-of-an-app"
 SD = "/sdapi/v1"
@@ -144,15 +145,11 @@ def test_krita(fake):
 def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):
     mask = Image.new("L", (96, 64), 0)
     mask.paste(255, (0, 0, 48, 64))
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
-    body = KRITA | {"mask": base64.b64encode(buffer.getvalue()).decode()}
+    body = KRITA | {"mask": base64.b64encode(save(mask)).decode()}
     _, info = make(fake, "img2img", body)
     assert (seen(fake)["mode"], seen(fake)["mask"]) == ("edit", [0, 255])
     assert info["denoising_strength"] == 0.5
-    white = io.BytesIO()
-    Image.new("L", (96, 64), 255).save(white, "PNG")
-    body["mask"] = base64.b64encode(white.getvalue()).decode()
+    body["mask"] = base64.b64encode(save(Image.new("L", (96, 64), 255))).decode()
     make(fake, "img2img", body | {"inpainting_mask_invert": 1})
     assert seen(fake)["mask"] == [0, 0]
 
@@ -216,7 +213,7 @@ def test_progress_and_interrupt_are_the_callers_own(fake):
             assert json.loads(answer.read())["error"] == "cancelled"
             # What came through another API goes on.
             wait_for(lambda: stats(fake)["running"] == 1, 10)
-            requests.post(f"{fake.url}/fake/release", timeout=5)
+            release(fake)
             assert other.getresponse().status == 200
 
 
@@ -251,7 +248,7 @@ def test_png_info(fake):
 
 
 def test_texts_that_unpack_to_much_more_than_was_sent_are_refused(fake):
-    before = memory(fake)
+    before = memory_of(pid(fake), "VmHWM")
     for size, count in ((1 << 20, 200), (20 << 20, 1), (600_000, 2)):
         zeros = zlib.compress(b"0" * size, 9)
         parts = [(b"zTXt", b"t%d\0\0" % number + zeros) for number in range(count)]
@@ -261,20 +258,12 @@ def test_texts_that_unpack_to_much_more_than_was_sent_are_refused(fake):
         told = post(fake, f"{SD}/png-info", json={"image": sent})
         assert told.status_code == 422
     assert "1024 KiB" in told.json()["errors"]
-    assert memory(fake) - before < 50
+    assert memory_of(pid(fake), "VmHWM") - before < 50
 
 
-def memory(server):
-    """The most that the worker ever took, in MiB."""
-    with open(f"/proc/{stats(server)['pid']}/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1024
-
-
-def test_a_picture_that_is_looked_at_has_a_place_in_the_queue():
-    app = "tests.support.fake_app:app"
-    with run_api(app=app, FLUX_MAX_QUEUE=1) as server, ThreadPoolExecutor(2) as pool:
-        server.wait_ready()
+def test_a_picture_that_is_looked_at_has_a_place_in_the_queue(one_place):
+    server = one_place
+    with ThreadPoolExecutor(2) as pool:
         held = SMALL | {"prompt": "hold"}
         first = pool.submit(post, server, f"{SD}/txt2img", json=held)
         wait_for(lambda: stats(server)["running"] == 1, 10)
@@ -282,7 +271,7 @@ def test_a_picture_that_is_looked_at_has_a_place_in_the_queue():
         wait_for(lambda: stats(server)["queued"] == 1, 10)
         looked = {"image": data_url(make_png())}
         assert post(server, f"{SD}/png-info", json=looked).status_code == 429
-        requests.post(f"{server.url}/fake/release", timeout=10)
+        release(server)
         assert {first.result().status_code, second.result().status_code} == {200}
         assert post(server, f"{SD}/png-info", json=looked).status_code == 200
 

@@ -16,9 +16,9 @@ from flux_api.blueprints.bfl.tasks import STATUSES
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hosted import HOSTED, find_hosted
 from tests.support.node_client import FOLDER, install
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import data_url, post, seen, stats
+from tests.support.wire import data_url, post, release, seen, stats
 
 KEY = "sk-key-of-alice"
 SMALL = {"prompt": "a cat", "width": 96, "height": 64, "seed": 7}
@@ -50,9 +50,7 @@ def ready(server, task, **options):
 
 def plain(color, mode="RGB"):
     """A picture of one colour in Base64."""
-    buffer = io.BytesIO()
-    Image.new(mode, (96, 64), color).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(save(Image.new(mode, (96, 64), color))).decode()
 
 
 def opened(url, **options):
@@ -90,7 +88,7 @@ def test_a_running_request_is_pending_with_its_progress(fake):
     assert (told["status"], told["result"]) == ("Pending", None)
     sample = requests.get(f"{fake.url}/v1/samples/{task['id']}", timeout=10)
     assert sample.status_code == 409
-    requests.post(f"{fake.url}/fake/release", timeout=5)
+    release(fake)
     assert ready(fake, task)["progress"] == 1.0
 
 
@@ -265,13 +263,10 @@ def test_each_hosted_name_means_the_nearest_set():
         assert find(name, "tiny") == "tiny"
 
 
-def test_without_kept_pictures_it_says_so():
-    settings = {"FLUX_RESULTS_MB": 0}
-    with run_api(app="tests.support.fake_app:app", **settings) as server:
-        server.wait_ready()
-        answer = post(server, "/v1/flux-dev", json=SMALL)
-        assert answer.status_code == 422
-        assert "FLUX_RESULTS_MB" in answer.json()["message"]
+def test_without_kept_pictures_it_says_so(fake_without_results):
+    answer = post(fake_without_results, "/v1/flux-dev", json=SMALL)
+    assert answer.status_code == 422
+    assert "FLUX_RESULTS_MB" in answer.json()["message"]
 
 
 def test_the_ai_sdks_provider(keyed, tmp_path):

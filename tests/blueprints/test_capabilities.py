@@ -11,7 +11,7 @@ import requests
 from safetensors.numpy import save_file
 
 from tests.support.servers import ROOT, run_api, wait_for
-from tests.support.wire import begin, stats
+from tests.support.wire import begin, release, stats
 
 
 def get(server, path):
@@ -103,7 +103,7 @@ def test_status_counts_what_runs_and_waits(fake):
     waiting = begin(fake, {"prompt": "x"})
     wait_for(lambda: get(fake, "/v1/status")["waiting"] == 1, 10)
     assert get(fake, "/v1/status")["running"] == 1
-    requests.post(f"{fake.url}/fake/release", timeout=5)
+    release(fake)
     for connection in (held, waiting):
         with contextlib.closing(connection):
             assert connection.getresponse().read()

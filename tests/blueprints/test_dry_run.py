@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
-import requests
 
 from tests.support.servers import wait_for
-from tests.support.wire import begin, data_url, post, stats
+from tests.support.wire import begin, data_url, post, release, stats
 
 SMALL = {"prompt": "a cat", "size": "96x64", "dry_run": True}
 ROUTES = [
@@ -85,7 +84,7 @@ def test_the_queue_and_the_pace_are_told(fake):
         with closing(begin(fake, {"prompt": "a dog", "n": 4})) as waiting:
             wait_for(lambda: stats(fake)["queued"] == 1, 10)
             told = plan(fake)
-            requests.post(f"{fake.url}/fake/release", timeout=5)
+            release(fake)
             assert held.getresponse().status == waiting.getresponse().status == 200
     assert told["position"] == 1
     assert told["expected_seconds"] > alone

@@ -18,6 +18,7 @@ import requests
 
 from flux_api.http.clients import is_here
 from tests.support.servers import ROOT, post_and_leave, run_api, wait_for
+from tests.support.wire import release, stats
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +37,6 @@ def forget(request):
         server = request.getfixturevalue("fake")
         requests.post(f"{server.url}/fake/reset", timeout=10)
         wait_for(lambda: stats(server)["running"] == 0, 10)
-
-
-def stats(server):
-    """What the scripted backend has done."""
-    return requests.get(f"{server.url}/fake/stats", timeout=10).json()
 
 
 def post(server, prompt, path="/process", timeout=60, **fields):
@@ -141,7 +137,7 @@ def test_waiting_requests_know_their_position(fake, pool):
         0,
         1,
     ]
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     answers = [waiter.result() for waiter in [held, *waiting]]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert float(answers[2].headers["X-Flux-Queue-Seconds"]) > 0
@@ -161,7 +157,7 @@ def test_the_seconds_told_are_those_that_were_spent(fake, pool):
     queued = time.monotonic()
     threading.Event().wait(0.3)
     released = time.monotonic()
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     answer = asked.result()
     ended = time.monotonic()
     assert held.result().status_code == answer.status_code == 200
@@ -193,7 +189,7 @@ def test_events_tell_the_whole_story(fake, pool):
     )
     await_state(fake, "story-one", "queued")
     watched = pool.submit(read_events, fake, "story-one")
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     names = [name for name, _ in watched.result()]
     assert [n for n in names if n != "partial_image"] == [
         "queued",
@@ -312,7 +308,7 @@ def test_queued_job_of_a_client_that_left_never_runs(fake, pool):
     with pytest.raises(requests.Timeout):
         post(fake, "left", timeout=0.5, job_id="left-early")
     await_state(fake, "left-early", "cancelled")
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     assert held.result().status_code == 200
     wait_for(lambda: stats(fake)["running"] == 0, 5)
     assert stats(fake)["begun"] == 1
@@ -331,7 +327,7 @@ def test_job_id_is_checked_and_unique(fake, pool):
     held = pool.submit(post, fake, "hold", job_id="taken-twice")
     await_state(fake, "taken-twice", "running")
     assert post(fake, "x", job_id="taken-twice").status_code == 409
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     assert held.result().headers["X-Job-Id"] == "taken-twice"
     unknown = requests.get(f"{fake.url}/jobs/never-heard-of", timeout=10)
     assert unknown.status_code == 404
@@ -366,7 +362,7 @@ def test_watchers_are_bounded(fake, pool):
     refused = requests.get(url, timeout=10)
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     assert held.result().status_code == 200
     for answer in watching:
         answer.close()
@@ -389,7 +385,7 @@ def test_watchers_that_leave_make_room_while_the_job_goes_on(fake, pool):
 
     wait_for(there_is_room, 8)
     assert job(fake, "held-so-long")["state"] == "running"
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     assert held.result().status_code == 200
 
 
@@ -426,7 +422,7 @@ def test_a_full_queue_refuses_before_it_decodes(fake, pool):
         f"{fake.url}/process", files={"input_file": b"no picture"}, timeout=10
     )
     assert broken.status_code == 429
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     assert {answer.result().status_code for answer in held} == {200}
 
 
@@ -563,5 +559,5 @@ def test_callers_can_be_bounded(pool):
         held = [pool.submit(post, fake, "hold") for _ in range(2)]
         wait_for(lambda: (stats(fake)["running"], stats(fake)["queued"]) == (1, 1), 10)
         assert post(fake, "third").status_code == 429
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert [one.result().status_code for one in held] == [200, 200]

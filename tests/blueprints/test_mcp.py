@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from tests.support.node_client import FOLDER, install
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import data_url, post, seen, stats
 
@@ -58,7 +58,7 @@ def test_a_models_name_that_is_nearly_one_is_warned_of(fake):
     assert "so 'tiny' was taken" in facts["warning"]
 
 
-def test_the_python_client():
+def test_the_python_client(fake):
     mcp = pytest.importorskip("mcp")
 
     async def use(url):
@@ -68,9 +68,7 @@ def test_the_python_client():
             wrong = await client.call_tool("generate_image", {"prompt": "x", "n": 99})
             return listed, made, wrong
 
-    with run_api(app="tests.support.fake_app:app") as server:
-        server.wait_ready()
-        listed, made, wrong = asyncio.run(use(f"{server.url}/mcp"))
+    listed, made, wrong = asyncio.run(use(f"{fake.url}/mcp"))
     assert [tool.name for tool in listed.tools] == TOOLS
     kinds = [block.type for block in made.content]
     assert kinds == ["image", "image", "text"]
@@ -145,9 +143,7 @@ def test_a_version_that_nobody_agreed_on_is_refused(fake):
 def test_pictures_are_edited_and_varied(fake):
     # Larger than text may be.
     noise = Image.effect_noise((1100, 1100), 90)
-    buffer = io.BytesIO()
-    noise.save(buffer, "PNG")
-    large = base64.b64encode(buffer.getvalue()).decode()
+    large = base64.b64encode(save(noise)).decode()
     assert len(large) > 1 << 20
     made = call(fake, "edit_image", {"prompt": "blue", "image": large, "seed": 1})
     assert made["structuredContent"]["pictures"][0]["mode"] == "edit"

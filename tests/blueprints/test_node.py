@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.support.node_client import FOLDER, NodeClient, install
-from tests.support.servers import ROOT, free_port, run_api
-from tests.support.wire import begin, make_mask, stats, wait_until
+from tests.support.servers import ROOT, free_port, run_api, wait_for
+from tests.support.wire import begin, make_mask, stats
 
 SMALL = {"model": "gpt-image-2", "prompt": "x", "size": "64x64"}
 KEY = "sk-of-the-node-test"
@@ -188,7 +188,7 @@ def test_keys_open_and_refuse(keyed, node):
 
 def test_other_classes(fake, node):
     held = begin(fake, {"prompt": "x hold", "job_id": "node-job-1"})
-    wait_until(lambda: stats(fake)["running"] == 1)
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
     params = SMALL | {"job_id": "node-job-1"}
     error = node(fake, "generate", params=params, retries=2)["error"]
     assert error["name"] == "ConflictError"
@@ -198,15 +198,8 @@ def test_other_classes(fake, node):
     assert error["name"] == "APIConnectionError"
 
 
-def test_a_full_queue_is_a_rate_limit_error(node):
-    with run_api(app="tests.support.fake_app:app", FLUX_MAX_QUEUE=1) as server:
-        held = [begin(server.wait_ready(), {"prompt": "x hold"})]
-        wait_until(lambda: stats(server)["running"] == 1)
-        held.append(begin(server, {"prompt": "x hold"}))
-        wait_until(lambda: stats(server)["queued"] == 1)
-        error = node(server, "generate", params=SMALL)["error"]
-        for connection in held:
-            connection.close()
+def test_a_full_queue_is_a_rate_limit_error(full_queue, node):
+    error = node(full_queue, "generate", params=SMALL)["error"]
     assert (error["name"], error["status"]) == ("RateLimitError", 429)
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
 
@@ -238,5 +231,5 @@ def test_leaving_stops_the_run(fake, node, call):
         params = SMALL | {"prompt": "x hold"}
         error = node(fake, "generate", params=params, timeout=400)["error"]
         assert error["name"] == "APIConnectionTimeoutError"
-    wait_until(lambda: stats(fake)["running"] == 0)
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert stats(fake)["finished"] == 0

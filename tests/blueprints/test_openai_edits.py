@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from flux_api.http.reason_phrases import BY_CODE
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.wire import EDITS, FORM, data_url, make_mask, post, seen
 
 
@@ -37,10 +37,8 @@ def dark_noise(size):
 
 def edit_right_half(server, source, asked):
     """What becomes of ``source`` when its right half may change."""
-    buffer = io.BytesIO()
-    source.save(buffer, "PNG")
     box = (source.width // 2, 0, source.width - 1, source.height - 1)
-    files = {"image": buffer.getvalue(), "mask": make_mask(source.size, box)}
+    files = {"image": save(source), "mask": make_mask(source.size, box)}
     form = {"prompt": "a duck", "steps": 2, "size": asked}
     answer = post(server, EDITS, data=form, files=files).json()
     made = Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"])))

@@ -10,8 +10,8 @@ import requests
 from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.reason_phrases import BY_CODE, reason_of
 from flux_api.settings import Settings
-from tests.support.servers import run_api
-from tests.support.wire import NUMBERS, begin, generate, post, stats, wait_until
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import NUMBERS, begin, generate, post, stats
 from tests.test_troubleshooting import codes, kinds
 
 GENERATIONS = "/v1/images/generations"
@@ -188,27 +188,17 @@ def test_too_large_a_body_is_read_and_then_refused():
         assert "as a file" in answer.json()["error"]["message"]
 
 
-def test_full_queue_is_429_with_retry_after():
-    with run_api(app="tests.support.fake_app:app", FLUX_MAX_QUEUE=1) as server:
-        server.wait_ready()
-        connections = []
-        try:
-            for expected in ({"running": 1}, {"queued": 1}):
-                connections.append(begin(server, {"prompt": "a duck hold"}))
-                wait_until(lambda e=expected: e.items() <= stats(server).items())
-            answer = generate(server)
-            assert answer.status_code == 429
-            error = answer.json()["error"]
-            assert error["type"] == "rate_limit_error"
-            assert error["code"] == "rate_limit_exceeded"
-            assert answer.reason == "The queue is full, try again later"
-            assert 1 <= int(answer.headers["Retry-After"]) <= 60
-            streamed = generate(server, stream=True)
-            assert streamed.status_code == 429
-            assert streamed.headers["Content-Type"] == "application/json"
-        finally:
-            for connection in connections:
-                connection.close()
+def test_full_queue_is_429_with_retry_after(full_queue):
+    answer = generate(full_queue)
+    assert answer.status_code == 429
+    error = answer.json()["error"]
+    assert error["type"] == "rate_limit_error"
+    assert error["code"] == "rate_limit_exceeded"
+    assert answer.reason == "The queue is full, try again later"
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    streamed = generate(full_queue, stream=True)
+    assert streamed.status_code == 429
+    assert streamed.headers["Content-Type"] == "application/json"
 
 
 def test_plain_requests_end_in_time():
@@ -222,7 +212,7 @@ def test_plain_requests_end_in_time():
             assert late.headers["X-Should-Retry"] == "false"
         assert time.monotonic() - began < 9
         assert Settings().request_timeout < 300
-        wait_until(lambda: stats(server)["running"] == 0)
+        wait_for(lambda: stats(server)["running"] == 0, 10)
         # A stream shows life all the time: it may take longer.
         answer = generate(server, prompt="a duck pause=0.15", stream=True)
         assert "event: image_generation.completed" in answer.text
@@ -230,7 +220,7 @@ def test_plain_requests_end_in_time():
 
 def test_a_client_that_leaves_stops_its_run(fake):
     connection = begin(fake, {"prompt": "a duck hold"})
-    wait_until(lambda: stats(fake)["running"] == 1)
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
     connection.close()
-    wait_until(lambda: stats(fake)["running"] == 0)
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert stats(fake)["finished"] == 0

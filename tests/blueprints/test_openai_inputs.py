@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from flux_api.http.bodies import Body
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.queue.jobs import Job
 from flux_api.queue.shares import Shares
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.wire import EDITS, FORM, data_url, make_mask, post, seen
 
 SIZES = [(64, 80), (80, 80), (96, 80)]
@@ -170,10 +169,8 @@ def test_text_fields_of_a_form_hold_pictures_too(fake, png):
     form = FORM | {"image": data_url(png)}
     assert post(fake, EDITS, data=form).status_code == 200
     big = Image.effect_noise((900, 900), 99).convert("RGB")
-    buffer = io.BytesIO()
-    big.save(buffer, "PNG")
     files = {name: (None, value) for name, value in FORM.items()}
-    files["image"] = (None, base64.b64encode(buffer.getvalue()).decode())
+    files["image"] = (None, base64.b64encode(save(big)).decode())
     assert len(files["image"][1]) > 1_000_000
     assert post(fake, EDITS, files=files).status_code == 200
 

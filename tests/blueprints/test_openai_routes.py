@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.support.wire import begin, generate, post, stats, wait_until
+from tests.support.servers import wait_for
+from tests.support.wire import begin, generate, post, stats
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "", "/openai/v1", "/openai/deployments/m/x"])
@@ -85,7 +86,7 @@ def test_headers_of_an_answer_tell_of_its_job(fake):
 
 def test_a_job_id_in_use_is_409_and_not_retried(fake):
     connection = begin(fake, {"prompt": "a duck hold", "job_id": "my-job-1"})
-    wait_until(lambda: stats(fake)["running"] == 1)
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
     answer = generate(fake, job_id="my-job-1")
     connection.close()
     assert answer.status_code == 409

@@ -13,8 +13,8 @@ from PIL import Image
 
 from flux_api.http import clients
 from flux_api.http.sse import frame_comment, frame_event
-from tests.support.servers import run_api
-from tests.support.wire import begin, generate, post, stats, wait_until
+from tests.support.servers import run_api, wait_for
+from tests.support.wire import begin, generate, post, stats
 
 PARTIAL_FIELDS = [
     *("type", "b64_json", "created_at", "size", "quality", "background"),
@@ -159,14 +159,14 @@ def test_first_bytes_come_before_the_first_step(fake):
 def test_a_client_that_leaves_stops_its_stream(fake, held):
     """Also while nothing is written: the socket is looked at every second."""
     first = begin(fake, {"prompt": "a duck hold", "stream": held == "running"})
-    wait_until(lambda: stats(fake)["running"] == 1)
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
     if held == "queued":
         second = begin(fake, {"prompt": "a duck hold", "stream": True})
-        wait_until(lambda: stats(fake)["queued"] == 1)
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
         second.close()
-        wait_until(lambda: stats(fake)["queued"] == 0, seconds=4)
+        wait_for(lambda: stats(fake)["queued"] == 0, 4)
     first.close()
-    wait_until(lambda: stats(fake)["running"] == 0, seconds=4)
+    wait_for(lambda: stats(fake)["running"] == 0, 4)
     assert stats(fake)["finished"] == 0
 
 

@@ -10,7 +10,7 @@ import requests
 
 from tests.support.pictures import make_png
 from tests.support.servers import TOKEN, run_api
-from tests.support.wire import make_mask
+from tests.support.wire import drawn, make_mask, stats
 
 FAKE = "tests.support.fake_app:app"
 
@@ -25,12 +25,6 @@ def server(files):
 
 def process(server, files=None, **fields):
     return requests.post(f"{server.url}/process", data=fields, files=files, timeout=60)
-
-
-def drawn(server):
-    """What was drawn last."""
-    told = requests.get(f"{server.url}/fake/stats", timeout=5).json()["requests"]
-    return {k: v for k, v in told[-1].items() if k not in ("caller", "at")}
 
 
 def stored(server, files=None, **fields):
@@ -93,13 +87,12 @@ def test_with_a_scale_the_stored_picture_itself_becomes_larger(server):
     ("path", "status"), [("/v1/images/generations", 400), ("/v1/flux-dev", 422)]
 )
 def test_where_it_is_not_taken_it_is_not_passed_over(server, path, status):
-    begun = requests.get(f"{server.url}/fake/stats", timeout=5).json()["begun"]
+    begun = stats(server)["begun"]
     body = {"prompt": "a cat", "recipe_of": "0123456789abcdef"}
     answer = requests.post(server.url + path, json=body, timeout=60)
     assert answer.status_code == status
     assert "/process" in answer.text and "recipe_of" in answer.text
-    now = requests.get(f"{server.url}/fake/stats", timeout=5).json()["begun"]
-    assert now == begun
+    assert stats(server)["begun"] == begun
 
 
 def test_a_variation_with_words_stays_one(server):

@@ -12,7 +12,7 @@ import requests
 from PIL import Image
 
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import post, stats
+from tests.support.wire import post, release, stats
 
 ASYNC = {"Prefer": "respond-async"}
 SMALL = {"prompt": "a cat", "size": "64x64", "seed": 5}
@@ -66,7 +66,7 @@ def test_every_route_answers_at_once_with_the_jobs_addresses(
     assert answer.headers["Location"] == story["links"]["self"] == place + story["id"]
     assert get(fake, story["links"]["self"]).json()["id"] == story["id"]
     assert get(fake, story["links"]["result"]).status_code == 409
-    requests.post(f"{fake.url}/fake/release", timeout=5)
+    release(fake)
     assert await_end(fake, story["id"]) == "done"
     picture = get(fake, story["links"]["result"])
     image = Image.open(io.BytesIO(picture.content))
@@ -121,7 +121,7 @@ def test_the_same_idempotency_key_is_the_same_job(fake):
     key = {"Idempotency-Key": uuid.uuid4().hex}
     first = submit(fake, "hold", headers=key)
     again = submit(fake, "hold", headers=key)
-    requests.post(f"{fake.url}/fake/release", timeout=5)
+    release(fake)
     await_end(fake, first.json()["id"])
     after = submit(fake, "hold", headers=key)
     assert first.json()["id"] == again.json()["id"] == after.json()["id"]
@@ -147,14 +147,15 @@ def test_the_urls_of_stored_pictures_are_told(fake_with_files):
     assert requests.get(url, timeout=10).content == picture
 
 
-def test_without_room_for_pictures_there_is_nothing_to_come_back_for():
-    with run_api(app="tests.support.fake_app:app", FLUX_RESULTS_MB=0) as server:
-        server.wait_ready()
-        for path in ("/v1/images/generations", "/process"):
-            answer = post(server, path, json=SMALL, headers=ASYNC)
-            assert answer.status_code == 400
-            assert "FLUX_RESULTS_MB" in answer.text
-            assert post(server, path, json=SMALL).status_code == 200
+def test_without_room_for_pictures_there_is_nothing_to_come_back_for(
+    fake_without_results,
+):
+    server = fake_without_results
+    for path in ("/v1/images/generations", "/process"):
+        answer = post(server, path, json=SMALL, headers=ASYNC)
+        assert answer.status_code == 400
+        assert "FLUX_RESULTS_MB" in answer.text
+        assert post(server, path, json=SMALL).status_code == 200
 
 
 def test_own_jobs_are_listed_the_newest_first():
@@ -197,7 +198,7 @@ def test_several_jobs_are_followed_on_one_connection(fake):
         first = next(events)
         assert first["error"]["code"] == "job_not_found"
         assert (first["type"], first["job_id"]) == ("failed", "never-heard-of")
-        requests.post(f"{fake.url}/fake/release", timeout=5)
+        release(fake)
         told = list(events)
     for job_id in ids:
         names = [event["type"] for event in told if event["job_id"] == job_id]
@@ -215,7 +216,7 @@ def test_without_ids_the_stream_tells_of_the_callers_living_jobs(fake):
     with contextlib.closing(answer):
         events = events_of(answer)
         seen = [next(events)]
-        requests.post(f"{fake.url}/fake/release", timeout=5)
+        release(fake)
         seen += list(events)
     assert {event["job_id"] for event in seen} == {living}
     assert seen[-1]["type"] == "done"

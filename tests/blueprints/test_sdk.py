@@ -18,6 +18,7 @@ from openai.types import (
 )
 from PIL import Image, ImageDraw
 
+from tests.support.pictures import save
 from tests.support.sdk import BOTH, SMALL, call, stream
 from tests.support.wire import stats
 
@@ -105,14 +106,12 @@ def test_edit_a_list_of_images_is_refused_by_a_model_of_one(fake, png, tmp_path,
 def test_edit_with_a_mask_keeps_what_is_opaque(api, png):
     mask = Image.new("RGBA", (96, 64), (0, 0, 0, 255))
     ImageDraw.Draw(mask).rectangle((48, 0, 95, 63), fill=(0, 0, 0, 0))
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
     answer = call(
         "sync",
         api,
         lambda client: client.images.edit(
             image=png,
-            mask=buffer.getvalue(),
+            mask=save(mask),
             prompt="a red heart",
             size="auto",
             extra_body={"seed": 1, "steps": 2},

@@ -6,11 +6,10 @@ import asyncio
 
 import openai
 import pytest
-import requests
 
 from tests.support.sdk import BOTH, SMALL, call, stream
-from tests.support.servers import free_port, run_api
-from tests.support.wire import begin, stats, wait_until
+from tests.support.servers import free_port, run_api, wait_for
+from tests.support.wire import begin, stats
 
 ERRORS = [
     ("fail=pipeline", openai.InternalServerError, 500, 1),
@@ -85,7 +84,7 @@ def test_other_statuses_have_their_classes(fake):
     ):
         raw("/images/generations", content=b"x", options={"headers": headers})
     held = begin(fake, {"prompt": "x hold", "job_id": "sdk-job-1"})
-    wait_until(lambda: stats(fake)["running"] == 1)
+    wait_for(lambda: stats(fake)["running"] == 1, 10)
     with pytest.raises(openai.ConflictError, match="job id is in use"):
         raw("/images/generations", body={"prompt": "x", "job_id": "sdk-job-1"})
     held.close()
@@ -149,7 +148,7 @@ def test_a_timeout_stops_the_run_before_the_retry_runs(fake, kind):
             timeout=0.6,
             max_retries=1,
         )
-    wait_until(lambda: stats(fake)["running"] == 0)
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert tries(fake) == [0, 1]
     assert (stats(fake)["begun"], stats(fake)["finished"]) == (2, 0)
 
@@ -161,7 +160,7 @@ def test_closing_a_stream_stops_its_run(fake):
         )
         with events:
             assert next(events).partial_image_index == 0
-        wait_until(lambda: stats(fake)["running"] == 0)
+        wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert stats(fake)["finished"] == 0
 
 
@@ -169,13 +168,13 @@ def test_cancelling_a_task_stops_its_run(fake):
     async def run():
         async with openai.AsyncOpenAI(api_key="x", base_url=f"{fake.url}/v1") as client:
             task = asyncio.create_task(client.images.generate(prompt="x hold", **SMALL))
-            await asyncio.to_thread(wait_until, lambda: stats(fake)["running"] == 1)
+            await asyncio.to_thread(wait_for, lambda: stats(fake)["running"] == 1, 10)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
     asyncio.run(run())
-    wait_until(lambda: stats(fake)["running"] == 0)
+    wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert stats(fake)["finished"] == 0
 
 
@@ -210,18 +209,8 @@ def keyed_fake():
         yield server.wait_ready()
 
 
-def test_a_full_queue_is_a_rate_limit_error():
-    with run_api(app="tests.support.fake_app:app", FLUX_MAX_QUEUE=1) as server:
-        server.wait_ready()
-        held = [begin(server, {"prompt": "x hold"})]
-        wait_until(lambda: stats(server)["running"] == 1)
-        held.append(begin(server, {"prompt": "x hold"}))
-        wait_until(lambda: stats(server)["queued"] == 1)
-        with pytest.raises(openai.RateLimitError) as caught:
-            call("sync", server, lambda c: c.images.generate(prompt="x", **SMALL))
-        assert caught.value.code == "rate_limit_exceeded"
-        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
-        requests.post(f"{server.url}/fake/release", timeout=5)
-        for connection in held:
-            assert connection.getresponse().status == 200
-            connection.close()
+def test_a_full_queue_is_a_rate_limit_error(full_queue):
+    with pytest.raises(openai.RateLimitError) as caught:
+        call("sync", full_queue, lambda c: c.images.generate(prompt="x", **SMALL))
+    assert caught.value.code == "rate_limit_exceeded"
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60

@@ -27,7 +27,7 @@ from tests.support.credentials import (
     read,
     write,
 )
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import TOKEN, run_api, wait_for
 from tests.support.trap_server import trap
 from tests.support.wire import data_url, make_mask, post
@@ -298,9 +298,9 @@ def test_credentials_that_lie_elsewhere_are_not_fetched(signed):
             'rdf:about="" xmlns:dcterms="http://purl.org/dc/terms/" dcterms:provenance='
             f'"{elsewhere.url("/a.c2pa")}"/></rdf:RDF></x:xmpmeta>'
         )
-        file = io.BytesIO()
-        Image.new("RGB", (64, 64)).save(file, "JPEG", xmp=xmp.encode())
-        made = draw(signed, [file.getvalue()])
+        made = draw(
+            signed, [save(Image.new("RGB", (64, 64)), "JPEG", xmp=xmp.encode())]
+        )
     assert made.ok, made.text
     check_data_hash(made.content)
     assert elsewhere.connections == 0

@@ -10,7 +10,7 @@ import requests
 
 from tests.support.scrape import scrape
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import begin, generate, post, stats
+from tests.support.wire import begin, generate, post, release, stats
 
 FAKE = "tests.support.fake_app:app"
 ADMIN = {"Authorization": "Bearer sk-key-of-the-operator"}
@@ -75,7 +75,7 @@ def test_nothing_leaves_while_somebody_needs_it(server):
         answer = admin(server, "sleep")
         assert (answer.status_code, answer.headers["Retry-After"]) == (409, "5")
         assert "worked on" in answer.json()["error"]
-        requests.post(f"{server.url}/fake/release", timeout=5)
+        release(server)
         assert held.getresponse().status == 200
     assert told(server) == (False,) * 3
 

@@ -18,7 +18,7 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.tiling import Tiling
 from flux_api.models.upscaling import with_upscale
 from tests.support.complete import complete
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import ROOT, run_api, wait_for
 from tests.support.wire import begin, data_url, post, seen, stats
 
@@ -98,9 +98,7 @@ def test_it_is_streamed(fake, png):
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(fake, size, values, word):
-    picture = io.BytesIO()
-    Image.new("RGB", size).save(picture, "PNG")
-    body = {"image": data_url(picture.getvalue())} | values
+    body = {"image": data_url(save(Image.new("RGB", size)))} | values
     answer = post(fake, UPSCALE, json=body)
     assert answer.status_code == 400
     assert word in answer.json()["error"]["message"]
@@ -202,9 +200,7 @@ def seams(picture, tiling):
 def test_seams_do_not_show(api):
     spots = np.random.default_rng(7).normal(128, 30, (24, 24, 3)).clip(0, 255)
     picture = Image.fromarray(spots.astype("uint8")).resize((96, 96))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    body = {"image": data_url(buffer.getvalue()), "scale": 2, "seed": 1}
+    body = {"image": data_url(save(picture)), "scale": 2, "seed": 1}
     answer = post(api, "/process/raw", json=body)
     made, plain = opened(answer), picture.resize((192, 192), Image.Resampling.LANCZOS)
     tiling = Tiling((192, 192), 64, 24)
@@ -242,10 +238,12 @@ def test_the_seconds_are_those_of_all_tiles(api, png):
 
 
 def test_it_is_watched_and_stopped_within_a_step(api):
-    buffer = io.BytesIO()
-    Image.new("RGB", (512, 512), "teal").save(buffer, "PNG")
     job = f"{api.url}/jobs/large-one-0001"
-    values = {"image": data_url(buffer.getvalue()), "scale": 2, "size": None}
+    values = {
+        "image": data_url(save(Image.new("RGB", (512, 512), "teal"))),
+        "scale": 2,
+        "size": None,
+    }
     with closing(begin(api, values | {"job_id": "large-one-0001"}, "/process")) as held:
 
         def steps():

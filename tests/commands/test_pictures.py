@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from tests.commands.program import run
 from tests.support.pictures import make_png
 from tests.support.servers import ROOT, free_port, run_api, wait_for
+from tests.support.wire import stats
 
 # 1280x800 pixels.
 LARGE = ROOT / "docs" / "images" / "page-en.png"
@@ -32,7 +33,7 @@ def ask(fake, tmp_path):
 
 def requests_of(fake):
     """What the server was asked to draw, in the order that it began."""
-    return requests.get(f"{fake.url}/fake/stats", timeout=5).json()["requests"]
+    return stats(fake)["requests"]
 
 
 def names(folder):

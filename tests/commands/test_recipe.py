@@ -14,6 +14,7 @@ from flux_api.images.metadata import Metadata, add_metadata
 from flux_api.images.recipe import make_xmp, read_recipe
 from tests.commands.program import run
 from tests.support.pictures import make_png
+from tests.support.wire import drawn
 
 
 def sha256(data):
@@ -44,12 +45,6 @@ def draw(server, folder, name, files=(), **fields):
     )
     assert answer.ok, answer.text
     (folder / name).write_bytes(answer.content)
-
-
-def drawn(server):
-    """What was drawn last."""
-    told = requests.get(f"{server.url}/fake/stats", timeout=5).json()["requests"]
-    return {k: v for k, v in told[-1].items() if k not in ("caller", "at")}
 
 
 def test_a_recipe_is_shown_with_what_lacks(ask, fake_multi, tmp_path):

@@ -22,6 +22,7 @@ from tests.commands.program import COMMAND, environment, run, terminal
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.terminal import in_terminal
+from tests.support.wire import stats
 
 BAR = r"\[[#-]{24}\] (\d+)/(\d+) steps"
 
@@ -278,8 +279,7 @@ def test_a_lost_connection_loses_no_picture(fake, tmp_path):
     assert len(cuts) == 2
     assert (tmp_path / "a-cat-pause-0-3.png").exists()
     # It was asked for once, and drawn once.
-    stats = requests.get(f"{fake.url}/fake/stats", timeout=5).json()
-    assert [asked["prompt"] for asked in stats["requests"]] == ["a cat pause=0.3"]
+    assert [asked["prompt"] for asked in stats(fake)["requests"]] == ["a cat pause=0.3"]
 
 
 def test_help_teaches_every_command(tmp_path):

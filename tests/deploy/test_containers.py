@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -27,6 +28,12 @@ OURS = ("nginx", "api", "files", "gpu")
 UNITS = ROOT / "deploy" / "systemd"
 NGINX = ROOT / "deploy" / "compose" / "nginx.conf"
 BIN = Path(sys.executable).parent
+COMPOSE_SITE = Site(
+    "8080",
+    ("api:8000",),
+    "files:8010",
+    folder=Path("/var/lib/flux-imaging-api/images"),
+)
 
 
 def test_the_linter_has_nothing_to_say_of_the_dockerfile():
@@ -99,20 +106,39 @@ def test_commands_in_compose_are_shell(name):
     subprocess.run(["sh", "-n", "-c", script], check=True)
 
 
-def test_nginx_in_compose_takes_what_the_api_takes(tmp_path):
+@pytest.mark.parametrize("ttl", ["", "24"])
+def test_nginx_in_compose_is_what_serve_would_write_for_the_settings(tmp_path, ttl):
     script = script_of("nginx")
     assert "exec nginx -e stderr -c /tmp/nginx.conf" in script
     script = script.replace("/etc/flux/nginx.conf", str(NGINX))
     script = script.replace("exec nginx", "exec true").replace("/tmp/", f"{tmp_path}/")
-    given = {"FLUX_MAX_UPLOAD_MB": "200", "FLUX_REQUEST_TIMEOUT": "900"}
+    given = {"FLUX_MAX_UPLOAD_MB": "200", "FLUX_REQUEST_TIMEOUT": "900.5"}
+    given["FILES_TTL_HOURS"] = ttl
     assert given.keys() <= SERVICES["nginx"]["environment"].keys()
     subprocess.run(["sh", "-euc", script], env=given, check=True)
     text = (tmp_path / "nginx.conf").read_text()
-    site = Site("8080", ("api:8000",), "files:8010", body_mb=200, seconds=920)
-    for name in ("client_max_body_size", "proxy_read_timeout"):
-        assert re.findall(f"{name} .*", text) == re.findall(
-            f"{name} .*", whole_text(site, Path("/tmp"))
+    # Those that go some day come from the file server, which says when.
+    site = replace(
+        COMPOSE_SITE,
+        body_mb=200,
+        seconds=920,
+        folder=None if ttl else COMPOSE_SITE.folder,
+    )
+    expected = whole_text(site, Path("/tmp"))
+    assert lines_of(text) == lines_of(expected)
+    assert ("max-age=31536000" in text) == (not ttl)
+    # Both know of it, wherever it is set.
+    for name in ("files", "gpu"):
+        told = SERVICES[name]["environment"]
+        assert (
+            told["FILES_TTL_HOURS"]
+            == SERVICES["nginx"]["environment"]["FILES_TTL_HOURS"]
         )
+
+
+def lines_of(text):
+    """Those that say something."""
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def test_every_setting_reaches_the_servers_in_compose():
@@ -142,7 +168,8 @@ def test_prometheus_in_compose_scrapes_both_servers(tmp_path, token):
     script = script.replace("exec prometheus", f"exec {program}")
     script = f"{script.strip()} --web.listen-address=127.0.0.1:{port}"
     # As the secret that compose makes of /dev/null where no file is given.
-    (tmp_path / "run/secrets/files_token").write_text(token or "")
+    secret = tmp_path / "run/secrets/files_token"
+    secret.write_text(token) if token else secret.symlink_to("/dev/null")
     given = {"BEARER_TOKEN": token} if token else {"BEARER_TOKEN": "changeme-token"}
     with run_files(tmp_path / "images", **given) as files, run_api() as api:
         text = (ROOT / "deploy/compose/prometheus.yml").read_text()
@@ -180,19 +207,49 @@ def test_pictures_take_longer_to_stop_than_to_make():
     assert {"flux-files.service", "nginx.service"} <= set(after.split())
 
 
-def compose_nginx():
-    """nginx in the container: what it writes is in /tmp."""
-    site = Site(
-        "8080",
-        ("api:8000",),
-        "files:8010",
-        folder=Path("/var/lib/flux-imaging-api/images"),
-    )
-    return whole_text(site, Path("/tmp"))
-
-
 def test_nginx_in_compose_is_what_serve_would_write():
-    assert NGINX.read_text() == compose_nginx()
+    # What it writes is in /tmp.
+    assert NGINX.read_text() == whole_text(COMPOSE_SITE, Path("/tmp"))
+
+
+@pytest.mark.parametrize("what", [None, "", "alice:sk-alice-0123456789"])
+@pytest.mark.parametrize(
+    ("name", "secret", "variable"),
+    [
+        ("api", "api_keys", "FLUX_API_KEYS_FILE"),
+        ("files", "files_token", "BEARER_TOKEN_FILE"),
+        ("gpu", "api_keys", "FLUX_API_KEYS_FILE"),
+        ("gpu", "files_token", "BEARER_TOKEN_FILE"),
+    ],
+)
+def test_a_file_of_secrets_counts_even_with_nothing_in_it(
+    tmp_path, name, secret, variable, what
+):
+    """The servers refuse that one: an open door would be the wrong answer to a slip."""
+    path = tmp_path / secret
+    path.symlink_to("/dev/null") if what is None else path.write_text(what)
+    script = script_of(name).replace("/run/secrets", str(tmp_path))
+    script = re.sub(r"exec .*", f'printf %s "${{{variable}:-}}"', script)
+    done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "" if what is None else str(path))
+
+
+def test_one_service_builds_the_image_of_all():
+    """Two that build one at once fail: the image "already exists"."""
+    builders = {}
+    for name in OURS:
+        assert SERVICES[name]["pull_policy"] == "never"
+        if "build" in SERVICES[name]:
+            builders.setdefault(SERVICES[name]["image"], []).append(name)
+    assert builders == {"flux-imaging-api": ["api"], "flux-imaging-api:cuda": ["gpu"]}
+    # Which of the others is started, "api" is.
+    assert "api" in SERVICES["nginx"]["depends_on"]
+
+
+def test_pictures_stay_when_the_gpus_take_over():
+    at = "images:/var/lib/flux-imaging-api/images"
+    for name in ("files", "gpu"):
+        assert at in SERVICES[name]["volumes"]
 
 
 def test_nginx_in_compose_leads_to_both(tmp_path):
@@ -278,9 +335,9 @@ def test_the_steps_for_systemd_leave_what_the_units_read(tmp_path):
     (block,) = re.findall(r"```bash\n(sudo useradd.*?)```", text, re.S)
     lines = [line for line in block.splitlines() if " /etc/" in line]
     script = "\n".join(lines).replace("sudo ", "").replace("-g flux ", "")
-    script = script.replace("/etc/", f"{etc}/").replace(
-        ".venv/bin/python", sys.executable
-    )
+    script = script.replace("/etc/", f"{etc}/")
+    # Where the units' programs are, too.
+    script = script.replace("/opt/flux/bin/flux-api", f"{sys.executable} -m flux_api")
     subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", script], cwd=ROOT, check=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,9 @@ import pytest
 import requests
 
 from tests.support.nginx import printed, run_nginx_with
+from tests.support.pictures import make_png
 from tests.support.servers import ROOT, post_and_leave, run_api, run_files, wait_for
-from tests.support.wire import NUMBERS
+from tests.support.wire import NUMBERS, release, stats
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::urllib3.exceptions.InsecureRequestWarning"
@@ -49,11 +51,6 @@ def nginx(tmp_path_factory, fake, files):
     """nginx in front of both."""
     with run_nginx(tmp_path_factory.mktemp("nginx"), fake, files) as server:
         yield server
-
-
-def stats(server):
-    """What the scripted backend has done."""
-    return requests.get(f"{server.url}/fake/stats", timeout=10).json()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +169,7 @@ def test_streams_come_through_as_they_are_sent(nginx, fake):
                 if line == b"event: started":
                     # Seen while it is still running: only now may it end.
                     assert stats(fake)["running"] == 1
-                    requests.post(f"{fake.url}/fake/release", timeout=10)
+                    release(fake)
         assert held.result().ok
     assert events[0] == b"event: queued" and events[-1] == b"event: done"
 
@@ -206,7 +203,7 @@ def test_one_address_may_not_hold_connections_without_end(tmp_path, fake, files)
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "rate_limit_exceeded"
         while not all(one.done() for one in held):
-            requests.post(f"{fake.url}/fake/release", timeout=10)
+            release(fake)
         assert all(one.result().ok for one in held)
         assert requests.get(f"{narrow.url}/v1/models", timeout=10).ok
 
@@ -215,6 +212,26 @@ def test_nginx_takes_what_the_api_takes_and_waits_longer():
     text = printed(FLUX_MAX_UPLOAD_MB="200", FLUX_REQUEST_TIMEOUT="900")
     assert "client_max_body_size 201m;" in text
     assert "proxy_read_timeout 920s;" in text
+
+
+@pytest.mark.parametrize("hours", ["", "24"])
+def test_no_picture_is_promised_for_longer_than_it_stays(tmp_path, fake, hours):
+    folder = tmp_path / "images"
+    settings = {"STORAGE_URL": f"file://{folder}", "FILES_TTL_HOURS": hours}
+    text = printed(**settings)
+    text = text.replace("127.0.0.1:8000", fake.url.removeprefix("http://"))
+    with (
+        run_files(folder, FILES_TRUSTED_PROXIES=1, FILES_TTL_HOURS=hours) as files,
+        run_nginx_with(tmp_path, text, files) as server,
+    ):
+        form = {"file": ("x.png", make_png((64, 64)), "image/png")}
+        path = requests.post(f"{files.url}/upload", files=form, timeout=10).json()[
+            "url"
+        ]
+        told = requests.get(server.url + path, timeout=10).headers["Cache-Control"]
+        (seconds,) = re.findall(r"max-age=(\d+)", told)
+        assert int(seconds) <= (86_400 if hours else 31_536_000)
+        assert int(seconds) > (86_300 if hours else 31_535_999)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +289,7 @@ def test_http_2_has_events_as_they_are_sent(secure, fake):
             events = iter(following.stdout.readline, b"")
             # It comes while the job still runs: only now may it end.
             assert b"event: started\n" in events
-            requests.post(f"{fake.url}/fake/release", timeout=10)
+            release(fake)
             assert b"event: done\n" in events
         assert json.loads(held.result())["seed"] is not None
 

@@ -12,6 +12,7 @@ import requests
 
 from tests.support.nginx import printed, run_nginx_with
 from tests.support.servers import run_api, run_files, wait_for
+from tests.support.wire import stats
 
 FAKE = "tests.support.fake_app:app"
 FORM = {"prompt": "x", "width": 64, "height": 64}
@@ -57,10 +58,6 @@ def clean(stack):
 def pool():
     with ThreadPoolExecutor(20) as threads:
         yield threads
-
-
-def stats(api):
-    return requests.get(f"{api.url}/fake/stats", timeout=10).json()
 
 
 def busy(api):

@@ -16,6 +16,7 @@ import requests
 
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
+from tests.support.wire import pid
 
 FAKE = "tests.support.fake_app:app"
 FORM = {"prompt": "x", "width": 64, "height": 64}
@@ -26,11 +27,6 @@ def fake():
     """A server of its own, whose limits are lowered."""
     with run_api(app=FAKE) as server:
         yield server.wait_ready()
-
-
-def pid(server):
-    """The process that answers."""
-    return requests.get(f"{server.url}/fake/stats", timeout=5).json()["pid"]
 
 
 @contextlib.contextmanager

@@ -17,18 +17,11 @@ import requests
 
 from tests.deploy.test_nginx import run_nginx
 from tests.support.servers import ROOT, run_api, run_files, wait_for
+from tests.support.wire import pid, release, stats
 
 FAKE = "tests.support.fake_app:app"
 SMALL = {"width": 64, "height": 64}
 CAT = SMALL | {"prompt": "a cat"}
-
-
-@pytest.fixture
-def load(tmp_path):
-    """The file that says how loading goes."""
-    path = tmp_path / "load"
-    path.write_text("")
-    return path
 
 
 @pytest.fixture
@@ -75,11 +68,6 @@ def hup(server):
     server.process.send_signal(signal.SIGHUP)
 
 
-def pid(server):
-    """The process that answers."""
-    return requests.get(f"{server.url}/fake/stats", timeout=5).json()["pid"]
-
-
 def booted(server):
     """How many workers were started."""
     return server.output.count("Booting worker")
@@ -88,6 +76,16 @@ def booted(server):
 def loading(server):
     """How many have begun to load."""
     return server.output.count("loading nothing")
+
+
+def hold_update(server, load):
+    """Update ``server``, whose new worker loads until ``load`` is written to; the
+    process of the old one."""
+    old = pid(server)
+    load.write_text("hold")
+    hup(server)
+    wait_for(lambda: loading(server) == 2, 20, server)
+    return old
 
 
 def ready(server):
@@ -216,10 +214,7 @@ def test_settings_file_that_cannot_be_read_leaves_the_old_one(tmp_path):
 
 
 def test_new_worker_that_is_killed_leaves_the_old_one(fake, load):
-    old = pid(fake)
-    load.write_text("hold")
-    hup(fake)
-    wait_for(lambda: loading(fake) == 2, 20, fake)
+    old = hold_update(fake, load)
     os.kill(newest(fake), signal.SIGKILL)
     wait_for(lambda: "failed_update" in ready(fake).json(), 20, fake)
     assert pid(fake) == old
@@ -233,10 +228,7 @@ def newest(server):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_both_end_at_any_time(fake, load, number):
-    old = pid(fake)
-    load.write_text("hold")
-    hup(fake)
-    wait_for(lambda: loading(fake) == 2, 20, fake)
+    old = hold_update(fake, load)
     new = newest(fake)
     assert fake.stop(number) == 0
     for worker in (old, new):
@@ -261,14 +253,14 @@ def test_without_room_for_two_the_old_worker_ends_first(fake, load):
         )
     )
     thread.start()
-    wait_for(lambda: requests.get(f"{fake.url}/fake/stats").json()["running"], 10, fake)
+    wait_for(lambda: stats(fake)["running"], 10, fake)
     load.write_text("room")
     hup(fake)
     wait_for(lambda: ready(fake).status_code == 503, 20, fake)
     refused = requests.post(f"{fake.url}/process", data=CAT)
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    requests.post(f"{fake.url}/fake/release")
+    release(fake)
     thread.join()
     assert answers[0].status_code == 200
     wait_for(lambda: pid(fake) != old and ready(fake).ok, 20, fake)
@@ -276,10 +268,7 @@ def test_without_room_for_two_the_old_worker_ends_first(fake, load):
 
 
 def test_only_the_last_of_two_updates_counts(fake, load):
-    old = pid(fake)
-    load.write_text("hold")
-    hup(fake)
-    wait_for(lambda: loading(fake) == 2, 20, fake)
+    old = hold_update(fake, load)
     first = newest(fake)
     hup(fake)
     wait_for(lambda: f"Worker exiting (pid: {first})" in fake.output, 20, fake)
@@ -292,10 +281,7 @@ def test_only_the_last_of_two_updates_counts(fake, load):
 
 
 def test_old_worker_that_dies_meanwhile_leaves_no_one_waiting(fake, load):
-    old = pid(fake)
-    load.write_text("hold")
-    hup(fake)
-    wait_for(lambda: loading(fake) == 2, 20, fake)
+    old = hold_update(fake, load)
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: ready(fake).status_code == 503, 20, fake)
     refused = requests.post(f"{fake.url}/process", data=CAT)
@@ -321,8 +307,7 @@ def test_worker_that_is_killed_is_replaced_and_its_queue_hears_503(tmp_path, loa
         threads = [threading.Thread(target=ask) for _ in range(5)]
         for thread in threads:
             thread.start()
-        stats = f"{fake.url}/fake/stats"
-        wait_for(lambda: requests.get(stats).json()["queued"] == 4, 20, fake)
+        wait_for(lambda: stats(fake)["queued"] == 4, 20, fake)
         os.kill(pid(fake), signal.SIGKILL)
         for thread in threads:
             thread.join(30)

@@ -27,19 +27,13 @@ from flux_api.models.sources import Folder
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
 from tests.support.complete import complete
+from tests.support.scrape import forwards
 from tests.support.submitting import submit
 from tests.support.tiny_checkpoints import build
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = "tiny"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With two threads on busy cores the same call takes many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def start(models, default, batch_tokens, **options):
@@ -153,13 +147,13 @@ def test_requests_at_different_steps_share_forwards(name, tmp_path):
         {"prompt": f"a cat {i}", "num_inference_steps": steps, "seed": i, **wanted}
         for i, steps in enumerate(STEPS)
     ]
-    begun = backend.forwards
+    begun = forwards()
     alone = [draw(manager, models[name], name, **one) for one in asked]
-    before = backend.forwards
+    before = forwards()
     assert before - begun == sum(STEPS)
     jobs = [submit(manager, request_of(models[name], name, **one)) for one in asked]
     together = [outcome(job) for job in jobs]
-    assert backend.forwards - before <= sum(STEPS) / 2
+    assert forwards() - before <= sum(STEPS) / 2
     for one, other in zip(alone, together, strict=True):
         assert np.abs(one[0] - other[0]).max() <= 1
 
@@ -179,21 +173,21 @@ def test_pictures_of_another_shape_keep_their_own_positions(tmp_path):
         for seed, shape in enumerate(shapes * 2)
     ]
     alone = [draw(manager, info, "klein", **one) for one in asked]
-    before = backend.forwards
+    before = forwards()
     jobs = [submit(manager, request_of(info, "klein", **one)) for one in asked]
     for job, picture in zip(jobs, alone, strict=True):
         assert np.abs(outcome(job)[0] - picture[0]).max() <= 1
     # Those of one shape still share.
-    assert backend.forwards - before < 4 * len(asked)
+    assert forwards() - before < 4 * len(asked)
 
 
 def test_pictures_of_one_request_share_forwards_within_the_budget():
     manager, backend = start(MODEL_INFO, TINY, 64)
-    info, before = MODEL_INFO[TINY], backend.forwards
+    info, before = MODEL_INFO[TINY], forwards()
     three = draw(manager, info, prompt="a cat", seed=7, n=3, guidance_scale=1)
     # Two of 16 tokens and 16 of text fit in 64; any two of the three at each time.
     steps = info.tasks["generate"].num_inference_steps
-    assert steps * 3 / 2 <= backend.forwards - before < steps * 3
+    assert steps * 3 / 2 <= forwards() - before < steps * 3
     alone = draw(manager, info, prompt="a cat", seed=9, guidance_scale=1)
     assert np.abs(three[2] - alone[0]).max() <= 1
 
@@ -212,11 +206,11 @@ def test_a_short_request_takes_turns_with_ten_long_pictures(batch_tokens):
     for event in jobs[0].events(60):
         if isinstance(event, Progress) and event.step == 10:
             break
-    before = backend.forwards
+    before = forwards()
     together = draw(manager, info, **short)
     # Two forwards a step: its own eight, as many of each that runs, and a few before
     # it came; to wait for one of the others would take a hundred.
-    assert backend.forwards - before <= 8 * (4 if batch_tokens else 3) + 8
+    assert forwards() - before <= 8 * (4 if batch_tokens else 3) + 8
     assert np.abs(together[0] - alone[0]).max() <= (1 if batch_tokens else 0)
     for job in jobs:
         manager.cancel(job)
@@ -245,14 +239,14 @@ def test_cancelled_run_stops_within_a_step_and_leaves_no_trace(serial):
     for event in job.events(30):
         if isinstance(event, Progress) and event.step == 3:
             manager.cancel(job)
-            at_cancel = backend.forwards
+            at_cancel = forwards()
             break
     assert isinstance(job.wait(1), Failed)
     assert isinstance(job.outcome.error, Cancelled)
     while manager.running:
         threading.Event().wait(0.01)
     # Guidance makes two forwards a step.
-    assert backend.forwards - at_cancel <= 4
+    assert forwards() - at_cancel <= 4
     after = draw(manager, info, prompt="a fox", seed=3)
     assert np.array_equal(before[0], after[0])
 
@@ -333,10 +327,10 @@ def test_out_of_memory_always_is_507_and_the_next_works(serial, faulty):
 def test_no_memory_to_decode_repeats_the_decoding_alone(serial, monkeypatch):
     manager, backend = serial
     info = MODEL_INFO[TINY]
-    start = backend.forwards
+    start = forwards()
     expected = draw(manager, info, prompt="a cat", seed=1)
     vae = backend.sets.use(TINY, print).load("generate", (), print).pipeline.vae
-    real, before = vae.decoder.forward, backend.forwards
+    real, before = vae.decoder.forward, forwards()
     left = [out_of_memory]
 
     def forward(*args, **kwargs):
@@ -345,7 +339,7 @@ def test_no_memory_to_decode_repeats_the_decoding_alone(serial, monkeypatch):
     monkeypatch.setattr(vae.decoder, "forward", forward)
     again = draw(manager, info, prompt="a cat", seed=1)
     assert np.array_equal(expected[0], again[0])
-    assert backend.forwards - before == before - start > 0
+    assert forwards() - before == before - start > 0
 
 
 def test_nan_once_is_made_again_the_same(serial, faulty):

@@ -12,7 +12,7 @@ import requests
 from PIL import Image
 
 from flux_api.models.catalog import MODEL_INFO
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.tiny_sets import BASES
 from tests.support.wire import data_url
 
@@ -23,9 +23,7 @@ def make_mask(size=(96, 64), box=(16, 16, 48, 48)):
     """PNG bytes, transparent (to repaint) within ``box``."""
     mask = Image.new("RGBA", size, "black")
     mask.paste((0, 0, 0, 0), box)
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG")
-    return buffer.getvalue()
+    return save(mask)
 
 
 def draw(server, name, task, *, images=None, **values):

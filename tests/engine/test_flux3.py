@@ -18,7 +18,10 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.toml_file import load_models
 from flux_api.queue.tasks import Callbacks, Picture
 from tests.support.complete import complete
+from tests.support.scrape import forwards
 from tests.support.tiny_checkpoints import build, flux3_transformer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 
@@ -44,15 +47,6 @@ def block_classes():
         if c.__name__.startswith("Flux3") and not c.__name__.endswith("LoopWrapper")
     )
     return sorted(ours, key=lambda block_class: block_class.__name__)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With two threads on busy cores the same call takes many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_block_is_made_and_says_what_it_takes():
@@ -149,10 +143,10 @@ def test_the_upsampler_shows_life_at_each_token_and_stops_there(folder, tmp_path
     backend.run(Picture(request, 0, "whole"), whole.callbacks)
     # A random upsampler writes as many as it may.
     assert whole.checks >= tokens
-    forwards = backend.forwards
+    before = forwards()
     with pytest.raises(Cancelled):
         backend.run(Picture(request, 0, "stopped"), stopped.callbacks)
-    assert stopped.checks == tokens // 2 and backend.forwards == forwards
+    assert stopped.checks == tokens // 2 and forwards() == before
 
 
 def test_no_code_of_a_checkpoint_is_run(folder, tmp_path):

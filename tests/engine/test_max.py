@@ -28,16 +28,9 @@ from tests.support.complete import complete
 from tests.support.submitting import submit
 from tests.support.tiny_checkpoints import build, flux1_transformer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With two threads on busy cores the same call takes many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def count_calls(transformer):

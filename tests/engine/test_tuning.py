@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 from flux_api.core import Lora
@@ -20,14 +19,7 @@ from flux_api.models.catalog import MODEL_INFO
 from tests.mixed import CPU, Mixed, kinds, run
 from tests.support.tiny_sets import write_lora
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With two threads on busy cores the same call takes many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import queue
@@ -22,6 +21,8 @@ import pytest
 import requests
 from botocore.config import Config
 from PIL import Image
+
+from tests.support.pictures import save
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -52,9 +53,7 @@ def fact(*ids):
 def picture(tag="", size=400, kind="PNG"):
     """A real picture of a plain colour that depends on the tag."""
     colour = tuple(hashlib.sha256(str(tag).encode()).digest()[:3])
-    buffer = io.BytesIO()
-    Image.new("RGB", (size, size), colour).save(buffer, kind)
-    return buffer.getvalue()
+    return save(Image.new("RGB", (size, size), colour), kind)
 
 
 def sealed(number, size=100_000):

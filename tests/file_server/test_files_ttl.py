@@ -7,12 +7,15 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import pytest
 
 from tests.file_server.serving import GTHREAD, PNG_MAGIC, fact, sealed
 
 SECONDS = 2
+IMMUTABLE = "public, max-age=31536000, immutable"
 TTL = {"FILES_TTL_HOURS": str(SECONDS / 3600)}
 
 
@@ -81,6 +84,23 @@ def test_the_cleaner_runs_however_the_server_is_started(serve, folder, how):
     assert server.get(old).status_code == 404
 
 
+def test_a_bucket_promises_no_picture_for_longer_than_it_stays(new_place, serve):
+    """Where browsers read from the bucket itself."""
+    place = new_place("s3")
+    for hours, said in ((24, "public, immutable"), (0, IMMUTABLE)):
+        server = serve(FILES_TTL_HOURS=str(hours), **place.settings)
+        before = datetime.now(UTC).replace(microsecond=0)
+        name = server.stored().removeprefix("/i/")
+        told = place.client.head_object(Bucket="pictures", Key=f"{place.prefix}/{name}")
+        assert told["CacheControl"] == said
+        if hours:
+            end = parsedate_to_datetime(told["ExpiresString"])
+            assert timedelta(0) <= end - before - timedelta(hours=24) < timedelta(0, 30)
+        else:
+            assert "ExpiresString" not in told
+        server.stop()
+
+
 @fact("6-ttl-off")
 def test_without_a_time_to_live_the_oldest_stays(serve, folder):
     server = serve(**folder.settings)
@@ -89,4 +109,4 @@ def test_without_a_time_to_live_the_oldest_stays(serve, folder):
     server.stored(sealed(2))
     answer = server.get(old)
     assert answer.content == sealed(1)
-    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["Cache-Control"] == IMMUTABLE

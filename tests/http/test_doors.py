@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from tests.support.servers import run_api
-from tests.support.wire import stats
+from tests.support.wire import message_of, stats
 
 FAKE = "tests.support.fake_app:app"
 CAT = {"prompt": "a cat"}
@@ -19,18 +19,12 @@ def post(server, path="/process", **headers):
     return requests.post(server.url + path, data=CAT, headers=names, timeout=30)
 
 
-def error_of(answer):
-    """The error's words, in either dialect."""
-    error = answer.json()["error"]
-    return error["message"] if isinstance(error, dict) else error
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_a_page_of_another_site_is_refused(fake, path):
     for origin in ({"Origin": "https://evil.test"}, {"Origin": "null"}, {}):
         answer = post(fake, path, Sec_Fetch_Site="cross-site", **origin)
         assert answer.status_code == 403
-        assert "FLUX_CORS_ORIGINS" in error_of(answer)
+        assert "FLUX_CORS_ORIGINS" in message_of(answer)
     assert stats(fake)["begun"] == 0
     gone = requests.delete(
         f"{fake.url}/jobs/some-job-id", headers={"Sec-Fetch-Site": "cross-site"}
@@ -96,7 +90,7 @@ def test_local_names_are_taken_on_a_loopback_address(fake, name):
 def test_foreign_names_are_not(fake, path, name):
     answer = post(fake, path, Host=name)
     assert answer.status_code == 403
-    assert "FLUX_TRUSTED_HOSTS" in error_of(answer)
+    assert "FLUX_TRUSTED_HOSTS" in message_of(answer)
     # A page would read this as well as post.
     assert (
         requests.get(f"{fake.url}/v1/models", headers={"Host": name}).status_code == 403

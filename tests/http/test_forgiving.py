@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import io
 import json
 
 import pytest
@@ -18,9 +17,9 @@ from flux_api.models.known_words import (
     knows_order,
     two_things,
 )
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import ROOT, run_api
-from tests.support.wire import EDITS, data_url, make_mask, post, seen
+from tests.support.wire import EDITS, data_url, make_mask, message_of, post, seen
 
 GENERATIONS = "/v1/images/generations"
 PROMPT = {"prompt": "a cat", "steps": 1}
@@ -30,15 +29,7 @@ def grey(size, kind="PNG"):
     """A mask without alpha: the left half white."""
     image = Image.new("L", size)
     image.paste(255, (0, 0, size[0] // 2, size[1]))
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def message_of(answer):
-    """The error's sentence in either dialect."""
-    error = answer.json()["error"]
-    return error if isinstance(error, str) else error["message"]
+    return save(image, kind)
 
 
 @pytest.mark.parametrize("name", ["image", "images", "image[]", "input_file"])
@@ -541,10 +532,8 @@ def test_many_misspelt_names_make_no_endless_header(fake, path):
 
 
 def test_one_side_follows_the_shape_of_the_picture(fake):
-    picture = io.BytesIO()
-    Image.new("RGB", (768, 512)).save(picture, "PNG")
     for asked, size in (({"width": 384}, [384, 256]), ({"height": 256}, [384, 256])):
-        files = {"image": ("a.png", picture.getvalue())}
+        files = {"image": ("a.png", save(Image.new("RGB", (768, 512))))}
         answer = post(fake, "/process", data=PROMPT | asked, files=files)
         assert answer.status_code == 200
         assert seen(fake)["size"] == size

@@ -19,7 +19,7 @@ from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job, picture
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import stats
+from tests.support.wire import message_of, release, stats
 
 PATHS = ["/process", "/process/raw", "/v1/images/generations"]
 KEYS = {"alice": "alices-key-0001", "bob": "bobs-key-0001"}
@@ -37,12 +37,6 @@ def post(server, key, path="/process", *, prompt="a cat", caller=None, **options
         timeout=30,
         **options,
     )
-
-
-def message_of(answer, path):
-    """The error's text, in the dialect of ``path``."""
-    error = answer.json()["error"]
-    return error["message"] if path.startswith("/v1") else error
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: f"W14-{path}")
@@ -64,7 +58,7 @@ def test_another_request_with_the_key_is_422(fake, path):
     assert post(fake, f"other-{path}", path).status_code == 200
     answer = post(fake, f"other-{path}", path, prompt="a dog")
     assert answer.status_code == 422
-    assert "Idempotency-Key" in message_of(answer, path)
+    assert "Idempotency-Key" in message_of(answer)
     assert stats(fake)["begun"] == 1
     assert post(fake, f"third-{path}", path, prompt="a dog").status_code == 200
 
@@ -78,7 +72,7 @@ def test_while_the_first_runs_the_second_waits_for_its_answer(fake, path):
         others = [pool.submit(post, fake, key, path, prompt="hold") for _ in range(2)]
         wait_for(lambda: stats(fake)["queued"] == 2, 10)
         assert post(fake, key, path, prompt="a dog").status_code == 422
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         done = first.result()
         assert done.status_code == 200
         for other in others:
@@ -131,7 +125,7 @@ def test_a_repeat_whose_client_leaves_gives_its_place_back(fake):
         leaver.result()
         wait_for(lambda: stats(fake)["queued"] == 0, 10)
         assert stats(fake)["running"] == 1
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert first.result().status_code == 200
 
 
@@ -164,7 +158,7 @@ def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
             requests.get(f"{fake.url}/jobs/none/events", timeout=9).status_code == 404
         )
         assert stats(fake)["running"] == 1
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert waiter.result().status_code == 200
         assert stats(fake)["begun"] == 1
         requests.post(f"{fake.url}/fake/reset", timeout=10)
@@ -198,7 +192,7 @@ def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
         wait_for(lambda: stats(fake)["running"] == 1, 10)
         other = pool.submit(post, fake, f"fails-later-{status}", prompt=prompt)
         wait_for(lambda: stats(fake)["queued"] == 1, 10)
-        requests.post(f"{fake.url}/fake/release", timeout=10)
+        release(fake)
         assert first.result().status_code == other.result().status_code == status
     assert stats(fake)["begun"] == 1
 
@@ -259,7 +253,7 @@ def test_a_stream_is_joined_while_it_runs_and_ends_the_same_later(fake):
 
     streams = [open_stream(), open_stream()]
     assert open_stream("a dog").status_code == 422
-    requests.post(f"{fake.url}/fake/release", timeout=10)
+    release(fake)
     streams.append(open_stream())
     completed = [events_of(stream.text)[-1] for stream in [*streams, open_stream()]]
     assert completed == completed[:1] * 4
@@ -292,7 +286,7 @@ def events_of(text):
 def test_odd_keys_are_400(fake, key, path):
     answer = post(fake, key.encode("latin-1"), path)
     assert answer.status_code == 400
-    assert "Idempotency-Key" in message_of(answer, path)
+    assert "Idempotency-Key" in message_of(answer)
     assert stats(fake)["begun"] == 0
     longest = path.ljust(255, "a")
     assert post(fake, longest, path).status_code == 200
@@ -308,14 +302,13 @@ def test_keys_belong_to_their_callers_():
         assert again.headers["Idempotent-Replayed"] == "true"
 
 
-def test_a_key_is_free_again_once_the_picture_is_no_longer_kept():
+def test_a_key_is_free_again_once_the_picture_is_no_longer_kept(fake_without_results):
     """The answer is made anew of the pictures that ``/jobs/<id>/result`` gives."""
-    with run_api(app="tests.support.fake_app:app", FLUX_RESULTS_MB=0) as server:
-        server.wait_ready()
-        for _ in range(2):
-            answer = post(server, "nothing-is-kept")
-            assert "Idempotent-Replayed" not in answer.headers
-        assert stats(server)["begun"] == 2
+    before = stats(fake_without_results)["begun"]
+    for _ in range(2):
+        answer = post(fake_without_results, "nothing-is-kept")
+        assert "Idempotent-Replayed" not in answer.headers
+    assert stats(fake_without_results)["begun"] == before + 2
 
 
 class Clock:

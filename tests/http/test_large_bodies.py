@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
-import io
 import json
 import os
 import urllib.parse
@@ -17,9 +16,10 @@ import requests
 from PIL import Image
 
 from tests.support import hostile_images
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
+from tests.support.processes import memory_of
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import stats
+from tests.support.wire import message_of, pid, release, stats
 
 PATHS = ["/process", "/v1/images/edits"]
 FORM = "application/x-www-form-urlencoded"
@@ -36,26 +36,13 @@ def server():
 
 def memory(server, name):
     """``VmHWM`` (the most ever) or ``VmRSS`` (now) of the workers, in MiB."""
-    return sum(memory_of(stats(one)["pid"], name) for one in server.instances)
-
-
-def memory_of(pid, name):
-    """The same of one process."""
-    with open(f"/proc/{pid}/status") as status:
-        line = next(line for line in status if line.startswith(name))
-    return int(line.split()[1]) // 1024
+    return sum(memory_of(pid(one), name) for one in server.instances)
 
 
 def post_form(server, path, text):
     """What is answered to a form of this text."""
     headers = {"Content-Type": FORM}
     return requests.post(server.url + path, data=text, headers=headers, timeout=60)
-
-
-def message_of(answer):
-    """The error's text, in either dialect."""
-    error = answer.json()["error"]
-    return error["message"] if isinstance(error, dict) else error
 
 
 LARGE = {
@@ -79,10 +66,9 @@ def test_text_that_is_no_picture_is_a_mebibyte_at_most(server, path, kind):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_escapes_are_undone_however_many_there_are(server, path):
-    noise = io.BytesIO()
-    Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)).save(noise, "PNG")
-    assert len(noise.getvalue()) > MIB
-    text = base64.b64encode(noise.getvalue()).decode()
+    noise = save(Image.frombytes("RGB", (700, 700), os.urandom(700 * 700 * 3)))
+    assert len(noise) > MIB
+    text = base64.b64encode(noise).decode()
     for image in (text, urllib.parse.quote(text, safe=""), _all_escaped(text)):
         answer = post_form(server, path, f"prompt=100%+%C3%A9&image={image}")
         assert answer.status_code == 200, answer.text
@@ -133,9 +119,11 @@ def test_a_few_bytes_of_gzip_do_not_take_a_whole_bodys_memory(server, path):
     assert "without gzip" in message_of(answer)
     assert memory(server, "VmHWM") - before < 60 * len(server.instances)
     # A picture is worth it, however well it packs.
-    flat = io.BytesIO()
-    Image.new("RGB", (640, 640)).save(flat, "BMP")
-    for data in (make_png(), make_png((2000, 1500)), flat.getvalue()):
+    for data in (
+        make_png(),
+        make_png((2000, 1500)),
+        save(Image.new("RGB", (640, 640)), "BMP"),
+    ):
         assert post(base64.b64encode(data).decode()).status_code == 200
 
 
@@ -185,7 +173,7 @@ def test_a_large_text_is_not_held_while_its_job_waits(server, path, body_of):
         wait_for(lambda: len(stats(server)["requests"]) == 1, 30)
         wait_for(lambda: stats(server)["queued"] == 3, 30)
         wait_for(lambda: memory(server, "VmRSS") < before + 40, 10)
-        requests.post(f"{server.url}/fake/release", timeout=9)
+        release(server)
         assert {one.result().status_code for one in asked} == {200}
 
 

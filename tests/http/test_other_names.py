@@ -7,19 +7,13 @@ import json
 
 import pytest
 
-from tests.support.wire import EDITS, data_url, post, seen, stats
+from tests.support.wire import EDITS, data_url, message_of, post, seen, stats
 
 GENERATIONS = "/v1/images/generations"
 PROMPT = {"prompt": "a cat", "steps": 1}
 # Words for the size that is taken anyway; the second is Replicate's.
 OWN = (("auto", None), ("match_input_image", None))
 BOTH = pytest.mark.parametrize("path", [GENERATIONS, "/process"])
-
-
-def message_of(answer):
-    """The error's sentence in either dialect."""
-    error = answer.json()["error"]
-    return error if isinstance(error, str) else error["message"]
 
 
 def planned(server, path, **values):

@@ -6,7 +6,6 @@ writes is put together by hand.
 
 from __future__ import annotations
 
-import io
 import itertools
 import random
 import struct
@@ -17,6 +16,7 @@ import pyvips
 from PIL import Image, ImageCms
 
 from tests.support.hostile_images import icc_profile, png_chunk
+from tests.support.pictures import save
 
 WIDTH, HEIGHT = 72, 48
 
@@ -32,13 +32,6 @@ def scene(mode="RGB"):
     if mode.endswith(("A", "a")):
         image.putalpha(Image.fromarray((255 - 2 * (x + y)).clip(0).astype(np.uint8)))
     return image.convert(mode)
-
-
-def save(image, kind, **options):
-    """The file's bytes, written by Pillow."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def vips(image, suffix, **options):

@@ -19,7 +19,7 @@ from flux_api.errors import InvalidImage, Unavailable
 from flux_api.images.decoder import Decoder
 from flux_api.images.masks import read_mask
 from tests.support.hostile_images import plain, save, zeros_png
-from tests.support.processes import children
+from tests.support.processes import children, memory_of
 from tests.support.servers import ROOT, wait_for
 
 PIXEL = save(plain((1, 1)), "PNG")
@@ -154,17 +154,11 @@ def test_a_large_photograph_is_never_held_in_full(decoder):
     fresh, pids = decoder
     fresh.image(PIXEL)
     [pid] = pids()
-    before = peak(pid)
+    before = memory_of(pid, "VmHWM")
     fresh.image(save(plain((8160, 6120), "white"), "JPEG"))
     assert pids() == [pid]
     # Its pixels alone would be 190, of four bytes each.
-    assert peak(pid) - before < 170
-
-
-def peak(pid):
-    """The most memory that the process had, in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    assert memory_of(pid, "VmHWM") - before < 170
 
 
 def test_a_child_is_replaced_after_a_hundred_pictures(decoder):

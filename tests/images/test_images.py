@@ -14,7 +14,6 @@ import sys
 import threading
 import zlib
 from functools import partial
-from pathlib import Path
 
 import numpy
 import pytest
@@ -47,6 +46,7 @@ from tests.support.hostile_images import (
     save,
     zeros_png,
 )
+from tests.support.processes import memory_of
 
 DECODER = Decoder()
 decode_image, decode_mask = DECODER.image, partial(read_mask, DECODER)
@@ -95,8 +95,7 @@ def test_refused_as_a_mask_too(build):
 
 def resident():
     """Resident memory of this process in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    return memory_of("self", "VmRSS")
 
 
 def test_hostile_files_cost_this_process_nothing():

@@ -21,14 +21,7 @@ from tests.support.servers import run_api, wait_for
 from tests.support.tiny_checkpoints import build
 from tests.support.wire import generate
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """With two threads on busy cores the same call takes many times longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,10 @@ import requests
 
 from tests.support.scrape import scrape
 from tests.support.servers import ROOT, free_port, run_api, run_files, wait_for
+from tests.support.wire import pid
 
 FAKE = "tests.support.fake_app:app"
 KEYS = {"FLUX_API_KEYS": "alice:sk-key-of-alice"}
-
-
-@pytest.fixture
-def load(tmp_path):
-    """The file that says how loading goes."""
-    path = tmp_path / "load"
-    path.write_text("")
-    return path
 
 
 @pytest.fixture
@@ -101,16 +94,13 @@ def test_it_survives_hup(own, load):
                     gone.append(repr(error))
                 time.sleep(0.02)
 
-        def process():
-            return requests.get(f"{server.url}/fake/stats", timeout=5).json()["pid"]
-
         thread = threading.Thread(target=watch)
         thread.start()
         try:
             for _ in range(2):
-                before = process()
+                before = pid(server)
                 server.process.send_signal(signal.SIGHUP)
-                wait_for(lambda before=before: process() != before, 30, server)
+                wait_for(lambda before=before: pid(server) != before, 30, server)
         finally:
             stop.set()
             thread.join()
@@ -144,8 +134,7 @@ def test_the_file_server_may_have_the_same_environment(tmp_path, own):
         assert status(f"http://{own}") == 200
 
 
-def test_scrapes_are_no_lines_of_the_log():
-    with run_api(app=FAKE) as server:
-        for _ in range(3):
-            scrape(server.url)
-        assert '"route": "/metrics"' not in server.output
+def test_scrapes_are_no_lines_of_the_log(fake):
+    for _ in range(3):
+        scrape(fake.url)
+    assert '"route": "/metrics"' not in fake.output

@@ -11,6 +11,7 @@ import requests
 from tests.support.pictures import make_png
 from tests.support.scrape import families, moved, scrape
 from tests.support.servers import post_and_leave, run_api, wait_for
+from tests.support.wire import release
 
 FAKE = "tests.support.fake_app:app"
 KEY = "sk-never-in-a-label"
@@ -153,7 +154,7 @@ def test_running_and_waiting_are_gauges(fake):
             for _ in range(3)
         ]
         wait_for(lambda: now() == (1, 2), 10, fake)
-        requests.post(f"{fake.url}/fake/release", timeout=5)
+        release(fake)
         assert [answer.result().status_code for answer in answers] == [200] * 3
     assert now() == (0, 0)
     requests.post(f"{fake.url}/fake/reset", timeout=5)

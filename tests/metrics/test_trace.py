@@ -66,7 +66,7 @@ def test_it_goes_along_to_the_host_of_a_picture(api):
         assert seen.header("traceparent") == TRACE
 
 
-@pytest.mark.parametrize(
+WRONG = pytest.mark.parametrize(
     "wrong",
     [
         *("", "x", TRACE.upper(), TRACE + "-00", TRACE + "\tx", TRACE[:-1]),
@@ -75,6 +75,9 @@ def test_it_goes_along_to_the_host_of_a_picture(api):
         f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
     ],
 )
+
+
+@WRONG
 def test_what_is_no_trace_is_neither_logged_nor_passed_on(api, wrong):
     with trap(answer(make_png())) as seen:
         form = {"input_image_url": seen.url(), "num_inference_steps": 1}
@@ -86,3 +89,12 @@ def test_what_is_no_trace_is_neither_logged_nor_passed_on(api, wrong):
         wait_for(lambda: len(lines(api)) > before, 10, api)
         assert lines(api)[-1] is None
         assert seen.header("traceparent") is None
+
+
+@WRONG
+def test_the_file_server_logs_none_of_them_either(files, wrong):
+    before = len(lines(files))
+    headers = {"traceparent": wrong}
+    assert requests.get(f"{files.url}/healthz", headers=headers, timeout=10).ok
+    wait_for(lambda: len(lines(files)) > before, 10, files)
+    assert lines(files)[-1] is None

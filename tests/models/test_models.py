@@ -177,7 +177,7 @@ def test_a_slip_in_a_models_name_is_told(fake):
     [
         ("klein4b", "Did you mean 'klein-4b'?"),
         ("black-forest-labs/FLUX.2-klein-9B", "Did you mean 'klein-9b'?"),
-        ("me/mine", "becomes a set by MODEL_INFO"),
+        ("me/mine", "becomes a model by MODEL_INFO"),
         ("docs", "Did you mean './docs'?"),
         ("./nowhere", "it is not there"),
     ],

@@ -12,6 +12,7 @@ import requests
 
 from flux_api.blueprints.description.operations import EXAMPLE_JOB
 from tests.support.servers import run_api, run_files
+from tests.support.wire import stats
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
@@ -56,7 +57,7 @@ def test_the_api_does_as_it_says(server, tmp_path):
 
 def pictures(server):
     """How many were made: what came was not only nonsense."""
-    return requests.get(f"{server.url}/fake/stats", timeout=10).json()["finished"]
+    return stats(server)["finished"]
 
 
 def test_the_file_server_does_as_it_says(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from tests.support.browser import draw, kept_pictures, open_page
-from tests.support.pictures import make_png
+from tests.support.pictures import make_png, save
 from tests.support.servers import run_api
 from tests.support.wire import stats
 
@@ -158,10 +158,8 @@ def test_what_is_no_picture_is_named(fake, browser, png):
 
 
 def test_what_the_browser_cannot_show_is_sent_all_the_same(fake, browser):
-    tiff = io.BytesIO()
-    Image.new("RGB", (64, 96), "red").save(tiff, "TIFF")
     with open_page(browser, fake) as page:
-        add(page, scan_tif=tiff.getvalue())
+        add(page, scan_tif=save(Image.new("RGB", (64, 96), "red"), "TIFF"))
         page.wait_for_selector(".notice >> text=cannot show “scan.tif”")
         page.wait_for_selector(".input >> text=scan.tif")
         assert page.locator("text=Paint a mask").count() == 0
@@ -175,9 +173,7 @@ def test_references_are_sent_in_their_order(fake_multi, browser):
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     files = []
     for colour in colours:
-        buffer = io.BytesIO()
-        Image.new("RGB", (64, 64), colour).save(buffer, "PNG")
-        files.append(buffer.getvalue())
+        files.append(save(Image.new("RGB", (64, 64), colour)))
     with open_page(browser, fake_multi) as page:
         for file in files:
             choose(page, file)
@@ -345,10 +341,8 @@ def test_a_mask_can_be_painted_without_a_mouse(fake, browser):
 
 
 def test_painting_is_quick_on_four_megapixels(fake, browser):
-    buffer = io.BytesIO()
-    Image.new("RGB", (2048, 2048), (90, 120, 90)).save(buffer, "PNG")
     with open_page(browser, fake) as page:
-        choose(page, buffer.getvalue())
+        choose(page, save(Image.new("RGB", (2048, 2048), (90, 120, 90))))
         page.click("text=Paint a mask")
         # No pixel is read back, whatever is painted or undone.
         page.evaluate(

@@ -13,7 +13,7 @@ from tests.support.browser import draw, open_page
 from tests.support.pictures import make_png
 from tests.support.programs import need
 from tests.support.servers import free_port, run, run_api, wait_for
-from tests.support.wire import stats
+from tests.support.wire import release, stats
 
 NOTHING_KEPT = """
 for (const name of ["indexedDB", "localStorage", "sessionStorage"]) {
@@ -54,7 +54,7 @@ def below_a_path(folder, api):
 def test_below_a_path_of_a_proxy(fake, browser, tmp_path):
     with below_a_path(tmp_path, fake) as proxied, open_page(browser, proxied) as page:
         draw(page, "hold", state="running")
-        requests.post(f"{fake.url}/fake/release", timeout=5)
+        release(fake)
         page.wait_for_selector(".card.done")
         page.click("[lang=ja].button")
         page.wait_for_selector(".composer .main >> text=生成")

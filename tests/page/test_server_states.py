@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-import requests
-
 from tests.blueprints.test_respond_async import submit
 from tests.support.browser import open_page
 from tests.support.servers import ROOT, run_api
+from tests.support.wire import release
 
 
 def test_a_model_that_cannot_be_loaded_is_told(browser, tmp_path):
@@ -57,7 +56,7 @@ def test_the_strip_tells_of_the_queue_and_of_memory(browser):
             page.wait_for_selector(".status >> text=tiny")
             page.wait_for_selector(".status >> text=2 waiting")
             page.wait_for_selector(".status >> text=6 of 24 GB")
-            requests.post(f"{fake.url}/fake/release", timeout=5)
+            release(fake)
             page.wait_for_selector(".status >> text=waiting", state="detached")
 
 
@@ -68,12 +67,10 @@ def test_a_prompt_is_taken_while_the_model_loads(browser):
         page.wait_for_selector(".card.done", timeout=90_000)
 
 
-def test_a_server_that_keeps_no_pictures_cannot_be_drawn_on(browser):
-    settings = {"FLUX_RESULTS_MB": 0}
-    with (
-        run_api(app="tests.support.fake_app:app", **settings) as fake,
-        open_page(browser, fake.wait_ready()) as page,
-    ):
+def test_a_server_that_keeps_no_pictures_cannot_be_drawn_on(
+    browser, fake_without_results
+):
+    with open_page(browser, fake_without_results) as page:
         page.wait_for_selector("h2 >> text=This page cannot draw here")
         page.fill("#prompt", "a cat")
         page.keyboard.press("Control+Enter")

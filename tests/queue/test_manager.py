@@ -56,8 +56,8 @@ class Scripted:
     def __init__(self, draw, slots=1, most=None):
         self.draw, self.slots, self.most = draw, slots, most or slots
 
-    def load(self, say):
-        say("loading nothing")
+    def load(self, report):
+        report("loading nothing")
 
     def joins(self, request, running):
         return len(running) < self.most
@@ -197,7 +197,7 @@ def test_a_device_lost_while_loading_ends_the_process_later_each_time(before):
     ended, handover = threading.Event(), LostBefore(before)
     backend = Scripted(lambda _: None)
 
-    def load(say):
+    def load(report):
         raise BackendBroken("gone")
 
     backend.load = load
@@ -668,7 +668,7 @@ def test_loading_that_failed_is_tried_again_once_the_files_have_changed_and_rest
     sizes, tries = iter([1, 1, 1, 2, 3, 4, 4]), []
 
     class Damaged(Scripted):
-        def load(self, say):
+        def load(self, report):
             tries.append(len(looked))
             if len(tries) == 1:
                 raise OSError("cut off")

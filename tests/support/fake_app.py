@@ -92,8 +92,8 @@ class FakeBackend:
             self.stats = {"begun": 0, "finished": 0, "steps": 0, "requests": []}
         self.released = threading.Event()
 
-    def load(self, say):
-        say(LoadingProgress("loading nothing", 1, 4, "components"))
+    def load(self, report):
+        report(LoadingProgress("loading nothing", 1, 4, "components"))
         if not LOAD:
             return
         while LOAD.read_text() == "hold":
@@ -101,9 +101,9 @@ class FakeBackend:
         if LOAD.read_text() == "fail":
             raise Unavailable("the weights of fake are damaged")
         if LOAD.read_text() == "room" and self.manager.handover.beside:
-            say("no room for both")
+            report("no room for both")
             while not self.manager.handover.make_room(0.1):
-                say("no room for both")
+                report("no room for both")
 
     asleep = None
 
@@ -129,41 +129,43 @@ class FakeBackend:
 
     def run(self, picture, callbacks):
         """One picture; its colour follows from the seed."""
-        made = picture.request
-        words = dict(re.findall(r"(\w+)=([\w.]+)", made.prompt))
+        request = picture.request
+        words = dict(re.findall(r"(\w+)=([\w.]+)", request.prompt))
         self.asleep = None
         self._note(picture)
-        for step in range(made.total_steps):
-            self._fail(made.prompt, words, step)
-            self._hold(callbacks, made.prompt)
+        for step in range(request.total_steps):
+            self._fail(request.prompt, words, step)
+            self._hold(callbacks, request.prompt)
             time.sleep(float(words.get("pause", 0)))
-            callbacks.on_step(step + 1, made.total_steps)
-            self._preview(made, step, callbacks)
+            callbacks.on_step(step + 1, request.total_steps)
+            self._preview(request, step, callbacks)
             with self.lock:
                 self.stats["steps"] += 1
         with self.lock:
             self.stats["finished"] += 1
         seed = picture.seed
         color = (seed % 256, seed // 256 % 256, 99)
-        return ImageResult(Image.new("RGB", (made.width, made.height), color), seed)
+        return ImageResult(
+            Image.new("RGB", (request.width, request.height), color), seed
+        )
 
     def _note(self, picture):
-        made = picture.request
+        request = picture.request
         facts = {
             "at": time.monotonic(),
-            "mode": made.mode,
-            "prompt": made.prompt,
-            "negative_prompt": made.negative_prompt,
-            "size": [made.width, made.height],
-            "images": [list(image.size) for image in made.images],
-            "corners": [image.getpixel((0, 0)) for image in made.images],
-            "mask": made.mask_image and made.mask_image.getextrema(),
-            "num_inference_steps": made.num_inference_steps,
-            "guidance_scale": made.guidance_scale,
+            "mode": request.mode,
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "size": [request.width, request.height],
+            "images": [list(image.size) for image in request.images],
+            "corners": [image.getpixel((0, 0)) for image in request.images],
+            "mask": request.mask_image and request.mask_image.getextrema(),
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale,
             "seed": picture.seed,
-            "n": made.num_images_per_prompt,
-            "partial_images": made.partial_images,
-            "loras": [[lora.name, lora.adapter_weight] for lora in made.loras],
+            "n": request.num_images_per_prompt,
+            "partial_images": request.partial_images,
+            "loras": [[lora.name, lora.adapter_weight] for lora in request.loras],
             "caller": self.manager.find(picture.job_id).caller,
         }
         with self.lock:
@@ -185,8 +187,8 @@ class FakeBackend:
             while not released.wait(0.02):
                 callbacks.check()
 
-    def _preview(self, made, step, callbacks):
-        wanted, total = made.partial_images, made.total_steps
+    def _preview(self, request, step, callbacks):
+        wanted, total = request.partial_images, request.total_steps
         due = {total * (i + 1) // (wanted + 1) for i in range(wanted)}
         if step in due:
             number = sorted(due).index(step)
@@ -196,15 +198,15 @@ class FakeBackend:
 
 def take_references(app, most):
     """Let every task take ``most`` input pictures."""
-    here = app.extensions["flux_api"]
+    context = app.extensions["flux_api"]
     models = {
         name: replace(
             info,
             tasks={k: replace(task, max_images=most) for k, task in info.tasks.items()},
         )
-        for name, info in here.models.items()
+        for name, info in context.models.items()
     }
-    app.extensions["flux_api"] = replace(here, models=models)
+    app.extensions["flux_api"] = replace(context, models=models)
 
 
 def make_app() -> Flask:

@@ -192,9 +192,9 @@ def bare_app():
 def ready_client():
     """A client of the API over the scripted backend, in this process."""
     app = make_app()
-    here = app.extensions["flux_api"]
-    here.manager.start()
-    while here.manager.not_ready is not None:
+    manager = app.extensions["flux_api"].manager
+    manager.start()
+    while manager.not_ready is not None:
         time.sleep(0.01)
     return app.test_client()
 

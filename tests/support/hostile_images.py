@@ -15,14 +15,9 @@ from functools import partial
 
 from PIL import Image
 
+from tests.support.pictures import save
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def save(image, kind, **options):
-    """The picture as a file of the kind that Pillow names so."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def plain(size=(40, 24), colour=(200, 100, 50)):

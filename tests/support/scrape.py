@@ -5,6 +5,8 @@ from __future__ import annotations
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from flux_api.metrics.instruments import REGISTRY
+
 TYPES = {"counter", "gauge", "histogram"}
 
 
@@ -16,6 +18,11 @@ def scrape(url, key=None):
         for sample in family.samples
         if not sample.name.startswith("process_")
     }
+
+
+def forwards():
+    """How many forwards of transformers this process has run."""
+    return REGISTRY.get_sample_value("flux_batch_size_count")
 
 
 def families(url, key=None):

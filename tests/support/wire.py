@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
-import time
 
 import requests
 from PIL import Image, ImageDraw
+
+from tests.support.pictures import save
 
 EDITS = "/v1/images/edits"
 # What errors about numbers carry beside OpenAI's four fields.
@@ -37,7 +37,17 @@ def begin(server, values, path="/v1/images/generations"):
 
 def stats(server):
     """What fake_app.py has seen and done since the last reset."""
-    return requests.get(f"{server.url}/fake/stats", timeout=5).json()
+    return requests.get(f"{server.url}/fake/stats", timeout=10).json()
+
+
+def pid(server):
+    """The process that answers."""
+    return stats(server)["pid"]
+
+
+def release(server):
+    """Let go what waits for it."""
+    requests.post(f"{server.url}/fake/release", timeout=10)
 
 
 def seen(server):
@@ -45,12 +55,15 @@ def seen(server):
     return stats(server)["requests"][-1]
 
 
-def wait_until(true, seconds=10):
-    """Wait until ``true()``."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "not true in time"
-        time.sleep(0.02)
+def drawn(server):
+    """The same without who asked, and when."""
+    return {k: v for k, v in seen(server).items() if k not in ("caller", "at")}
+
+
+def message_of(answer):
+    """The error's sentence in either dialect."""
+    error = answer.json()["error"]
+    return error if isinstance(error, str) else error["message"]
 
 
 def data_url(data, media_type="image/png"):
@@ -62,6 +75,4 @@ def make_mask(size, box, *, kind="PNG"):
     """Opaque but for a transparent ``box``."""
     mask = Image.new("RGBA", size, (0, 0, 0, 255))
     ImageDraw.Draw(mask).rectangle(box, fill=(0, 0, 0, 0))
-    buffer = io.BytesIO()
-    mask.save(buffer, kind)
-    return buffer.getvalue()
+    return save(mask, kind)

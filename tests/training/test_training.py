@@ -33,18 +33,11 @@ NAMES = ("red ball", "blue box", "green leaf", "moon", "house", "key")
 LOOKS = ("noto", "twemoji", "flat")
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     # Compiled code in torch's own libraries, seen on loading diffusers.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
     pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def single_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw(index, size=64):

@@ -59,6 +59,7 @@ def describe_progress(job: Job | None) -> dict[str, Any]:
             count = max(1, job.request.num_images_per_prompt)
             steps = newest.step, newest.total
             done = newest.index + newest.step / max(1, newest.total)
+            # After the last step it is still decoded, and becomes a file.
             progress = min(0.99, done / count)
         if isinstance(shown, PartialImage):
             preview = to_base64(

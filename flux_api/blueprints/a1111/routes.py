@@ -34,10 +34,9 @@ from flux_api.http.completion import Inputs, check_size, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
-from flux_api.http.inputs import read_inputs
+from flux_api.http.inputs import decode_text, read_inputs
 from flux_api.http.others import ask_next
 from flux_api.http.pictures import encode_pictures
-from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.file_notes import texts_of
 from flux_api.models.info import ModelInfo
 from flux_api.queue.jobs import Job
@@ -88,7 +87,7 @@ def interrupt() -> Response:
 def options() -> Response:
     """The caller's options."""
     context = get_context()
-    return jsonify(describe_options(_chosen(context) or context.settings.model))
+    return jsonify(describe_options(_chosen() or context.settings.model))
 
 
 @bp.post("/options")
@@ -97,7 +96,7 @@ def set_options() -> Response:
     are."""
     context, values = get_context(), read_body(request).values
     name = OptionsParameters.read(values).sd_model_checkpoint
-    known = describe_options(_chosen(context) or context.settings.model)
+    known = describe_options(_chosen() or context.settings.model)
     for option, value in values.items():
         # Some clients send back all that they were told.
         if option != "sd_model_checkpoint" and value != known.get(option, ...):
@@ -123,7 +122,7 @@ def sd_models() -> Response:
 def loras() -> Response:
     """The LoRAs that a prompt may name as ``<lora:name:weight>``."""
     context = get_context()
-    models = (None, _chosen(context) or context.settings.model)
+    models = (None, _chosen() or context.settings.model)
     known = list_lora_names(context)
     names = [str(lora["id"]) for lora in known if lora["model"] in models]
     return jsonify([{"name": n, "alias": n, "path": n, "metadata": {}} for n in names])
@@ -144,9 +143,7 @@ def png_info() -> Response:
     image = PictureParameters.read(read_body(request).values).image
     if image is None:
         raise missing_parameter("image")
-    is_url = image[:5].lower() == "data:"
-    decode = decode_data_url if is_url else decode_base64
-    data = decode(image.strip(), param="image")
+    data = decode_text(image, param="image")
     caller, is_here = caller_of(request), client_of(request)
     with context.manager.hold_place(caller), context.decodes.hold(caller, is_here):
         texts = texts_of(context.decoder, data, param="image")
@@ -166,7 +163,7 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
     began = time.monotonic()
     check_async(context)
     parameters = read_parameters(body.values | chosen_job_id(request))
-    name = _find_model(context, parameters.checkpoint or _chosen(context))
+    name = _find_model(context, parameters.checkpoint or _chosen())
     check_size(context.models[name], parameters)
     with open_job(context, request, parameters.job_id) as job:
         job.dialect = DIALECT
@@ -241,9 +238,8 @@ def _choices() -> Choices:
     return found
 
 
-def _chosen(context: Context) -> str | None:
-    name = _choices().of(caller_of(request))
-    return name if name in context.models else None
+def _chosen() -> str | None:
+    return _choices().of(caller_of(request))
 
 
 def _find_model(context: Context, name: str | None) -> str:

@@ -17,7 +17,7 @@ from flux_api.blueprints.bfl.parameters import (
     in_order,
     read_parameters,
 )
-from flux_api.blueprints.bfl.tasks import Task
+from flux_api.blueprints.bfl.tasks import HostedTask
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest, JobNotFound
 from flux_api.http.bodies import Body
@@ -68,7 +68,7 @@ def begin(hosted: str) -> Response:
         job.dialect = DIALECT
         image_request = _read_request(context, job, body, name, parameters)
         stop_dry_run(context, job, image_request, parameters)
-        task = Task(job, context.results, request.host_url.rstrip("/"))
+        task = HostedTask(job, context.results, request.host_url.rstrip("/"))
         tell = _promise(context, task, parameters)
         context.manager.submit(job, image_request)
         job.outlive_clients()
@@ -84,7 +84,7 @@ def get_result() -> Response:
     context = get_context()
     wanted = ResultParameters.read(request.args).id
     job = _own(context.manager.find(wanted, owner=owner_of(request)))
-    task = Task(job, context.results, request.host_url.rstrip("/"))
+    task = HostedTask(job, context.results, request.host_url.rstrip("/"))
     return jsonify(task.describe())
 
 
@@ -146,7 +146,7 @@ def _pictures_of(body: Body) -> set[str]:
 
 
 def _promise(
-    context: Context, task: Task, parameters: BflParameters
+    context: Context, task: HostedTask, parameters: BflParameters
 ) -> Callable[[], None]:
     """What to call when the job has ended."""
     if not parameters.webhook_url:
@@ -171,7 +171,7 @@ def _finish(
     ]
 
 
-def _render(task: Task, name: str, parameters: BflParameters) -> Response:
+def _render(task: HostedTask, name: str, parameters: BflParameters) -> Response:
     answer: dict[str, Any] = {"id": task.job.id, "polling_url": task.polling_url}
     answer["model"] = name
     if parameters.webhook_url:

@@ -195,7 +195,7 @@ SCHEMAS: dict[str, Schema] = {
             "created": WHOLE,
             "owned_by": TEXT,
             "revision?": about(NO_TEXT, "The commit of its files."),
-            "root": about(TEXT, "The set that is meant."),
+            "root": about(TEXT, "The model that is meant."),
             "description?": TEXT,
             "known_words?": about(named({}), "All that a small model draws."),
         }

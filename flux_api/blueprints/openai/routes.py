@@ -78,14 +78,14 @@ def upscale() -> Response:
 @bp.get("/models")
 @azure.get("/models")
 def models() -> Response:
-    """The sets that can be asked for."""
+    """The models that can be asked for."""
     return jsonify(object="list", data=[_model(name) for name in get_context().models])
 
 
 @bp.get("/models/<path:name>")
 @azure.get("/models/<path:name>")
 def model(name: str) -> Response:
-    """The set that POST takes for this name, as its ``root``, with the words that a
+    """The model that POST takes for this name, as its ``root``, with the words that a
     small model knows; ModelNotFound where there is none."""
     if not _NAME.fullmatch(name):
         raise unknown_model(name, get_context().models)

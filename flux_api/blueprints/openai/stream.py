@@ -126,6 +126,7 @@ class Stream:
         return frame_event(name, data)
 
     def _finished(self, event: Completed) -> list[FinishedPicture]:
+        # Another client of the same job may have been here first.
         pictures = self._context.results.pictures(self._job)
         if pictures is None and event.results:
             pictures = encode_pictures(

@@ -48,9 +48,9 @@ export default {
   "Pictures from a prompt.": "プロンプトから画像を作ります。",
   "Pictures from input pictures and a prompt, perhaps within a mask.": "入力画像とプロンプトから画像を作ります。マスクで範囲を限ることもできます。",
   "Pictures like the input picture.": "入力画像に似た画像を作ります。",
-  "The sets that can be asked for.": "使えるモデルセットの一覧です。",
-  "The set that POST takes for this name, as its ``root``, with the words that a small model knows; ModelNotFound where there is none.":
-    "この名前で POST したときに使われるセットを `root` で示します。小さいモデルでは、知っている言葉も返します。なければ 404 です。",
+  "The models that can be asked for.": "使えるモデルの一覧です。",
+  "The model that POST takes for this name, as its ``root``, with the words that a small model knows; ModelNotFound where there is none.":
+    "この名前で POST したときに使われるモデルを `root` で示します。小さいモデルでは、知っている言葉も返します。なければ 404 です。",
   "The LoRAs that a request may name: those of the models, and the files of FLUX_LORA_DIR with what they say of themselves.":
     "リクエストで指定できる LoRA です。モデルのものと、FLUX_LORA_DIR のファイルを、ファイルに書かれた情報とともに返します。",
   "A picture by a hosted model's name: its id, and where its result is asked for.": "ホスト版のモデル名で画像を作ります。ID と、結果を問い合わせるアドレスを返します。",
@@ -158,7 +158,7 @@ export default {
   "How many a picture takes, those of all tiles together.": "1 枚のステップ数です。タイルに分けるときは、全タイルの合計です。",
   "Where its pictures are stored.": "画像の保存先です。",
   "The commit of its files.": "ファイルのコミットです。",
-  "The set that is meant.": "実際に使われるセットです。",
+  "The model that is meant.": "実際に使われるモデルです。",
   "All that a small model draws.": "小さいモデルが描けるもののすべてです。",
   "Whose own it is, if any's.": "特定のモデル専用なら、そのモデルです。",
   "How far loading is, where it says so.": "読み込みの進み具合です。わかる場合だけです。",

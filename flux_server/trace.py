@@ -7,8 +7,8 @@ https://www.w3.org/TR/trace-context/
 from __future__ import annotations
 
 import re
-
-from flask import Request
+from collections.abc import Mapping
+from typing import Any
 
 # The version ff is forbidden, and so are ids of nothing but zeros.
 _TRACEPARENT = re.compile(
@@ -16,7 +16,7 @@ _TRACEPARENT = re.compile(
 )
 
 
-def traceparent_of(request: Request) -> str | None:
-    """The header of ``request``, None where it is none that others would take."""
-    given = request.headers.get("traceparent", "")
+def traceparent_of(environ: Mapping[str, Any]) -> str | None:
+    """The header of a request, None where it is none that others would take."""
+    given = environ.get("HTTP_TRACEPARENT", "")
     return given if _TRACEPARENT.fullmatch(given) else None
