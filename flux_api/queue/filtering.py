@@ -50,7 +50,9 @@ class FilteredBackend:
         reason = self._ask(picture.request.prompt, result.image, callbacks.check)
         if reason is None:
             return result
-        told = "".join(c for c in reason if c.isprintable()).strip()[:_LONGEST_REASON]
+        # A line's end parts words.
+        told = "".join(c if c.isprintable() else " " for c in reason)
+        told = " ".join(told.split())[:_LONGEST_REASON]
         why = f": {told}" if told else ""
         raise ContentFiltered(f"The content filter refused this picture{why}.")
 
