@@ -42,6 +42,15 @@ MAX_PARTIAL_IMAGES = 3
 MOST_IMAGES = 10
 FORMATS = ("png", "jpeg", "webp")
 
+# What only some routes take, and which.
+_TAKEN_ELSEWHERE = {
+    **dict.fromkeys(
+        ("webhook_url", "webhook_secret"), "/v1/flux-dev and its like take"
+    ),
+    "scale": "/v1/images/upscale and /process take",
+    "recipe_of": "/process takes",
+}
+
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Behind one address an id of this kind leads to the instance that made it.
 CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
@@ -226,8 +235,8 @@ class Parameters(Fields):
 
     @classmethod
     def _note_on(cls, name: str, known: list[str]) -> str | None:
-        if name in ("webhook_url", "webhook_secret"):
-            return f"'{name}' was passed over: POST /v1/flux-dev and its like take it."
+        if where := _TAKEN_ELSEWHERE.get(name):
+            return f"'{name}' was passed over: POST {where} it."
         return super()._note_on(name, known)
 
     @property

@@ -194,3 +194,20 @@ def test_a_webhook_where_none_is_sent_is_told_who_takes_it(fake, path):
     assert (
         "'webhook_url' was passed over: POST /v1/flux-dev" in answer.json()["warning"]
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value", "taker"),
+    [
+        ("/v1/images/generations", "scale", 2, "/v1/images/upscale and /process"),
+        ("/v1/flux-dev", "scale", 2, "/v1/images/upscale and /process"),
+        ("/sdapi/v1/txt2img", "scale", 2, "/v1/images/upscale and /process"),
+        ("/sdapi/v1/txt2img", "recipe_of", "0123456789abcdef", "/process"),
+    ],
+)
+def test_what_only_another_route_takes_is_told(fake, path, name, value, taker):
+    body = {"prompt": "a cat", name: value, "dry_run": True}
+    answer = post(fake, path, json=body)
+    assert answer.status_code == 200, answer.text
+    [warning] = answer.json()["warnings"]
+    assert warning.startswith(f"'{name}' was passed over: POST {taker} take")
