@@ -95,6 +95,10 @@ class InvalidRequest(FluxError):
     code = "invalid_value"
 
 
+class NotJson(InvalidRequest):
+    """A body that is to be JSON and is none."""
+
+
 def missing_parameter(name: str, *notes: str) -> InvalidRequest:
     """The error for a request without ``name``, with what may have been meant."""
     message = " ".join((f"Missing required parameter: '{name}'.", *notes))

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
-from flux_api.errors import InvalidRequest, PayloadTooLarge
+from flux_api.errors import InvalidRequest, NotJson, PayloadTooLarge
 
 _CHUNK = 65_536
 _DEEPEST_JSON = 32
@@ -126,9 +126,9 @@ def read_json(data: bytes, most: int) -> dict[str, Any]:
         raise InvalidRequest("The JSON is nested too deeply.") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise InvalidRequest(f"The body is not valid JSON: {place}.") from None
+        raise NotJson(f"The body is not valid JSON: {place}.") from None
     except ValueError:
-        raise InvalidRequest("The body is not valid JSON.") from None
+        raise NotJson("The body is not valid JSON.") from None
     if not isinstance(value, dict):
         raise InvalidRequest(
             "The body must be a JSON object, {...}, not a list or a single value."

@@ -15,9 +15,10 @@ from flux_api.errors import (
     InvalidImage,
     InvalidRequest,
     JobNotFound,
+    NotJson,
 )
 
-INVALID_REQUEST, METHOD_NOT_FOUND = -32600, -32601
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND = -32700, -32600, -32601
 INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
 """JSON-RPC's own codes."""
 
@@ -90,6 +91,8 @@ def _mcp_body(error: FluxError) -> dict[str, Any]:
         content = [{"type": "text", "text": _sentence(error)}]
         return told | {"result": {"content": content, "isError": True}}
     code = INVALID_REQUEST if error.status < 500 else INTERNAL_ERROR
+    if isinstance(error, NotJson):
+        code = PARSE_ERROR
     about = {"code": code, "message": error.message, "data": {"code": error.code}}
     return told | {"error": about}
 

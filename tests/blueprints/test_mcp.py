@@ -244,12 +244,17 @@ def test_wrong_messages(fake, message, status, code):
 
 def test_what_is_no_message(fake):
     batch = b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]'
-    for body in (b"", b"[]", batch, b"{", b'{"id": true}', b'{"id": {}}'):
+    for body in (b"[]", batch, b'{"id": true}', b'{"id": {}}'):
         headers = {"Content-Type": "application/json"}
         answer = post(fake, "/mcp", data=body, headers=headers)
         told = answer.json() if answer.content else None
         assert answer.status_code in (202, 400)
         assert told is None or told["error"]["code"] == -32600
+    for body in (b"", b"{", b'{"id": 1, "method": "ping"'):
+        answer = post(fake, "/mcp", data=body, headers=headers)
+        told = answer.json()
+        assert (answer.status_code, told["id"]) == (400, None)
+        assert told["error"]["code"] == -32700
     large = {"id": 1, "method": "ping", "params": {"text": "x" * (2 << 20)}}
     assert post(fake, "/mcp", json=large).status_code == 413
 
