@@ -45,6 +45,11 @@ class Promise:
         finally:
             os.close(self._lock)
 
+    def withdraw(self) -> None:
+        """There will be nothing to tell."""
+        self._file.unlink(missing_ok=True)
+        os.close(self._lock)
+
     def _write(self, body: str) -> int:
         """The file, which is there whole or not at all; the open descriptor, which
         holds its lock."""

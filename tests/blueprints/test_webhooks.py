@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -168,6 +169,41 @@ def test_a_restart_in_the_middle_loses_none(tmp_path):
     # Nobody waits for ever for a picture that no server makes any more.
     assert told[lost]["status"] == "Error"
     assert told[lost]["details"]["code"] == "server_ended"
+
+
+def test_of_what_never_began_nothing_is_told_and_nothing_kept(server, folder):
+    with Receiver().running() as receiver:
+        body = SMALL | {"prompt": "unprepared", "webhook_url": receiver.url}
+        assert post(server, "/v1/flux-dev", json=body).status_code == 503
+        assert kept(folder) == []
+        begin(server, receiver)
+        wait_for(lambda: receiver.came, 20, server)
+        assert len(receiver.came) == 1
+
+
+def test_a_day_later_and_beyond_a_thousand_nothing_is_kept(tmp_path):
+    receiver = Receiver()
+    webhooks = tmp_path / "webhooks"
+    webhooks.mkdir()
+    told = {"url": receiver.url, "secret": None, "body": "{}"}
+
+    def keep(name, until):
+        """A file as another process leaves it."""
+        (webhooks / f"{name}.json").write_text(json.dumps(told | {"until": until}))
+
+    keep("old", time.time() - 1)
+    with receiver.running(), run(tmp_path) as server:
+        server.wait_ready()
+        wait_for(lambda: not kept(tmp_path), 10, server)
+        assert receiver.came == [], "its day is over"
+        receiver.refused = 10**6
+        for number in range(1000):
+            keep(number, time.time() + 3600)
+        body = SMALL | {"webhook_url": receiver.url}
+        answer = post(server, "/v1/flux-dev", json=body)
+        assert answer.status_code == 400
+        assert "1000 webhooks wait" in answer.json()["message"]
+        assert stats(server)["begun"] == 0
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ class FakeBackend:
         return 1
 
     def prepare(self, request):
-        pass
+        if "unprepared" in request.prompt:
+            raise Unavailable("The request cannot be prepared.", retry_after=1)
 
     def is_warm(self, request):
         return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -69,8 +70,8 @@ def begin(hosted: str) -> Response:
         image_request = _read_request(context, job, body, name, parameters)
         stop_dry_run(context, job, image_request, parameters)
         task = HostedTask(job, context.results, request.host_url.rstrip("/"))
-        tell = _promise(context, task, parameters)
-        context.manager.submit(job, image_request)
+        with _promise(context, task, parameters) as tell:
+            context.manager.submit(job, image_request)
         job.outlive_clients()
     # With the prompt, which the job forgets at its end and the result tells.
     finish = partial(_finish, context, job, parameters, image_request.prompt)
@@ -145,16 +146,22 @@ def _pictures_of(body: Body) -> set[str]:
     }
 
 
+@contextmanager
 def _promise(
     context: Context, task: HostedTask, parameters: BflParameters
-) -> Callable[[], None]:
-    """What to call when the job has ended."""
+) -> Iterator[Callable[[], None]]:
+    """What to call when the job has ended. Where the block fails, it never began."""
     if not parameters.webhook_url:
-        return lambda: None
+        yield lambda: None
+        return
     promise = context.webhooks.promise(
         parameters.webhook_url, parameters.webhook_secret, task.last_words()
     )
-    return lambda: promise.keep(task.webhook_body())
+    try:
+        yield lambda: promise.keep(task.webhook_body())
+    except BaseException:
+        promise.withdraw()
+        raise
 
 
 def _finish(
