@@ -49,14 +49,16 @@ def test_process_takes_a_scale(fake, png):
     assert (told["mode"], told["width"], told["height"]) == ("upscale", 192, 128)
 
 
-def test_its_recipe_makes_it_again(fake, tmp_path):
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
+def test_its_recipe_makes_it_again(fake, tmp_path, file_format):
     # Of a size that is on no grid.
     png = make_png((41, 25))
     (tmp_path / "in.png").write_bytes(png)
-    body = {"image": data_url(png), "scale": 4, "seed": 7}
+    body = {"image": data_url(png), "scale": 4, "seed": 7, "output_format": file_format}
+    names = [f"{name}.{file_format}" for name in ("made", "same")]
     made = post(fake, "/process/raw", json=body).content
-    (tmp_path / "made.png").write_bytes(made)
-    again = [*("recipe", "made.png", "--again", "--input", "in.png"), "-o", "same.png"]
+    (tmp_path / names[0]).write_bytes(made)
+    again = ["recipe", names[0], "--again", "--input", "in.png", "-o", names[1]]
     done = subprocess.run(
         [sys.executable, "-m", "flux_api", *again, "--server", fake.url],
         cwd=tmp_path,
@@ -67,7 +69,7 @@ def test_its_recipe_makes_it_again(fake, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    with Image.open(tmp_path / "same.png") as same:
+    with Image.open(tmp_path / names[1]) as same:
         assert same.convert("RGB").tobytes() == opened_bytes(made).tobytes()
 
 
