@@ -188,3 +188,15 @@ def test_a_wrong_token_is_503_without_a_word_of_it(files):
         answer = process(server.wait_ready(), recipe_of="0" * 32)
         assert answer.status_code == 503
         assert "not-the-token" not in answer.text + server.output
+
+
+@pytest.mark.parametrize(("level", "status"), [("none", 404), ("mark", 200)])
+def test_a_recipe_lies_beside_the_picture_unless_none_is_wanted(files, level, status):
+    settings = {"FILE_SERVER": files.url, "FLUX_METADATA": level}
+    with run_api(app=FAKE, **settings) as server:
+        url = stored(server.wait_ready(), prompt="a secret")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    place = f"{url.removesuffix('.png')}/recipe"
+    told = requests.get(place, headers=headers, timeout=10)
+    assert told.status_code == status
+    assert ("a secret" in told.text) == (status == 200)
