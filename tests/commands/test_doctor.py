@@ -13,6 +13,7 @@ import torch
 
 from flux_api.commands.doctor import examine
 from flux_api.images.decode_child import MEMORY_BYTES
+from flux_api.images.recipe import read_recipe
 from flux_api.models import hub as hub_files
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
@@ -221,6 +222,9 @@ def test_a_set_stays_at_the_commit_that_was_downloaded(tmp_path, settings, hub):
     with run_api(app="tests.support.fake_app:app", **settings) as server:
         [model] = requests.get(f"{server.url}/v1/models", timeout=10).json()["data"][:1]
         assert (model["id"], model["revision"]) == ("served", first)
+        body = {"prompt": "a cat"}
+        made = requests.post(f"{server.url}/process/raw", json=body, timeout=60)
+        assert read_recipe(made.content)["revision"] == first
     assert run("fetch", "--update", "served", **settings).returncode == 0
     assert json.loads(lock.read_text()) == {"maker/served@main": "f" * 40}
     assert commits() == {first, "f" * 40}
