@@ -223,7 +223,8 @@ def test_a_set_stays_at_the_commit_that_was_downloaded(tmp_path, settings, hub):
         [model] = requests.get(f"{server.url}/v1/models", timeout=10).json()["data"][:1]
         assert (model["id"], model["revision"]) == ("served", first)
         body = {"prompt": "a cat"}
-        made = requests.post(f"{server.url}/process/raw", json=body, timeout=60)
+        url = f"{server.wait_ready().url}/process/raw"
+        made = requests.post(url, json=body, timeout=60)
         assert read_recipe(made.content)["revision"] == first
     assert run("fetch", "--update", "served", **settings).returncode == 0
     assert json.loads(lock.read_text()) == {"maker/served@main": "f" * 40}
