@@ -10,6 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 from PIL import Image
 
 from flux_api.core import ImageRequest, Mode
+from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import read_body
 from flux_api.http.clients import open_job, wait_for
 from flux_api.http.completion import Inputs, complete
@@ -35,6 +36,9 @@ def sleep() -> Response:
     brings them back."""
     told = {**request.args, **read_body(request).values}
     parameters = SleepParameters.read(told)
+    if parameters.notes:
+        # An order that is misunderstood would have to be taken back.
+        raise InvalidRequest(parameters.notes[0])
     get_context().manager.sleep(parameters.weights)
     return jsonify(_state())
 

@@ -55,6 +55,9 @@ def test_how_is_read_wherever_it_stands(server):
         sent = {how: {"weights": "nowhere"}}
         answer = requests.post(url, headers=ADMIN, timeout=60, **sent)
         assert (answer.status_code, "weights" in answer.text) == (400, True)
+        sent = {how: {"weight": "dropped"}}
+        answer = requests.post(url, headers=ADMIN, timeout=60, **sent)
+        assert (answer.status_code, "did you mean" in answer.text) == (400, True)
         admin(server, "wake")
 
 
