@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 
@@ -44,8 +45,9 @@ def routed(app):
 @pytest.fixture(scope="module")
 def app():
     """The API, which nobody calls."""
-    # Loading never ends: a failed one would be logged in the midst of another test.
-    manager = PipelineManager(threading.Event().wait)
+    # Loading never ends: a failed one would be logged in the midst of another test. Nor
+    # is it taken for hung, which would end the process of all tests.
+    manager = PipelineManager(threading.Event().wait, step_timeout=math.inf)
     return flux_api.create_app(Settings(), manager=manager)
 
 
