@@ -511,17 +511,20 @@ def test_term_that_comes_in_a_hail_is_one(pool):
         assert running.result().status_code == 200
 
 
-def test_hup_lets_old_work_finish_beside_the_new_worker(pool):
-    with run_api(app="tests.support.fake_app:app") as fake:
+def test_hup_lets_old_work_finish_beside_the_new_worker(pool, tmp_path):
+    held = tmp_path / "held"
+    held.touch()
+    with run_api(app="tests.support.fake_app:app", FAKE_HELD=held) as fake:
         fake.wait_ready()
-        running = pool.submit(post, fake, "pause=0.1", num_inference_steps=200)
-        wait_for(lambda: stats(fake)["steps"] > 1, 10)
+        running = pool.submit(post, fake, "held")
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
         old = stats(fake)["pid"]
         fake.process.send_signal(signal.SIGHUP)
         # For a moment both accept connections.
         wait_for(lambda: old not in {stats(fake)["pid"] for _ in range(9)}, 20, fake)
         assert {post(fake, "new").status_code for _ in range(5)} == {200}
         assert not running.done()
+        held.unlink()
         assert running.result().status_code == 200
         assert post(fake, "new").status_code == 200
 

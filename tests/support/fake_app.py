@@ -62,6 +62,9 @@ FAILURES = {
 
 LOAD = Path(os.environ["FAKE_LOAD"]) if os.environ.get("FAKE_LOAD") else None
 
+# While it is there, "held" pictures wait: an old worker can be told nothing any more.
+HELD = Path(os.environ.get("FAKE_HELD") or "/nowhere")
+
 # How many pictures may take turns beside those in the slots.
 EXTRA = int(os.environ.get("FAKE_EXTRA") or 0)
 
@@ -187,6 +190,9 @@ class FakeBackend:
             released = self.released
             while not released.wait(0.02):
                 callbacks.check()
+        while "held" in prompt.split() and HELD.exists():
+            callbacks.check()
+            time.sleep(0.02)
 
     def _preview(self, request, step, callbacks):
         wanted, total = request.partial_images, request.total_steps
