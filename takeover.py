@@ -100,12 +100,14 @@ class TakeoverArbiter(Arbiter):
             super().manage_workers()
 
     def reap_workers(self):
-        """As gunicorn, but a worker that does not start ends nobody else."""
-        coming = self._coming()
+        """As gunicorn, but a worker that does not start ends no older one."""
+        coming, before = self._coming(), dict(self.WORKERS)
         try:
             super().reap_workers()
         except HaltServer:
-            if not (self.WORKERS or self._state()[1] == READY):
+            ended = [w.age for pid, w in before.items() if pid not in self.WORKERS]
+            has_older = any(w.age < min(ended) for w in self.WORKERS.values())
+            if not (has_older or self._state()[1] == READY):
                 raise
             # Once it served, what is wrong may pass: a folder that is away, say.
         if self._stopping and time.monotonic() < self._stopping + _BOOT_SECONDS:
