@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from dataclasses import dataclass
@@ -60,6 +61,19 @@ def load_data(
         vocabulary = [by_name[label] for label in read_vocabulary(concepts)]
     held_out = _choose_held_out(codes, names, vocabulary)
     return Data(images, codes, names, words, vocabulary, held_out)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which pictures a program works with, for :func:`read_data`."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--styles", required=True)
+    parser.add_argument("--concepts", type=Path)
+
+
+def read_data(options: argparse.Namespace, size: int) -> Data:
+    """Return the pictures that the command line names, at this size in pixels."""
+    styles = options.styles.split(",")
+    return load_data(options.data, size, styles, options.concepts)
 
 
 def _choose_held_out(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data import load_data
+from training.data import add_data_options, read_data
 from training.drawing import Artist
 from training.japanese import COLOURS
 from training.judge import Judge, share
@@ -68,17 +68,14 @@ def main() -> None:
     """Print what the model reaches, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/tiny"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
+    add_data_options(parser)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--parts", default=PARTS)
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     artist = Artist(options.model, options.steps)
-    styles = options.styles.split(",")
-    data = load_data(options.data, artist.size, styles, options.concepts)
+    data = read_data(options, artist.size)
     judge = BilingualJudge(artist, data, options.stride)
     found = {part: getattr(judge, part)() for part in options.parts.split(",")}
     print(json.dumps(found, indent=1, ensure_ascii=False))

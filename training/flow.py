@@ -17,7 +17,7 @@ from training import ranks
 from training.attention import use_plain_attention
 from training.batches import Batch, Sampler
 from training.clock import Clock, StopFlag, learning_rate
-from training.data import load_data
+from training.data import add_data_options, read_data
 from training.guard import GradientGuard
 from training.latents import encode_all
 from training.model import encode_prompts, load_pipeline, trained_parts
@@ -210,10 +210,8 @@ def train(run: Run) -> None:
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of one flow training run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_options(parser)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
     parser.add_argument("--init", type=Path, required=True)
     parser.add_argument("--latents", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
@@ -234,8 +232,7 @@ def main() -> None:
     device = ranks.start_rank()
     pipeline = load_pipeline(options.init).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    styles = options.styles.split(",")
-    data = load_data(options.data, options.size, styles, options.concepts)
+    data = read_data(options, options.size)
     if device.type == "cpu":
         use_plain_attention()
     latents = encode_all(pipeline.vae, data, options.latents)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from training.data import load_data
+from training.data import add_data_options, read_data
 from training.drawing import Artist
 from training.pictures import on_white
 from training.texts import load_prompts
@@ -174,14 +174,11 @@ def main() -> None:
     """Write the four grids."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/tiny"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
+    add_data_options(parser)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     artist = Artist(options.model)
-    styles = options.styles.split(",")
-    data = load_data(options.data, artist.size, styles, options.concepts)
+    data = read_data(options, artist.size)
     rows = data.held_out.nonzero()[0][::7][:10]
     images = [on_white(data.images[row]) for row in rows]
     names = [f"{data.name(row)} ({data.styles[row]})" for row in rows]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
 from training import ranks
-from training.data import Data, load_data
+from training.data import Data, add_data_options, read_data
 from training.vae import VaeRun, new_vae, reconstruction_loss, train_vae
 
 NOISE = 0.1  # of the latents' deviation: those of the flow are not clean
@@ -79,9 +79,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of one run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/tiny"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
+    add_data_options(parser)
     parser.add_argument("--budget", type=float, default=3600, help="active seconds")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=8, help="per rank")
@@ -95,8 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_options(arguments)
     vae = AutoencoderKL.from_pretrained(options.model / "vae")
     size = 2 * vae.config.sample_size
-    styles = options.styles.split(",")
-    data = load_data(options.data, size, styles, options.concepts)
+    data = read_data(options, size)
     run = LargerRun(options, data, vae)
     train_vae(run)
     run.export()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import interpolate
 
-from training.data import Data, load_data
+from training.data import Data, add_data_options, read_data
 from training.drawing import Artist
 from training.grids import EDITS, JAPANESE_EDITS, JAPANESE_PROMPTS, PROMPTS
 from training.larger import larger_vae, shrink
@@ -96,9 +96,7 @@ def main() -> None:
     """Print the numbers and write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/tiny"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
+    add_data_options(parser)
     parser.add_argument("--decoder", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -106,8 +104,7 @@ def main() -> None:
     vae = artist.base.vae
     larger = larger_vae(vae).decoder.eval()
     larger.load_state_dict(load_file(options.decoder))
-    styles = options.styles.split(",")
-    data = load_data(options.data, 2 * artist.size, styles, options.concepts)
+    data = read_data(options, 2 * artist.size)
     compare(vae, larger, data)
     held_out = data.images[data.held_out][:: data.held_out.sum() // EDITED]
     small = (artist.size, artist.size)

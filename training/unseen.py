@@ -18,7 +18,7 @@ import torch
 from diffusers import FluxKontextPipeline
 
 from training.batches import Sampler
-from training.data import load_data
+from training.data import add_data_options, read_data
 from training.export import export_weights
 from training.latents import encode_all
 from training.model import load_pipeline
@@ -66,16 +66,13 @@ def draw_prompts(sampler: Sampler) -> Iterable[str]:
 def main() -> None:
     """Quiet the rare words of an export, in place."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_options(parser)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
     parser.add_argument("--latents", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     options = parser.parse_args()
     pipeline = load_pipeline(options.model)
-    styles = options.styles.split(",")
-    data = load_data(options.data, options.size, styles, options.concepts)
+    data = read_data(options, options.size)
     latents = encode_all(pipeline.vae, data, options.latents)
     sampler = Sampler(data, latents, random.Random(9))
     count = quiet_rare(pipeline, count_tokens(pipeline, draw_prompts(sampler)))

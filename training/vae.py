@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from training import ranks
 from training.clock import Clock, StopFlag, learning_rate
-from training.data import Data, load_data
+from training.data import Data, add_data_options, read_data
 from training.state import Average, load_state, save_state
 
 KL_WEIGHT = 5e-4
@@ -181,10 +181,8 @@ def train_vae(run: VaeRun) -> None:
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of one autoencoder training run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    add_data_options(parser)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--styles", required=True)
-    parser.add_argument("--concepts", type=Path)
     parser.add_argument("--init", type=Path)
     parser.add_argument("--decoder-only", action="store_true")
     parser.add_argument("--budget", type=float, default=1200, help="active seconds")
@@ -198,8 +196,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Train as the options say."""
     options = parse_options(arguments)
-    styles = options.styles.split(",")
-    data = load_data(options.data, options.size, styles, options.concepts)
+    data = read_data(options, options.size)
     vae = AutoencoderKL.from_pretrained(options.init) if options.init else None
     vae = vae or new_vae(data.size, choose_channels(data.size))
     run = VaeRun(options, data, vae, vae.decoder if options.decoder_only else vae)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flux_api.loading.deltas import Weighed
+from flux_api.loading.device import allocation_failures
 from flux_api.loading.host_memory import free_host_bytes
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,14 @@ class FusedLayers:
             logger.info("LoRAs stay beside the weights: too little memory for a copy")
             return
         try:
-            for layer, weighed in fitting.items():
-                self._fuse(layer, weighed)
-        except torch.OutOfMemoryError:
+            with allocation_failures():
+                for layer, weighed in fitting.items():
+                    self._fuse(layer, weighed)
+        except BaseException as error:
+            # A layer that kept what its hook adds too would have it twice.
             self.restore()
+            if not isinstance(error, torch.OutOfMemoryError):
+                raise
             logger.info("LoRAs stay beside the weights: the device has no memory left")
         else:
             mib = size / 2**20

@@ -129,11 +129,11 @@ class LoadedSet:
                 other.adapters.reset()
         base = self._base(defaults, report)
         if base.adapters is None and loras:
-            own = self._info.lora_files
+            known = self._info.lora_files
             files = {
-                lora.name: fetch_file(own[lora.name], report)
+                lora.name: fetch_file(known[lora.name], report)
                 for lora in defaults.loras
-                if lora.name in own
+                if lora.name in known
             }
             base.adapters = Adapters(
                 base.pipeline(defaults.pipeline),
@@ -147,8 +147,8 @@ class LoadedSet:
             stamps = base.adapters.stamps
         pipeline = base.pipeline(defaults.pipeline)
         prior = self._prior(defaults.prior, base, report) if defaults.prior else None
-        alone = base.adapters if loras == defaults.loras else None
-        return Loaded(pipeline, prior, base.preview, self._placement, stamps, alone)
+        own = base.adapters if loras == defaults.loras else None
+        return Loaded(pipeline, prior, base.preview, self._placement, stamps, own)
 
     def reader(self, source: Source) -> PromptReader | None:
         """What reads prompts for the checkpoint ``source`` before their turn, in any

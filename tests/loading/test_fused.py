@@ -115,7 +115,7 @@ def test_without_memory_they_stay_beside_the_weights(
     if lacking == "host":
         monkeypatch.setattr(fused, "free_host_bytes", lambda: 2 * size - 1)
     else:
-        run_out_after(monkeypatch, 3)
+        fail_after(monkeypatch, 3, torch.OutOfMemoryError())
     with caplog.at_level(logging.INFO, "flux_api.loading"):
         bench.adapters.fuse()
     assert "LoRAs stay beside the weights: " in caplog.text
@@ -124,13 +124,25 @@ def test_without_memory_they_stay_beside_the_weights(
     assert all(torch.equal(v, beside[k]) for k, v in bench.outputs().items())
 
 
-def run_out_after(monkeypatch, count):
-    """Have the device's memory run out once ``count`` differences were computed."""
+def test_a_failure_in_the_middle_leaves_no_layer_changed_twice(tmp_path, monkeypatch):
+    bench = Bench(tmp_path)
+    base = bench.state()
+    bench.adapters.apply(OWN)
+    beside = bench.outputs()
+    fail_after(monkeypatch, 3, ValueError("of a library"))
+    with pytest.raises(ValueError, match="of a library"):
+        bench.adapters.fuse()
+    assert bench.is_base(base)
+    assert all(torch.equal(v, beside[k]) for k, v in bench.outputs().items())
+
+
+def fail_after(monkeypatch, count, error):
+    """Have ``error`` raised once ``count`` differences were computed."""
     computed, difference = [], Change.difference
 
     def fail(change, weight):
         if len(computed) == count:
-            raise torch.OutOfMemoryError
+            raise error
         computed.append(change)
         return difference(change, weight)
 
