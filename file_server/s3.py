@@ -77,7 +77,7 @@ class S3Storage:
         age would begin anew with each of them: an end that is fixed is a date."""
         if not self.ttl:
             return {"CacheControl": "public, max-age=31536000, immutable"}
-        end = datetime.fromtimestamp(time.time() + self.ttl, UTC)
+        end = datetime.fromtimestamp(self._clock() / 1e9 + self.ttl, UTC)
         return {"CacheControl": "public, immutable", "Expires": end}
 
     def open(self, name: str) -> StoredFile:
