@@ -21,7 +21,7 @@ LENGTHS = (1, 10, 100, 1000)
 class _Held:
     """Makes one picture, without end."""
 
-    memory = None
+    memory = outage = None
     slots = 1
 
     def load(self, report: Callable[[str], None]) -> None:

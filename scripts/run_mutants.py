@@ -12,6 +12,7 @@ import argparse
 import ast
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -107,14 +108,18 @@ def draw(root, dice):
 
 
 def own_tests(root, path):
-    """The tests that should notice a fault in ``path``: those of its room."""
+    """The files of tests that should notice a fault in ``path``: those of its room, the
+    ones that name its module first."""
     room = path.parts[1] if path.parts[0] == "flux_api" else path.parts[0]
-    if (root / "tests" / room).is_dir():
-        return [f"tests/{room}"]
-    tops = sorted(found.name for found in (root / "tests").glob("test_*.py"))
-    return [
-        f"tests/{name}" for name in [*tops, "http"] if (root / "tests" / name).exists()
-    ]
+    tests = root / "tests"
+    if (tests / room).is_dir():
+        files = [*(tests / room).glob("test_*.py")]
+    else:
+        files = [*tests.glob("test_*.py"), *(tests / "http").glob("test_*.py")]
+    name = path.parent.name if path.stem == "__init__" else path.stem
+    is_named = re.compile(rf"\b{name}\b").search
+    files.sort(key=lambda file: (not is_named(file.read_text("utf-8")), file))
+    return [file.relative_to(root).as_posix() for file in files]
 
 
 def passes(root, patience, *selected):
@@ -122,6 +127,7 @@ def passes(root, patience, *selected):
     last lines. Afterwards none of the processes that they started is left."""
     command = [
         *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"),
+        *("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"),
         *("-o", f"faulthandler_timeout={patience}"),
         *("-o", "faulthandler_exit_on_timeout=true", *selected),
     ]
@@ -176,7 +182,7 @@ class Run:
         (self.root / path).write_text(mutated, "utf-8")
         try:
             if not passes(self.root, self._patience, *own)[0]:
-                return own[-1]
+                return "its own tests"
             passed, _ = passes(self.root, self._patience, *others, "tests")
             return None if passed else "the other tests"
         finally:
@@ -184,11 +190,11 @@ class Run:
 
     def _need_green(self, own):
         """Tests that fail anyway would notice everything."""
-        if own[-1] not in self._green:
+        if (names := frozenset(own)) not in self._green:
             passed, output = passes(self.root, self._patience, *own)
             if not passed:
-                sys.exit(f"{own[-1]} fails without any mutant:\n{output}")
-            self._green.add(own[-1])
+                sys.exit(f"{own[0]} and its like fail without any mutant:\n{output}")
+            self._green.add(names)
 
 
 def try_mutants(root, options):

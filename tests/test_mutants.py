@@ -83,8 +83,8 @@ def test_survivors_are_told_hangs_are_noticed_and_the_checkout_is_left_alone(tmp
     )
     at = {text.strip(): n for n, text in enumerate(SOURCE.splitlines(), 1)}
     assert {int(place.split(":")[1]): fate for place, fate in fates.items()} == {
-        at["return names[0]"]: "tests/queue",
-        at["while names:"]: "tests/queue",
+        at["return names[0]"]: "its own tests",
+        at["while names:"]: "its own tests",
         at["return names[1]"]: "the other tests",
         at["return names[2]"]: "SURVIVED",
     }

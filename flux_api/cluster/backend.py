@@ -52,6 +52,9 @@ _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 2.0
 _ANSWER_SECONDS = 30
 _RETRY_SECONDS = 3
+# One that begins again has to load its weights, and a request waits for it meanwhile.
+OUTAGE_SECONDS = 120.0
+"""After how long without any replica requests are refused."""
 
 
 class _GivenUp(Exception):
@@ -85,11 +88,22 @@ class RayBackend:
         self._told: dict[str, Any] = {}
         self._status = Status("NOT_STARTED")
         self._pulse = Pulse()
+        self._last_running = time.monotonic()
 
     @property
     def performance(self) -> dict[str, str]:
         """How the replicas make pictures."""
         return dict(self._told["performance"])
+
+    @property
+    def outage(self) -> str | None:
+        """What is waited for where the cluster has had no replica for long, or has told
+        of none."""
+        seconds = time.monotonic() - self._last_running
+        if seconds < OUTAGE_SECONDS:
+            return None
+        status = self._status
+        return "the cluster does not answer" if status.running else _waiting_for(status)
 
     def sleep(self, kept: Kept | None = None) -> None:
         """InvalidRequest: each replica decides by itself."""
@@ -114,6 +128,7 @@ class RayBackend:
             self._status = status = look()
             if not status.running:
                 return _waiting_for(status)
+            self._last_running = time.monotonic()
             self._handle = serve.get_app_handle(APPLICATION)
             self._told = self._ask()
         except Unavailable as error:
@@ -139,6 +154,8 @@ class RayBackend:
                 if status != self._status and status.running:
                     self._told = self._ask()
                 self._status = status
+                if status.running:
+                    self._last_running = time.monotonic()
             except Exception as error:  # whatever Ray's client raises; it reconnects
                 logger.warning("the cluster does not answer: %s", type(error).__name__)
 
@@ -246,4 +263,4 @@ def _waiting_for(status: Status) -> str:
         return f"the replicas fail: {status.reason}"
     if status.state == "DEPLOY_FAILED":
         return "the replicas fail: see 'ray logs' on the cluster"
-    return "waiting for the first replica of the cluster"
+    return "waiting for a replica of the cluster"

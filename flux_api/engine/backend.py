@@ -51,6 +51,8 @@ class DiffusersBackend:
     it pays where ``tuner`` may round). ``prompt_cache_bytes`` of encoded prompts are
     kept."""
 
+    outage: str | None = None
+
     def __init__(
         self,
         models: Mapping[str, ModelInfo],

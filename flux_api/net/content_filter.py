@@ -31,8 +31,9 @@ def open_filter(where: str, seconds: float) -> Review:
     module, _, name = where.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a module raises when it is imported
-        raise BadSetting(f"FLUX_FILTER={where!r}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a module does when imported
+        why = str(error) or type(error).__name__
+        raise BadSetting(f"FLUX_FILTER={where!r}: {why}") from None
     if not callable(found):
         raise BadSetting(f"FLUX_FILTER={where!r}: it is no function")
     review: Review = found

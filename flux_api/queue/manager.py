@@ -169,7 +169,7 @@ class PipelineManager:
         self._runner.start(self._backend, self._rest)
         if self.handover is not None:
             self.handover.say_ready()
-        self._readiness.set_ready()
+        self._readiness.set_ready(lambda: self._backend.outage)
 
     # -- jobs --------------------------------------------------------------------
 

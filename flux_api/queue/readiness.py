@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from flux_api.errors import Unavailable
@@ -47,11 +48,13 @@ class Handover(Protocol):
 
 
 class Readiness:
-    """Loading from the start on, until :meth:`set_ready`; at the end it drains."""
+    """Loading from the start on, until :meth:`set_ready`, and during an outage; at the
+    end it drains."""
 
     def __init__(self) -> None:
         # One tuple, so that a reader without a lock never sees half a change.
         self._now: tuple[State, str | None] = ("loading", "starting")
+        self._find_outage: Callable[[], str | None] = lambda: None
         # Apart from the rest, so that a late success of loading does not undo it.
         self._draining = False
 
@@ -73,9 +76,11 @@ class Readiness:
         """Loading or the device failed."""
         self._set("failed", reason)
 
-    def set_ready(self) -> None:
-        """Requests are taken from now on."""
+    def set_ready(self, find_outage: Callable[[], str | None]) -> None:
+        """Requests are taken from now on, but for times when ``find_outage`` says why
+        not."""
         logger.info("ready")
+        self._find_outage = find_outage
         self._now = "ready", None
 
     def drain(self) -> None:
@@ -92,7 +97,12 @@ class Readiness:
 
     @property
     def _seen(self) -> tuple[State, str | None]:
-        return ("draining", "shutting down") if self._draining else self._now
+        if self._draining:
+            return "draining", "shutting down"
+        now = self._now
+        if now[1] is None and (outage := self._find_outage()) is not None:
+            return "loading", outage
+        return now
 
     def _set(self, state: State, reason: str) -> None:
         if self._now != (state, reason):

@@ -175,6 +175,10 @@ class Backend(Protocol):
         """How weights are kept while none is on the device, None while some are; asked
         after ``load``."""
 
+    @property
+    def outage(self) -> str | None:
+        """Why nothing can be drawn for now, None while it can; asked after ``load``."""
+
     def sleep(self, kept: Kept | None = None) -> None:
         """Have all weights leave the device, to be ``kept`` so, None for as there is
         room; called while no picture is on its way. The next one has them come back.

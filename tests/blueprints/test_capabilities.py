@@ -122,6 +122,31 @@ def test_status_says_how_far_loading_is(tmp_path):
         assert get(server, "/v1/status")["progress"] is None
 
 
+def test_an_outage_refuses_what_comes_and_keeps_what_came(tmp_path):
+    load = tmp_path / "load"
+    load.write_text("go on")
+    app = "tests.support.fake_app:app"
+    with run_api(app=app, FAKE_LOAD=load) as server:
+        server.wait_ready()
+        running = begin(server, {"prompt": "hold"})
+        wait_for(lambda: stats(server)["running"] == 1, 10)
+        load.write_text("outage")
+        ready = requests.get(f"{server.url}/readyz", timeout=10)
+        assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
+        assert ready.json()["reason"] == "waiting for a card"
+        assert get(server, "/v1/status")["status"] == "loading"
+        refused = requests.post(
+            f"{server.url}/v1/images/generations", json={"prompt": "a"}, timeout=10
+        )
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "model_loading"
+        release(server)
+        with contextlib.closing(running):
+            assert running.getresponse().status == 200
+        load.write_text("go on")
+        server.wait_ready()
+
+
 def test_status_says_why_nothing_is_taken(tmp_path):
     shutil.copy(ROOT / "models" / "tiny" / "model_index.json", tmp_path)
     sets = tmp_path / "sets.toml"

@@ -199,6 +199,19 @@ def test_a_dry_run_and_the_models(fake):
     assert (told["default_model"], told["models"][0]["id"]) == ("tiny", "tiny")
 
 
+def test_arguments_that_no_tool_has_are_told_of(fake):
+    made = call(fake, "generate_image", SMALL)["structuredContent"]
+    for tool in ("job_status", "cancel_job", "list_models"):
+        taken = {"job_id": made["job_id"]} if tool != "list_models" else {}
+        told = call(fake, tool, taken | {"mood": "calm"})
+        warning = "'mood' was passed over: there is no such argument."
+        assert told["structuredContent"]["warning"] == warning
+        assert warning in told["content"][-1]["text"]
+        assert "warning" not in call(fake, tool, taken)["structuredContent"]
+    near = call(fake, "job_status", {"job_id": made["job_id"], "results": "link"})
+    assert "did you mean 'result'?" in near["structuredContent"]["warning"]
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "word"),
     [

@@ -197,7 +197,7 @@ def test_pictures_take_longer_to_stop_than_to_make():
     # What goes through nginx ends with it, unless it is asked to wait.
     assert SERVICES["nginx"]["stop_signal"] == "SIGQUIT"
     graces = [SERVICES[name]["stop_grace_period"] for name in ("nginx", "api", "gpu")]
-    grace = min(int(seconds.removesuffix("s")) for seconds in graces)
+    grace = min(int(re.search(r"STOP_GRACE_PERIOD:-(\d+)s", g)[1]) for g in graces)
     unit = (UNITS / "flux-api@.service").read_text()
     systemd = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])
     # gunicorn adds 30 s.

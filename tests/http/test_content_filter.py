@@ -174,7 +174,11 @@ def test_what_it_does_to_its_picture_changes_none(server):
 
 
 @pytest.mark.parametrize(
-    "where", ["no_such_module:f", "tests.support.filters:none", "json:__name__"]
+    "where",
+    [
+        *("no_such_module:f", "tests.support.filters:none", "json:__name__"),
+        "tests.support.ended:f",
+    ],
 )
 def test_what_cannot_be_used_stops_the_start(where):
     code = (

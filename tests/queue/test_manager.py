@@ -53,6 +53,8 @@ class Work:
 class Scripted:
     """Pictures made by ``draw(task)``, up to ``slots`` at once."""
 
+    outage = None
+
     def __init__(self, draw, slots=1, most=None):
         self.draw, self.slots, self.most = draw, slots, most or slots
 

@@ -45,11 +45,26 @@ def test_the_state_decides_the_code_whatever_the_reason_says(reason):
 
 def test_ready_takes_requests_until_something_fails():
     readiness = Readiness()
-    readiness.set_ready()
+    readiness.set_ready(lambda: None)
     readiness.check()
     assert (readiness.state, readiness.reason) == ("ready", None)
     readiness.fail("the device failed")
     assert refusal(readiness) == ("failed", "server_is_overloaded")
+
+
+def test_an_outage_lasts_as_long_as_it_is_told_of():
+    readiness, outages = Readiness(), [None, "nobody there", "nobody there", None]
+    readiness.set_ready(lambda: outages[0])
+    states = []
+    while outages:
+        states.append((readiness.state, readiness.reason))
+        del outages[0]
+    lost = ("loading", "nobody there")
+    assert states == [("ready", None), lost, lost, ("ready", None)]
+    outages = ["nobody there"]
+    assert refusal(readiness) == ("loading", "model_loading")
+    readiness.fail("the device failed")
+    assert readiness.reason == "the device failed"
 
 
 @pytest.mark.parametrize("when", ["loading", "failed", "ready"])
@@ -58,7 +73,7 @@ def test_draining_is_the_end_whatever_comes(when):
     go = {
         "loading": lambda: readiness.report("half of it"),
         "failed": lambda: readiness.fail("broken"),
-        "ready": readiness.set_ready,
+        "ready": lambda: readiness.set_ready(lambda: "nobody there"),
     }
     go[when]()
     readiness.drain()

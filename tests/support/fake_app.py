@@ -12,7 +12,8 @@ prompt:
 ``FAKE_MAX_IMAGES=16`` lets requests have that many input pictures, and
 ``FAKE_KEEP_ALIVE=0.5`` has silent streams show a sign of life that often.
 ``FAKE_LOAD=FILE`` has loading do what the file says: ``hold`` until it says something
-else, ``fail`` as with damaged weights, ``room`` is needed beside an older worker.
+else, ``fail`` as with damaged weights, ``room`` is needed beside an older worker; once
+it is loaded, ``outage`` is one.
 ``FAKE_MEMORY=6,24`` is the device's memory, used and in all, in GiB.
 ``GET /fake/stats`` tells what came in and was done, ``POST /fake/reset`` forgets it.
 """
@@ -107,6 +108,10 @@ class FakeBackend:
             report("no room for both")
             while not self.manager.handover.make_room(0.1):
                 report("no room for both")
+
+    @property
+    def outage(self):
+        return "waiting for a card" if LOAD and LOAD.read_text() == "outage" else None
 
     asleep = None
 

@@ -13,7 +13,17 @@ from flux_api.http.values import Boolean, Word
 Form = Literal["image", "link"]
 
 
-class ToolParameters(Parameters):
+class Arguments(Fields):
+    """Arguments of a tool; alone, of one that takes none."""
+
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        # An agent has been told every argument that there is.
+        missing = f"{name!a} was passed over: there is no such argument."
+        return super()._note_on(name, known) or missing
+
+
+class ToolParameters(Arguments, Parameters):
     """What the tools take that make pictures."""
 
     n: Count = 1
@@ -28,14 +38,8 @@ class ToolParameters(Parameters):
         """How many pictures to make."""
         return self.n
 
-    @classmethod
-    def _note_on(cls, name: str, known: list[str]) -> str | None:
-        # An agent has been told every argument that there is.
-        missing = f"{name!a} was passed over: there is no such argument."
-        return super()._note_on(name, known) or missing
 
-
-class JobParameters(Fields):
+class JobParameters(Arguments):
     """Which job."""
 
     job_id: Annotated[str, Field(pattern=f"^{JOB_ID.pattern}$")] = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, request
@@ -35,12 +36,14 @@ def find_pictures(context: Context, job: Job) -> list[FinishedPicture] | None:
     return context.results.pictures(job) if done else None
 
 
-def to_facts(facts: dict[str, Any]) -> Response:
-    """A result without pictures."""
-    return to_result(_result([], facts))
+def to_facts(facts: dict[str, Any], notes: Sequence[str] = ()) -> Response:
+    """A result without pictures; ``notes`` are on what was passed over."""
+    return to_result(_result([], facts, notes))
 
 
-def to_pictures(job: Job, form: Form, pictures: list[FinishedPicture]) -> Response:
+def to_pictures(
+    job: Job, form: Form, pictures: list[FinishedPicture], notes: Sequence[str] = ()
+) -> Response:
     """The pictures of ``job`` in the ``form`` that is asked for, and what made them."""
     facts = {"job_id": job.id, "pictures": [dict(p.facts) for p in pictures]}
     if form == "link":
@@ -50,7 +53,7 @@ def to_pictures(job: Job, form: Form, pictures: list[FinishedPicture]) -> Respon
             {"type": "image", "data": to_base64(p.data), "mimeType": p.media_type}
             for p in pictures
         ]
-    return to_result(_result(blocks, facts))
+    return to_result(_result(blocks, facts, notes))
 
 
 def _link(job: Job, index: int, picture: FinishedPicture) -> dict[str, Any]:
@@ -64,7 +67,11 @@ def _link(job: Job, index: int, picture: FinishedPicture) -> dict[str, Any]:
     }
 
 
-def _result(blocks: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    blocks: list[dict[str, Any]], facts: dict[str, Any], notes: Sequence[str]
+) -> dict[str, Any]:
+    if notes:
+        facts = facts | {"warning": " ".join(notes)}
     # Both: older clients read the text, newer ones the structure.
     text = {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}
     content = [*blocks, text]

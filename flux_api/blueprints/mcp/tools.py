@@ -13,7 +13,7 @@ from flux_api.blueprints.accepted import finish_later
 from flux_api.blueprints.capabilities import describe_capabilities
 from flux_api.blueprints.description.bodies import properties_of
 from flux_api.blueprints.jobs import describe
-from flux_api.blueprints.mcp.parameters import JobParameters, ToolParameters
+from flux_api.blueprints.mcp.parameters import Arguments, JobParameters, ToolParameters
 from flux_api.blueprints.mcp.results import (
     encode,
     find_pictures,
@@ -111,10 +111,13 @@ def _check_pictures(mode: Mode, there: bool) -> None:
         raise InvalidRequest(message, param="image")
 
 
-def _list_models(context: Context, _: dict[str, Any], _began: float) -> Response:
+def _list_models(
+    context: Context, arguments: dict[str, Any], _began: float
+) -> Response:
     known = describe_capabilities(context)
     wanted = ("default_model", "models", "loras", "formats", "limits")
-    return to_facts({name: known[name] for name in wanted})
+    notes = Arguments.read(arguments).notes
+    return to_facts({name: known[name] for name in wanted}, notes)
 
 
 def _job_status(context: Context, arguments: dict[str, Any], _began: float) -> Response:
@@ -122,15 +125,15 @@ def _job_status(context: Context, arguments: dict[str, Any], _began: float) -> R
     job = context.manager.find(parameters.job_id, owner=owner_of(request))
     pictures = find_pictures(context, job)
     if pictures is None:
-        return to_facts(describe(job))
-    return to_pictures(job, parameters.result, pictures)
+        return to_facts(describe(job), parameters.notes)
+    return to_pictures(job, parameters.result, pictures, parameters.notes)
 
 
 def _cancel_job(context: Context, arguments: dict[str, Any], _began: float) -> Response:
     parameters = JobParameters.read(arguments)
     job = context.manager.find(parameters.job_id, owner=owner_of(request))
     context.manager.cancel(job)
-    return to_facts(describe(job))
+    return to_facts(describe(job), parameters.notes)
 
 
 def _properties(kind: type[Fields], *pictures: str) -> dict[str, Any]:
