@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -144,6 +146,11 @@ def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring():
         assert info.licence in text
     for part in ("driver", "memory", "cache", "disk", "token"):
         assert part in text
+    # Published: 3.9, 4.0 and 0.1 thousand million weights of two bytes.
+    klein = text.split("\n  klein-4b: ")[1].split("weights ")[1]
+    assert klein.startswith("14.9 GiB in bfloat16; downloads about")
+    free = float(re.search(r"disk +([\d.]+) GiB free", text)[1])
+    assert free == pytest.approx(shutil.disk_usage(ROOT).free / 2**30, rel=0.2)
 
 
 def memory_bounds(report):

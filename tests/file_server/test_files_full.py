@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from file_server.errors import StorageFull
 from tests.file_server.serving import AUTH, PNG_MAGIC, fact, picture, sealed
 from tests.support.programs import need
 
@@ -104,6 +106,26 @@ def test_the_total_is_kept_and_room_can_be_made(kind, new_place, serve):
     assert server.latest_path() == path
     for kept in (old, small, path):
         assert server.get(kept).status_code == 200
+
+
+@fact("6-quota")
+def test_a_bucket_is_not_listed_for_every_upload(new_place):
+    place, listed = new_place("s3"), []
+    events, name = place.client.meta.events, "before-call.s3.ListObjectsV2"
+    note = lambda **_: listed.append(1)  # noqa: E731
+    storage = place.storage(max_total=12_000)
+    events.register(name, note)
+    try:
+        for number in range(4):
+            storage.save(io.BytesIO(sealed(number, 1000)), "png")
+        assert len(listed) == 1
+        # What seems too much may have made room meanwhile.
+        storage.save(io.BytesIO(sealed(9, 6000)), "png")
+        with pytest.raises(StorageFull):
+            storage.save(io.BytesIO(sealed(10, 3000)), "png")
+        assert len(listed) == 2
+    finally:
+        events.unregister(name, note)
 
 
 @fact("6-quota-races")

@@ -482,6 +482,17 @@ def test_a_scheme_draws_what_the_merged_base_draws(
     assert np.abs(with_lora - plain[family]).max() > 2
 
 
+def test_what_was_on_is_not_read_again(server):
+    told = "LoRA flux1.peft: "
+    first = draw(server, "flux1-base", "flux1.peft")
+    before = server.output.count(told)
+    assert before
+    for _ in range(2):
+        draw(server, "flux1-base")
+        assert (draw(server, "flux1-base", "flux1.peft") == first).all()
+    assert server.output.count(told) == before
+
+
 def test_several_at_once_do_not_depend_on_their_order(server):
     """A DoRA scales the layer's own weight, not what another LoRA adds to it."""
     names = [f"flux1.{scheme}:{WEIGHT}" for scheme in ("peft", "peft-dora", "lokr")]

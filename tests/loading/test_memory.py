@@ -116,6 +116,15 @@ def test_quantized_bytes_are_those_that_bitsandbytes_needs(models):
         assert held == pytest.approx(predicted, rel=0.03), quantization
 
 
+def test_what_is_small_stays_whole(models):
+    pipeline = load(models, "flux1", "nf4").pipeline
+    large = {type(m).__name__ for m in pipeline.text_encoder_2.modules()}
+    assert "Linear4bit" in large
+    for name in ("text_encoder", "vae"):
+        kinds = {type(m).__name__ for m in getattr(pipeline, name).modules()}
+        assert "Linear4bit" not in kinds, name
+
+
 def held_bytes(module):
     """Bytes of a module's own parameters and of what quantization keeps beside."""
     total = 0

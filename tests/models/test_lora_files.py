@@ -139,6 +139,12 @@ def test_an_unknown_name_lists_those_that_there_are():
         merge_loras((), (Lora("c"),), {"b", "a"})
 
 
+def test_of_many_an_unknown_name_lists_twenty():
+    known = {f"{number:02}" for number in range(30)}
+    with pytest.raises(InvalidRequest, match=r"18, 19\.$"):
+        merge_loras((), (Lora("a-name-of-its-own"),), known)
+
+
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [
