@@ -36,7 +36,7 @@ from pathlib import Path
 from tests.support.tiny_sets import write_sets
 folder = Path(sys.argv[2])
 folder.mkdir(exist_ok=True)
-write_sets(folder, (sys.argv[1],))
+write_sets(folder, (sys.argv[1],), 256)
 """
 
 

@@ -41,7 +41,8 @@ CPU = torch.device("cpu")
 
 class Mixed:
     """A backend in ``speed`` over two tiny models in ``folder``, compiled whether it
-    pays or not; or with another ``tuner``. Of FLUX.1 ``own`` are always on."""
+    pays or not; or with another ``tuner``. LoRAs lie in ``loras``; of FLUX.1 those in
+    ``own`` are always on."""
 
     own: tuple[Lora, ...] = ()
 
@@ -51,7 +52,7 @@ class Mixed:
         compiler: str | Callable[..., Any],
         tuner: Tuner | None = None,
     ) -> None:
-        loras = folder / "loras"
+        self.loras = loras = folder / "loras"
         loras.mkdir(parents=True)
         for family, names in LORAS.items():
             for seed, name in enumerate(names):

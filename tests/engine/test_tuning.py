@@ -22,11 +22,37 @@ from tests.support.tiny_sets import write_lora
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+class Counting:
+    """A compiler that leaves the graphs to torch itself, and counts their ``runs``."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def __call__(self, graph, _):
+        def run_graph(*args):
+            self.runs += 1
+            return graph(*args)
+
+        return run_graph
+
+
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiler():
+    """That of ``compiled``."""
+    return Counting()
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory, compiler):
     """Two models whose graphs are made as always, and run by torch itself: making C++
     of them takes minutes, which ``make mixed`` has."""
-    return Mixed(tmp_path_factory.mktemp("compiled") / "in", "eager")
+    return Mixed(tmp_path_factory.mktemp("compiled") / "in", compiler)
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    """The same models as diffusers runs them."""
+    return Mixed(tmp_path_factory.mktemp("exact") / "in", "", Tuner("exact", CPU))
 
 
 def test_many_kinds_of_requests_compile_nothing_once_each_was_there(compiled):
@@ -35,8 +61,7 @@ def test_many_kinds_of_requests_compile_nothing_once_each_was_there(compiled):
     assert end == warm
 
 
-def test_compiled_blocks_draw_what_plain_ones_do_with_loras_too(compiled, tmp_path):
-    exact = Mixed(tmp_path / "exact", "", Tuner("exact", CPU))
+def test_compiled_blocks_draw_what_plain_ones_do_with_loras_too(compiled, exact):
     drawn = {}
     for kind in kinds():
         ours, theirs = (
@@ -50,19 +75,6 @@ def test_compiled_blocks_draw_what_plain_ones_do_with_loras_too(compiled, tmp_pa
             assert (picture != drawn[model, None, size]).any(), "the LoRA counts"
 
 
-def counting(runs):
-    """A compiler that changes nothing and counts how often its graphs run."""
-
-    def compiler(graph, _):
-        def run_graph(*args):
-            runs.append(None)
-            return graph(*args)
-
-        return run_graph
-
-    return compiler
-
-
 def with_bias(path):
     """Make of the LoRA ``path`` one that changes a bias too."""
     tensors = load_file(path)
@@ -71,26 +83,24 @@ def with_bias(path):
     save_file(tensors | {up.replace("lora_B.weight", "diff_b"): bias}, path)
 
 
-def test_loras_run_compiled_whatever_their_rank_and_others_plainly(tmp_path):
-    found = []
-    ours = Mixed(tmp_path / "ours", counting(found))
-    theirs = Mixed(tmp_path / "theirs", "", Tuner("exact", CPU))
-    for one in ("ours", "theirs"):
+def test_loras_run_compiled_whatever_their_rank_and_others_plainly(
+    compiled, exact, compiler
+):
+    for one in (compiled, exact):
         for rank in (1, 3, 7):
-            path = tmp_path / one / "loras" / f"rank{rank}.safetensors"
-            write_lora(path, rank=rank, seed=rank)
-        with_bias(write_lora(path.with_name("bias.safetensors"), seed=9))
+            write_lora(one.loras / f"rank{rank}.safetensors", rank=rank, seed=rank)
+        with_bias(write_lora(one.loras / "bias.safetensors", seed=9))
 
     def run_of(lora):
         """How many graphs ran for a picture with ``lora``, which is as it should be."""
         wanted = [{"model": "flux1", "lora": lora, "size": (64, 64), "seed": 5}]
-        found.clear()
+        before = compiler.runs
         picture, plain = (
             np.asarray(one.draw(wanted, 1)[0].results[0].image).astype(int)
-            for one in (ours, theirs)
+            for one in (compiled, exact)
         )
         assert np.abs(picture - plain).max() <= 1, lora
-        return len(found)
+        return compiler.runs - before
 
     alone = run_of(None)
     assert alone > 0
@@ -120,7 +130,7 @@ class WithOwn(Mixed):
 
 
 def test_own_loras_are_fused_while_they_are_all_that_is_on(
-    tmp_path, caplog, monkeypatch
+    tmp_path, compiler, caplog, monkeypatch
 ):
     monkeypatch.setattr(logging.getLogger("flux_api"), "propagate", True)
     caplog.set_level(logging.INFO, "flux_api")
@@ -131,7 +141,8 @@ def test_own_loras_are_fused_while_they_are_all_that_is_on(
 
     theirs = WithOwn(tmp_path / "theirs", "", Tuner("exact", CPU))
     assert times() == 0, "exact is what diffusers gives"
-    ours = WithOwn(tmp_path / "ours", "eager")
+    # The compiler of ``compiled``, whose graphs torch then has already.
+    ours = WithOwn(tmp_path / "ours", compiler)
     assert times() == 1, "before the first caller"
 
     def draw(*loras):

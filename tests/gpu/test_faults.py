@@ -29,7 +29,7 @@ LOST = "CUDA error: an illegal memory access was encountered"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """The MODEL_INFO file of two sets over tiny checkpoints."""
-    return write_sets(tmp_path_factory.mktemp("sets"), (KLEIN, "schnell"))
+    return write_sets(tmp_path_factory.mktemp("sets"), (KLEIN, "schnell"), 256)
 
 
 @pytest.fixture(scope="module")

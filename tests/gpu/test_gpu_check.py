@@ -115,7 +115,7 @@ def test_what_is_missing_says_so_and_the_next_one_goes_on(whole):
 
 def test_a_level_is_measured_beside_the_floor(simulated, tmp_path):
     """The last of them, without the others."""
-    table = write_sets(tmp_path, ("klein-4b",))
+    table = write_sets(tmp_path, ("klein-4b",), 256)
     child = ["-m", "tests.gpu", "benchmarks.gpu_levels", "klein-4b", str(table)]
     steady = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

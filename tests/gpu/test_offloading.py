@@ -22,7 +22,7 @@ WAYS = {
 @pytest.fixture(scope="module")
 def server(card, tmp_path_factory):
     """One set, held in each of those ways, one in memory at a time."""
-    path = write_sets(tmp_path_factory.mktemp("sets"), (KLEIN,))
+    path = write_sets(tmp_path_factory.mktemp("sets"), (KLEIN,), 256)
     lines = [path.read_text()]
     for name, (quantization, offload) in WAYS.items():
         lines += [f"[{name}]", f'like = "{KLEIN}"', f'offload = "{offload}"']

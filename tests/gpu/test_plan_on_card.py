@@ -27,7 +27,7 @@ TASKS = ("generate", "edit", "inpaint", "variation", "edit", "generate")
 def sets(tmp_path_factory):
     """Checkpoints of klein-4b and flux1, and the sets over them."""
     folder = tmp_path_factory.mktemp("sets")
-    path = write_sets(folder, ("klein-4b", "flux1"))
+    path = write_sets(folder, ("klein-4b", "flux1"), 256)
     (folder / "loras").mkdir()
     write_lora(folder / "loras" / "pencil.safetensors", seed=5)
     return path, load_models(path, MODEL_INFO)

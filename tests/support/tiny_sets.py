@@ -23,9 +23,10 @@ BASES = {
 }
 
 
-def write_sets(folder, names=tuple(BASES)):
+def write_sets(folder, names=tuple(BASES), side=None):
     """Build what the sets ``names`` need under ``folder``; gives the MODEL_INFO file
-    that points them there."""
+    that points them there. By itself a set draws ``side`` x ``side`` pixels, which is
+    what a server draws first; None leaves it the 1024 that it is shipped with."""
     lines = []
     needed = {BASES[name] for name in names}
     if "flux1" in names:
@@ -35,6 +36,8 @@ def write_sets(folder, names=tuple(BASES)):
         tiny_checkpoints.build(checkpoint, folder / checkpoint)
     for name in names:
         lines += [f"[{name}]", f'base_model = "{folder / BASES[name]}"']
+        if side is not None:
+            lines.append(f"sizes.default = [{side}, {side}]")
         lines += EXTRA.get(name, "").format(folder=folder).splitlines()
     path = folder / "models.toml"
     path.write_text("\n".join(lines))
