@@ -17,7 +17,7 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "architecture.sv
 
 # Name -> (column, row, what it does); a room stands above those that it imports.
 PLACES = {
-    "__init__": (1, 0, "puts the parts together"),
+    "factory": (1, 0, "puts the parts together"),
     "__main__": (3, 0, "flux-api"),
     "blueprints": (1, 1, "routes only"),
     "commands": (3, 1, "the command line"),
@@ -89,7 +89,7 @@ def draw() -> str:
 def _drawn(room: str, other: str) -> bool:
     """The factory imports nearly all: its arrows but one say nothing."""
     known = room in PLACES and other in PLACES
-    return known and (room != "__init__" or other == "blueprints")
+    return known and (room != "factory" or other == "blueprints")
 
 
 def _corner(column: int, row: int) -> tuple[int, int]:

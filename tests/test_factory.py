@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import flux_api
+from flux_api.factory import create_app
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
 from tests.support.servers import ROOT
@@ -17,11 +17,11 @@ def manager_of(app):
 
 
 def test_two_apps_share_the_process_manager_unless_given_their_own():
-    first = flux_api.create_app(Settings())
-    second = flux_api.create_app(Settings())
+    first = create_app(Settings())
+    second = create_app(Settings())
     assert manager_of(first) is manager_of(second)
     own = PipelineManager(lambda: None)
-    assert manager_of(flux_api.create_app(Settings(), manager=own)) is own
+    assert manager_of(create_app(Settings(), manager=own)) is own
 
 
 def test_making_an_app_imports_no_torch_and_starts_no_thread():

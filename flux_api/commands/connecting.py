@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from flux_api import create_app
 from flux_api.commands.api import Api
 from flux_api.commands.transport import NO_SERVER, REFUSED, Failure, InProcess, Remote
 from flux_api.errors import BadSetting
@@ -66,6 +65,9 @@ def connect(
     own = {"FLUX_LOG_LEVEL": "error", **environ, **dict.fromkeys(_OWN, "")}
     if model:
         own["FLUX_MODEL"] = model
+    # Imported where it is needed: it takes a second, which others need not wait for.
+    from flux_api.factory import create_app
+
     try:
         return Api(InProcess(create_app(Settings.from_env(own))))
     except BadSetting as error:

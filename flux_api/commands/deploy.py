@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flux_api import manager_of_replica
 from flux_api.commands.transport import NO_SERVER, REFUSED, Failure
 from flux_api.errors import Unavailable
 from flux_api.settings import Settings
@@ -170,6 +169,7 @@ def _deploy(
     environ: Mapping[str, str], replicas: tuple[int, int], gpus: float, cpus: float
 ) -> int:
     from flux_api.cluster import application
+    from flux_api.factory import manager_of_replica
 
     settings = Settings.from_env(environ)
     shares = gpus > 0 or settings.performance != "exact"

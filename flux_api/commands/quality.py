@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import click
 
-from flux_api import measure_quality
 from flux_api.commands.completion import complete_model
 from flux_api.core import Performance
 from flux_api.errors import FluxError
@@ -44,6 +43,8 @@ def quality(
     if model:
         own["FLUX_MODEL"] = model
     chosen: tuple[Performance, ...] = levels or ("speed", "max")
+    from flux_api.factory import measure_quality
+
     try:
         found = measure_quality(Settings.from_env(own), chosen, _show)
     except FluxError as error:

@@ -25,6 +25,7 @@ from flux_api.commands.instances import (
 from flux_api.errors import BadSetting
 
 MOST_INSTANCES = 64
+API = "flux_server.wsgi:app"
 NO_NGINX = """\
 flux-api: nginx is missing, which stands in front of several instances. Install it:
   apt-get install nginx-light      Debian, Ubuntu
@@ -171,7 +172,7 @@ def serve_many(plan: Plan) -> int:
 
 def api_server(name: str, address: str, environ: Mapping[str, str]) -> Server:
     """An API as ``name``."""
-    command = [*GUNICORN, "-b", address, "flux_server.wsgi:app"]
+    command = [*GUNICORN, "-b", address, API]
     return Server(name, command, environ, f"http://{local(address)}")
 
 

@@ -161,7 +161,7 @@ def memory_bounds(report):
     return parts, total
 
 
-def test_doctor_adds_up_the_memory_that_the_settings_allow():
+def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
     given = {
         "FLUX_MAX_UPLOAD_MB": 3,
         "FLUX_MAX_QUEUE": 5,
@@ -175,7 +175,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow():
         "FLUX_C2PA_CERT": "README.md",
         "FLUX_C2PA_KEY": "README.md",
     }
-    report = run("doctor", **given)
+    report = doctor(**given)
     assert report.returncode == 0, report.stderr
     bounds, total = memory_bounds(report.stdout)
     code = "import runpy; print(runpy.run_path('gunicorn.conf.py')['threads'])"
@@ -191,7 +191,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow():
     assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 17, 0]
     assert total == sum(bounds)
     # Where LoRAs are fused, copies of the weights are kept.
-    report = run("doctor", **given, FLUX_PERFORMANCE="speed")
+    report = doctor(**given, FLUX_PERFORMANCE="speed")
     *others, copies = memory_bounds(report.stdout)[0]
     assert (others, copies > 0) == (bounds[:-1], True)
 
@@ -255,8 +255,8 @@ def test_a_set_may_name_its_branch_or_tag(tmp_path, settings, hub, lines):
     assert json.loads(lock.read_text()) == {"maker/served@v2": hub.sha}
 
 
-def test_doctor_judges_by_a_card_that_is_not_here():
-    text = run("doctor", "--gpu", "24").stdout
+def test_doctor_judges_by_a_card_that_is_not_here(doctor):
+    text = doctor("--gpu", "24").stdout
     assert text.startswith("Model sets on a 24 GB GPU")
     klein = text.split("klein-4b: ")[1].split("\n")[1]
     assert "fits with quantization none, offload none" in klein
@@ -264,8 +264,8 @@ def test_doctor_judges_by_a_card_that_is_not_here():
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "1e300", "16GB"])
-def test_a_card_of_no_size_is_refused(size):
-    refused = run("doctor", f"--gpu={size}")
+def test_a_card_of_no_size_is_refused(doctor, size):
+    refused = doctor(f"--gpu={size}")
     assert refused.returncode == 2
     assert f"expected a number of GB, got '{size}'" in refused.stderr
 
@@ -277,14 +277,14 @@ def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):
     assert "served: complete" in both.stdout
 
 
-def test_no_model_is_called_free_that_may_not_be(tmp_path):
+def test_no_model_is_called_free_that_may_not_be(doctor, tmp_path):
     (tmp_path / "m.toml").write_text(
         "[mine]\nlike = 'klein-4b'\nbase_model = 'black-forest-labs/FLUX.2-klein-9B'\n"
         "[part]\nlike = 'schnell'\n"
         "tasks.edit.base_model = 'black-forest-labs/FLUX.1-dev'\n"
         "[klein-4b]\nbase_model = 'me/other'\n"
     )
-    text = run("doctor", MODEL_INFO=tmp_path / "m.toml").stdout
+    text = doctor(MODEL_INFO=tmp_path / "m.toml").stdout
     assert "\n  klein-4b: not downloaded" in text
     for name in ("mine", "part"):
         about = text.partition(f"\n  {name}: ")[2]

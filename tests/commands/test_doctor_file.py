@@ -19,7 +19,6 @@ from flux_api.models.file_sets import set_of_path
 from flux_api.models.headers import GGML_TYPES
 from flux_api.models.sources import File, Folder, Repository
 from flux_api.models.toml_file import load_models
-from tests.commands.test_doctor import run
 from tests.support.checkpoint_forms import is_packed, to_bfl
 from tests.support.tiny_checkpoints import build
 
@@ -73,8 +72,8 @@ def test_a_gguf_counts_by_its_bytes(dev):
     assert name == "flux1-dev-q4_k_s"
 
 
-def test_doctor_says_what_a_gguf_is_and_whether_it_fits(dev):
-    done = run("doctor", dev, "--gpu", "12", HF_HOME=dev.parent)
+def test_doctor_says_what_a_gguf_is_and_whether_it_fits(doctor, dev):
+    done = doctor(dev, "--gpu", "12", HF_HOME=dev.parent)
     assert done.returncode == 0, done.stderr
     assert "a transformer of FLUX.1 dev" in done.stdout
     assert "Q4_K" in done.stdout
@@ -109,7 +108,7 @@ def test_a_lora_is_tried_on_each_set(tmp_path):
     assert "klein-4b: does not fit this model: it has no layer for" in report
 
 
-def test_other_files_are_named(tmp_path):
+def test_other_files_are_named(doctor, tmp_path):
     vae = tmp_path / "ae.safetensors"
     save_file({"decoder.conv_in.weight": torch.zeros(1)}, vae)
     assert f'vae = "{vae}"' in examine_file(vae, {})
@@ -117,7 +116,7 @@ def test_other_files_are_named(tmp_path):
     pickle.write_bytes(b"\x80\x04.")
     with pytest.raises(BadSetting, match="pickle"):
         examine_file(pickle, {})
-    done = run("doctor", pickle)
+    done = doctor(pickle)
     assert done.returncode == 1
     assert "a.ckpt is a pickle" in done.stderr
 
@@ -199,13 +198,13 @@ def test_a_folder_of_files_is_listed(tmp_path):
         examine_file(tmp_path / "empty", {})
 
 
-def test_doctor_tells_of_one_set_and_of_a_slip():
-    done = run("doctor", "klein-4b", "--gpu", "12")
+def test_doctor_tells_of_one_set_and_of_a_slip(doctor):
+    done = doctor("klein-4b", "--gpu", "12")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("klein-4b: FLUX.2 klein 4B")
     assert "fits with" in done.stdout and "flux1" not in done.stdout
     assert "does generate in 4 steps" in done.stdout
-    slip = run("doctor", "klein4b")
+    slip = doctor("klein4b")
     assert slip.returncode == 2
     assert "no file or folder klein4b" in slip.stderr
     assert "Did you mean 'klein-4b'?" in slip.stderr

@@ -1,4 +1,5 @@
-"""``serve --instances``: models behind a real nginx, killed, updated and stopped."""
+"""``serve --instances``: APIs behind a real nginx, killed, updated and stopped. Their
+backend is the one of fake_app.py: an update waits for no torch."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from tests.support.terminal import in_terminal
 COUNT = 3
 CAT = {"prompt": "a cat", "width": 64, "height": 64}
 SERVE = [sys.executable, "-m", "flux_api", "serve"]
+FAKES = [sys.executable, "-m", "tests.support.fake_serve", "serve"]
 
 
 def free_ports(count):
@@ -105,7 +107,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     bind, files, first = free_port(), free_port(), free_ports(COUNT)
     command = [
-        *(*SERVE, "--instances", str(COUNT), "--bind", f"127.0.0.1:{bind}"),
+        *(*FAKES, "--instances", str(COUNT), "--bind", f"127.0.0.1:{bind}"),
         *("--files-bind", f"127.0.0.1:{files}", "--first-port", str(first)),
     ]
     settings = {
@@ -129,7 +131,7 @@ def post(served, **options):
 def test_pictures_are_made_by_all_and_come_from_one_address(served):
     before = served.ran()
     with ThreadPoolExecutor(COUNT) as pool:
-        slow = {"data": {"num_inference_steps": 100}}
+        slow = {"data": {"prompt": "a cat pause=0.1"}}
         held = [pool.submit(post, served, **slow) for _ in range(COUNT)]
         told = [one.result().json() for one in held]
     after = served.ran()
@@ -177,7 +179,7 @@ def test_one_that_is_killed_costs_one_request_and_comes_back(served):
             answers.append(post(served).status_code)
 
     with ThreadPoolExecutor(8) as pool:
-        slow = {"prompt": "a cat", "num_inference_steps": 200, "width": 1024}
+        slow = {"prompt": "a cat hold"}
         doomed = pool.submit(requests.post, f"{url}/process", data=slow, timeout=120)
         is_running = "flux_num_requests_running 1.0"
         wait_for(lambda: is_running in requests.get(f"{url}/metrics").text, 30)
@@ -216,10 +218,11 @@ def test_an_update_that_one_cannot_take_stops_there_and_says_so(served, time):
 
 def test_an_update_of_all_fails_no_request(served):
     old, answers, over = served.workers(), [], threading.Event()
+    slow = {"prompt": "a cat pause=0.01"}
 
     def ask():
         while not over.is_set():
-            answers.append(post(served).status_code)
+            answers.append(post(served, data=slow).status_code)
 
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(ask)
@@ -237,7 +240,7 @@ def test_an_update_of_all_fails_no_request(served):
 
 def test_term_finishes_what_runs_and_leaves_nothing(served):
     with ThreadPoolExecutor(COUNT) as pool:
-        slow = {"data": {"num_inference_steps": 200, "width": 512, "height": 512}}
+        slow = {"data": {"prompt": "a cat pause=0.2"}}
         held = [pool.submit(post, served, **slow) for _ in range(COUNT)]
 
         def all_run():

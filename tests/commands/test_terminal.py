@@ -11,13 +11,16 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
 import pytest
 import requests
+from click.testing import CliRunner
 from PIL import Image
 
+from flux_api.commands.program import program
 from tests.commands.program import COMMAND, environment, run, terminal
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
@@ -291,10 +294,20 @@ def test_help_teaches_every_command(tmp_path):
     expected += ["upscale", "vary"]
     assert commands == expected
     for command in commands:
-        about = run(tmp_path, command, "--help").stdout.decode()
+        asked = [command, "--help"]
+        about = CliRunner().invoke(program, asked, prog_name="flux-api").output
         assert (
             command in ("doctor",) or f"flux-api {command}" in about.partition("\n")[2]
         )
+
+
+def test_help_does_not_wait_for_the_server_to_be_imported(tmp_path):
+    code = (
+        "import sys, flux_api.commands.program\n"
+        "print(sorted({'flask', 'torch', 'huggingface_hub'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=environment()) == b"[]\n"
 
 
 def test_bash_completes_commands_options_and_sets(tmp_path):

@@ -4,7 +4,9 @@ a folder of diffusers' layout. The table of the forms is FORMS."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+from functools import cache
 
 import numpy as np
 import pytest
@@ -128,23 +130,26 @@ FORMS_OF = [(family, form) for family in SETS for form in FORMS]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A set for each form, and one over a folder of the same weights."""
+    """A set for each form, and ones over folders of the same weights; ``same`` is the
+    latter of each form. Forms that stand for the same weights share one."""
     folder = tmp_path_factory.mktemp("forms")
     (folder / "loras").mkdir()
-    lines = []
+    lines, same = [], {}
     for family, table in SETS.items():
         base = build_base(family, folder / family)
         for form in (form for own, form in FORMS_OF if own == family):
             write = FORMS[form]
             path, meant = write(folder / f"{family}-{form}", family, base)
-            other = folder / f"same-{family}-{form}"
-            tensors = read(base, "transformer")
-            tensors = from_bfl(family, meant, tensors) if meant else tensors
-            with_component(base, other, "transformer", tensors)
             lines += [f"[{family}-{form}]", table.format()]
             lines += [f'base_model = "{base}"', f'transformer = "{path}"']
-            lines += [f"[same-{family}-{form}]", table.format()]
-            lines += [f'base_model = "{other}"']
+            tensors = read(base, "transformer")
+            tensors = from_bfl(family, meant, tensors) if meant else tensors
+            other = f"same-{family}-{digest_of(tensors)}"
+            if other not in same.values():
+                with_component(base, folder / other, "transformer", tensors)
+                lines += [f"[{other}]", table.format()]
+                lines += [f'base_model = "{folder / other}"']
+            same[f"{family}-{form}"] = other
         write_wide_lora(folder / "loras" / f"{family}.safetensors", family)
     for kind in ("lokr", "loha"):
         writer = Writer("klein", seed=4, module=wide("klein"))
@@ -154,8 +159,17 @@ def server(tmp_path_factory):
     info.write_text("\n".join(lines))
     settings = {"MODEL_INFO": info, "FLUX_LORA_DIR": folder / "loras"}
     with run_api(FLUX_MODEL="klein-bfl", FLUX_MAX_LOADED=2, **settings) as running:
-        running.folder = folder
+        running.folder, running.same = folder, same
         yield running.wait_ready()
+
+
+def digest_of(tensors):
+    """A name for these weights."""
+    made = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        made.update(f"{name} {tuple(tensor.shape)}".encode())
+        made.update(tensor.float().contiguous().numpy().data)
+    return made.hexdigest()[:16]
 
 
 def write_wide_lora(path, family):
@@ -179,38 +193,55 @@ def draw(server, model, image=None, **values):
     return np.stack([np.asarray(picture).astype(int) for picture in pictures])
 
 
+@pytest.fixture(scope="module")
+def of_same(server):
+    """The pictures of the same weights in a folder, without and with a LoRA, drawn
+    once."""
+
+    @cache
+    def of_same(name, lora=None):
+        return draw(server, name, **(one_lora(lora) if lora else {}))
+
+    return of_same
+
+
+def one_lora(name):
+    """What asks for one picture with a LoRA."""
+    return {"loras": [{"name": name, "adapter_weight": WEIGHT}], "n": 1}
+
+
 @pytest.mark.parametrize(("family", "form"), FORMS_OF)
-def test_a_form_draws_what_its_weights_draw(server, family, form):
-    name, same = f"{family}-{form}", f"same-{family}-{form}"
-    plain = draw(server, name)
-    lora = {"loras": [{"name": family, "adapter_weight": WEIGHT}], "n": 1}
-    with_lora = draw(server, name, **lora)
-    assert np.abs(plain - draw(server, same)).max() <= 1
-    assert np.abs(with_lora - draw(server, same, **lora)).max() <= 1
+def test_a_form_draws_what_its_weights_draw(server, of_same, family, form):
+    name = f"{family}-{form}"
+    plain, with_lora = draw(server, name), draw(server, name, **one_lora(family))
+    same = server.same[name]
+    assert np.abs(plain - of_same(same)).max() <= 1
+    assert np.abs(with_lora - of_same(same, family)).max() <= 1
     assert np.abs(with_lora - plain[:1]).max() > 4
 
 
 @pytest.mark.parametrize("kind", ["lokr", "loha"])
 @pytest.mark.parametrize("form", ["fp8-scaled", "gguf-Q8_0", "gguf-Q4_K"])
-def test_factors_of_other_kinds_change_packed_weights_too(server, form, kind):
-    lora = {"loras": [{"name": kind, "adapter_weight": WEIGHT}], "n": 1}
-    changed = draw(server, f"klein-{form}", **lora)
-    assert np.abs(changed - draw(server, f"same-klein-{form}", **lora)).max() <= 1
-    assert np.abs(changed - draw(server, f"klein-{form}", n=1)).max() > 4
+def test_factors_of_other_kinds_change_packed_weights_too(server, of_same, form, kind):
+    name = f"klein-{form}"
+    changed = draw(server, name, **one_lora(kind))
+    assert np.abs(changed - of_same(server.same[name], kind)).max() <= 1
+    assert np.abs(changed - draw(server, name, n=1)).max() > 4
 
 
 @pytest.mark.parametrize("form", ["bfl", "fp8-scaled", "gguf-Q8_0"])
 def test_a_form_edits_too(server, form):
     image = make_png((64, 64))
     one, other = (
-        draw(server, name, image) for name in (f"klein-{form}", f"same-klein-{form}")
+        draw(server, name, image)
+        for name in (f"klein-{form}", server.same[f"klein-{form}"])
     )
     assert np.abs(one - other).max() <= 1
 
 
 def test_a_file_is_quantized_as_a_folder_is_and_takes_a_lora(server):
     """A GGUF takes one too, where the other components are quantized."""
-    wanted = ["klein-bfl", "same-klein-bfl", "klein-gguf-Q8_0"]
+    wanted = ["klein-bfl", server.same["klein-bfl"], "klein-gguf-Q8_0"]
     settings = {
         "MODEL_INFO": server.folder / "models.toml",
         "FLUX_LORA_DIR": server.folder / "loras",
@@ -218,7 +249,7 @@ def test_a_file_is_quantized_as_a_folder_is_and_takes_a_lora(server):
         "FLUX_QUANTIZATION": "nf4",
         "FLUX_MAX_LOADED": 2,
     }
-    lora = {"loras": [{"name": "klein", "adapter_weight": WEIGHT}], "n": 1}
+    lora = one_lora("klein")
     with run_api(**settings) as quantized:
         quantized.wait_ready()
         file, folder, packed = (draw(quantized, name, **lora) for name in wanted)

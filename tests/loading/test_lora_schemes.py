@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -425,7 +426,8 @@ def merge(base, folder, made):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server with a set for each case's merged base, and the LoRAs."""
+    """A server with a set for each merged base, and the LoRAs; ``merged`` is the set of
+    each case. Files that add the same matrices under other names share one."""
     folder = tmp_path_factory.mktemp("schemes")
     (folder / "loras").mkdir()
     lines = []
@@ -435,19 +437,22 @@ def server(tmp_path_factory):
     }
     for family, base in bases.items():
         lines.append(f"[{family}-base]\n" + SETS[family].format(folder=base))
-    for number, ((family, component, scheme), write) in enumerate(CASES.items()):
-        writer = Writer(family, component, seed=number)
+    merged = {}
+    for (family, component, scheme), write in CASES.items():
+        writer = Writer(family, component)
         writer.base = load_file(weights_file(bases[family], component))
         made = write(writer)
         made.save(folder / "loras" / f"{family}.{scheme}.safetensors")
-        merged = folder / f"merged-{number}"
-        merge(bases[family], merged, made)
-        lines.append(f"[{family}-{scheme}]\n" + SETS[family].format(folder=merged))
+        name = f"{family}-{made.digest}"
+        if name not in merged.values():
+            merge(bases[family], folder / name, made)
+            lines.append(f"[{name}]\n" + SETS[family].format(folder=folder / name))
+        merged[family, scheme] = name
     info = folder / "models.toml"
     info.write_text("\n".join(lines))
     settings = {"MODEL_INFO": info, "FLUX_LORA_DIR": folder / "loras"}
     with run_api(FLUX_MODEL="klein-base", FLUX_MAX_LOADED=3, **settings) as running:
-        running.loras = folder / "loras"
+        running.loras, running.merged = folder / "loras", merged
         yield running.wait_ready()
 
 
@@ -468,15 +473,21 @@ def plain(server):
     return {family: draw(server, f"{family}-base") for family in SETS}
 
 
+@pytest.fixture(scope="module")
+def of_merged(server):
+    """The picture of a merged base, drawn once."""
+    return lru_cache(None)(lambda name: draw(server, name))
+
+
 @pytest.mark.parametrize(("family", "component", "scheme"), CASES)
 def test_a_scheme_draws_what_the_merged_base_draws(
-    server, plain, family, component, scheme
+    server, plain, of_merged, family, component, scheme
 ):
     base, name = f"{family}-base", f"{family}.{scheme}"
     with_lora = draw(server, base, f"{name}:{WEIGHT}")
     assert (draw(server, base, f"{name}:0") == plain[family]).all()
     assert (draw(server, base) == plain[family]).all()
-    merged = draw(server, f"{family}-{scheme}")
+    merged = of_merged(server.merged[family, scheme])
     assert np.abs(with_lora - merged).max() <= 1
     # More than rounding may be.
     assert np.abs(with_lora - plain[family]).max() > 2

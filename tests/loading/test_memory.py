@@ -14,12 +14,12 @@ from safetensors import safe_open
 
 from benchmarks import random_weights
 from benchmarks.random_weights import write_checkpoint
-from flux_api import check_machine
 from flux_api.core import Lora
 from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.steps import decode, denoise, encode_prompt
 from flux_api.errors import BadSetting
+from flux_api.factory import check_machine
 from flux_api.loading import memory
 from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.memory import choose_placement

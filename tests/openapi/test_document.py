@@ -12,13 +12,13 @@ import requests
 from werkzeug.routing import Rule
 
 import file_server
-import flux_api
 from flux_api import errors
 from flux_api.blueprints.description.operations import (
     EXAMPLE_JOB,
     EXAMPLE_TASK,
     OPERATIONS,
 )
+from flux_api.factory import create_app
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
 from tests.support.servers import ROOT, run_api, wait_for
@@ -48,7 +48,7 @@ def app():
     # Loading never ends: a failed one would be logged in the midst of another test. Nor
     # is it taken for hung, which would end the process of all tests.
     manager = PipelineManager(threading.Event().wait, step_timeout=math.inf)
-    return flux_api.create_app(Settings(), manager=manager)
+    return create_app(Settings(), manager=manager)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ from pathlib import Path
 from flask import Flask, jsonify
 from PIL import Image
 
-from flux_api import create_app
 from flux_api.core import ImageResult, LoadingProgress, Preview
 from flux_api.errors import (
     ContentFiltered,
@@ -40,6 +39,7 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
+from flux_api.factory import create_app
 from flux_api.http import clients
 from flux_api.http.outgoing import content_filter
 from flux_api.queue.manager import PipelineManager

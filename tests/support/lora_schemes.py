@@ -6,6 +6,7 @@ fused matrices are cut here by hand, independently of the server.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 
@@ -112,6 +113,16 @@ class Written:
         """Write the file."""
         tensors = {k: t.contiguous().clone() for k, t in self.tensors.items()}
         save_file(tensors, path, self.metadata or None)
+
+    @property
+    def digest(self):
+        """A name for what it does, the same for files that spell the same otherwise."""
+        made = hashlib.sha256(self.component.encode())
+        for kind in (self.added, self.biases):
+            for path, matrix in sorted(kind.items()):
+                made.update(f"{path} {tuple(matrix.shape)}".encode())
+                made.update(matrix.float().contiguous().numpy().data)
+        return made.hexdigest()[:16]
 
     def join(self, other):
         """One file of both."""
