@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from flux_api.errors import BadSetting
-from flux_api.factory import create_app
+from flux_api import create_app
 
 try:
     app = create_app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from flux_api.factory import create_app
+from flux_api import create_app
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
 from tests.support.servers import ROOT

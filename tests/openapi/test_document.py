@@ -18,7 +18,7 @@ from flux_api.blueprints.description.operations import (
     EXAMPLE_TASK,
     OPERATIONS,
 )
-from flux_api.factory import create_app
+from flux_api import create_app
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
 from tests.support.servers import ROOT, run_api, wait_for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux_api.cluster import backend
-from flux_api.factory import create_app
+from flux_api import create_app
 
 backend.OUTAGE_SECONDS = 8.0
 

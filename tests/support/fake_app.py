@@ -39,7 +39,7 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
-from flux_api.factory import create_app
+from flux_api import create_app
 from flux_api.http import clients
 from flux_api.http.outgoing import content_filter
 from flux_api.queue.manager import PipelineManager
