@@ -102,7 +102,10 @@ def axe_findings(page):
     """What axe has to say against the page as it is: (rule, element) pairs."""
     install()
     page.evaluate((FOLDER / "node_modules/axe-core/axe.min.js").read_text("utf-8"))
-    found = page.evaluate("() => axe.run()")["violations"]
+    # What passes is not asked for: of a long page it takes a minute to hand over.
+    script = """() => axe.run({ resultTypes: ["violations"] })
+        .then((found) => found.violations)"""
+    found = page.evaluate(script)
     return [
         (rule["id"], node["html"][:200], node.get("failureSummary"))
         for rule in found
