@@ -182,7 +182,7 @@ def test_copied_code_makes_the_same_picture_again(request, browser, tmp_path, se
             page.fill("#field-key", key)
             page.click("dialog .main")
         page.click(".settings summary")
-        for name, value in (("steps", 3), ("width", 128), ("height", 128)):
+        for name, value in (("steps", 2), ("width", 64), ("height", 64)):
             page.fill(f"#field-{name}", str(value))
         page.fill("[name=negative]", "text")
         draw(page, QUOTES)
