@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from flux_api.errors import BadSetting
 from flux_api import create_app
+from flux_api.errors import BadSetting
 
 try:
     app = create_app()

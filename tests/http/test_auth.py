@@ -8,9 +8,9 @@ import threading
 import pytest
 import requests
 
+from flux_api import create_app
 from flux_api.api_keys import ApiKey, holder_of, parse_keys
 from flux_api.errors import BadSetting
-from flux_api import create_app
 from flux_api.http.access import OPEN_BLUEPRINTS
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings

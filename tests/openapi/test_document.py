@@ -12,13 +12,12 @@ import requests
 from werkzeug.routing import Rule
 
 import file_server
-from flux_api import errors
+from flux_api import create_app, errors
 from flux_api.blueprints.description.operations import (
     EXAMPLE_JOB,
     EXAMPLE_TASK,
     OPERATIONS,
 )
-from flux_api import create_app
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
 from tests.support.servers import ROOT, run_api, wait_for

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flux_api.cluster import backend
 from flux_api import create_app
+from flux_api.cluster import backend
 
 backend.OUTAGE_SECONDS = 8.0
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from flask import Flask, jsonify
 from PIL import Image
 
+from flux_api import create_app
 from flux_api.core import ImageResult, LoadingProgress, Preview
 from flux_api.errors import (
     ContentFiltered,
@@ -39,7 +40,6 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
-from flux_api import create_app
 from flux_api.http import clients
 from flux_api.http.outgoing import content_filter
 from flux_api.queue.manager import PipelineManager
