@@ -171,10 +171,12 @@ def copy_tree(root):
 
 class Run:
     """Mutants of the tree at ``root``, tried one after another. A test that takes more
-    than ``patience`` seconds hangs, which is noticed."""
+    than ``patience`` seconds hangs, which is noticed. ``workers`` processes run those
+    of other rooms."""
 
-    def __init__(self, root, patience):
-        self.root, self._patience, self._green = root, patience, set()
+    def __init__(self, root, patience, workers):
+        self.root, self._patience, self._workers = root, patience, workers
+        self._green = set()
 
     def noticed_by(self, path, mutated):
         """The tests that fail while ``path`` holds ``mutated``; None: none does."""
@@ -183,7 +185,7 @@ class Run:
         # training/ imports neither package: its tests cannot notice.
         others = [f"--ignore={name}" for name in [*own, "tests/training"]]
         # Workers take seconds to start: they pay where there is much to run.
-        several = ["-n", "3", "--dist", "loadfile"]
+        several = ["-n", str(self._workers), "--dist", "loadfile"]
         source = (self.root / path).read_bytes()
         (self.root / path).write_text(mutated, "utf-8")
         try:
@@ -205,7 +207,7 @@ class Run:
 
 def try_mutants(root, options):
     """Print each mutant's fate, and survivors as diffs; how many of how many."""
-    run, survivors, tried = Run(root, options.patience), 0, 0
+    run, survivors, tried = Run(root, options.patience, options.workers), 0, 0
     mutants = draw(root, random.Random(options.seed))
     for tried, (path, line, mutated) in enumerate(islice(mutants, options.count), 1):
         source = (root / path).read_text("utf-8")
@@ -225,6 +227,9 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument(
         "--patience", type=int, default=300, help="seconds after which a test hangs"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=3, help="processes for tests of other rooms"
     )
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)

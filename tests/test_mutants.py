@@ -68,7 +68,10 @@ def test_survivors_are_told_hangs_are_noticed_and_the_checkout_is_left_alone(tmp
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     subprocess.run([need("git"), "init", "-q"], cwd=tmp_path, check=True)
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "run_mutants.py", "--patience", "5"],
+        [
+            *(sys.executable, ROOT / "scripts" / "run_mutants.py"),
+            *("--patience", "5", "--workers", "0"),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

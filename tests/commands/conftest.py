@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from types import SimpleNamespace
@@ -24,4 +25,8 @@ def doctor(monkeypatch, capsys):
         told = capsys.readouterr()
         return SimpleNamespace(returncode=code, stdout=told.out, stderr=told.err)
 
-    return doctor
+    # A file that it looks at has it silence the loaders.
+    loading = logging.getLogger("flux_api.loading")
+    before = loading.level
+    yield doctor
+    loading.setLevel(before)
