@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ class S3Storage:
         self._client = client or _connect()
         self._clock = clock
         self._used = 0
-        self._counted_at = -RECOUNT_SECONDS
+        self._counted_at = -math.inf
 
     def save(self, source: BinaryIO, extension: str, recipe: bytes = b"") -> str:
         """Store ``source`` as one object and its ``recipe`` as another, make it the
@@ -130,7 +131,7 @@ class S3Storage:
                 for key in (self.prefix + name, self._beside(name)):
                     self._client.delete_object(Bucket=self.bucket, Key=key)
         # The next upload counts what is left.
-        self._counted_at = -RECOUNT_SECONDS
+        self._counted_at = -math.inf
         return len(gone)
 
     def usage(self) -> Usage:

@@ -549,6 +549,23 @@ def test_a_device_is_lost_when_the_smallest_task_fails():
     assert is_lost(torch.device("meta"))
 
 
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (torch.OutOfMemoryError("no room"), False),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (RuntimeError("CUDA error: an illegal memory access"), True),
+    ],
+    ids=["full", "full for a library", "broken"],
+)
+def test_a_full_device_is_not_a_lost_one(monkeypatch, error, lost):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    assert is_lost(torch.device("cuda")) == lost
+
+
 @pytest.mark.parametrize("said", [FULL, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
 def test_a_full_device_is_not_lost(said, monkeypatch):
     def fail(*args, **kwargs):
