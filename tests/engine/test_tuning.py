@@ -134,6 +134,8 @@ def test_own_loras_are_fused_while_they_are_all_that_is_on(
 ):
     monkeypatch.setattr(logging.getLogger("flux_api"), "propagate", True)
     caplog.set_level(logging.INFO, "flux_api")
+    # Its own level: doctor, run before in this process, sets it.
+    caplog.set_level(logging.INFO, "flux_api.loading")
 
     def times():
         """How often LoRAs were fused by now."""
