@@ -167,10 +167,10 @@ def test_a_large_text_is_not_held_while_its_job_waits(server, path, body_of):
     before = memory(server, "VmRSS")
     with ThreadPoolExecutor(4) as pool:
         asked = [
-            pool.submit(requests.post, server.url + path, json=body, timeout=60)
+            pool.submit(requests.post, server.url + path, json=body, timeout=200)
             for _ in range(4)
         ]
-        wait_for(lambda: len(stats(server)["requests"]) == 1, 30)
+        wait_for(lambda: len(stats(server)["requests"]) == 1, 120)
         wait_for(lambda: stats(server)["queued"] == 3, 30)
         wait_for(lambda: memory(server, "VmRSS") < before + 40, 10)
         release(server)
