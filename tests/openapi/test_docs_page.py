@@ -192,7 +192,8 @@ def test_a_link_leads_to_its_operation(browser, server):
         wait_for(lambda: 0 <= article.evaluate(top) < 700, 5)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_it_is_readable_everywhere(browser, server, scheme, width):
     view = {"width": width, "height": 844}
     with open_docs(browser, server, color_scheme=scheme, viewport=view) as page:
