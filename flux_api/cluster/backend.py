@@ -125,10 +125,10 @@ class RayBackend:
         """Why there is none, None once one has told of itself."""
         try:
             connect()
-            self._status = status = look()
+            status = look()
+            self._note(status)
             if not status.running:
                 return _waiting_for(status)
-            self._last_running = time.monotonic()
             self._handle = serve.get_app_handle(APPLICATION)
             self._told = self._ask()
         except Unavailable as error:
@@ -144,6 +144,11 @@ class RayBackend:
         told: dict[str, Any] = response.result(timeout_s=_ANSWER_SECONDS)
         return told
 
+    def _note(self, status: Status) -> None:
+        self._status = status
+        if status.running:
+            self._last_running = time.monotonic()
+
     def _watch(self) -> None:
         """How many replicas take work changes: they die, come back, scale; an update
         changes what each can do."""
@@ -153,9 +158,7 @@ class RayBackend:
                 status = look()
                 if status != self._status and status.running:
                     self._told = self._ask()
-                self._status = status
-                if status.running:
-                    self._last_running = time.monotonic()
+                self._note(status)
             except Exception as error:  # whatever Ray's client raises; it reconnects
                 logger.warning("the cluster does not answer: %s", type(error).__name__)
 
