@@ -50,6 +50,15 @@ def at_rest(server, card):
 
 
 @pytest.mark.parametrize("name", WAYS)
+def test_between_pictures_the_card_holds_little(server, card, name):
+    draw(server, KLEIN, "generate")
+    whole = worker(card)["used"]
+    draw(server, name, "generate")
+    # Layer by layer the VAE stays.
+    assert worker(card)["used"] < whole / 2
+
+
+@pytest.mark.parametrize("name", WAYS)
 def test_weights_come_from_pinned_memory_and_are_not_copied_back(
     server, card, at_rest, name
 ):

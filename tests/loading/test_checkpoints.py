@@ -88,7 +88,18 @@ def drop_shard(folder):
     return f"mine: the transformer lacks {shards[1]}"
 
 
-SPOILED = (drop_tensors, rename_tensors, drop_weights, drop_component, drop_shard)
+def reshape_tensor(folder):
+    file = weights_of(folder, "transformer")
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    save_file(tensors | {name: torch.zeros(3, 5)}, file)
+    return "the weights of mine are missing or damaged"
+
+
+SPOILED = (
+    *(drop_tensors, rename_tensors, drop_weights, drop_component, drop_shard),
+    reshape_tensor,
+)
 
 
 @pytest.mark.parametrize("spoil", SPOILED)
