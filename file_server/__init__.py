@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from socket import socket
 
@@ -38,19 +38,7 @@ def create_app(
     settings = settings or Settings.from_env(os.environ)
     for sentence in near_misses(os.environ, Settings.variables(), "FILES_"):
         logger.warning(sentence)
-    tokens = {
-        name: views.watch_token(name.upper(), token, path)
-        for name, token, path in (
-            ("bearer_token", settings.bearer_token, settings.bearer_token_file),
-            ("upload_token", settings.upload_token, settings.upload_token_file),
-        )
-    }
-    if tokens["bearer_token"]() == DEFAULT_TOKEN:
-        logger.warning(
-            "BEARER_TOKEN is the default, %s, which everybody knows: "
-            "set BEARER_TOKEN before others can reach this server.",
-            DEFAULT_TOKEN,
-        )
+    tokens = _watch_tokens(settings)
     storage = storage or open_storage(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload + FORM_BYTES
@@ -74,6 +62,23 @@ def create_app(
         cleaner.ensure_running()
         app.before_request(cleaner.ensure_running)
     return app
+
+
+def _watch_tokens(settings: Settings) -> dict[str, Callable[[], str]]:
+    tokens = {
+        name: views.watch_token(name.upper(), token, path)
+        for name, token, path in (
+            ("bearer_token", settings.bearer_token, settings.bearer_token_file),
+            ("upload_token", settings.upload_token, settings.upload_token_file),
+        )
+    }
+    if tokens["bearer_token"]() == DEFAULT_TOKEN:
+        logger.warning(
+            "BEARER_TOKEN is the default, %s, which everybody knows: "
+            "set BEARER_TOKEN before others can reach this server.",
+            DEFAULT_TOKEN,
+        )
+    return tokens
 
 
 def warn_if_open(app: Flask, sockets: Iterable[socket]) -> None:

@@ -71,16 +71,7 @@ def create_app(
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
     log_lines.configure("flux_api", settings.log_level)
-    for sentence in setting_values.unknown(Settings, os.environ):
-        logger.warning(sentence)
-    if settings.trusted_proxies and is_hidden(settings):
-        logger.warning(
-            "FILE_SERVER is an address of this machine: callers behind the proxy need "
-            "FILE_SERVER_PUBLIC_URL, the address under which they reach it"
-        )
-    models = offered_models(settings)
-    # The path of a file shows nowhere: it is known by its set's name.
-    named = settings.model_copy(update={"model": next(iter(models))})
+    _warn_of_slips(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     # A picture in Base64 is a field of text: Werkzeug's own bound is half a megabyte.
@@ -88,12 +79,38 @@ def create_app(
     # A redirect to the tidied path would be built from the caller's Host.
     app.url_map.merge_slashes = False
     app.json = Provider(app)
+    context = _make_context(settings, manager)
+    app.extensions["flux_api"] = context
+    install(app)
+    _register_blueprints(app, settings)
+    metrics.register(app, context)
+    if hops := settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=0
+        )
+    return app
+
+
+def _warn_of_slips(settings: Settings) -> None:
+    for sentence in setting_values.unknown(Settings, os.environ):
+        logger.warning(sentence)
+    if settings.trusted_proxies and is_hidden(settings):
+        logger.warning(
+            "FILE_SERVER is an address of this machine: callers behind the proxy need "
+            "FILE_SERVER_PUBLIC_URL, the address under which they reach it"
+        )
+
+
+def _make_context(settings: Settings, manager: PipelineManager | None) -> Context:
+    models = offered_models(settings)
+    # The path of a file shows nowhere: it is known by its set's name.
+    named = settings.model_copy(update={"model": next(iter(models))})
     results = ResultStore(settings.results_mb << 20)
     fetcher = Fetcher(fetch_policy(settings))
     signer = open_signer(
         settings.c2pa_cert, settings.c2pa_key, settings.c2pa_timestamp_url
     )
-    context = Context(
+    return Context(
         settings=named,
         keys=watch_keys(settings.api_keys, settings.api_keys_file),
         manager=manager or get_manager(settings, models[named.model].sources),
@@ -115,8 +132,9 @@ def create_app(
             fetcher, settings.webhook_hosts, settings.state_folder / "webhooks"
         ),
     )
-    app.extensions["flux_api"] = context
-    install(app)
+
+
+def _register_blueprints(app: Flask, settings: Settings) -> None:
     for blueprint in (page.bp, original.bp, jobs.bp, service.bp, description.bp):
         app.register_blueprint(blueprint)
     # Where a client knows no address but its base URL, errors in its dialect.
@@ -127,12 +145,6 @@ def create_app(
     bfl.register(app)
     a1111.register(app)
     app.register_blueprint(mcp.bp)
-    metrics.register(app, context)
-    if hops := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=hops, x_proto=hops, x_host=0, x_prefix=0
-        )
-    return app
 
 
 def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManager:

@@ -9,10 +9,11 @@ import sys
 from tests.support.programs import need
 from tests.support.servers import ROOT
 
-SOURCE = '''"""A module of five functions."""
+SOURCE = '''"""A module of six functions."""
 
 from __future__ import annotations
 
+import json
 import logging
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,13 @@ def emptied(names):
     while names:
         names = ()
     return names
+
+
+def dotted(text):
+    try:
+        json.loads(text)
+    except (json.JSONDecodeError, json.decoder.JSONDecodeError):
+        logger.debug("no JSON")
 
 
 class Names:

@@ -91,18 +91,6 @@ def deploy(
     finishes what it runs within ``seconds``. Returns when all can draw; RuntimeError
     where they cannot."""
     serve.start(proxy_location="Disabled")
-    scaling: dict[str, Any] = {"num_replicas": replicas.most}
-    if replicas.least != replicas.most:
-        scaling = {
-            "autoscaling_config": {
-                "min_replicas": replicas.least,
-                "max_replicas": replicas.most,
-                # Each more than one shares forwards, or waits.
-                "target_ongoing_requests": 1,
-                "upscale_delay_s": 10,
-                "downscale_delay_s": 600,
-            }
-        }
     deployment = serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=replicas.slots,
@@ -117,12 +105,27 @@ def deploy(
         max_constructor_retry_count=3,
         # A card holds the weights once: there an old one has to end first.
         max_surge_percent=0 if replicas.gpus else 100,
-        **scaling,
+        **_scaling(replicas),
     )(Replica)
     application = deployment.bind(
         make_manager, dict(environ), replicas.most, replicas.models
     )
     serve.run(application, name=APPLICATION, route_prefix=None)
+
+
+def _scaling(replicas: Replicas) -> dict[str, Any]:
+    if replicas.least == replicas.most:
+        return {"num_replicas": replicas.most}
+    return {
+        "autoscaling_config": {
+            "min_replicas": replicas.least,
+            "max_replicas": replicas.most,
+            # Each more than one shares forwards, or waits.
+            "target_ongoing_requests": 1,
+            "upscale_delay_s": 10,
+            "downscale_delay_s": 600,
+        }
+    }
 
 
 def look() -> Status:

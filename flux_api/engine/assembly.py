@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.tuning import Tuner
 from flux_api.engine.verdicts import Verdicts
@@ -29,25 +31,15 @@ def make_backend(
     """The backend that makes pictures of ``models``, the first by default. Where an
     older worker serves meanwhile, ``handover`` is how it lets go of its own."""
     device = choose_device()
+    default = next(iter(models))
 
     def place(name: str, info: ModelInfo, report: Report) -> Placement:
-        return choose_placement(name, info, settings, device, report)
-
-    def place_beside(name: str, info: ModelInfo, report: Report) -> Placement:
-        """Where an older worker holds the set too, only like that one."""
-        placement = place(name, info, report)
-        if handover is None or name != next(iter(models)):
+        placement = choose_placement(name, info, settings, device, report)
+        if handover is None or name != default:
             return placement
-        if handover.beside and not (
-            handover.waits
-            and handover.placement == str(placement)
-            and has_room_for_another(handover.older, device)
-        ):
-            waiting = "waiting for the old worker's end: no room for both"
-            report(waiting)
-            while not handover.make_room(_SAY_SECONDS):
-                report(waiting)  # as a sign of life
-            placement = place(name, info, report)
+        if _needs_room(handover, placement, device):
+            _wait_for_room(handover, report)
+            placement = choose_placement(name, info, settings, device, report)
         handover.placement = str(placement)
         return placement
 
@@ -57,7 +49,7 @@ def make_backend(
 
     sets = ModelSets(
         models,
-        place_beside,
+        place,
         most=settings.max_loaded,
         loras=LoraFolder(settings.lora_dir),
         check=check,
@@ -67,13 +59,25 @@ def make_backend(
     verdicts = Verdicts(settings.state_folder, device)
     return DiffusersBackend(
         models,
-        next(iter(models)),
+        default,
         batch_tokens=settings.batch_tokens,
         prompt_cache_bytes=settings.prompt_cache_mb << 20,
-        tuner=Tuner(
-            settings.performance,
-            device,
-            verdicts=verdicts,
-        ),
+        tuner=Tuner(settings.performance, device, verdicts=verdicts),
         sets=sets,
     )
+
+
+def _needs_room(handover: Handover, placement: Placement, device: torch.device) -> bool:
+    """Whether an older worker's weights leave none: two are held only alike."""
+    return handover.beside and not (
+        handover.waits
+        and handover.placement == str(placement)
+        and has_room_for_another(handover.older, device)
+    )
+
+
+def _wait_for_room(handover: Handover, report: Report) -> None:
+    waiting = "waiting for the old worker's end: no room for both"
+    report(waiting)
+    while not handover.make_room(_SAY_SECONDS):
+        report(waiting)  # as a sign of life

@@ -64,14 +64,7 @@ class Drawer:
         """The pixels of ``picture``, None where none were usable, and how the
         transformer that made them runs."""
         with self._batcher.taken():
-            callbacks.check()
-            loaded = self._weights.load(picture, name, callbacks)
-            tuned = self._tuner.find(loaded.pipeline.transformer)
-            if tuned is None:
-                tuned = self._weights.tune(call, picture, name, callbacks)
-                loaded = self._weights.load(picture, name, callbacks)
-            if tuned.level != "exact":
-                loaded.fuse()
+            loaded, tuned = self._load(call, picture, name, callbacks)
             return self._try_twice(loaded, call, picture, callbacks), tuned
 
     def enlarge(
@@ -82,26 +75,33 @@ class Drawer:
         task = info.tasks["upscale"]
         boxes = upscale.tiling.boxes
         with self._batcher.taken():
-            callbacks.check()
-            loaded = self._weights.load(picture, "upscale", callbacks)
-            tuned = self._tuner.find(loaded.pipeline.transformer)
             for number, box in enumerate(boxes):
                 tile = dataclasses.replace(picture, request=upscale.tile(box))
                 # Each its own noise: the same in all would show as a pattern.
                 seed = (picture.seed + number) % SEED_MODULUS
                 call = PipelineCall(tile.request, info, task, seed)
-                if tuned is None:
-                    tuned = self._weights.tune(call, tile, "upscale", callbacks)
-                    loaded = self._weights.load(picture, "upscale", callbacks)
-                if tuned.level != "exact":
-                    loaded.fuse()
+                if number == 0:
+                    loaded, tuned = self._load(call, picture, "upscale", callbacks)
                 stepped = count_tiles(callbacks, number, len(boxes))
                 pixels = self._try_twice(loaded, call, tile, stepped)
                 if pixels is not None:  # Else it stays as it was, plainly resized.
                     drawn = call.deliver(Image.fromarray(pixels), picture.seed)
                     upscale.put(box, drawn.image)
-        assert tuned is not None  # There is one tile at least.
         return tuned
+
+    def _load(
+        self, call: PipelineCall, picture: Picture, name: TaskName, callbacks: Callbacks
+    ) -> tuple[Loaded, Tuned]:
+        """What draws ``picture``, tuned with ``call`` where it is not yet."""
+        callbacks.check()
+        loaded = self._weights.load(picture, name, callbacks)
+        tuned = self._tuner.find(loaded.pipeline.transformer)
+        if tuned is None:
+            tuned = self._weights.tune(call, picture, name, callbacks)
+            loaded = self._weights.load(picture, name, callbacks)
+        if tuned.level != "exact":
+            loaded.fuse()
+        return loaded, tuned
 
     def _try_twice(
         self, loaded: Loaded, call: PipelineCall, picture: Picture, callbacks: Callbacks
@@ -156,27 +156,14 @@ class Drawer:
             kwargs = encode_prompt(
                 pipeline, prepared, self._prompts, weights, self._device
             )
-        check = call.check_of(pipeline, callbacks)
-        transformer = pipeline.transformer
-        gate = Gate(
-            transformer,
-            self._batcher,
-            check,
-            self._tuner.forward(transformer),
-            self._tuner.step_cache(transformer, request.num_inference_steps),
-        )
+        gate = self._gate(pipeline, call, request.num_inference_steps, callbacks)
         pace = Pace(self._device)
-        upsampler = None
-        if hasattr(pipeline, "prompt_upsampler"):
-            upsampler = Upsampler(
-                pipeline.prompt_upsampler, self._device, callbacks.check
-            )
 
         def on_step_end(
             view: Any, step: int, _time: Any, tensors: dict[str, Any]
         ) -> dict[str, Any]:
             total = view.num_timesteps
-            number = preview_due(step + 1, total, picture.request.partial_images)
+            number = preview_due(step + 1, total, request.partial_images)
             if number is not None and gate.velocity is not None:
                 clean = clean_latents(view.scheduler, tensors["latents"], gate.velocity)
                 image = loaded.preview.draw(clean[0], *call.token_grid)
@@ -193,10 +180,28 @@ class Drawer:
                 gate,
                 RememberingVae(vae, self._prompts, weights[:2]),
                 on_step_end,
-                upsampler=upsampler,
+                upsampler=self._upsampler(pipeline, callbacks),
             )
         loaded.release()
         return latents
+
+    def _upsampler(self, pipeline: Any, callbacks: Callbacks) -> Upsampler | None:
+        if not hasattr(pipeline, "prompt_upsampler"):
+            return None
+        return Upsampler(pipeline.prompt_upsampler, self._device, callbacks.check)
+
+    def _gate(
+        self, pipeline: Any, call: PipelineCall, steps: int, callbacks: Callbacks
+    ) -> Gate:
+        """Through which the transformer of ``pipeline`` is called."""
+        transformer = pipeline.transformer
+        return Gate(
+            transformer,
+            self._batcher,
+            call.check_of(pipeline, callbacks),
+            self._tuner.forward(transformer),
+            self._tuner.step_cache(transformer, steps),
+        )
 
 
 def preview_due(step: int, total: int, wanted: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from flux_api.core import ImageRequest, InputFile, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.context import Context
 from flux_api.http.parameters import MAX_STEPS, Parameters
-from flux_api.models.info import ModelInfo, merge_loras
+from flux_api.models.info import ModelInfo, TaskDefaults, merge_loras
 from flux_api.models.known_words import knows, knows_order, two_things
 from flux_api.models.near_names import NEARLY_THE_SAME, did_you_mean
 
@@ -97,21 +97,9 @@ def complete_request(
     images, mask_image = inputs.images, inputs.mask_image
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
-    default = model.sizes.default
     parameters = parameters.in_shape(model.sizes)
-    # Who edits a picture and names no size means the size of that picture.
-    if images:
-        default = model.sizes.fit(_scaled_to(images[0].size, parameters.size))
-    width, height = _choose_size(model, default, parameters)
-    steps = parameters.num_inference_steps or math.ceil(
-        task.num_inference_steps * parameters.steps_share
-    )
-    # A share of the model's own steps may come to none, or to more than may be.
-    steps = max(1, min(steps, MAX_STEPS))
-    seed, count = parameters.seed, parameters.num_images
-    if seed is None:
-        # Each picture's below 2^32: what JavaScript can send back.
-        seed = secrets.randbelow(2**32 + 1 - count)
+    width, height = _size_of(images, model, parameters)
+    steps = _steps_of(task, parameters)
     # Names, never paths: nothing of a request reaches the file system.
     known = model.lora_files.keys() | lora_names
     return ImageRequest(
@@ -126,8 +114,8 @@ def complete_request(
         num_inference_steps=steps,
         guidance_scale=task.choose_guidance(parameters.guidance_scale),
         strength=task.choose_strength(parameters.strength, steps),
-        num_images_per_prompt=count,
-        seed=seed,
+        num_images_per_prompt=parameters.num_images,
+        seed=_seed_of(parameters),
         loras=merge_loras(task.loras, parameters.loras, known),
         partial_images=parameters.partial_images,
         warnings=(
@@ -139,6 +127,31 @@ def complete_request(
         image_files=inputs.image_files,
         mask_file=inputs.mask_file,
     )
+
+
+def _size_of(
+    images: Sequence[Image], model: ModelInfo, parameters: Parameters
+) -> tuple[int, int]:
+    default = model.sizes.default
+    # Who edits a picture and names no size means the size of that picture.
+    if images:
+        default = model.sizes.fit(_scaled_to(images[0].size, parameters.size))
+    return _choose_size(model, default, parameters)
+
+
+def _steps_of(task: TaskDefaults, parameters: Parameters) -> int:
+    steps = parameters.num_inference_steps or math.ceil(
+        task.num_inference_steps * parameters.steps_share
+    )
+    # A share of the model's own steps may come to none, or to more than may be.
+    return max(1, min(steps, MAX_STEPS))
+
+
+def _seed_of(parameters: Parameters) -> int:
+    if parameters.seed is not None:
+        return parameters.seed
+    # Each picture's below 2^32: what JavaScript can send back.
+    return secrets.randbelow(2**32 + 1 - parameters.num_images)
 
 
 def _scaled_to(

@@ -56,18 +56,8 @@ def read_inputs(
     warnings: list[str] = []
     given = _gather(body, warnings)
     found, masks = given["image"] or given["url"], given["mask"]
-    # Only /process takes fewer pictures than there may be.
-    several = "" if most == MAX_IMAGES else "; several go to /v1/images/edits"
-    _check_count(found, most, several)
-    _check_count(masks, 1)
-    if masks and not found:
-        raise InvalidRequest("A mask needs the picture that it is for.", param="mask")
-    until = time.monotonic() + FETCH_SECONDS
-    if found:
-        # Which task it is depends on the pictures; none takes more than this one.
-        widest = max(model.tasks.values(), key=lambda task: task.max_images)
-        widest.check(len(found), None)
-    fetch = _Fetch(context, job, until, bearer_token)
+    _check_counts(found, masks, most, model)
+    fetch = _Fetch(context, job, time.monotonic() + FETCH_SECONDS, bearer_token)
     is_wanted = fetch.is_wanted
     images: list[Image] = []
     files: list[InputFile] = []
@@ -165,6 +155,21 @@ def _is_picture(text: str) -> bool:
         return is_picture(decode_text(text, param=""))
     except InvalidImage:
         return False
+
+
+def _check_counts(
+    found: list[Reference], masks: list[Reference], most: int, model: ModelInfo
+) -> None:
+    # Only /process takes fewer pictures than there may be.
+    several = "" if most == MAX_IMAGES else "; several go to /v1/images/edits"
+    _check_count(found, most, several)
+    _check_count(masks, 1)
+    if masks and not found:
+        raise InvalidRequest("A mask needs the picture that it is for.", param="mask")
+    if found:
+        # Which task it is depends on the pictures; none takes more than this one.
+        widest = max(model.tasks.values(), key=lambda task: task.max_images)
+        widest.check(len(found), None)
 
 
 def _check_count(given: list[Reference], most: int, advice: str = "") -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import diffusers
@@ -58,7 +59,7 @@ def load(
     pipeline_class = getattr(diffusers, defaults.pipeline)
     dtypes = placement.dtypes(info.dtype)
     try:
-        with losses(placement.device):
+        with _damage(source), losses(placement.device):
             if issubclass(pipeline_class, diffusers.ModularPipeline):
                 pipeline = _load_modular(
                     info, pipeline_class, source, placement, report
@@ -78,16 +79,23 @@ def load(
         if str(source) in missing.message:
             raise
         raise ModelMissing(f"{source}: {missing.message}") from missing
-    except torch.AcceleratorError:
+    fresh = {n: part for n, part in pipeline.components.items() if n not in given}
+    placement.finish(fresh)
+    placement.settle(pipeline)
+    return pipeline
+
+
+@contextmanager
+def _damage(source: Source) -> Iterator[None]:
+    """What cannot be read is ModelMissing; a lost device stays one, and full memory."""
+    try:
+        yield
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
         raise
     except _UNREADABLE as error:
         logger.error("loading %s failed", source, exc_info=error)
         message = f"the weights of {source} are missing or damaged"
         raise ModelMissing(message) from error
-    fresh = {n: part for n, part in pipeline.components.items() if n not in given}
-    placement.finish(fresh)
-    placement.settle(pipeline)
-    return pipeline
 
 
 def load_parts(
@@ -111,7 +119,7 @@ def load_prior(
     texts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     given = {name: parts[name] for name in texts}
     folder = fetch_base(source, given, report)
-    try:
+    with _damage(source):
         pipeline = diffusers.FluxPriorReduxPipeline.from_pretrained(
             folder,
             **given,
@@ -119,10 +127,6 @@ def load_prior(
             use_safetensors=True,
             local_files_only=True,
         )
-    except _UNREADABLE as error:
-        logger.error("loading %s failed", source, exc_info=error)
-        message = f"the weights of {source} are missing or damaged"
-        raise ModelMissing(message) from error
     # Small enough to stay on the device whatever is offloaded.
     pipeline.image_encoder.to(placement.device)
     pipeline.image_embedder.to(placement.device)
@@ -145,23 +149,25 @@ def _load_classic(
     own = {name: part for name, part in own.items() if name not in given}
     folder = fetch_base(source, given, report, described=own)
     _, index = read_index(Folder(folder), CLASSIC_INDEX, report)
-    wanted = [n for n in module_classes(index) if n in taken and n not in given]
-    for name, kind in module_classes(index).items():
-        # One after the other: a card need not hold them all before they move off it.
-        # By themselves, too: a pipeline loads on where tensors are missing.
-        if name in taken and name not in given:
-            # Each is a sign of life, as bytes from a cache are not.
-            done, total = wanted.index(name), len(wanted)
-            text = f"loading the {name} of {source}"
-            report(LoadingProgress(text, done, total, "components"))
-            part = own.get(name, folder / name)
-            if isinstance(part, FilePart):
-                config = config_of(name, part, folder)
-                dtype = dtypes.get(name, dtypes["default"])
-                loaded = load_part(kind, name, part, config, dtype, placement)
-                given[name] = loaded.to("cpu") if placement.waits(name) else loaded
-            else:
-                given[name] = load_folder_part(kind, name, part, dtypes, placement)
+    wanted = {
+        name: kind
+        for name, kind in module_classes(index).items()
+        if name in taken and name not in given
+    }
+    # One after the other: a card need not hold them all before they move off it.
+    # By themselves, too: a pipeline loads on where tensors are missing.
+    for done, (name, kind) in enumerate(wanted.items()):
+        # Each is a sign of life, as bytes from a cache are not.
+        text = f"loading the {name} of {source}"
+        report(LoadingProgress(text, done, len(wanted), "components"))
+        part = own.get(name, folder / name)
+        if isinstance(part, FilePart):
+            config = config_of(name, part, folder)
+            dtype = dtypes.get(name, dtypes["default"])
+            loaded = load_part(kind, name, part, config, dtype, placement)
+            given[name] = loaded.to("cpu") if placement.waits(name) else loaded
+        else:
+            given[name] = load_folder_part(kind, name, part, dtypes, placement)
     own_processor = "tokenizer" not in given and index["tokenizer"][1] in _PROCESSORS
     if own_processor:
         given["tokenizer"] = None

@@ -50,12 +50,10 @@ def choose_placement(
         offload=offload,
         width=number.itemsize,
     )
-    fit = "" if plan.fits else ", which may not be enough"
+    weights = footprint.total("none", number.itemsize)
     report(
-        f"memory: {machine.device_free / GIB:.1f} GiB free on {machine.device_name}, "
-        f"{machine.host_free / GIB:.1f} GiB of RAM; {name} has "
-        f"{footprint.total('none', number.itemsize) / GIB:.1f} GiB of weights: "
-        f"{plan}{fit}"
+        f"memory: {machine}; {name} has {weights / GIB:.1f} GiB of weights: {plan}"
+        f"{'' if plan.fits else ', which may not be enough'}"
     )
     return Placement(
         device,

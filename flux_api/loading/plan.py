@@ -37,6 +37,12 @@ class Machine:
     bfloat16: bool = True
     fp8: bool = False
 
+    def __str__(self) -> str:
+        return (
+            f"{self.device_free / GIB:.1f} GiB free on {self.device_name}, "
+            f"{self.host_free / GIB:.1f} GiB of RAM"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def fetch_files(
         if source.path.is_dir():
             return source.path
         raise ModelMissing(f"there is no model folder {str(source)!r}")
-    try:
+    with _hub_refusals(source):
         folder = snapshot_download(
             source.id,
             # A branch moves on; what was had once is loaded until an update is wanted.
@@ -84,6 +85,15 @@ def fetch_files(
             ignore_patterns=list(without),
             tqdm_class=_progress(source, report),
         )
+    # A snapshot's folder is named by its commit.
+    lock_commit(source, Path(folder).name)
+    return Path(folder)
+
+
+@contextmanager
+def _hub_refusals(source: Repository) -> Iterator[None]:
+    try:
+        yield
     except GatedRepoError:
         raise ModelMissing(
             f"{source} is gated: accept its licence at {source.page}, then set "
@@ -106,9 +116,6 @@ def fetch_files(
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelMissing(f"{source} could not be downloaded: {reason}") from error
-    # A snapshot's folder is named by its commit.
-    lock_commit(source, Path(folder).name)
-    return Path(folder)
 
 
 def fetch_file(file: File, report: Report) -> Path:
