@@ -56,6 +56,13 @@ def mark(
     return add_metadata(file, metadata), to_text(recipe | _stored(request))
 
 
+def write_infotext(context: Context, request: ImageRequest, seed: int) -> str:
+    """What AUTOMATIC1111's tools read settings from: the text that stands in the PNG
+    of ``request`` with this ``seed`` too."""
+    recipe = _write_recipe(context, request, request.facts | {"seed": seed})
+    return to_parameters(recipe, distilled_guidance=_is_distilled(context, request))
+
+
 def _metadata(
     context: Context, request: ImageRequest, recipe: Recipe, *, roomy: bool
 ) -> Metadata:

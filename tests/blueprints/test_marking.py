@@ -111,6 +111,17 @@ def test_each_picture_of_several_has_the_recipe_of_its_own(schnell):
     assert draw(schnell, "generations", fields, {}) == second
 
 
+def test_infotexts_are_what_stands_in_the_pictures(schnell):
+    body = {"prompt": "a cat: small <lora:ink:0.5>", "seed": 9, "batch_size": 2}
+    body |= {"width": 64, "height": 64, "steps": 1}
+    told = requests.post(f"{schnell.url}/sdapi/v1/txt2img", json=body, timeout=120)
+    files = [io.BytesIO(base64.b64decode(data)) for data in told.json()["images"]]
+    texts = json.loads(told.json()["info"])["infotexts"]
+    assert [Image.open(file).info["parameters"] for file in files] == texts
+    assert texts[1].startswith("a cat: small <lora:ink:0.5>\nSteps: 1, ")
+    assert ", Seed: 10, Size: 64x64, Model: schnell, Lora hashes: " in texts[1]
+
+
 @pytest.fixture(scope="module", params=["none", "mark"])
 def other(request):
     """A server of one of the levels that tell less than the usual one."""

@@ -9,6 +9,8 @@ from flask import Response, jsonify
 
 from flux_api.blueprints.a1111.parameters import SAMPLER, A1111Parameters
 from flux_api.core import ImageRequest, PartialImage, Progress
+from flux_api.http.context import Context
+from flux_api.http.marking import write_infotext
 from flux_api.http.pictures import to_base64
 from flux_api.images.codec import encode_image
 from flux_api.images.previews import show_preview
@@ -16,7 +18,9 @@ from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
 
-def describe(request: ImageRequest, parameters: A1111Parameters) -> dict[str, Any]:
+def describe(
+    context: Context, request: ImageRequest, parameters: A1111Parameters
+) -> dict[str, Any]:
     """The facts of ``info``: taken while the request still knows its prompt."""
     count = request.num_images_per_prompt
     seeds = [request.seed_of(index) for index in range(count)]
@@ -35,7 +39,7 @@ def describe(request: ImageRequest, parameters: A1111Parameters) -> dict[str, An
         "denoising_strength": request.strength,
         "batch_size": count,
         "sd_model_name": request.model,
-        "infotexts": [_infotext(request, seed) for seed in seeds],
+        "infotexts": [write_infotext(context, request, seed) for seed in seeds],
         "warnings": list(request.warnings),
     }
 
@@ -81,20 +85,3 @@ def describe_progress(job: Job | None) -> dict[str, Any]:
         "current_image": preview,
         "textinfo": job.state if job else None,
     }
-
-
-def _infotext(request: ImageRequest, seed: int) -> str:
-    """The lines that clients show, and read settings from."""
-    lines = [request.prompt]
-    if request.negative_prompt:
-        lines.append(f"Negative prompt: {request.negative_prompt}")
-    facts: dict[str, object] = {
-        "Steps": request.num_inference_steps,
-        "Sampler": SAMPLER,
-        "Seed": seed,
-        "Size": f"{request.width}x{request.height}",
-        "Model": request.model,
-    }
-    if request.guidance_scale is not None:
-        facts["Distilled CFG Scale"] = request.guidance_scale
-    return "\n".join([*lines, ", ".join(f"{k}: {v}" for k, v in facts.items())])

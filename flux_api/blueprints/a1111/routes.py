@@ -172,7 +172,7 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
         image_request = _complete(context, name, parameters, inputs, body)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
-    info = describe(image_request, parameters)
+    info = describe(context, image_request, parameters)
     del body, inputs, image_request  # Not to be held while the job waits.
     encode = partial(encode_pictures, context, job, parameters)
     if job.outlives_clients:
