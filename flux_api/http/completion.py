@@ -106,8 +106,8 @@ def complete_request(
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
     )
-    # A share of the model's own steps may come to none, or to more than may be.
-    steps = max(1, min(steps, MAX_STEPS))
+    # Three times the model's own steps may be more than may be.
+    steps = min(steps, MAX_STEPS)
     seed, count = parameters.seed, parameters.num_images
     if seed is None:
         # Each picture's below 2^32: what JavaScript can send back.
@@ -177,7 +177,7 @@ def _near_model(name: str, asked: str | None, known: Set[str]) -> list[str]:
     if not meant:
         return []
     # It goes into a header, too.
-    return [f"There is no model {asked[:64]!a}, so {name!r} was taken.{meant}"]
+    return [f"There is no model {asked!a}, so {name!r} was taken.{meant}"]
 
 
 def _of_small_models(
