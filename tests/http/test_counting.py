@@ -1,5 +1,5 @@
-"""By which word a request is counted: whose fault it was, and whether a picture was lost
-over it."""
+"""By which word a request is counted: whose fault it was, and whether a picture was
+begun."""
 
 from __future__ import annotations
 
