@@ -124,6 +124,16 @@ def test_pictures_come_by_every_name(fake_multi):
 
 
 @pytest.mark.parametrize(
+    "values",
+    [{"n": 1}, {"num_images": "1"}, {"stream": False}, {"stream": "false"}, {"n": ""}],
+    ids=str,
+)
+def test_words_of_other_apis_that_ask_for_nothing_are_taken(fake, values):
+    body = {"prompt": "x", "dry_run": True} | values
+    assert post(fake, "/v1/flux-dev", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("values", "size"),
     [
         ({"width": 0, "height": 0}, [512, 512]),

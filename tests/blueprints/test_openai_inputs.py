@@ -197,6 +197,7 @@ BAD = {
     "mask file_id": ({"mask": {"file_id": "f"}}, "mask", "invalid_value"),
     "number": ({"images": [5]}, "image", "invalid_type"),
     "unknown object": ({"images": [{"foo": "x"}]}, "image", "invalid_type"),
+    "too deep": ({"image": {"url": {"url": {"url": "x"}}}}, "image", "invalid_type"),
     "not base64": ({"image": "hello world!"}, "image", "invalid_image_file"),
     "not an image": ({"image": "aGVsbG8="}, "image", "invalid_image_file"),
     "two masks": ({"mask": ["a", "b"]}, "mask", "array_above_max_length"),

@@ -10,7 +10,7 @@ import requests
 
 from tests.support.scrape import scrape
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import begin, generate, post, release, stats
+from tests.support.wire import begin, generate, post, release, seen, stats
 
 FAKE = "tests.support.fake_app:app"
 ADMIN = {"Authorization": "Bearer sk-key-of-the-operator"}
@@ -67,6 +67,9 @@ def test_it_is_woken_by_hand(server):
     assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
     assert told(server) == (False,) * 3
     assert stats(server)["begun"] == before + 1
+    # As little as can be drawn.
+    drawn = seen(server)
+    assert (drawn["size"], drawn["num_inference_steps"]) == ([64, 64], 1)
     # Awake already, nothing is drawn.
     assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
     assert stats(server)["begun"] == before + 1

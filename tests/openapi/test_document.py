@@ -157,6 +157,29 @@ def test_a_key_is_said_to_be_needed_where_it_is():
         assert (operation.get("security") != []) == needed, where
 
 
+def test_a_flag_is_off_unless_it_is_sent(document):
+    """What a caller leaves out is no order."""
+    flags = [
+        (name, field)
+        for body in document["components"]["requestBodies"].values()
+        for content in body["content"].values()
+        for name, field in content["schema"]["properties"].items()
+        if field.get("type") == "boolean"
+    ]
+    assert {"stream", "dry_run", "raw", "prompt_upsampling"} <= {n for n, _ in flags}
+    assert [name for name, field in flags if field["default"] is not False] == []
+
+
+def test_who_is_to_come_back_is_told_when(document):
+    told = {
+        (name, "Retry-After" in response["headers"])
+        for name, response in document["components"]["responses"].items()
+    }
+    assert told
+    for name, is_told in told:
+        assert is_told == bool(re.search("Error(409|429|503)", name)), name
+
+
 def test_the_version_is_that_of_the_changes(document):
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.M)[1]
     assert document["info"]["version"] == newest
