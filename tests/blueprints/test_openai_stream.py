@@ -80,6 +80,10 @@ def test_generation_streams_previews_and_the_picture(api, partial_images):
     data = events[-1][1]
     assert [field for field in data if field not in OURS] == COMPLETED_FIELDS
     assert data["run_seconds"] > 0 <= data["queue_seconds"]
+    # To the thousandth, as everywhere.
+    job = requests.get(f"{api.url}/jobs/{answer.headers['X-Job-Id']}", timeout=10)
+    for name in ("queue_seconds", "run_seconds"):
+        assert data[name] == job.json()[name]
     assert (data["num_inference_steps"], data["guidance_scale"]) == (8, 3.5)
     assert data["quality"] == "high"
     assert data["background"] == "opaque"

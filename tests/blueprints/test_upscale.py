@@ -124,6 +124,20 @@ def test_a_picture_of_one_pixel_becomes_larger_too(fake):
     assert (told["width"], told["height"]) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("values", "param"),
+    [
+        ({"size": "200x128"}, "size"),
+        ({"width": 200}, "width"),
+        ({"aspect_ratio": "16:9"}, "aspect_ratio"),
+    ],
+)
+def test_what_says_another_size_is_named(fake, png, values, param):
+    answer = post(fake, UPSCALE, json={"image": data_url(png)} | values)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
 def test_without_a_picture_there_is_nothing_to_make_larger(fake):
     assert post(fake, UPSCALE, json={}).json()["error"]["param"] == "image"
     answer = post(fake, "/process", json={"prompt": "x", "scale": 2})

@@ -154,6 +154,33 @@ def test_sides_are_told_as_far_as_any_model_goes():
     assert told["seed"] == (-1, 2**64 - 1)
 
 
+def test_loras_are_described_as_they_are_read():
+    told = Parameters.model_json_schema()["properties"]["loras"]
+    fields = told["items"]["properties"]
+    weight, name = fields["adapter_weight"], fields["name"]
+    [read] = Parameters.read({"loras": [{"name": "a"}]}).loras
+    assert read.adapter_weight == weight["default"]
+    longest = {"name": "n" * name["maxLength"]}
+    for wrong in (
+        [{"name": "a", "adapter_weight": weight["maximum"] + 0.1}],
+        [{"name": "a", "adapter_weight": weight["minimum"] - 0.1}],
+        [{"name": "n" * (name["maxLength"] + 1)}],
+        [{"name": "n" * (name["minLength"] - 1)}],
+        [{"name": "a", "weight": 1.0}],
+        [{"name": f"n{number}"} for number in range(told["maxItems"] + 1)],
+    ):
+        with pytest.raises(InvalidRequest):
+            Parameters.read({"loras": wrong})
+    for right in (
+        [longest | {"adapter_weight": weight["maximum"]}],
+        [{"name": "n" * name["minLength"], "adapter_weight": weight["minimum"]}],
+        [{"name": f"n{number}"} for number in range(told["maxItems"])],
+    ):
+        assert len(Parameters.read({"loras": right}).loras) == len(right)
+    assert fields.keys() == {"name", "adapter_weight"}
+    assert told["items"]["additionalProperties"] is False
+
+
 def test_the_thinnest_shape_is_still_one():
     rules = SizeRules(minimum=16, default=(16, 16))
     for ratio in ("9999:1", "1:9999"):
