@@ -117,6 +117,9 @@ def test_pictures_come_by_every_name(fake_multi):
     assert request["mode"] == "edit"
     assert request["corners"] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     assert made("flux-pro-1.1", image_prompt=red)["mode"] == "variation"
+    # Beside a picture that is to be changed it is one more of those.
+    both = made("flux-pro-1.1", image_prompt=red, input_image=lime)
+    assert (both["mode"], len(both["images"])) == ("edit", 2)
     assert made("flux-pro-1.0-fill", image=red, mask=mask)["mask"] == [255, 255]
     # A mask that a canvas saved has an alpha channel that says nothing.
     mask = plain("white", mode="RGBA")

@@ -11,8 +11,13 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api.blueprints.openai.parameters import ImagesParameters
+from flux_api.blueprints.openai.stream import Stream
+from flux_api.core import PartialImage, Preview
 from flux_api.http import clients
 from flux_api.http.sse import frame_comment, frame_event
+from tests.queue.test_results import a_job
+from tests.support.fuzz_requests import ready_client
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import begin, generate, post, stats
 
@@ -206,6 +211,23 @@ def test_cancelled_by_hand_the_stream_says_so(fake):
     events, _ = events_of(answer.read().decode())
     assert events[0][1]["error"]["code"] == "cancelled"
     connection.close()
+
+
+@pytest.mark.parametrize("size", [(1024, 2048), (2048, 1024)])
+def test_a_preview_is_small_however_large_the_picture(size):
+    """Some decoders take quadratic time over it."""
+    job = a_job()
+    parameters = ImagesParameters.read({"prompt": "a cat", "output_format": "webp"})
+    preview = Preview(Image.new("RGB", (16, 16)), None, size)
+    job.post(PartialImage(0, 0, preview))
+    job.cancel()
+    app = ready_client().application
+    with app.test_request_context():
+        stream = Stream(app.extensions["flux_api"], job, parameters, "generation")
+        text = b"".join(stream.response().response).decode()
+    (_, partial), (name, _) = events_of(text)[0]
+    assert max(size_of(partial)[0]) == 512
+    assert name == "error"
 
 
 def test_frames_stay_on_their_lines():

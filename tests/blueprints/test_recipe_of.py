@@ -198,6 +198,18 @@ def test_whatever_lies_there_is_an_answer(server, files):
         assert answer.status_code in (400, 404), recipe
 
 
+@pytest.mark.parametrize("name", ["../../latest", "..", "a/b", "", 7, None, {}])
+def test_what_is_no_name_of_a_stored_picture_is_not_asked_for(server, files, name):
+    recipe = {"recipe": 1, "mode": "edit", "model": "tiny", "prompt": "x"}
+    for needed, words in (
+        ({"inputs": ["a" * 64], "stored_inputs": [name]}, "input picture"),
+        ({"mask": "a" * 64, "stored_mask": name}, "mask"),
+    ):
+        answer = process(server, recipe_of=put(files, recipe | needed))
+        assert answer.status_code == 400
+        assert f"send the {words} with the SHA-256 {'a' * 64}" in answer.text
+
+
 def test_without_the_token_it_is_400_that_names_it(fake_with_files, fake):
     answer = process(fake_with_files, recipe_of="0" * 32)
     assert (answer.status_code, "FILE_SERVER_TOKEN" in answer.text) == (400, True)

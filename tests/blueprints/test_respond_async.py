@@ -156,6 +156,7 @@ def test_without_room_for_pictures_there_is_nothing_to_come_back_for(
         assert answer.status_code == 400
         assert "FLUX_RESULTS_MB" in answer.text
         assert post(server, path, json=SMALL).status_code == 200
+    assert get(server, "/v1/capabilities").json()["limits"]["keeps_results"] is False
 
 
 def test_own_jobs_are_listed_the_newest_first():

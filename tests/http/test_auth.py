@@ -156,7 +156,10 @@ def test_no_key_is_told_from_a_wrong_one(keyed, headers, words):
 def test_health_needs_no_key(keyed):
     for path in ("/healthz", "/readyz", "/health", "/v1/health"):
         assert call(keyed, path).status_code == 200
-    assert call(keyed, "/v1/nope").status_code == 404
+    lost = call(keyed, "/v1/nope")
+    assert lost.status_code == 404
+    # No browser is to ask for a password.
+    assert "WWW-Authenticate" not in lost.headers
 
 
 def test_the_body_is_read_before_the_refusal(keyed):

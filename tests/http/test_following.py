@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flux_api.core import Completed, Failed
+from flux_api.core import Completed, Failed, Progress
 from flux_api.errors import Cancelled
 from flux_api.http import clients
 from flux_api.http.clients import DELIVERY_SECONDS, follow_all
@@ -31,21 +31,23 @@ class Lost(Undelivered):
 def ended(kind):
     """A job of ``kind`` that is done."""
     job = kind(id="job-0001", caller="me")
+    job.post(Progress(0, 1, 1))
     job.post(Completed(()))
     return job
 
 
 def test_an_end_waits_for_the_files():
     job = ended(Undelivered)
-    assert [(of, type(event)) for of, event in follow_all([job], None)] == [
-        (job, Completed)
+    told = list(follow_all([job], None))
+    assert [(of, type(event)) for of, event in told] == [
+        *((job, Progress), (job, Completed)),
     ]
     assert job.looks == 3
 
 
 def test_an_end_does_not_wait_for_files_that_should_have_been_there_long_ago():
     job = ended(Lost)
-    assert [of for of, _ in follow_all([job], None)] == [job]
+    assert [of for of, _ in follow_all([job], None)] == [job] * 2
 
 
 class Silent(Job):

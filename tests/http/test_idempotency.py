@@ -9,11 +9,12 @@ from datetime import timedelta
 
 import pytest
 import requests
+from flask import g
 
 from flux_api.core import ImageResult
 from flux_api.errors import KeyInUse, KeyReused
 from flux_api.http.bodies import Body
-from flux_api.http.idempotency import end_if_known
+from flux_api.http.idempotency import end_if_known, kept_seconds
 from flux_api.http.kept_answers import KEPT_SECONDS, KeptAnswers
 from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job, picture
@@ -332,6 +333,14 @@ def test_a_key_is_free_again_once_the_picture_is_no_longer_kept(fake_without_res
         answer = post(fake_without_results, "nothing-is-kept")
         assert "Idempotent-Replayed" not in answer.headers
     assert stats(fake_without_results)["begun"] == before + 2
+
+
+def test_pictures_are_kept_as_long_as_their_key():
+    """For a day, and for ten minutes without one."""
+    with ready_client().application.test_request_context():
+        assert kept_seconds() == timedelta(minutes=10).total_seconds()
+        g.idempotency = None
+        assert kept_seconds() == timedelta(days=1).total_seconds()
 
 
 class Clock:

@@ -233,6 +233,12 @@ def test_what_is_wrong_is_said_in_a_sentence(param):
     assert (refused.value.message, refused.value.param) == (sentence, param)
 
 
+@pytest.mark.parametrize("text", ["[", '{"name": "ink"', "[" * 100_000])
+def test_loras_that_are_broken_json_are_told_so(text):
+    with pytest.raises(InvalidRequest, match="the JSON is malformed"):
+        Parameters.read({"loras": text})
+
+
 @pytest.mark.parametrize(
     ("text", "weights"),
     [
