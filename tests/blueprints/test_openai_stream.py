@@ -13,7 +13,7 @@ from PIL import Image
 
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.blueprints.openai.stream import Stream
-from flux_api.core import PartialImage, Preview
+from flux_api.core import Completed, PartialImage, Preview
 from flux_api.http import clients
 from flux_api.http.sse import frame_comment, frame_event
 from tests.queue.test_results import a_job
@@ -217,17 +217,29 @@ def test_cancelled_by_hand_the_stream_says_so(fake):
 def test_a_preview_is_small_however_large_the_picture(size):
     """Some decoders take quadratic time over it."""
     job = a_job()
-    parameters = ImagesParameters.read({"prompt": "a cat", "output_format": "webp"})
     preview = Preview(Image.new("RGB", (16, 16)), None, size)
     job.post(PartialImage(0, 0, preview))
     job.cancel()
+    (_, partial), (name, _) = streamed(job)
+    assert max(size_of(partial)[0]) == 512
+    assert name == "error"
+
+
+def streamed(job):
+    """The events of a job that has ended, as its stream tells them."""
+    parameters = ImagesParameters.read({"prompt": "a cat", "output_format": "webp"})
     app = ready_client().application
     with app.test_request_context():
         stream = Stream(app.extensions["flux_api"], job, parameters, "generation")
-        text = b"".join(stream.response().response).decode()
-    (_, partial), (name, _) = events_of(text)[0]
-    assert max(size_of(partial)[0]) == 512
-    assert name == "error"
+        return events_of(b"".join(stream.response().response).decode())[0]
+
+
+def test_pictures_that_are_no_longer_kept_are_an_error_at_the_end():
+    """Another client of the same job may have been slow to come."""
+    job = a_job()
+    job.post(Completed(()))
+    [(name, data)] = streamed(job)
+    assert (name, data["error"]["code"]) == ("error", "result_expired")
 
 
 def test_frames_stay_on_their_lines():

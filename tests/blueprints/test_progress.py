@@ -7,7 +7,7 @@ from PIL import Image
 
 from flux_api.blueprints.a1111.answers import describe_progress
 from flux_api.blueprints.bfl.tasks import HostedTask
-from flux_api.core import PartialImage, Preview, Progress
+from flux_api.core import Completed, PartialImage, Preview, Progress
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job
@@ -41,6 +41,18 @@ def test_the_hosted_api_tells_the_share_of_the_steps(events, told):
     task = HostedTask(running(*events), ResultStore(10), "http://localhost")
     answer = task.describe()
     assert (answer["status"], answer["progress"]) == ("Pending", told)
+
+
+def test_a_picture_that_is_no_longer_kept_ends_the_clients_waiting():
+    results, job = ResultStore(1000), a_job()
+    task = HostedTask(job, results, "http://localhost")
+    job.post(Completed(()))
+    # It becomes a file first.
+    assert task.describe()["status"] == "Pending"
+    job.note_delivery()
+    answer = task.describe()
+    assert (answer["status"], answer["result"]) == ("Error", None)
+    assert answer["details"]["code"] == "result_expired"
 
 
 @pytest.mark.parametrize(
