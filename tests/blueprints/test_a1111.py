@@ -196,6 +196,11 @@ def test_krita(fake):
     assert picture.size == (96, 64)
     assert (seen(fake)["mode"], info["denoising_strength"]) == ("variation", 0.5)
     assert info["warnings"] == []
+    # By this server's own name for it, too, and without either the model's.
+    nameless = {k: v for k, v in KRITA.items() if k != "denoising_strength"}
+    for more, strength in (({"strength": 0.8}, 0.8), ({}, 0.6)):
+        _, info = make(fake, "img2img", nameless | more)
+        assert info["denoising_strength"] == strength
 
 
 def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):

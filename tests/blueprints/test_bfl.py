@@ -69,8 +69,10 @@ def test_a_picture_by_its_polling_url(fake):
     result = told["result"]
     assert (result["seed"], result["prompt"]) == (7, "a cat")
     assert result["end_time"] - result["start_time"] == pytest.approx(
-        result["duration"], abs=0.01
+        result["duration"], abs=0.002
     )
+    for name in ("start_time", "end_time", "duration"):
+        assert result[name] == round(result[name], 3)
     picture = opened(result["sample"])
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 

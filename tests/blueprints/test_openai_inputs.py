@@ -128,6 +128,7 @@ JSON_SHAPES = {
     "image base64": lambda url, b64: {"image": b64},
     "image object": lambda url, b64: {"image": {"url": url, "type": "image_url"}},
     "image list": lambda url, b64: {"image": [url]},
+    "empty places": lambda url, b64: {"images": [None, "", {}, url]},
     "with nulls": lambda url, b64: {
         "images": [{"image_url": url, "file_id": None}],
         "mask": None,

@@ -158,8 +158,11 @@ def test_health_needs_no_key(keyed):
         assert call(keyed, path).status_code == 200
     lost = call(keyed, "/v1/nope")
     assert lost.status_code == 404
+    wrong = call(keyed, "/jobs?limit=0", api_key=KEY)
+    assert wrong.status_code == 400
     # No browser is to ask for a password.
-    assert "WWW-Authenticate" not in lost.headers
+    for answer in (lost, wrong):
+        assert "WWW-Authenticate" not in answer.headers
 
 
 def test_the_body_is_read_before_the_refusal(keyed):

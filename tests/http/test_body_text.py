@@ -41,6 +41,10 @@ def test_text_is_bounded_and_pictures_are_not(name, before):
             read_fields(longer, 10)
 
 
+def test_what_stands_between_two_signs_is_a_field_and_nothing_is_none():
+    assert read_fields(b"&a=1&&b&c=&", 10) == [("a", "1"), ("b", ""), ("c", "")]
+
+
 def test_a_long_text_is_in_ascii():
     letters = "é".encode()
     assert len(read_text(letters * 2 * MIB)) == 2 * MIB

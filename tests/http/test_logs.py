@@ -110,6 +110,9 @@ def test_refusals_and_failures_say_their_code(keyed):
     for name, form, code, level in (
         ("refused", {"prompt": ""}, "missing_required_parameter", "info"),
         ("failed", {"prompt": "fail=memory"}, "insufficient_storage", "error"),
+        ("broke", {"prompt": "fail=pipeline"}, "generation_failed", "error"),
+        # Whoever asks has only to wait.
+        ("busy", {"prompt": "fail=busy"}, "server_is_overloaded", "warning"),
     ):
         call(keyed, "POST", "/process", name, data=form)
         line = line_of(keyed, name)

@@ -170,6 +170,17 @@ def test_the_address_that_documents_name_comes_first(document):
         assert order.index(first) < order.index(again)
 
 
+def test_a_list_in_an_address_is_one_value_with_commas(document):
+    styles = {
+        parameter["name"]: parameter.get("explode")
+        for _, operation in operations(document)
+        for parameter in operation["parameters"]
+        if parameter.get("in") == "query"
+    }
+    assert {"ids", "limit", "index", "id"} <= styles.keys()
+    assert {name for name, explode in styles.items() if explode is False} == {"ids"}
+
+
 def test_a_flag_is_off_unless_it_is_sent(document):
     """What a caller leaves out is no order."""
     flags = [
