@@ -237,6 +237,8 @@ def test_delete_stops_the_run_within_a_step(fake, pool):
     steps = stats(fake)["steps"]
     assert gone.json()["state"] == "cancelled"
     assert asked.result().status_code == 499
+    # It was stopped by hand: no client is to begin it again by itself.
+    assert asked.result().headers["X-Should-Retry"] == "false"
     wait_for(lambda: stats(fake)["running"] == 0, 5)
     assert stats(fake)["steps"] <= steps + 1
     assert stats(fake)["finished"] == 0

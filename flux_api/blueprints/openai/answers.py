@@ -69,6 +69,7 @@ def render_response(
     answer = {
         "created": int(time.time()),
         "background": "opaque",
+        # It stands where OpenAI has it, and is filled in for each client.
         "data": None,
         "output_format": parameters.file_format,
         "quality": parameters.echoed_quality,
