@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -93,7 +93,7 @@ def all_events() -> Response:
         own = context.manager.jobs_of(caller_of(request))
         jobs, missing = [job for job in own if job.outcome is None], []
     connection = connection_of(request.environ)
-    return _watched(context, lambda: _stream(context, jobs, missing, connection))
+    return _watched(context, _stream(context, jobs, missing, connection))
 
 
 @bp.get("/<job_id>")
@@ -116,7 +116,7 @@ def events(job_id: str) -> Response:
     there yet is waited for a moment: its POST may be on its way."""
     context = get_context()
     job, connection = _find_coming(job_id), connection_of(request.environ)
-    return _watched(context, lambda: _stream(context, [job], [], connection))
+    return _watched(context, _stream(context, [job], [], connection))
 
 
 @bp.get("/<job_id>/result")
@@ -184,16 +184,12 @@ def _find_all(ids: tuple[str, ...]) -> tuple[list[Job], list[str]]:
     return found, missing
 
 
-def _watched(context: Context, stream: Callable[[], Iterator[bytes]]) -> Response:
+def _watched(context: Context, stream: Iterator[bytes]) -> Response:
     """``stream`` as an answer that takes the place of a watcher."""
     if not context.watchers.acquire(blocking=False):
         message = "Too many connections watch jobs."
         raise QueueFull(message, retry_after=5, code="too_many_watchers")
-    try:
-        response = Response(stream(), mimetype=MEDIA_TYPE, headers=HEADERS)
-    except BaseException:
-        context.watchers.release()
-        raise
+    response = Response(stream, mimetype=MEDIA_TYPE, headers=HEADERS)
     response.call_on_close(context.watchers.release)
     return response
 

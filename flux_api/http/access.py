@@ -55,9 +55,10 @@ def check_key() -> None:
 def _holder(keys: tuple[ApiKey, ...]) -> str:
     bearer = _BEARER.fullmatch(request.headers.get("Authorization", "").strip())
     shown = [bearer[1]] if bearer else []
-    if basic := request.authorization:
+    basic = request.authorization
+    if basic is not None and basic.type == "basic":
         # Apps that know no other way put the key in place of the password.
-        shown.append(basic.password or "" if basic.type == "basic" else "")
+        shown.append(basic.password or "")
     for header in ("Api-Key", "X-Api-Key", "X-Key"):
         # Azure's name for it, a common one, and the hosted API's.
         if api_key := request.headers.get(header):

@@ -143,8 +143,8 @@ def _steps_of(task: TaskDefaults, parameters: Parameters) -> int:
     steps = parameters.num_inference_steps or math.ceil(
         task.num_inference_steps * parameters.steps_share
     )
-    # A share of the model's own steps may come to none, or to more than may be.
-    return max(1, min(steps, MAX_STEPS))
+    # Three times the model's own steps may be more than may be.
+    return min(steps, MAX_STEPS)
 
 
 def _seed_of(parameters: Parameters) -> int:
@@ -190,7 +190,7 @@ def _near_model(name: str, asked: str | None, known: Set[str]) -> list[str]:
     if not meant:
         return []
     # It goes into a header, too.
-    return [f"There is no model {asked[:64]!a}, so {name!r} was taken.{meant}"]
+    return [f"There is no model {asked!a}, so {name!r} was taken.{meant}"]
 
 
 def _of_small_models(

@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 # It goes into the log and into the answer's headers as it came.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# What OpenAI's clients retry unless told otherwise, beside every 5xx.
-_RETRIED = (408, 409, 429)
 _SEALED = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -85,8 +83,8 @@ def _render(error: FluxError) -> Response:
         response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(round(error.retry_after))
-    retried = error.status >= 500 or error.status in _RETRIED
-    if retried and not error.should_retry:
+    # OpenAI's clients retry 408, 409, 429 and every 5xx unless they are told otherwise.
+    if not error.should_retry:
         response.headers["X-Should-Retry"] = "false"
     return response
 

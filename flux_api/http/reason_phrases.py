@@ -68,10 +68,7 @@ def reason_of(error: FluxError) -> str:
         if error.code == "unsupported_parameter":
             return f"Unsupported {param}"
         return BY_PARAM.get(param) or ", ".join((f"Invalid {param}", *_advice(error)))
-    try:
-        return HTTPStatus(error.status).phrase
-    except ValueError:
-        return "Error"
+    return HTTPStatus(error.status).phrase
 
 
 def _advice(error: FluxError) -> Iterator[str]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SCALES = (2, 4)
 MOST_SIDE = 4096
-MOST_PIXELS = 4096 * 4096
 
 
 def _read_scale(value: object) -> int:
@@ -58,7 +57,7 @@ def complete_upscale(
     width, height = (side * scale for side in inputs.images[0].size)
     _check_scale(inputs.images[0], scale)
     # The model's own grid is that of the tiles.
-    sizes = SizeRules(1, 1, MOST_SIDE, (width, height), MOST_PIXELS)
+    sizes = SizeRules(1, 1, MOST_SIDE, (width, height), MOST_SIDE**2)
     asked = parameters.model_copy(update={"width": width, "height": height})
     model = context.models[name]
     names = context.lora_names(model, parameters.loras)
@@ -86,14 +85,10 @@ def _choose_scale(
 
 def _check_scale(picture: Image, scale: int) -> None:
     width, height = picture.size
-
-    def fits(factor: int) -> bool:
-        sides = width * factor, height * factor
-        return max(sides) <= MOST_SIDE and sides[0] * sides[1] <= MOST_PIXELS
-
-    if fits(scale):
+    most = MOST_SIDE // max(width, height)
+    if scale <= most:
         return
-    largest = max((factor for factor in SCALES if fits(factor)), default=None)
+    largest = max((factor for factor in SCALES if factor <= most), default=None)
     advice = f"try scale={largest}" if largest else "send a smaller picture"
     size = f"{width}x{height}"
     if (sent := original_size(picture)) != picture.size:

@@ -14,6 +14,8 @@ import requests
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from flux_api.blueprints.a1111.options import Choices
+from flux_api.blueprints.a1111.parameters import passed_over
 from flux_api.images.codec import png_chunk
 from tests.support.pictures import make_png, save
 from tests.support.processes import memory_of
@@ -110,6 +112,10 @@ def test_open_webui(fake):
     assert info["all_seeds"] == [info["seed"], info["seed"] + 1]
     request = seen(fake)
     assert (request["num_inference_steps"], request["negative_prompt"]) == (3, "blurry")
+    # Clients show these lines, and read settings from them.
+    told = "a cat\nNegative prompt: blurry\nSteps: 3, Sampler: Euler, Seed: {}, Size: "
+    told += "512x512, Model: tiny, Distilled CFG Scale: 3.5"
+    assert info["infotexts"] == [told.format(seed) for seed in info["all_seeds"]]
 
 
 def test_silly_tavern(fake):
@@ -122,11 +128,61 @@ def test_silly_tavern(fake):
     assert (told["progress"], told["state"]["job_count"]) == (0.0, 0)
     [picture], info = make(fake, "txt2img", SILLY_TAVERN)
     assert picture.size == (512, 512)
-    warnings = " ".join(info["warnings"])
-    assert "'sampler_name'" in warnings and "'scheduler'" in warnings
+    alone = "was passed over: Flux models are sampled by Euler alone."
+    for name in ("sampler_name", "scheduler"):
+        assert f"'{name}' {alone}" in info["warnings"]
     # A scale of Stable Diffusion is none of Flux.
     assert seen(fake)["guidance_scale"] == 3.5
     assert "a-password" not in fake.output
+
+
+# As the web UI's own description of its API has them.
+DEFAULTS = {
+    "sampler_name": None,
+    "sampler_index": "Euler",
+    "scheduler": "Automatic",
+    "restore_faces": False,
+    "tiling": False,
+    "styles": [],
+    "subseed_strength": 0,
+    "script_name": None,
+    "refiner_checkpoint": None,
+    "alwayson_scripts": {},
+}
+ASKED = {
+    "sampler_name": "DPM++ 2M",
+    "sampler_index": "DDIM",
+    "scheduler": "Karras",
+    "restore_faces": True,
+    "tiling": True,
+    "styles": ["oil"],
+    "subseed_strength": 0.5,
+    "script_name": "x/y/z plot",
+    "refiner_checkpoint": "sdxl",
+    "alwayson_scripts": {"ControlNet": {}},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_only_what_asks_for_something_is_told_to_be_passed_over(name):
+    # Clients send every field, most of them as they found it, or empty.
+    for value in (DEFAULTS[name], *([""] if isinstance(ASKED[name], str) else [])):
+        assert list(passed_over({name: value})) == []
+    [told] = passed_over(ASKED | DEFAULTS | {name: ASKED[name]})
+    sampled = name.startswith(("sampler", "scheduler"))
+    why = "sampled by Euler alone" if sampled else "nothing like it here"
+    assert told.startswith(f"'{name}' was passed over: ") and why in told
+
+
+def test_the_newest_thousand_choices_are_remembered():
+    choices = Choices()
+    for number in range(1000):
+        choices.choose(f"caller {number}", "tiny")
+    choices.choose("caller 0", "flux1")
+    assert choices.of("caller 1") == "tiny"
+    choices.choose("one more", "tiny")
+    assert choices.of("caller 1") is None
+    assert [choices.of(f"caller {n}") for n in (0, 2)] == ["flux1", "tiny"]
 
 
 def test_krita(fake):
@@ -140,6 +196,11 @@ def test_krita(fake):
     assert picture.size == (96, 64)
     assert (seen(fake)["mode"], info["denoising_strength"]) == ("variation", 0.5)
     assert info["warnings"] == []
+    # By this server's own name for it, too, and without either the model's.
+    nameless = {k: v for k, v in KRITA.items() if k != "denoising_strength"}
+    for more, strength in (({"strength": 0.8}, 0.8), ({}, 0.6)):
+        _, info = make(fake, "img2img", nameless | more)
+        assert info["denoising_strength"] == strength
 
 
 def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):
@@ -193,7 +254,13 @@ def test_a_callers_model_is_its_own():
         assert info["sd_model_name"] == "tiny"
         override = {"override_settings": {"sd_model_checkpoint": "klein-4b"}}
         _, info = make(server, "txt2img", SMALL | override, auth=two)
-        assert info["sd_model_name"] == "klein-4b"
+        assert (info["sd_model_name"], info["warnings"]) == ("klein-4b", [])
+        guided = SMALL | {"distilled_cfg_scale": 2.5}
+        _, info = make(server, "txt2img", guided | override, auth=two)
+        [told] = info["warnings"]
+        assert "its guidance was passed over" in told
+        _, info = make(server, "txt2img", guided, auth=two)
+        assert (info["distilled_cfg_scale"], info["warnings"]) == (2.5, [])
         # Without a strength of its own it edits as the prompt says.
         _, info = make(server, "img2img", KRITA | override, auth=two)
         assert info["denoising_strength"] is None

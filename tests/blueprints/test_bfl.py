@@ -69,8 +69,10 @@ def test_a_picture_by_its_polling_url(fake):
     result = told["result"]
     assert (result["seed"], result["prompt"]) == (7, "a cat")
     assert result["end_time"] - result["start_time"] == pytest.approx(
-        result["duration"], abs=0.01
+        result["duration"], abs=0.002
     )
+    for name in ("start_time", "end_time", "duration"):
+        assert result[name] == round(result[name], 3)
     picture = opened(result["sample"])
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 
@@ -117,10 +119,23 @@ def test_pictures_come_by_every_name(fake_multi):
     assert request["mode"] == "edit"
     assert request["corners"] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     assert made("flux-pro-1.1", image_prompt=red)["mode"] == "variation"
+    # Beside a picture that is to be changed it is one more of those.
+    both = made("flux-pro-1.1", image_prompt=red, input_image=lime)
+    assert (both["mode"], len(both["images"])) == ("edit", 2)
     assert made("flux-pro-1.0-fill", image=red, mask=mask)["mask"] == [255, 255]
     # A mask that a canvas saved has an alpha channel that says nothing.
     mask = plain("white", mode="RGBA")
     assert made("flux-pro-1.0-fill", image=red, mask=mask)["mask"] == [255, 255]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"n": 1}, {"num_images": "1"}, {"stream": False}, {"stream": "false"}, {"n": ""}],
+    ids=str,
+)
+def test_words_of_other_apis_that_ask_for_nothing_are_taken(fake, values):
+    body = {"prompt": "x", "dry_run": True} | values
+    assert post(fake, "/v1/flux-dev", json=body).status_code == 200
 
 
 @pytest.mark.parametrize(

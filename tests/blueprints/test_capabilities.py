@@ -76,6 +76,8 @@ def test_what_it_says_of_every_model_is_so(tmp_path):
             {"id": "turbo-alpha", "model": "flux1"},
             {"id": "ink", "model": None},
         ]
+        owners = [model["owned_by"] for model in get(server, "/v1/models")["data"]]
+        assert owners == ["flux-imaging-api", *["black-forest-labs"] * 2]
         listed = get(server, "/v1/loras")["data"]
         assert [lora["id"] for lora in listed] == ["turbo-alpha", "ink"]
 

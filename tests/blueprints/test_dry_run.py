@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from tests.support.servers import wait_for
-from tests.support.wire import begin, data_url, post, release, stats
+from tests.support.wire import begin, data_url, make_mask, post, release, stats
 
 SMALL = {"prompt": "a cat", "size": "96x64", "dry_run": True}
 ROUTES = [
@@ -58,6 +58,36 @@ def test_every_other_route_tells_it_too(fake, png, path):
     assert (stats(fake)["begun"], stats(fake)["queued"]) == (0, 0)
 
 
+def test_a_plan_has_every_default(fake, png):
+    request = plan(fake, seed=7)["request"]
+    assert request == {
+        "mode": "generate",
+        "model": "tiny",
+        "prompt": "a cat",
+        "negative_prompt": None,
+        "width": 96,
+        "height": 64,
+        "native_size": 64,
+        "num_inference_steps": 12,
+        "guidance_scale": 3.5,
+        "strength": None,
+        "seed": 7,
+        "n": 1,
+        "loras": [],
+        "partial_images": 0,
+        "output_format": "png",
+        "input_images": [],
+        "masked": False,
+    }
+    mask = data_url(make_mask((96, 64), (0, 0, 9, 9)))
+    body = {"image": data_url(png), "mask": mask, "partial_images": 2}
+    other = plan(fake, "/v1/images/edits", negative_prompt="a dog", **body)["request"]
+    assert (other["input_images"], other["masked"]) == ([[96, 64]], True)
+    assert (other["negative_prompt"], other["partial_images"]) == ("a dog", 2)
+    # Of the task that paints within a mask.
+    assert other["strength"] == 1.0
+
+
 def test_what_is_told_is_what_is_made(fake, png):
     body = SMALL | {"image": data_url(png), "n": 2}
     del body["size"]
@@ -78,7 +108,8 @@ def test_what_is_told_is_what_is_made(fake, png):
 def test_the_queue_and_the_pace_are_told(fake):
     assert post(fake, json={"prompt": "pause=0.05", "size": "64x64"}).ok
     alone = plan(fake)["expected_seconds"]
-    assert alone > 0
+    # Nobody plans by thousandths.
+    assert alone == round(alone, 2) > 0
     with closing(begin(fake, {"prompt": "hold"})) as held:
         wait_for(lambda: stats(fake)["running"] == 1, 10)
         with closing(begin(fake, {"prompt": "a dog", "n": 4})) as waiting:

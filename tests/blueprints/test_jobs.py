@@ -237,9 +237,13 @@ def test_delete_stops_the_run_within_a_step(fake, pool):
     steps = stats(fake)["steps"]
     assert gone.json()["state"] == "cancelled"
     assert asked.result().status_code == 499
+    # It was stopped by hand: no client is to begin it again by itself.
+    assert asked.result().headers["X-Should-Retry"] == "false"
     wait_for(lambda: stats(fake)["running"] == 0, 5)
     assert stats(fake)["steps"] <= steps + 1
     assert stats(fake)["finished"] == 0
+    name, data = read_events(fake, "to-delete")[-1]
+    assert (name, data["error"]["code"]) == ("cancelled", "cancelled")
 
 
 @pytest.mark.parametrize(
@@ -413,6 +417,8 @@ def test_failures_tell_of_their_job_too(fake, pool):
     assert failed.headers["X-Flux-Seed"] == "7"
     assert float(failed.headers["X-Flux-Run-Seconds"]) >= 0.1
     assert float(failed.headers["X-Flux-Queue-Seconds"]) >= 0
+    name, data = read_events(fake, "it-failed")[-1]
+    assert (name, data["error"]["code"]) == ("failed", "insufficient_storage")
 
 
 def test_a_full_queue_refuses_before_it_decodes(fake, pool):

@@ -86,6 +86,9 @@ def test_a_recipe_sent_again_makes_the_same_file(schnell, kind, file_format):
     sent = [sha256(data) for name, data in files.items() if name != "mask"]
     assert recipe.get("inputs", []) == sent
     assert recipe.get("mask") == (sha256(files["mask"]) if "mask" in files else None)
+    # Of the model's own for that task nothing has to be told.
+    asked = fields.get("strength")
+    assert recipe.get("strength", "own") == (float(asked) if asked else "own")
     if "loras" in fields:
         ink = {"name": "ink", "adapter_weight": 0.5, "sha256": sha256(schnell.lora)}
         assert recipe["loras"] == [ink]

@@ -103,6 +103,14 @@ def test_the_typescript_client_with_a_key():
     assert without["error"]["data"]["code"] == "invalid_api_key"
 
 
+def test_what_only_reads_says_so(fake):
+    """An agent asks its user before it uses any other."""
+    tools = rpc(fake, "tools/list")["result"]["tools"]
+    hints = {tool["name"]: tool["annotations"]["readOnlyHint"] for tool in tools}
+    reads = {"list_models", "job_status"}
+    assert hints == {name: name in reads for name in TOOLS}
+
+
 def test_a_handshake_speaks_a_known_version(fake):
     for asked, spoken in (
         ("2025-06-18", "2025-06-18"),
@@ -160,8 +168,9 @@ def test_links_lead_to_the_pictures(fake, fake_with_files, files):
     assert (link["type"], link["mimeType"]) == ("resource_link", "image/png")
     assert link["uri"].startswith(f"{files.url}/i/")
     assert requests.get(link["uri"], timeout=10).ok
-    [link, _] = call(fake, "generate_image", SMALL | {"result": "link"})["content"]
-    assert requests.get(link["uri"], timeout=10).headers["X-Flux-Seed"] == "7"
+    two = call(fake, "generate_image", SMALL | {"result": "link", "n": 2})
+    for seed, link in zip(("7", "8"), two["content"], strict=False):
+        assert requests.get(link["uri"], timeout=10).headers["X-Flux-Seed"] == seed
 
 
 def test_a_job_is_looked_at_and_cancelled(fake):

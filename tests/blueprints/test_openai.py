@@ -45,13 +45,17 @@ def test_usage_is_complete_and_integer(fake, png):
         fake,
         "/v1/images/edits",
         files={"image": ("a.png", png)},
-        data={"prompt": "abcde", "n": "2", "size": "64x128"},
+        data={
+            # Of 13 bytes, and of 9.
+            **{"prompt": "abcdefghijé+", "negative_prompt": "abcdefghi"},
+            **{"n": "2", "size": "64x128"},
+        },
     )
     assert answer.json()["usage"] == {
-        "input_tokens": 2 + 24,
+        "input_tokens": 4 + 3 + 24,
         "output_tokens": 2 * 32,
-        "total_tokens": 2 + 24 + 64,
-        "input_tokens_details": {"text_tokens": 2, "image_tokens": 24},
+        "total_tokens": 7 + 24 + 64,
+        "input_tokens_details": {"text_tokens": 7, "image_tokens": 24},
         "output_tokens_details": {"text_tokens": 0, "image_tokens": 64},
     }
 

@@ -29,6 +29,14 @@ def test_masks_that_cannot_be_used(fake, png, mask):
     assert answer.reason == BY_CODE["invalid_mask_image_format"]
 
 
+def test_of_several_pictures_the_mask_is_for_the_first(fake_multi):
+    files = [("image[]", ("a.png", make_png(size))) for size in ((96, 64), (64, 80))]
+    files.append(("mask", ("m.png", make_mask((96, 64), (0, 0, 9, 9)))))
+    answer = post(fake_multi, EDITS, data=FORM, files=files)
+    assert answer.status_code == 200, answer.text
+    assert seen(fake_multi)["mask"] == [0, 255]
+
+
 def dark_noise(size):
     """Noise of which each band has another median, all far below the middle."""
     pixels = np.random.default_rng(5).random((size[1], size[0], 3)) ** 3

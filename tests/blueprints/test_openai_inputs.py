@@ -128,6 +128,7 @@ JSON_SHAPES = {
     "image base64": lambda url, b64: {"image": b64},
     "image object": lambda url, b64: {"image": {"url": url, "type": "image_url"}},
     "image list": lambda url, b64: {"image": [url]},
+    "empty places": lambda url, b64: {"images": [None, "", {}, url]},
     "with nulls": lambda url, b64: {
         "images": [{"image_url": url, "file_id": None}],
         "mask": None,
@@ -197,6 +198,7 @@ BAD = {
     "mask file_id": ({"mask": {"file_id": "f"}}, "mask", "invalid_value"),
     "number": ({"images": [5]}, "image", "invalid_type"),
     "unknown object": ({"images": [{"foo": "x"}]}, "image", "invalid_type"),
+    "too deep": ({"image": {"url": {"url": {"url": "x"}}}}, "image", "invalid_type"),
     "not base64": ({"image": "hello world!"}, "image", "invalid_image_file"),
     "not an image": ({"image": "aGVsbG8="}, "image", "invalid_image_file"),
     "two masks": ({"mask": ["a", "b"]}, "mask", "array_above_max_length"),

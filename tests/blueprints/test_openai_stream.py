@@ -11,8 +11,13 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api.blueprints.openai.parameters import ImagesParameters
+from flux_api.blueprints.openai.stream import Stream
+from flux_api.core import Completed, PartialImage, Preview
 from flux_api.http import clients
 from flux_api.http.sse import frame_comment, frame_event
+from tests.queue.test_results import a_job
+from tests.support.fuzz_requests import ready_client
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import begin, generate, post, stats
 
@@ -80,6 +85,10 @@ def test_generation_streams_previews_and_the_picture(api, partial_images):
     data = events[-1][1]
     assert [field for field in data if field not in OURS] == COMPLETED_FIELDS
     assert data["run_seconds"] > 0 <= data["queue_seconds"]
+    # To the thousandth, as everywhere.
+    job = requests.get(f"{api.url}/jobs/{answer.headers['X-Job-Id']}", timeout=10)
+    for name in ("queue_seconds", "run_seconds"):
+        assert data[name] == job.json()[name]
     assert (data["num_inference_steps"], data["guidance_scale"]) == (8, 3.5)
     assert data["quality"] == "high"
     assert data["background"] == "opaque"
@@ -170,6 +179,13 @@ def test_a_client_that_leaves_stops_its_stream(fake, held):
     assert stats(fake)["finished"] == 0
 
 
+def more(stream):
+    """What comes next; it must not end here."""
+    found = stream.read1(1000)
+    assert found
+    return found
+
+
 def test_a_stream_is_never_silent_for_long():
     # Proxies give up on a silent connection after a minute, as nginx, or two.
     assert clients.KEEP_ALIVE_SECONDS + clients.POLL_SECONDS < 60
@@ -178,7 +194,12 @@ def test_a_stream_is_never_silent_for_long():
         answer = connection.getresponse()
         text = b""
         while text.count(b": waiting\n\n") < 2:
-            text += answer.read1(1000)
+            text += more(answer)
+        # So is one of several jobs, in words of its own.
+        with requests.get(f"{server.url}/jobs/events", stream=True, timeout=20) as all_:
+            text = b""
+            while text.count(b": keep-alive\n\n") < 2:
+                text += more(all_.raw)
         connection.close()
 
 
@@ -190,6 +211,35 @@ def test_cancelled_by_hand_the_stream_says_so(fake):
     events, _ = events_of(answer.read().decode())
     assert events[0][1]["error"]["code"] == "cancelled"
     connection.close()
+
+
+@pytest.mark.parametrize("size", [(1024, 2048), (2048, 1024)])
+def test_a_preview_is_small_however_large_the_picture(size):
+    """Some decoders take quadratic time over it."""
+    job = a_job()
+    preview = Preview(Image.new("RGB", (16, 16)), None, size)
+    job.post(PartialImage(0, 0, preview))
+    job.cancel()
+    (_, partial), (name, _) = streamed(job)
+    assert max(size_of(partial)[0]) == 512
+    assert name == "error"
+
+
+def streamed(job):
+    """The events of a job that has ended, as its stream tells them."""
+    parameters = ImagesParameters.read({"prompt": "a cat", "output_format": "webp"})
+    app = ready_client().application
+    with app.test_request_context():
+        stream = Stream(app.extensions["flux_api"], job, parameters, "generation")
+        return events_of(b"".join(stream.response().response).decode())[0]
+
+
+def test_pictures_that_are_no_longer_kept_are_an_error_at_the_end():
+    """Another client of the same job may have been slow to come."""
+    job = a_job()
+    job.post(Completed(()))
+    [(name, data)] = streamed(job)
+    assert (name, data["error"]["code"]) == ("error", "result_expired")
 
 
 def test_frames_stay_on_their_lines():

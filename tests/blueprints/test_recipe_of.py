@@ -110,7 +110,7 @@ def test_a_variation_with_words_stays_one(server):
 
 
 def test_what_is_not_stored_is_named(server):
-    sent = {"image": make_png(), "mask": make_mask((96, 64), (0, 0, 9, 9))}
+    sent = {"image": make_png()}
     answer = requests.post(
         f"{server.url}/v1/images/edits",
         data={"prompt": "a hat", "response_format": "url", "model": "tiny"},
@@ -123,6 +123,28 @@ def test_what_is_not_stored_is_named(server):
     digest = hashlib.sha256(sent["image"]).hexdigest()
     assert f"send the input picture with the SHA-256 {digest}" in refused.text
     assert process(server, {"image": sent["image"]}, recipe_of=url).ok
+
+
+def test_a_mask_is_found_again_or_named(server, files):
+    source = stored(server, prompt="a cat", seed=5, width=96, height=64)
+    mask = make_mask((96, 64), (0, 0, 9, 9))
+    edit = {"prompt": "a hat", "seed": 6, "input_image_url": source}
+    there = requests.post(f"{files.url}/upload", files={"file": mask}, timeout=10)
+    url = stored(server, mask=files.url + there.json()["url"], **edit)
+    first = drawn(server)
+    assert (first["mode"], first["mask"]) == ("edit", [0, 255])
+    process(server, recipe_of=url)
+    assert drawn(server) == first
+    # The caller's own wins.
+    assert process(server, {"mask": make_mask((96, 64), (0, 0, 95, 63))}, recipe_of=url)
+    assert drawn(server) == first | {"mask": [255, 255]}
+    url = stored(server, {"mask": mask}, **edit)
+    refused = process(server, recipe_of=url)
+    digest = hashlib.sha256(mask).hexdigest()
+    assert refused.status_code == 400
+    assert f"send the mask with the SHA-256 {digest}" in refused.text
+    process(server, {"mask": mask}, recipe_of=url)
+    assert drawn(server) == first
 
 
 @pytest.mark.parametrize(
@@ -155,6 +177,8 @@ def test_a_model_and_a_lora_that_are_not_here_are_named(server, files):
     gone = process(server, recipe_of=put(files, recipe))
     assert gone.status_code == 404
     assert "'klein-4b'" in gone.text
+    endless = process(server, recipe_of=put(files, recipe | {"model": "z" * 100}))
+    assert f"'{'z' * 64}'" in endless.text
     recipe |= {"model": "tiny", "loras": [{"name": "ink", "adapter_weight": 1}]}
     gone = process(server, recipe_of=put(files, recipe))
     assert gone.status_code == 400
@@ -172,6 +196,18 @@ def test_whatever_lies_there_is_an_answer(server, files):
     ):
         answer = process(server, recipe_of=put(files, recipe))
         assert answer.status_code in (400, 404), recipe
+
+
+@pytest.mark.parametrize("name", ["../../latest", "..", "a/b", "", 7, None, {}])
+def test_what_is_no_name_of_a_stored_picture_is_not_asked_for(server, files, name):
+    recipe = {"recipe": 1, "mode": "edit", "model": "tiny", "prompt": "x"}
+    for needed, words in (
+        ({"inputs": ["a" * 64], "stored_inputs": [name]}, "input picture"),
+        ({"mask": "a" * 64, "stored_mask": name}, "mask"),
+    ):
+        answer = process(server, recipe_of=put(files, recipe | needed))
+        assert answer.status_code == 400
+        assert f"send the {words} with the SHA-256 {'a' * 64}" in answer.text
 
 
 def test_without_the_token_it_is_400_that_names_it(fake_with_files, fake):

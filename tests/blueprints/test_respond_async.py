@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import uuid
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 import requests
@@ -156,6 +157,7 @@ def test_without_room_for_pictures_there_is_nothing_to_come_back_for(
         assert answer.status_code == 400
         assert "FLUX_RESULTS_MB" in answer.text
         assert post(server, path, json=SMALL).status_code == 200
+    assert get(server, "/v1/capabilities").json()["limits"]["keeps_results"] is False
 
 
 def test_own_jobs_are_listed_the_newest_first():
@@ -206,6 +208,20 @@ def test_several_jobs_are_followed_on_one_connection(fake):
         assert {"started", "step", "partial_image"} < set(names)
     # At its `done` each picture could be fetched; the stream ended by itself.
     assert all(get(fake, f"/jobs/{n}/result").status_code == 200 for n in ids)
+
+
+def test_four_may_wait_for_what_is_not_there_and_a_fifth_does_not(fake):
+    """Ids that never come hold few threads."""
+    job_id = uuid.uuid4().hex
+    with ThreadPoolExecutor(5) as pool:
+        path = f"/jobs/{job_id}/events"
+        asked = [pool.submit(get, fake, path) for _ in range(5)]
+        [refused], waiting = wait(asked, return_when=FIRST_COMPLETED)
+        assert refused.result().status_code == 404
+        # Again at once: the others are still there when it comes.
+        assert get(fake, path).status_code == 404
+        submit(fake, headers={"X-Job-Id": job_id})
+        assert [one.result().status_code for one in waiting] == [200] * 4
 
 
 def test_without_ids_the_stream_tells_of_the_callers_living_jobs(fake):

@@ -28,7 +28,7 @@ from tests.support.credentials import (
     write,
 )
 from tests.support.pictures import make_png, save
-from tests.support.servers import TOKEN, run_api, wait_for
+from tests.support.servers import TOKEN, free_port, run_api, wait_for
 from tests.support.trap_server import trap
 from tests.support.wire import data_url, make_mask, post
 
@@ -304,3 +304,18 @@ def test_credentials_that_lie_elsewhere_are_not_fetched(signed):
     assert made.ok, made.text
     check_data_hash(made.content)
     assert elsewhere.connections == 0
+
+
+def test_every_api_tells_of_a_missing_time_stamp(certificates):
+    own = {"FLUX_C2PA_TIMESTAMP_URL": f"http://127.0.0.1:{free_port()}"}
+    body, note = {"prompt": "a cat"}, "The picture is signed without a time stamp: "
+    with run_api(app=FAKE, **own, **certificates[0]) as server:
+        server.wait_ready()
+        assert note in draw(server).headers["X-Flux-Warning"]
+        assert note in post(server, "/process", data=body).json()["warning"]
+        plain = post(server, "/v1/images/generations", json=body)
+        assert plain.json()["warning"].startswith(note)
+        told = post(server, "/sdapi/v1/txt2img", json=body | {"cfg_scale": 7}).json()
+        [*others, last] = json.loads(told["info"])["warnings"]
+        assert last.startswith(note) and note not in " ".join(others)
+        assert told["parameters"]["warnings"] == [*others, last]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import requests
 
+from flux_api.models.catalog import MODEL_INFO
+from tests.support.fake_app import make_app
 from tests.support.scrape import scrape
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import begin, generate, post, release, stats
+from tests.support.wire import begin, generate, post, release, seen, stats
 
 FAKE = "tests.support.fake_app:app"
 ADMIN = {"Authorization": "Bearer sk-key-of-the-operator"}
@@ -34,8 +37,11 @@ def told(server):
     ready = requests.get(f"{server.url}/readyz", timeout=10)
     assert ready.status_code == 200  # Requests are taken.
     status = requests.get(f"{server.url}/v1/status", timeout=10).json()
-    gauge = scrape(server.url)["flux_asleep"]
-    return ready.json().get("asleep", False), status["asleep"], bool(gauge)
+    numbers = scrape(server.url)
+    # Only in the host's memory they are soon back.
+    assert numbers["flux_asleep_in_host"] == (status["weights"] == "host")
+    asleep = bool(numbers["flux_asleep"])
+    return ready.json().get("asleep", False), status["asleep"], asleep
 
 
 def test_it_sleeps_and_the_next_request_wakes_it(server):
@@ -52,6 +58,7 @@ def test_how_is_read_wherever_it_stands(server):
         url = f"{server.url}/admin/sleep"
         answer = requests.post(url, headers=ADMIN, timeout=60, **sent)
         assert answer.json() == {"asleep": True, "weights": "dropped"}
+        assert told(server) == (True,) * 3
         sent = {how: {"weights": "nowhere"}}
         answer = requests.post(url, headers=ADMIN, timeout=60, **sent)
         assert (answer.status_code, "weights" in answer.text) == (400, True)
@@ -67,9 +74,48 @@ def test_it_is_woken_by_hand(server):
     assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
     assert told(server) == (False,) * 3
     assert stats(server)["begun"] == before + 1
+    # As little as can be drawn.
+    drawn = seen(server)
+    assert (drawn["size"], drawn["num_inference_steps"]) == ([64, 64], 1)
     # Awake already, nothing is drawn.
     assert admin(server, "wake").json() == {"asleep": False, "weights": "device"}
     assert stats(server)["begun"] == before + 1
+
+
+@pytest.fixture(scope="module")
+def own():
+    """The API in this process, over the scripted backend, with an operator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_ADMIN_KEYS", SETTINGS["FLUX_ADMIN_KEYS"])
+        app = make_app()
+    client = app.test_client()
+    client.post("/admin/wake", headers=ADMIN)
+    wait_for(lambda: client.get("/readyz").status_code == 200, 10)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("task", "mode", "pictures", "mask"),
+    [
+        ("generate", "generate", [], None),
+        ("edit", "edit", [[64, 64]], None),
+        ("variation", "variation", [[64, 64]], None),
+        ("inpaint", "edit", [[64, 64]], [255, 255]),
+    ],
+)
+def test_a_model_of_any_one_task_can_be_woken(own, task, mode, pictures, mask):
+    app = own.application
+    context = app.extensions["flux_api"]
+    tiny = MODEL_INFO["tiny"]
+    single = {"tiny": replace(tiny, tasks={task: tiny.tasks[task]})}
+    app.extensions["flux_api"] = replace(context, models=single)
+    own.post("/admin/sleep", headers=ADMIN)
+    answer = own.post("/admin/wake", headers=ADMIN)
+    assert answer.json == {"asleep": False, "weights": "device"}
+    drawn = own.get("/fake/stats").json["requests"][-1]
+    assert [drawn[name] for name in ("mode", "images", "mask")] == [
+        *(mode, pictures, mask)
+    ]
 
 
 def test_nothing_leaves_while_somebody_needs_it(server):

@@ -23,6 +23,7 @@ from tests.support.servers import ROOT, run_api, wait_for
 from tests.support.wire import begin, data_url, post, seen, stats
 
 UPSCALE = "/v1/images/upscale"
+DRY = {"dry_run": True}
 
 
 def opened(answer):
@@ -94,6 +95,8 @@ def test_it_is_streamed(fake, png):
         ((96, 64), {"mask": data_url(make_png())}, "mask"),
         ((1500, 700), {"scale": 4}, "try scale=2"),
         ((2100, 100), {"scale": 2}, "smaller picture."),
+        ((64, 1025), {"scale": 4}, "try scale=2"),
+        ((2049, 64), {"scale": 2}, "smaller picture."),
         ((3000, 2000), {"scale": 2}, "2508x1672"),
         ((3000, 2000), {"scale": 2}, "4.2 megapixels"),
         ((3000, 2000), {"scale": 2}, "3000x2000"),
@@ -105,6 +108,34 @@ def test_what_cannot_be_is_told_before_anything_runs(fake, size, values, word):
     assert answer.status_code == 400
     assert word in answer.json()["error"]["message"]
     assert stats(fake)["begun"] == 0
+
+
+@pytest.mark.parametrize(("size", "scale"), [((1024, 64), 4), ((64, 2048), 2)])
+def test_a_side_may_become_4096_pixels(fake, size, scale):
+    picture = data_url(save(Image.new("RGB", size)))
+    answer = post(fake, UPSCALE, json={"image": picture, "scale": scale} | DRY)
+    told = answer.json()["request"]
+    assert max(told["width"], told["height"]) == 4096
+
+
+def test_a_picture_of_one_pixel_becomes_larger_too(fake):
+    picture = data_url(save(Image.new("RGB", (1, 1))))
+    told = post(fake, UPSCALE, json={"image": picture} | DRY).json()["request"]
+    assert (told["width"], told["height"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "param"),
+    [
+        ({"size": "200x128"}, "size"),
+        ({"width": 200}, "width"),
+        ({"aspect_ratio": "16:9"}, "aspect_ratio"),
+    ],
+)
+def test_what_says_another_size_is_named(fake, png, values, param):
+    answer = post(fake, UPSCALE, json={"image": data_url(png)} | values)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
 
 
 def test_without_a_picture_there_is_nothing_to_make_larger(fake):

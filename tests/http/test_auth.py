@@ -137,10 +137,32 @@ def test_odd_keys_are_wrong_and_nothing_worse(keyed, shown):
         assert status.startswith(b"HTTP/1.1 401 "), status
 
 
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "You did not provide an API key"),
+        # It holds no key in any form that is read.
+        ({"Authorization": "Digest username=me"}, "You did not provide an API key"),
+        ({"Authorization": "Bearer wrong"}, "Incorrect API key"),
+        ({"Authorization": "Basic dTpw"}, "Incorrect API key"),
+        ({"X_Key": "wrong"}, "Incorrect API key"),
+    ],
+    ids=str,
+)
+def test_no_key_is_told_from_a_wrong_one(keyed, headers, words):
+    assert words in call(keyed, **headers).json()["error"]["message"]
+
+
 def test_health_needs_no_key(keyed):
     for path in ("/healthz", "/readyz", "/health", "/v1/health"):
         assert call(keyed, path).status_code == 200
-    assert call(keyed, "/v1/nope").status_code == 404
+    lost = call(keyed, "/v1/nope")
+    assert lost.status_code == 404
+    wrong = call(keyed, "/jobs?limit=0", api_key=KEY)
+    assert wrong.status_code == 400
+    # No browser is to ask for a password.
+    for answer in (lost, wrong):
+        assert "WWW-Authenticate" not in answer.headers
 
 
 def test_the_body_is_read_before_the_refusal(keyed):

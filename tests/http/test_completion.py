@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
+from flux_api.errors import InvalidRequest
 from flux_api.http import completion
+from flux_api.http.completion import check_size
+from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.sizes import SizeRules
 from tests.support.complete import complete
 
 TINY = MODEL_INFO["tiny"]
@@ -35,3 +40,49 @@ def test_every_random_seed_is_one_that_javascript_can_send_back(monkeypatch, cou
     monkeypatch.setattr(completion.secrets, "randbelow", lambda below: below - 1)
     made = complete("tiny", TINY, prompt="a cat", n=count)
     assert made.seed_of(count - 1) == 2**32 - 1
+
+
+def edit(picture, **asked):
+    """The size of an edit of a picture of this size, one side asked for."""
+    parameters = Parameters.read({"prompt": "a cat"} | asked)
+    inputs = completion.Inputs((Image.new("RGB", picture),))
+    made = completion.complete_request("tiny", TINY, "edit", parameters, inputs)
+    return made.width, made.height
+
+
+def test_the_open_side_of_an_edit_follows_its_picture():
+    assert edit((768, 512), width=384) == (384, 256)
+    assert edit((768, 512), height=256) == (384, 256)
+    # Of a line there is nothing to be seen; one side is as small as may be.
+    assert edit((2000, 1), width=128) == (128, 64)
+    assert edit((1, 2000), height=128) == (64, 128)
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize("pixels", [0, -64])
+def test_a_side_of_nothing_is_refused_beside_a_picture_too(side, pixels):
+    with pytest.raises(InvalidRequest, match="must be multiples of 16") as refused:
+        edit((96, 64), **{side: pixels})
+    assert refused.value.param == side
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [({"width": 65}, "65x?"), ({"height": 65}, "?x65"), ({"size": "65x64"}, "65x64")],
+    ids=str,
+)
+def test_a_side_that_was_left_open_is_told_as_such(asked, given):
+    with pytest.raises(InvalidRequest) as refused:
+        check_size(TINY, Parameters.read(asked))
+    assert refused.value.limits["given"] == given
+
+
+def test_a_side_left_open_is_no_fault_of_the_other():
+    """Beside the default height this width would be too large; an input picture may
+    yet say a smaller one."""
+    sizes = SizeRules(default=(512, 512), max_pixels=512 * 512)
+    wide = replace(TINY, sizes=sizes)
+    check_size(wide, Parameters.read({"width": 512}))
+    check_size(wide, Parameters.read({"width": 2048}))
+    with pytest.raises(InvalidRequest):
+        check_size(wide, Parameters.read({"width": 2048, "height": 512}))

@@ -197,6 +197,23 @@ def test_a_picture_without_a_file_name_is_a_file(fake, png):
     assert seen(fake)["prompt"] == "BMW, a red one"
 
 
+def test_a_file_that_was_not_chosen_is_none(fake):
+    """A browser sends the field all the same, without a name and without bytes."""
+    head = b'--X\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=X"}
+
+    def send(file):
+        body = head % (b"image", b'; filename="%s"' % file, b"")
+        body += head % (b"prompt", b"", b"a cat") + b"--X--"
+        return requests.post(fake.url + GENERATIONS, body, headers=kind, timeout=20)
+
+    assert send(b"").status_code == 200
+    assert seen(fake)["mode"] == "generate"
+    # A file that is empty was meant.
+    answer = send(b"a.png")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image")
+
+
 def test_text_beside_a_file_is_passed_over_and_said(fake, png):
     files = [("image", ("a.png", png)), ("image", (None, "[object File]"))]
     answer = post(fake, EDITS, data=PROMPT, files=files)

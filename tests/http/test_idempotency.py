@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import requests
+from flask import g
 
 from flux_api.core import ImageResult
-from flux_api.errors import KeyReused
-from flux_api.http.kept_answers import (
-    KEPT_KEYS,
-    KEPT_SECONDS,
-    KeptAnswers,
-)
+from flux_api.errors import KeyInUse, KeyReused
+from flux_api.http.bodies import Body
+from flux_api.http.idempotency import end_if_known, kept_seconds
+from flux_api.http.kept_answers import KEPT_SECONDS, KeptAnswers
 from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job, picture
+from tests.support.fuzz_requests import ready_client
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import message_of, release, stats
@@ -197,6 +199,28 @@ def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
     assert stats(fake)["begun"] == 1
 
 
+def test_who_has_waited_long_enough_for_the_first_is_told_so():
+    """So it is where a picture's URL keeps the first one's job from beginning."""
+    app = ready_client().application
+    context = app.extensions["flux_api"]
+    settings = context.settings.model_copy(update={"request_timeout": 0})
+    impatient = replace(context, settings=settings)
+    headers = {"Idempotency-Key": "still-runs"}
+    app.extensions["flux_api"] = impatient
+    try:
+        with app.test_request_context(headers=headers):
+            end_if_known(Body({}, []))
+            with (
+                app.test_request_context(headers=headers),
+                pytest.raises(KeyInUse, match="still runs"),
+            ):
+                end_if_known(Body({}, []))
+            # It has given its place in the queue back.
+            assert context.manager.queue_depth == 0
+    finally:
+        app.extensions["flux_api"] = context
+
+
 def test_uploads_count_whatever_the_boundary_is(fake):
     def send(picture):
         return requests.post(
@@ -311,6 +335,14 @@ def test_a_key_is_free_again_once_the_picture_is_no_longer_kept(fake_without_res
     assert stats(fake_without_results)["begun"] == before + 2
 
 
+def test_pictures_are_kept_as_long_as_their_key():
+    """For a day, and for ten minutes without one."""
+    with ready_client().application.test_request_context():
+        assert kept_seconds() == timedelta(minutes=10).total_seconds()
+        g.idempotency = None
+        assert kept_seconds() == timedelta(days=1).total_seconds()
+
+
 class Clock:
     """A clock set by hand."""
 
@@ -343,11 +375,11 @@ def is_kept(answers, key):
 
 
 def test_answers_are_gone_after_a_day():
-    clock = Clock()
+    clock, day = Clock(), timedelta(days=1).total_seconds()
     answers = kept_by(ResultStore(10**6, clock=clock), clock, ["k"])
-    clock.now = KEPT_SECONDS - 1
+    clock.now = day - 1
     assert is_kept(answers, "k")
-    clock.now = KEPT_SECONDS
+    clock.now = day
     assert not is_kept(answers, "k")
 
 
@@ -356,7 +388,8 @@ def test_pictures_are_kept_once_and_keys_are_bounded_by_them_and_by_count():
     answers = kept_by(results, Clock(), "012")
     assert [is_kept(answers, key) for key in "012"] == [False, True, True]
 
-    many = kept_by(ResultStore(10**9), Clock(), map(str, range(KEPT_KEYS + 10)))
+    # The newest thousand, as docs/openai-compatibility.md says.
+    many = kept_by(ResultStore(10**9), Clock(), map(str, range(1010)))
     assert not is_kept(many, "9")
     assert is_kept(many, "10")
 

@@ -181,6 +181,7 @@ def test_a_size_off_the_grid_is_refused_before_anything_is_decoded(server):
     for path, size in (
         ("/process", {"width": 65}),
         ("/v1/images/edits", {"size": "65x65"}),
+        ("/v1/images/variations", {"size": "65x65"}),
     ):
         answer = requests.post(
             server.url + path,

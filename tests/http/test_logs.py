@@ -7,14 +7,17 @@ import json
 import logging
 import os
 import pty
+import socket
+import struct
 import subprocess
 import sys
+import time
 
 import pytest
 import requests
 
 from log_lines import JsonFormatter, configure
-from tests.support.raw_http import exchange
+from tests.support.raw_http import exchange, send
 from tests.support.raw_http import post as raw_post
 from tests.support.servers import ROOT, run_api, wait_for
 from tests.support.trap_server import trap
@@ -95,10 +98,11 @@ def test_a_picture_is_one_line_that_tells_its_story(keyed):
 
 def test_a_stream_is_logged_at_its_end(keyed):
     body = {"prompt": "a cat pause=0.05", "stream": True, "steps": 4}
+    began = time.monotonic()
     answer = call(keyed, "POST", "/v1/images/generations", "stream", json=body)
     line = line_of(keyed, "stream")
     assert line["state"] == "done"
-    assert line["ms"] >= 200
+    assert 200 <= line["ms"] <= 1000 * (time.monotonic() - began) + 1
     assert line["bytes"] == len(answer.content)
 
 
@@ -106,6 +110,9 @@ def test_refusals_and_failures_say_their_code(keyed):
     for name, form, code, level in (
         ("refused", {"prompt": ""}, "missing_required_parameter", "info"),
         ("failed", {"prompt": "fail=memory"}, "insufficient_storage", "error"),
+        ("broke", {"prompt": "fail=pipeline"}, "generation_failed", "error"),
+        # Whoever asks has only to wait.
+        ("busy", {"prompt": "fail=busy"}, "server_is_overloaded", "warning"),
     ):
         call(keyed, "POST", "/process", name, data=form)
         line = line_of(keyed, name)
@@ -114,6 +121,33 @@ def test_refusals_and_failures_say_their_code(keyed):
     line = line_of(keyed, "lost")
     assert (line["status"], line["path"]) == (404, "/nothing\nhere")
     assert "route" not in line
+
+
+def test_strangers_fill_no_line_without_end(keyed):
+    answer = exchange(
+        keyed,
+        f"{'A' * 20} /{'p' * 300} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        "X-Request-Id: endless\r\n\r\n".encode(),
+    )
+    assert answer.status == 404
+    line = line_of(keyed, "endless")
+    assert (line["method"], line["path"]) == ("A" * 16, "/" + "p" * 199)
+
+
+def test_a_body_whose_connection_breaks_is_no_failure_of_the_server(keyed):
+    head = raw_post(
+        "/process",
+        b"prompt=",
+        Content_Length=1000,
+        Authorization=f"Bearer {TOKEN}",
+        X_Request_Id="broken-off",
+    )
+    with send(keyed, head) as connection:
+        # Closed so, it is reset.
+        now = struct.pack("ii", 1, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+    line = line_of(keyed, "broken-off")
+    assert (line["status"], line["error"]) == (400, "invalid_request")
 
 
 def test_probes_are_for_the_debug_level_only(keyed, fake):

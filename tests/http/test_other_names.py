@@ -117,10 +117,13 @@ def test_two_names_that_say_different_things_are_refused(fake, path, values, nam
             422,
         ),
         ("/sdapi/v1/txt2img", {"strength": 0.2, "denoising_strength": 0.7}, 422),
-        (
-            "/sdapi/v1/txt2img",
-            {"model": "tiny", "override_settings": {"sd_model_checkpoint": "klein-4b"}},
-            422,
+        *(
+            (
+                "/sdapi/v1/txt2img",
+                {"model": one, "override_settings": {"sd_model_checkpoint": other}},
+                422,
+            )
+            for one, other in (("tiny", "klein-4b"), ("klein-4b", "tiny"))
         ),
     ],
     ids=str,

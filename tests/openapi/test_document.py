@@ -157,6 +157,53 @@ def test_a_key_is_said_to_be_needed_where_it_is():
         assert (operation.get("security") != []) == needed, where
 
 
+def test_the_address_that_documents_name_comes_first(document):
+    """Behind it the same view under the base URLs of other clients."""
+    order = list(document["paths"])
+    pairs = [("/jobs", "/v1/jobs")]
+    for path in order:
+        if path.startswith(("/v1/images/", "/v1/models", "/v1/loras")):
+            bare = path.removeprefix("/v1")
+            pairs += [(path, bare), (path, f"/openai/v1{bare}")]
+    assert len(pairs) > 10
+    for first, again in pairs:
+        assert order.index(first) < order.index(again)
+
+
+def test_a_list_in_an_address_is_one_value_with_commas(document):
+    styles = {
+        parameter["name"]: parameter.get("explode")
+        for _, operation in operations(document)
+        for parameter in operation["parameters"]
+        if parameter.get("in") == "query"
+    }
+    assert {"ids", "limit", "index", "id"} <= styles.keys()
+    assert {name for name, explode in styles.items() if explode is False} == {"ids"}
+
+
+def test_a_flag_is_off_unless_it_is_sent(document):
+    """What a caller leaves out is no order."""
+    flags = [
+        (name, field)
+        for body in document["components"]["requestBodies"].values()
+        for content in body["content"].values()
+        for name, field in content["schema"]["properties"].items()
+        if field.get("type") == "boolean"
+    ]
+    assert {"stream", "dry_run", "raw", "prompt_upsampling"} <= {n for n, _ in flags}
+    assert [name for name, field in flags if field["default"] is not False] == []
+
+
+def test_who_is_to_come_back_is_told_when(document):
+    told = {
+        (name, "Retry-After" in response["headers"])
+        for name, response in document["components"]["responses"].items()
+    }
+    assert told
+    for name, is_told in told:
+        assert is_told == bool(re.search("Error(409|429|503)", name)), name
+
+
 def test_the_version_is_that_of_the_changes(document):
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.M)[1]
     assert document["info"]["version"] == newest
@@ -166,6 +213,7 @@ def test_every_parameter_of_a_model_is_described(document):
     for name, operation in OPERATIONS.items():
         if operation.body is not None:
             body = document["components"]["requestBodies"][name.rpartition(".")[2]]
+            assert body["required"], name
             for content in body["content"].values():
                 known = content["schema"]["properties"]
                 fields = operation.body.model_json_schema()["properties"]
@@ -211,10 +259,74 @@ def test_examples_run(server):
     assert len(seen) == len(described(document))
 
 
+def test_what_would_be_made_is_described_beside_what_is(server):
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+    plans = 0
+    for where, operation in operations(document):
+        method, path = where.split(" ")
+        if "requestBody" not in operation:
+            continue
+        body = resolve(document, operation["requestBody"])["content"]
+        schema = body["application/json"]["schema"]
+        if "dry_run" in schema["properties"]:
+            path = path.replace("{hosted}", "flux-2-pro").replace("{deployment}", "x")
+            sent = body["application/json"]["example"] | {"dry_run": True}
+            answer = requests.post(server.url + path, json=sent, timeout=30)
+            assert answer.json()["dry_run"] is True
+            check_answer(document, operation, answer, where)
+            plans += 1
+    assert plans > 10
+
+
+NOTIFICATION = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+LATER = {"headers": {"Prefer": "respond-async"}, "json": {"prompt": "a cat"}}
+OTHERS = [
+    ("POST /v1/{hosted}", "/v1/flux-video", 404, {"json": {"prompt": "a cat"}}),
+    ("POST /v1/{hosted}", "/v1/no-such-model", 404, {"json": {"prompt": "a cat"}}),
+    ("GET /sdapi/v1/{name}", "/sdapi/v1/no-such-list", 404, {}),
+    ("GET /page/{name}", "/page/no-such-file", 404, {}),
+    ("GET /v1/models/{name}", "/v1/models/a b", 404, {}),
+    ("POST /mcp", "/mcp", 202, {"json": NOTIFICATION}),
+    ("POST /process", "/process", 202, LATER),
+    ("POST /v1/images/generations", "/v1/images/generations", 202, LATER),
+    ("POST /sdapi/v1/txt2img", "/sdapi/v1/txt2img", 202, LATER),
+]
+
+
+@pytest.mark.parametrize(("where", "path", "status", "options"), OTHERS)
+def test_other_answers_are_described_too(server, where, path, status, options):
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+    method, described_path = where.split(" ")
+    operation = document["paths"][described_path][method.lower()]
+    answer = requests.request(method, server.url + path, timeout=10, **options)
+    assert answer.status_code == status
+    if answer.content:
+        check_answer(document, operation, answer, where)
+    assert str(status) in operation["responses"]
+
+
+def test_a_file_that_has_not_changed_and_a_server_that_loads_are_described(
+    server, app, document
+):
+    address = f"{server.url}/page/tokens.css"
+    tag = {"If-None-Match": requests.get(address, timeout=10).headers["ETag"]}
+    status = requests.get(address, headers=tag, timeout=10).status_code
+    assert str(status) in document["paths"]["/page/{name}"]["get"]["responses"]
+    operation = document["paths"]["/readyz"]["get"]
+    answer = app.test_client().get("/readyz")
+    kind = answer.headers["Content-Type"]
+    content = operation["responses"][str(answer.status_code)]["content"][kind]
+    components = {"schemas": document["components"]["schemas"]}
+    schema = sealed(content["schema"] | {"components": components})
+    jsonschema_rs.validator_for(schema).validate(answer.json)
+    assert answer.status_code == 503
+
+
 def check_answer(document, operation, answer, where):
     """The answer's type and body are those that are described."""
     kind = answer.headers["Content-Type"].partition(";")[0]
-    content = operation["responses"][str(answer.status_code)]["content"]
+    response = operation["responses"][str(answer.status_code)]
+    content = resolve(document, response)["content"]
     assert kind in content or "*/*" in content, where
     if kind == "application/json":
         components = {"schemas": document["components"]["schemas"]}

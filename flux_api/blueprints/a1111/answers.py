@@ -46,6 +46,10 @@ def describe(
 
 def render(info: dict[str, Any], pictures: list[FinishedPicture]) -> Response:
     """The answer to ``txt2img`` and ``img2img``."""
+    # One may have come up since, such as a time stamp that could not be had.
+    said = pictures[0].facts.get("warning", "")
+    if later := said.removeprefix(" ".join(info["warnings"])).strip():
+        info["warnings"].append(later)
     told = {name: fact for name, fact in info.items() if name != "infotexts"}
     return jsonify(
         images=[to_base64(picture.data) for picture in pictures],
@@ -60,11 +64,10 @@ def describe_progress(job: Job | None) -> dict[str, Any]:
     if job is not None:
         newest, shown = job.last(Progress), job.last(PartialImage)
         if isinstance(newest, Progress):
-            count = max(1, job.request.num_images_per_prompt)
             steps = newest.step, newest.total
-            done = newest.index + newest.step / max(1, newest.total)
+            done = newest.index + newest.step / newest.total
             # After the last step it is still decoded, and becomes a file.
-            progress = min(0.99, done / count)
+            progress = min(0.99, done / job.request.num_images_per_prompt)
         if isinstance(shown, PartialImage):
             preview = to_base64(
                 encode_image(show_preview(shown.preview), "png", 100).data

@@ -76,7 +76,7 @@ class HostedTask:
         newest = self.job.last(Progress)
         if not isinstance(newest, Progress):
             return None
-        return round(newest.step / max(1, newest.total), 3)
+        return round(newest.step / newest.total, 3)
 
     def _result(self, picture: FinishedPicture) -> dict[str, Any]:
         # By the monotonic clock from its creation on: these add up.

@@ -15,6 +15,7 @@ _PICTURES = {
     "anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": MAX_IMAGES}],
     "description": f"{_PICTURE['description'][:-1]}, or a list of them.",
 }
+# In JSON; a form sends the field again for each.
 _LISTS = frozenset(("image", "init_images"))
 _UPLOAD = {"type": "string", "format": "binary", "description": "A picture's file."}
 

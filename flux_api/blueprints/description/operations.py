@@ -35,6 +35,8 @@ from flux_api.models.hub import ModelMissing
 
 EXAMPLE_JOB = "example-job"
 EXAMPLE_TASK = "0123456789abcdef0123456789abcdef"
+# Small: whoever tries it does not want to wait.
+_EXAMPLE = {"prompt": "a red heart", "width": 256, "height": 256, "seed": 7}
 # 64x64 pixels of orange.
 EXAMPLE_PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAT0lEQVR42u3PQ"
@@ -145,7 +147,7 @@ def _process(answer: Content) -> Operation:
         other=_ACCEPTED,
         body=ProcessParameters,
         pictures=("input_file", "mask"),
-        example={"prompt": "a red heart", "width": 256, "height": 256, "seed": 7},
+        example=_EXAMPLE,
     )
 
 
@@ -222,7 +224,7 @@ OPERATIONS: dict[str, Operation] = {
         other={404: ("There is no such model.", _json("BflError", "OpenAIError"))},
         body=BflParameters,
         pictures=("input_image", "image_prompt", "image", "mask"),
-        example={"prompt": "a red heart", "width": 256, "height": 256, "seed": 7},
+        example=_EXAMPLE,
     ),
     "bfl.routes.get_result": _task(
         _json("BflResult"), query=ResultQuery, example={"id": EXAMPLE_TASK}

@@ -69,6 +69,7 @@ def render_response(
     answer = {
         "created": int(time.time()),
         "background": "opaque",
+        # It stands where OpenAI has it, and is filled in for each client.
         "data": None,
         "output_format": parameters.file_format,
         "quality": parameters.echoed_quality,
@@ -77,7 +78,7 @@ def render_response(
         "usage": usage_of(image_request),
     }
     # Of the first: what was read otherwise was so for all of them.
-    if image_request.warnings:
+    if "warning" in pictures[0].facts:
         answer["warning"] = pictures[0].facts["warning"]
     if image_request.loras:
         answer["loras"] = [asdict(lora) for lora in image_request.loras]

@@ -62,7 +62,7 @@ class ImagesParameters(Parameters):
     ] = None
     """Pictures are opaque."""
     moderation: Annotated[Literal["low", "auto"] | None, Word] = None
-    """Nothing changes: there is no filter."""
+    """Nothing changes: the operator's filter decides."""
     style: Annotated[Literal["vivid", "natural"] | None, Word] = None
     """Nothing changes: say it in the prompt."""
     input_fidelity: Annotated[Literal["low", "high"] | None, Word] = None

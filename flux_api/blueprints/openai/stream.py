@@ -47,6 +47,7 @@ class Stream:
         self._parameters, self._kind = parameters, kind
         # Of the request as it came: when the job has ended it forgets its prompt.
         self._usage = usage_of(job.request)
+        # OpenAI's events, unlike its plain answers, have none.
         self._usage.pop("output_tokens_details")
         self._kept_seconds = kept_seconds()
 
