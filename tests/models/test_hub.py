@@ -1,4 +1,4 @@
-"""What cannot be had from the Hub is told in words, and which commit is in use is kept."""
+"""What the Hub does not give is told in words; which commit is in use is kept."""
 
 from __future__ import annotations
 

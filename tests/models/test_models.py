@@ -449,6 +449,23 @@ def test_the_page_about_models_says_what_is_so(tmp_path):
         assert f"`{key}`" in page, key
 
 
+@pytest.mark.parametrize("language", [".", "ja"])
+def test_the_page_about_models_tells_steps_and_guidance(language):
+    """Once where all tasks have the same, else for each."""
+    page = (ROOT / "docs" / language / "models.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|[^|]*GiB \|", page, re.M)
+    assert [name for name, _ in rows] == list(MODEL_INFO)
+    for name, told in rows:
+        tasks = MODEL_INFO[name].tasks.values()
+        expected = [
+            (task.num_inference_steps, task.guidance_parameter and task.guidance_scale)
+            for task in tasks
+        ]
+        pairs = re.findall(r"(\d+)(?:, |、)(?:([\d.]+)|none|なし)", told)
+        found = [(int(n), float(scale) if scale else None) for n, scale in pairs]
+        assert (found * len(tasks) if len(found) == 1 else found) == expected, name
+
+
 # -- values ---------------------------------------------------------------------------
 
 
