@@ -12,7 +12,7 @@ import torch
 from flux_api.loading.components import module_classes
 from flux_api.loading.device import bytes_of
 from flux_api.loading.folder_parts import check_weights
-from flux_api.loading.footprint import GIB, describe, footprint_of
+from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.host_memory import all_host_bytes
 from flux_api.loading.own_parts import own_parts
 from flux_api.loading.placement import Placement
@@ -44,8 +44,8 @@ def check_files(info: ModelInfo, task: TaskName, report: Report) -> None:
     if defaults.pipeline.endswith("ModularPipeline"):
         _, index = read_index(source, MODULAR_INDEX, report)
         places = fetch_modular(source, set(index) - set(info.skip_blocks), report)
-        described = [name for name in describe(source) or () if name in places]
-        parts = [(name, *places[name]) for name in described]
+        names = [name for name in module_classes(index) if name in places]
+        parts = [(name, *places[name]) for name in names]
         _check_weights(source, {name: root / below for name, root, below in parts})
     else:
         own_base = source == info.base_model
