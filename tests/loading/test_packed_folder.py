@@ -98,7 +98,30 @@ def cut_a_layer(tensors):
     return "32x32"
 
 
-SPOILED = (lose_a_tensor, lose_a_packed_one, add_a_layer, cut_a_layer)
+def add_a_tensor(tensors):
+    tensors["a.weight"] = torch.ones(2)
+    return "has a.weight, which is no part of it"
+
+
+def lose_a_scale(tensors):
+    """The kernels read as many as they are told that there are."""
+    layer = "transformer_blocks.0.attn.to_q"
+    if f"{layer}.SCB" in tensors:
+        tensors[f"{layer}.SCB"] = tensors[f"{layer}.SCB"][1:].clone()
+        return "32 rows are packed with 31 scales"
+    absmax = f"{layer}.weight.absmax"
+    tensors[absmax] = tensors[absmax][1:].clone()
+    return "a matrix of 32x32 is packed in other bytes"
+
+
+SPOILED = (
+    add_a_tensor,
+    lose_a_scale,
+    lose_a_tensor,
+    lose_a_packed_one,
+    add_a_layer,
+    cut_a_layer,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from flux_api.loading.memory import choose_placement, look_at_machine
 from flux_api.loading.placement import go_together
 from flux_api.loading.plan import PREFERENCE, RESERVE, Machine, plan_memory
 from flux_api.models.catalog import MODEL_INFO
-from flux_api.models.sources import Folder
+from flux_api.models.sources import Folder, Repository
 from flux_api.settings import Settings
 
 # What a driver leaves of a card that is sold with so many GB.
@@ -163,6 +165,31 @@ def test_a_card_before_ampere_gets_numbers_that_it_has(monkeypatch, name, number
         assert made.dtype == getattr(torch, number)
         assert f"does not compute with bfloat16; {name} runs in {number}" in said.pop(0)
     assert len(said) == 1 and f"{name} has {gib} GiB of weights" in said[0]
+
+
+def test_a_set_of_unknown_size_is_held_as_it_was_chosen(monkeypatch):
+    monkeypatch.setattr(memory, "look_at_machine", lambda _: card(16))
+    unknown = Repository("somebody/unknown")
+    info, said = replace(MODEL_INFO["klein-4b"], base_model=unknown), []
+    made = choose_placement(
+        *("mine", info, Settings(quantization="nf4"), torch.device("cuda")),
+        said.append,
+    )
+    assert (made.quantization, made.offload, made.resident) == ("nf4", "none", None)
+    assert said == ["memory: mine is not known beforehand; taking nf4"]
+
+
+def test_what_a_set_says_for_itself_counts_before_the_settings(monkeypatch):
+    monkeypatch.setattr(memory, "look_at_machine", lambda _: card(80))
+    info = replace(MODEL_INFO["klein-4b"], quantization="int8", offload="none")
+    for settings in (
+        Settings(quantization="nf4", offload="model"),
+        Settings(quantization="nf4", offload="model", memory="manual"),
+    ):
+        for device in ("cuda", "cpu"):
+            where = torch.device(device)
+            made = choose_placement("mine", info, settings, where, print)
+            assert (made.quantization, made.offload) == ("int8", "none")
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,25 @@ wrong with a file said before anything is drawn."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from flux_api.loading import components
 from flux_api.loading.components import module_classes
 from flux_api.loading.footprint import describe
 from flux_api.loading.own_parts import FilePart, config_of
 from flux_api.loading.packed import is_packed
+from flux_api.loading.placement import Placement
 from flux_api.loading.single_files import load_component
 from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS
 from flux_api.models.hub import ModelMissing
+from flux_api.models.sources import File, Folder
 from tests.support.checkpoint_forms import from_bfl, read, save, to_bfl, to_ldm_vae
 from tests.support.lora_schemes import bfl_names
-from tests.support.tiny_checkpoints import build
+from tests.support.tiny_checkpoints import build, flux2_transformer
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +124,38 @@ def test_a_component_without_a_configuration_has_that_of_its_family(tmp_path, ba
     vae = save(tmp_path / "vae.safetensors", to_ldm_vae(read(base, "vae")))
     with pytest.raises(ModelMissing, match="there is no config.json of the vae"):
         config_of("vae", FilePart(identify_file(vae), ""), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "words"),
+    [
+        ("klein", "transformer", "this model takes one of FLUX.1"),
+        ("vae", "transformer", "a.safetensors is a VAE, fp32, and no transformer"),
+        ("nothing", "vae", "a.safetensors holds no model that is known here"),
+        ("gone", "vae", "there is no 'a.safetensors' in parts"),
+    ],
+)
+def test_another_file_than_was_named_is_told_by_what_it_is(
+    tmp_path, base, kind, component, words
+):
+    """As where it was another when the server started: callers see no path."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    if kind == "klein":
+        tensors = to_bfl("klein", flux2_transformer().state_dict())
+        save(folder / "a.safetensors", tensors)
+    elif kind != "gone":
+        tensors = read(base, "vae") if kind == "vae" else {"a": torch.zeros(1)}
+        save(folder / "a.safetensors", tensors)
+    info = replace(
+        FILE_SETS["dev"],
+        base_model=Folder(base),
+        components={component: File(Folder(folder), "a.safetensors")},
+    )
+    with pytest.raises(ModelMissing) as refused:
+        components.load(
+            *(info, info.tasks["generate"], {}),
+            *(Placement(torch.device("cpu")), print),
+        )
+    assert words in refused.value.message
+    assert str(tmp_path) not in refused.value.message
