@@ -97,7 +97,9 @@ def weigh_file(name: str, facts: CheckpointFacts, prefix: str) -> Weights:
             rows += tensor.shape[0]
         else:
             rest += numbers
-    quantizable = name in QUANTIZED and "CLIP" not in facts.kind
+    # By itself, or in a file with everything.
+    is_clip = "CLIP" in facts.kind or "clip" in prefix
+    quantizable = name in QUANTIZED and not is_clip
     packed = (stored, unpacked) if stored else ()
     return Weights(linear, rows, rest, largest, quantizable, *packed)
 

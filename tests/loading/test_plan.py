@@ -240,3 +240,24 @@ def test_each_checkpoint_has_room_whichever_is_in_use():
     assert (made.copies, made.host) == (None, 14 * GIB)
     made = plan_memory(footprint, Machine(12 * GIB, 11 * GIB), quantization="none")
     assert (made.copies, made.host) == (1, 10 * GIB)
+
+
+@pytest.mark.parametrize(("ram", "copies"), [(18, None), (17, 1), (5, 1)])
+def test_what_moves_by_itself_is_in_the_hosts_memory_all_the_time(ram, copies):
+    """The text encoder with as many checkpoints as there is room for, one at least."""
+    one, other = Folder("one"), Folder("other")
+    named = {(one, "transformer"): 10, (other, "transformer"): 4, (one, "vae"): 0}
+    named[one, "text_encoder"] = 4
+    parts = {
+        key: Weights(size * GIB // 2, 1, 0, 1, True) for key, size in named.items()
+    }
+    shared = frozenset({"vae", "text_encoder"})
+    footprint = Footprint(parts, Working(0, 0, 0, 0), bases=(one, other), shared=shared)
+    machine = Machine(12 * GIB, ram * GIB)
+    made = plan_memory(footprint, machine, quantization="none", offload="model")
+    assert made.copies == copies
+    assert made.host == (4 + 10 + (4 if copies is None else 0)) * GIB
+    assert made.fits == (ram > 5)
+    alone = replace(footprint, bases=(one,), shared=frozenset())
+    made = plan_memory(alone, machine, quantization="none", offload="model")
+    assert made.copies is None

@@ -73,6 +73,27 @@ def test_of_many_names_three_are_listed():
     assert listed(names) == "a, b, c and 2 more"
 
 
+def test_files_that_are_counted_are_no_bytes(monkeypatch, tmp_path):
+    """The library has a bar for both."""
+
+    def download(*_, tqdm_class, **__):
+        for unit, total in (("it", 3), ("B", None), ("B", 8)):
+            with tqdm_class(unit=unit, total=total) as bar:
+                bar.update(None)
+                bar.update(2)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "_SAY_SECONDS", -1.0)
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    told = []
+    fetch_files(MINE, ["*"], told.append)
+    assert [(one.done, one.total, one.unit) for one in told] == [
+        (0, 8, "bytes"),
+        (2, 8, "bytes"),
+    ]
+
+
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     """The Hub's cache."""

@@ -63,7 +63,8 @@ def test_links_are_followed_and_loops_end(tmp_path):
     folder.mkdir()
     (folder / "one.safetensors").symlink_to(tmp_path / "elsewhere" / "a.safetensors")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "round").symlink_to(folder)
+    # Met before what else is there.
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
     (folder / "gone.safetensors").symlink_to(tmp_path / "nowhere")
     assert LoraFolder(folder).names == {"one", "linked/a", "linked/more/b"}
 

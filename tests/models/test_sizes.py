@@ -30,3 +30,9 @@ def test_any_shape_has_a_legal_size():
         width, height = RULES.fit(size)
         assert RULES.allows(width) and RULES.allows(height), size
         assert width * height <= RULES.max_pixels, size
+
+
+def test_a_limit_in_all_is_told_where_two_longest_sides_pass_it():
+    assert str(SizeRules()) == "multiples of 16 from 64 to 2048"
+    more = ", 1.0 megapixels in all at most"
+    assert str(RULES) == "multiples of 16 from 64 to 2048" + more
