@@ -68,9 +68,8 @@ def own_files(info: ModelInfo) -> dict[str, tuple[CheckpointFacts, str]]:
             facts = identify_file(path)
         except BadFile:
             continue
-        for part, prefix in facts.components.items():
-            if part == name or part not in info.components:
-                found[part] = facts, prefix
+        for part, prefix in facts.parts_for(name, info.components):
+            found[part] = facts, prefix
     return found
 
 

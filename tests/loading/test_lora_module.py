@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from flux_api.errors import InvalidRequest
 from flux_api.loading.lora_reader import read_lora
+from tests.support.lora_schemes import component_of
 from tests.support.tiny_checkpoints import flux1_transformer
 
 # A layer of 32 inputs and outputs with a bias, three of them fused, and a norm.
@@ -124,6 +125,31 @@ def test_a_norm_takes_a_difference_of_its_size_and_nothing_else(
         return
     with pytest.raises(InvalidRequest, match=words):
         read(tmp_path, NORM, tensors)
+
+
+@pytest.mark.parametrize(
+    ("layer", "numbers", "words"),
+    [
+        ("text_model_encoder_layers_0_self_attn_q_proj", 1, None),
+        ("text_model_encoder_layers_9_self_attn_q_proj", 1, "it has no layer for"),
+        # Nothing was trained; and no picture depends on that.
+        ("text_model_encoder_layers_9_self_attn_q_proj", 0, "holds no LoRA weights"),
+        ("text_projection", 1, "holds no LoRA weights"),
+    ],
+)
+def test_layers_that_a_text_encoder_lacks_are_left_out_where_they_do_nothing(
+    tmp_path, layer, numbers, words
+):
+    tensors = {"lora_down.weight": LORA["lora_A.weight"]}
+    tensors["lora_up.weight"] = LORA["lora_B.weight"] * numbers
+    made = {f"lora_te1_{layer}.{name}": tensor for name, tensor in tensors.items()}
+    save_file(made, tmp_path / "a.safetensors")
+    parts = {"text_encoder": component_of("flux1", "text_encoder")}
+    if words is None:
+        assert len(read_lora(tmp_path / "a.safetensors", "a", parts)) == 1
+        return
+    with pytest.raises(InvalidRequest, match=words):
+        read_lora(tmp_path / "a.safetensors", "a", parts)
 
 
 def test_a_fused_layer_is_cut_where_the_models_layers_begin(tmp_path):

@@ -11,7 +11,14 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from flux_api.models import hub
-from flux_api.models.hub import ModelMissing, fetch_file, fetch_files, listed
+from flux_api.models.hub import (
+    ModelMissing,
+    fetch_file,
+    fetch_files,
+    listed,
+    present_file,
+    present_folder,
+)
 from flux_api.models.hub_lock import (
     FILE,
     at_commit,
@@ -54,6 +61,8 @@ def test_why_nothing_was_downloaded_is_said_without_a_path(monkeypatch, error, w
     with pytest.raises(ModelMissing) as caught:
         fetch_files(MINE, ["*"], print)
     assert caught.value.message == words
+    # It would be the same again.
+    assert not caught.value.should_retry
 
 
 def test_a_file_that_a_folder_lacks_is_named(tmp_path):
@@ -113,6 +122,30 @@ def test_a_commit_stays_until_an_update_is_wanted(cache):
     unlock_commit(MINE)
     assert (locked_commit(MINE), locked_commit(other)) == (None, "f" * 16)
     assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_what_is_here_is_that_of_the_commit_in_use(cache):
+    """A branch may have moved on, and its files be here as well."""
+    kept = cache / "models--maker--mine"
+    for commit in (COMMIT, "f" * 16):
+        (kept / "snapshots" / commit).mkdir(parents=True)
+        for name in ("modular_model_index.json", "a.gguf"):
+            (kept / "snapshots" / commit / name).touch()
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("f" * 16)
+    file, other = File(MINE, "a.gguf"), File(MINE, "b.gguf")
+    for commit in ("f" * 16, COMMIT):
+        if commit == COMMIT:
+            lock_commit(MINE, COMMIT)
+        assert present_folder(MINE) == kept / "snapshots" / commit
+        assert present_file(file) == kept / "snapshots" / commit / "a.gguf"
+        assert present_file(other) is None
+    elsewhere = Folder(kept / "snapshots" / COMMIT)
+    assert present_folder(elsewhere) == elsewhere.path
+    assert present_file(File(elsewhere, "a.gguf")) == elsewhere.path / "a.gguf"
+    assert present_file(File(elsewhere, "b.gguf")) is None
+    assert present_folder(Repository("maker/other")) is None
+    assert present_folder(Folder(cache / "nowhere")) is None
 
 
 def test_a_damaged_list_of_commits_is_written_anew(cache):

@@ -25,6 +25,20 @@ def test_what_is_not_is_refused_and_fitted_to_what_is(size):
     assert width * height <= RULES.max_pixels
 
 
+@pytest.mark.parametrize(
+    ("size", "fitted"),
+    [
+        ((4096, 2048), (1456, 720)),
+        ((8192, 64), (2048, 64)),
+        ((640, 10_000), (128, 2048)),
+        ((32, 16), (128, 64)),
+        ((100, 300), (96, 304)),
+    ],
+)
+def test_a_picture_keeps_its_shape_as_far_as_it_may(size, fitted):
+    assert RULES.fit(size) == fitted
+
+
 def test_any_shape_has_a_legal_size():
     for size in ((1, 10**6), (10**6, 1), (1, 1), (4096, 4096), (10**5, 10**5)):
         width, height = RULES.fit(size)
