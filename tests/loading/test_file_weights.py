@@ -77,6 +77,15 @@ def test_a_text_encoders_embeddings_are_unpacked(tmp_path, bases, family):
     check(path, bases[family], component)
 
 
+def test_embeddings_that_a_file_holds_twice_count_once(tmp_path, bases):
+    tensors = read(bases["flux1"], "text_encoder_2")
+    again = {"encoder.embed_tokens.weight": tensors["shared.weight"]}
+    # In either order.
+    for number, both in enumerate((again | tensors, tensors | again)):
+        path = save(tmp_path / f"{number}.safetensors", both)
+        check(path, bases["flux1"], "text_encoder_2")
+
+
 def test_clips_other_half_is_not_counted(tmp_path, bases):
     text = read(bases["flux1"], "text_encoder")
     text = {f"text_model.{n.removeprefix('text_model.')}": t for n, t in text.items()}

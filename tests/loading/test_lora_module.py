@@ -165,6 +165,24 @@ def test_a_fused_layer_is_cut_where_the_models_layers_begin(tmp_path):
     assert torch.cat(added, 1).tolist() == [[64.5 * row for row in range(96)]]
 
 
+@pytest.mark.parametrize("name", FITTING)
+def test_what_was_on_a_device_is_in_the_hosts_memory_all_the_time(tmp_path, name):
+    """torch's meta device stands for one, from where nothing comes back."""
+    [one] = read(tmp_path, LAYER, FITTING[name])
+    sample, size = torch.ones(1, 32), one.change.nbytes
+    if "dora" in name:
+        # A gain goes there and back.
+        one.change.leave_device()
+        assert one.change.nbytes == size
+        return
+    expected = one.change(one.layer, sample, sample)
+    far = sample.to("meta")
+    assert one.change(one.layer, far, far).is_meta
+    assert one.change.nbytes == size
+    one.change.leave_device()
+    assert torch.equal(one.change(one.layer, sample, sample), expected)
+
+
 def test_alphas_count_over_the_rank_and_scalars_as_they_are(tmp_path):
     """PEFT's scale and LyCORIS' number."""
     for more, factor in (

@@ -439,6 +439,18 @@ def test_what_this_machine_cannot_do_is_a_start_up_error(settings, words):
         check_machine(Settings(**settings))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no kernel"), NotImplementedError()])
+def test_a_bitsandbytes_without_kernels_is_told(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("flux_api.loading.quantization.quantize", fail)
+    words = "FLUX_QUANTIZATION='int8'.*cannot do it on this machine's cpu.*take none"
+    with pytest.raises(BadSetting, match=words):
+        check_placement("int8", "none", CPU)
+    check_placement("none", "none", CPU)
+
+
 def test_a_missing_bitsandbytes_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(BadSetting, match="bitsandbytes is missing.*requirements.txt"):

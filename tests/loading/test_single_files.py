@@ -133,6 +133,7 @@ def test_a_component_without_a_configuration_has_that_of_its_family(tmp_path, ba
         ("vae", "transformer", "a.safetensors is a VAE, fp32, and no transformer"),
         ("nothing", "vae", "a.safetensors holds no model that is known here"),
         ("gone", "vae", "there is no 'a.safetensors' in parts"),
+        ("cut", "transformer", "the file, a transformer of FLUX.1 dev, fp32: the fi"),
     ],
 )
 def test_another_file_than_was_named_is_told_by_what_it_is(
@@ -144,13 +145,20 @@ def test_another_file_than_was_named_is_told_by_what_it_is(
     if kind == "klein":
         tensors = to_bfl("klein", flux2_transformer().state_dict())
         save(folder / "a.safetensors", tensors)
+    elif kind == "cut":
+        tensors = to_bfl("flux1", read(base, "transformer"))
+        del tensors[f"{LAYER}.weight"]
+        save(folder / "a.safetensors", tensors)
     elif kind != "gone":
         tensors = read(base, "vae") if kind == "vae" else {"a": torch.zeros(1)}
         save(folder / "a.safetensors", tensors)
     info = replace(
         FILE_SETS["dev"],
         base_model=Folder(base),
-        components={component: File(Folder(folder), "a.safetensors")},
+        components={
+            "text_encoder": Folder(base / "text_encoder"),
+            component: File(Folder(folder), "a.safetensors"),
+        },
     )
     with pytest.raises(ModelMissing) as refused:
         components.load(

@@ -82,6 +82,14 @@ def test_a_tensor_takes_the_bytes_of_its_numbers(tmp_path, dtype):
     assert not header.is_gguf
 
 
+def test_bytes_of_nothing_are_no_text(tmp_path):
+    """A download that was cut off may leave them."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(bytes(4096))
+    with pytest.raises(BadFile, match=r"^is damaged \(SafetensorError\)"):
+        read_header(path)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -355,6 +355,7 @@ def test_what_the_file_does_not_set_stays(tmp_path):
         ),
         ("klein-4b.tasks.paint = {}", "klein-4b.tasks.paint: unknown"),
         ("klein-4b.dtype.vae = 'int4'", "klein-4b.dtype.vae: expected 'bfloat16'"),
+        ("klein-4b.sizes.default = [64, 'a']", "sizes.default.1: expected a valid int"),
         ("klein-4b.sizes.default = [64]", "klein-4b.sizes.default: List should have"),
         (
             "klein-4b.loras.a = {source='b', weight_name='a.bin'}",
