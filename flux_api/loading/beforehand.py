@@ -58,8 +58,7 @@ def check_files(info: ModelInfo, task: TaskName, report: Report) -> None:
         if defaults.prior is not None:
             _check_classic(info, defaults.prior, _TEXTS, report)
     saved = str(index.get("_class_name", defaults.pipeline))
-    whole = source == info.base_model and "transformer" not in info.components
-    if not is_of_family(saved, defaults.pipeline, whole=whole):
+    if not is_of_family(saved, defaults.pipeline, whole=info.takes_whole(source)):
         message = f"{source} holds a {saved}, of another family than it should"
         raise ModelMissing(message)
 
