@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from flux_api.loading.beforehand import check_files
-from flux_api.loading.components import load_prior
+from flux_api.loading.components import load, load_prior
 from flux_api.loading.footprint import footprint_of
 from flux_api.loading.placement import Placement
 from flux_api.models.catalog import MODEL_INFO
@@ -16,6 +18,8 @@ from flux_api.models.toml_file import load_models
 from tests.gpu.test_quantized_folder import write_folder
 from tests.support.checkpoint_forms import read, save, to_bfl
 from tests.support.tiny_sets import write_sets
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,21 @@ def test_a_file_takes_the_rest_from_another_model_of_its_family(models, folder):
     check_files(info, "inpaint", print)
 
 
+def test_a_component_that_no_index_names_is_missed(models, folder):
+    """Where each lies is written there alone."""
+    index = folder / "flux3-klein" / "modular_model_index.json"
+    whole = index.read_text()
+    named = json.loads(whole)
+    del named["vae"]
+    index.write_text(json.dumps(named))
+    info = models["flux3-klein-direct"]
+    try:
+        with pytest.raises(ModelMissing, match="^flux3-klein has no vae$"):
+            load(info, info.tasks["generate"], {}, Placement(CPU), print)
+    finally:
+        index.write_text(whole)
+
+
 def test_a_prior_of_other_shapes_is_said_to_be_damaged(models, folder, tmp_path):
     [file] = (folder / "redux" / "image_embedder").glob("*.safetensors")
     whole = file.read_bytes()
@@ -91,8 +110,7 @@ def test_a_prior_of_other_shapes_is_said_to_be_damaged(models, folder, tmp_path)
     texts = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     try:
         with pytest.raises(ModelMissing, match="the weights of redux are missing or"):
-            placement = Placement(torch.device("cpu"))
-            load_prior(source, dict.fromkeys(texts), placement, print)
+            load_prior(source, dict.fromkeys(texts), Placement(CPU), print)
     finally:
         file.write_bytes(whole)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -122,6 +123,20 @@ SPOILED = (
     add_a_layer,
     cut_a_layer,
 )
+
+
+def test_a_server_that_kept_bitsandbytes_out_is_to_be_restarted(
+    base, tmp_path, monkeypatch
+):
+    """It was not packed yet when it started."""
+    folder = shutil.copytree(base, tmp_path / "mine")
+    shutil.rmtree(folder / "transformer")
+    write_folder(folder / "transformer", "nf4", base / "transformer")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(
+        ModelMissing, match="bitsandbytes, which is not loaded: restart"
+    ):
+        load(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ wrong with a file said before anything is drawn."""
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,14 @@ from flux_api.models.checkpoints import identify_file
 from flux_api.models.file_sets import FILE_SETS
 from flux_api.models.hub import ModelMissing
 from flux_api.models.sources import File, Folder
-from tests.support.checkpoint_forms import from_bfl, read, save, to_bfl, to_ldm_vae
+from tests.support.checkpoint_forms import (
+    from_bfl,
+    read,
+    save,
+    to_bfl,
+    to_ldm_vae,
+    write_gguf,
+)
 from tests.support.lora_schemes import bfl_names
 from tests.support.tiny_checkpoints import build, flux2_transformer
 
@@ -111,6 +119,15 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, base, name):
     with pytest.raises(ModelMissing) as refused:
         load(save(tmp_path / "a.safetensors", made), base, component)
     assert words in refused.value.message
+
+
+def test_a_gguf_without_its_package_says_what_to_install(tmp_path, base, monkeypatch):
+    made = to_bfl("flux1", read(base, "transformer"))
+    write_gguf(tmp_path / "a.gguf", made, "Q8_0")
+    assert is_packed(load(tmp_path / "a.gguf", base, "transformer"))
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ModelMissing, match="pip install -r requirements-gguf.txt"):
+        load(tmp_path / "a.gguf", base, "transformer")
 
 
 def test_a_component_without_a_configuration_has_that_of_its_family(tmp_path, base):
