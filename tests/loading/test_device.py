@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 
+from flux_api.loading import device
 from flux_api.loading.device import (
     allocation_failures,
     device_memory,
@@ -49,10 +52,24 @@ def test_an_error_without_words_has_the_name_of_its_kind():
     assert first_line(RuntimeError("one\ntwo")) == "one"
 
 
-def test_a_processor_is_known_by_its_name_and_threads():
-    name, threads = device_name(CPU).rsplit(", ", 1)
-    assert name
-    assert threads == f"{torch.get_num_threads()} threads"
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("flags : a\nmodel name\t: A Processor @ 2 GHz\nmodel name\t: B", "A Proce"),
+        # As some ARM machines and other systems have it.
+        ("flags : a\n", platform.machine()),
+        (None, platform.machine()),
+    ],
+)
+def test_a_processor_is_known_by_its_name_and_threads(
+    monkeypatch, tmp_path, told, name
+):
+    monkeypatch.setattr(device, "_CPUINFO", tmp_path / "cpuinfo")
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(told)
+    found = device_name(CPU)
+    assert found.startswith(name)
+    assert found.endswith(f", {torch.get_num_threads()} threads")
     assert device_name(torch.device("mps")) == "mps"
 
 

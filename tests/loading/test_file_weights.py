@@ -10,6 +10,7 @@ import torch
 
 from flux_api.loading.components import module_classes
 from flux_api.loading.file_weights import own_files, weigh_file
+from flux_api.loading.footprint import weigh
 from flux_api.loading.own_parts import FilePart, config_of
 from flux_api.loading.single_files import load_component
 from flux_api.models.catalog import MODEL_INFO
@@ -48,6 +49,11 @@ def check(path, base, *names):
         weights = weigh_file(name, facts, prefix)
         small = name == "vae" or "CLIP" in kinds[name].__name__
         assert weights.quantizable is not small
+        if name == "transformer":
+            # Those that would be quantized are those of a folder.
+            kind = f"diffusers.{kinds[name].__name__}"
+            same = weigh(name, kind, json.dumps(config))
+            assert (weights.linear, weights.rows) == (same.linear, same.rows)
         for dtype in (torch.bfloat16, torch.float32):
             loaded = load_component(kinds[name], config, facts, prefix, dtype)
             # One that has two names counts once.
