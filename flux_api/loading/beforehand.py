@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 from flux_api.loading.components import module_classes
 from flux_api.loading.device import bytes_of
 from flux_api.loading.folder_parts import check_weights
-from flux_api.loading.footprint import GIB, describe, footprint_of
+from flux_api.loading.footprint import GIB, footprint_of
+from flux_api.loading.host_memory import all_host_bytes
 from flux_api.loading.own_parts import own_parts
 from flux_api.loading.placement import Placement
 from flux_api.models.checks import is_of_family
@@ -44,8 +44,8 @@ def check_files(info: ModelInfo, task: TaskName, report: Report) -> None:
     if defaults.pipeline.endswith("ModularPipeline"):
         _, index = read_index(source, MODULAR_INDEX, report)
         places = fetch_modular(source, set(index) - set(info.skip_blocks), report)
-        described = [name for name in describe(source) or () if name in places]
-        parts = [(name, *places[name]) for name in described]
+        names = [name for name in module_classes(index) if name in places]
+        parts = [(name, *places[name]) for name in names]
         _check_weights(source, {name: root / below for name, root, below in parts})
     else:
         own_base = source == info.base_model
@@ -58,8 +58,7 @@ def check_files(info: ModelInfo, task: TaskName, report: Report) -> None:
         if defaults.prior is not None:
             _check_classic(info, defaults.prior, _TEXTS, report)
     saved = str(index.get("_class_name", defaults.pipeline))
-    whole = source == info.base_model and "transformer" not in info.components
-    if not is_of_family(saved, defaults.pipeline, whole=whole):
+    if not is_of_family(saved, defaults.pipeline, whole=info.takes_whole(source)):
         message = f"{source} holds a {saved}, of another family than it should"
         raise ModelMissing(message)
 
@@ -106,24 +105,11 @@ def check_memory(
         chosen = device.type == "cuda" and settings.memory == "auto"
         quantization = "nf4" if chosen else "none"
     width = Placement(device, quantization).dtype.itemsize
-    weights, there = needed.total(quantization, width), _all_bytes(device)
+    weights, there = needed.total(quantization, width), all_host_bytes()
+    if device.type == "cuda":
+        there += bytes_of(device)[1]
     if weights > there:
         raise ModelMissing(
             f"{name} has {weights / GIB:.1f} GiB of weights, and this machine "
             f"{there / GIB:.1f} GiB of memory; 'flux-api doctor' says what fits"
         )
-
-
-def _all_bytes(device: torch.device) -> int:
-    """The memory of the host, swap included, and of ``device``, used or not."""
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            host += sum(
-                int(line.split()[1]) * 1024
-                for line in lines
-                if line.startswith("SwapTotal:")
-            )
-    except OSError:
-        pass  # No Linux.
-    return host + (bytes_of(device)[1] if device.type == "cuda" else 0)

@@ -41,6 +41,13 @@ logger = logging.getLogger(__name__)
 # These need torchvision only to read videos and pictures; prompts are text.
 _PROCESSORS = ("PixtralProcessor", "AutoProcessor", "Qwen3VLProcessor")
 
+# Where pipelines' indexes say that classes are. The last one is a prior's embedder.
+_LIBRARIES = {
+    "diffusers": diffusers,
+    "transformers": transformers,
+    "flux": diffusers.pipelines.flux,
+}
+
 # What a damaged or foreign checkpoint raises on its way into a model.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
@@ -192,9 +199,8 @@ def module_classes(index: Mapping[str, Any]) -> dict[str, type[torch.nn.Module]]
     """The classes of the components with weights, by name."""
     found = {}
     for name, entry in index.items():
-        if isinstance(entry, list) and entry[0] in ("diffusers", "transformers"):
-            library = diffusers if entry[0] == "diffusers" else transformers
-            kind = getattr(library, entry[1], None)
+        if isinstance(entry, list) and entry[0] in _LIBRARIES:
+            kind = getattr(_LIBRARIES[entry[0]], entry[1], None)
             if isinstance(kind, type) and issubclass(kind, torch.nn.Module):
                 found[name] = kind
     return found

@@ -26,6 +26,7 @@ _ALLOCATION_FAILED = (
     "unable to find an engine to execute this computation",
     "Unable to find a valid cuDNN algorithm",
 )
+_CPUINFO = Path("/proc/cpuinfo")
 # Less is what a desktop or a driver holds on any card.
 FOREIGN_SHARE = 0.1
 
@@ -37,7 +38,7 @@ def device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return device.type
     try:
-        about = Path("/proc/cpuinfo").read_text("utf-8")
+        about = _CPUINFO.read_text("utf-8")
     except OSError:
         about = ""
     found = re.search(r"^model name\s*: (.*)$", about, re.M)

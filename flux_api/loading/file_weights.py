@@ -68,9 +68,8 @@ def own_files(info: ModelInfo) -> dict[str, tuple[CheckpointFacts, str]]:
             facts = identify_file(path)
         except BadFile:
             continue
-        for part, prefix in facts.components.items():
-            if part == name or part not in info.components:
-                found[part] = facts, prefix
+        for part, prefix in facts.parts_for(name, info.components):
+            found[part] = facts, prefix
     return found
 
 
@@ -97,7 +96,9 @@ def weigh_file(name: str, facts: CheckpointFacts, prefix: str) -> Weights:
             rows += tensor.shape[0]
         else:
             rest += numbers
-    quantizable = name in QUANTIZED and "CLIP" not in facts.kind
+    # By itself, or in a file with everything.
+    is_clip = "CLIP" in facts.kind or "clip" in prefix
+    quantizable = name in QUANTIZED and not is_clip
     packed = (stored, unpacked) if stored else ()
     return Weights(linear, rows, rest, largest, quantizable, *packed)
 

@@ -63,7 +63,7 @@ def to_fp8(block: torch.nn.Module) -> Originals:
         changed.append((layer, weight))
         numbers, scale = _scaled(weight.data)
         layer.weight = torch.nn.Parameter(numbers, requires_grad=False)
-        layer.register_buffer("weight_scale", scale, persistent=False)
+        layer.register_buffer("weight_scale", scale)
         # The same object: LoRAs hang on it.
         layer.__class__ = Fp8Linear
     return changed

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+_MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -15,15 +16,29 @@ def free_host_bytes() -> int:
     return min(_free_in_host(), _free_in_container())
 
 
+def all_host_bytes() -> int:
+    """The bytes of the host's memory, used or not, swap included."""
+    return _pages("SC_PHYS_PAGES") + (_told_by_linux("SwapTotal") or 0)
+
+
 def _free_in_host() -> int:
+    free = _told_by_linux("MemAvailable")
+    return _pages("SC_AVPHYS_PAGES") if free is None else free
+
+
+def _told_by_linux(name: str) -> int | None:
+    """The bytes that Linux calls ``name``; None on other systems."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
+        text = _MEMINFO.read_text("ascii")
     except OSError:
-        pass
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return None
+    found = re.search(rf"^{name}: +(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _pages(name: str) -> int:
+    """The bytes of as many pages as POSIX' ``name`` tells."""
+    return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _free_in_container() -> int:

@@ -53,9 +53,8 @@ def own_parts(info: ModelInfo, report: Report) -> dict[str, FilePart | Path]:
         facts = identified(fetch_file(source, report), label)
         if name not in facts.components:
             raise ModelMissing(f"{label} is {facts}, and no {name}")
-        for part, prefix in facts.components.items():
-            if part == name or part not in info.components:
-                found[part] = FilePart(facts, prefix)
+        for part, prefix in facts.parts_for(name, info.components):
+            found[part] = FilePart(facts, prefix)
         logger.info("%s: %s is %s%s", name, label, facts, _because(facts))
         if left := unused_names(facts):
             logger.warning("%s: %d tensors are not used: %s", label, len(left), left[0])

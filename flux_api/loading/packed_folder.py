@@ -117,6 +117,10 @@ def _eight_bits(
 ) -> torch.nn.Module:
     from bitsandbytes.nn import Int8Params, Linear8bitLt
 
+    if scales.numel() != layer.out_features:
+        raise ModelMissing(
+            f"{layer.out_features} rows are packed with {scales.numel()} scales"
+        )
     made = Linear8bitLt(
         layer.in_features,
         layer.out_features,

@@ -29,7 +29,6 @@ class LinearPreview:
         self._weight = weight
         self._weights: dict[tuple[int, torch.device], torch.Tensor] = {}
 
-    @torch.no_grad()
     def draw(self, latents: torch.Tensor, width: int, height: int) -> Image.Image:
         """The picture of ``latents`` (tokens, channels), a grid of ``width`` by
         ``height`` tokens: RGB, the same number of pixels for each token, at most

@@ -33,13 +33,11 @@ class TensorFile:
             self._opened.__exit__(None, None, None)
 
     def read(self, name: str) -> torch.Tensor:
-        """Tensor ``name``; what is packed as rows of bytes."""
+        """Tensor ``name``; what a GGUF has packed as rows of bytes."""
         name = self._prefix + name
         if self._opened is not None:
             read: torch.Tensor = self._opened.get_tensor(name)
-            # Bytes for those that stay packed: they are cut, and not computed with.
-            packed = read.dtype.is_floating_point and read.element_size() == 1
-            return read.view(torch.int8).clone() if packed else read.clone()
+            return read.clone()
         facts = self._header.tensors[name]
         raw = np.fromfile(
             self._header.path, np.uint8, count=facts.size, offset=facts.offset

@@ -43,14 +43,16 @@ def _bfl(name: str) -> Repository:
 
 
 def _tiny() -> ModelInfo:
-    def base(pipeline: str, steps: int, guidance: float, **more: float) -> TaskDefaults:
+    def base(
+        pipeline: str, guidance: float, strength: float | None = None
+    ) -> TaskDefaults:
         return TaskDefaults(
             pipeline=pipeline,
-            num_inference_steps=steps,
+            num_inference_steps=12,
             guidance_scale=guidance,
             guidance_parameter="true_cfg_scale",
             negative_prompt=True,
-            strength=more.get("strength"),
+            strength=strength,
         )
 
     return ModelInfo(
@@ -60,10 +62,10 @@ def _tiny() -> ModelInfo:
         native_size=64,
         sizes=SizeRules(default=(512, 512)),
         tasks={
-            "generate": base("FluxPipeline", 12, 3.5),
-            "edit": base("FluxKontextPipeline", 12, 2.0),
-            "variation": base("FluxImg2ImgPipeline", 12, 1.0, strength=0.6),
-            "inpaint": base("FluxInpaintPipeline", 12, 3.5, strength=1.0),
+            "generate": base("FluxPipeline", 3.5),
+            "edit": base("FluxKontextPipeline", 2.0),
+            "variation": base("FluxImg2ImgPipeline", 1.0, strength=0.6),
+            "inpaint": base("FluxInpaintPipeline", 3.5, strength=1.0),
         },
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -79,6 +79,13 @@ class CheckpointFacts:
     variant: str = ""
     why: str = ""
     config: Mapping[str, object] = field(default_factory=dict)
+
+    def parts_for(self, name: str, named: Container[str]) -> Iterator[tuple[str, str]]:
+        """What a set takes of the file that it names for component ``name``: that one
+        and all that it has nothing else ``named`` for, each with its prefix."""
+        for part, prefix in self.components.items():
+            if part == name or part not in named:
+                yield part, prefix
 
     @property
     def dtype(self) -> str:

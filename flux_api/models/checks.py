@@ -30,7 +30,7 @@ def check_model(info: ModelInfo) -> Iterator[str]:
         source = info.base_of(defaults)
         key = f".tasks.{task}.base_model" if defaults.base_model else ".base_model"
         if isinstance(source, Folder):
-            whole = source == info.base_model and "transformer" not in info.components
+            whole = info.takes_whole(source)
             yield from _check_family(key, source.path, defaults.pipeline, whole)
         if isinstance(defaults.prior, Folder):
             key = f".tasks.{task}.prior"

@@ -173,6 +173,10 @@ class ModelInfo:
         """The checkpoint behind ``task``."""
         return task.base_model or self.base_model
 
+    def takes_whole(self, source: Source) -> bool:
+        """Whether it takes the transformer of the checkpoint ``source``, its own."""
+        return source == self.base_model and "transformer" not in self.components
+
     @property
     def bases(self) -> dict[Source, TaskDefaults]:
         """Each checkpoint with the first task over it, the set's own first."""

@@ -85,6 +85,19 @@ def test_of_two_that_alternate_each_is_read_once(bench):
     assert (read, (gone == plain).all()) == ([], True)
 
 
+def test_asked_for_once_more_it_stays_on_as_it_is(bench):
+    """On a card it would have to come there again."""
+    bench = bench(0)
+    bench.write("a", "b")
+    bench.switch("a")
+    hooks = list(bench.layer._forward_hooks)
+    first, read = bench.switch("a")
+    assert (list(bench.layer._forward_hooks), read) == (hooks, [])
+    bench.write("a", rank=4)
+    assert (bench.switch("a")[0] != first).any()
+    assert list(bench.layer._forward_hooks) != hooks
+
+
 def test_without_room_each_switch_reads_again(bench):
     bench = bench(0)
     bench.write("a", "b")

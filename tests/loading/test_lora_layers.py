@@ -165,6 +165,20 @@ def test_a_dora_on_layers_that_are_offloaded_one_by_one(tmp_path, by_column):
         assert torch.equal(one, other)
 
 
+def test_a_lora_takes_the_memory_of_all_that_is_in_its_file(tmp_path):
+    """Biases and a DoRA's lengths too: a cache counts it."""
+    writer = Writer("flux1", seed=7)
+    made = writer.write(lambda name: f"transformer.{name}", only=("attn.to_q",))
+    for path, matrix in made.added.items():
+        layer = f"transformer.{path}"
+        made.tensors[f"{layer}.lora_magnitude_vector"] = torch.ones(len(matrix))
+        made.tensors[f"{layer}.lora_B.bias"] = torch.ones(len(matrix))
+    made.save(tmp_path / "a.safetensors")
+    found = read_lora(tmp_path / "a.safetensors", "a", {"transformer": writer.module})
+    whole = sum(tensor.nbytes for tensor in made.tensors.values())
+    assert sum(one.change.nbytes for one in found) == whole
+
+
 def test_a_file_that_is_written_over_while_it_is_used_changes_nothing(tmp_path):
     writer = Writer("klein", seed=5)
     made = writer.write(lambda name: f"transformer.{name}", only=("to_q",))

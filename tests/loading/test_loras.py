@@ -50,6 +50,7 @@ def test_a_then_b_then_none_leaves_no_trace(families, model):
             assert (one != other).any()
     again, _ = draw(families, model, f"{family}.a:0.8")
     assert (again == with_a).all()
+    assert "it/s]" not in families.output, "a progress bar"
 
 
 @pytest.mark.parametrize("model", FAMILIES)

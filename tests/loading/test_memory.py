@@ -21,11 +21,13 @@ from flux_api.engine.steps import decode, denoise, encode_prompt
 from flux_api.errors import BadSetting
 from flux_api.factory import check_machine
 from flux_api.loading import memory
+from flux_api.loading.file_weights import Weights
 from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.memory import choose_placement
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement, check_placement, choose_device
 from flux_api.loading.plan import Machine
+from flux_api.loading.quantization import quantize
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.sources import Folder
@@ -39,6 +41,7 @@ from tests.support.tiny_sets import BASES, write_lora, write_sets
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
+MOVING = ("model", "group", "sequential")
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +123,36 @@ def test_what_is_small_stays_whole(models):
     pipeline = load(models, "flux1", "nf4").pipeline
     large = {type(m).__name__ for m in pipeline.text_encoder_2.modules()}
     assert "Linear4bit" in large
+    parts = footprint_of(models["flux1"]).parts
     for name in ("text_encoder", "vae"):
         kinds = {type(m).__name__ for m in getattr(pipeline, name).modules()}
         assert "Linear4bit" not in kinds, name
+        part = next(p for (_, own), p in parts.items() if own == name)
+        assert part.bytes_in("nf4", 2) == part.bytes_in("none", 2), name
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_layer_takes_its_numbers_and_their_scales(quantization):
+    layer = torch.nn.Linear(256, 96, bias=False, dtype=torch.bfloat16)
+    weights = Weights(layer.weight.numel(), 96, 0, layer.weight.numel(), True)
+    quantized = torch.nn.Sequential(layer)
+    quantize(quantized, quantization, CPU)
+    assert held_bytes(quantized[0]) == weights.bytes_in(quantization, 2)
+
+
+@pytest.mark.parametrize(
+    ("offload", "waiting"),
+    [
+        ("none", set()),
+        ("text", {"text_encoder", "prompt_upsampler"}),
+        *((one, {"text_encoder", "prompt_upsampler", "vae"}) for one in MOVING),
+    ],
+)
+def test_what_waits_in_the_hosts_memory_and_what_moves_by_itself(offload, waiting):
+    placement = Placement(CPU, offload=offload)
+    names = ("text_encoder", "prompt_upsampler", "vae")
+    assert {name for name in names if placement.waits(name)} == waiting
+    assert placement.offloads == (offload in MOVING)
 
 
 def held_bytes(module):
@@ -407,6 +437,18 @@ def test_what_this_machine_cannot_do_is_a_start_up_error(settings, words):
         pytest.skip("this machine can")
     with pytest.raises(BadSetting, match=words):
         check_machine(Settings(**settings))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel"), NotImplementedError()])
+def test_a_bitsandbytes_without_kernels_is_told(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("flux_api.loading.quantization.quantize", fail)
+    words = "FLUX_QUANTIZATION='int8'.*cannot do it on this machine's cpu.*take none"
+    with pytest.raises(BadSetting, match=words):
+        check_placement("int8", "none", CPU)
+    check_placement("none", "none", CPU)
 
 
 def test_a_missing_bitsandbytes_is_named(monkeypatch):

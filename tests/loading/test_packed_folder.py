@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -98,7 +99,44 @@ def cut_a_layer(tensors):
     return "32x32"
 
 
-SPOILED = (lose_a_tensor, lose_a_packed_one, add_a_layer, cut_a_layer)
+def add_a_tensor(tensors):
+    tensors["a.weight"] = torch.ones(2)
+    return "has a.weight, which is no part of it"
+
+
+def lose_a_scale(tensors):
+    """The kernels read as many as they are told that there are."""
+    layer = "transformer_blocks.0.attn.to_q"
+    if f"{layer}.SCB" in tensors:
+        tensors[f"{layer}.SCB"] = tensors[f"{layer}.SCB"][1:].clone()
+        return "32 rows are packed with 31 scales"
+    absmax = f"{layer}.weight.absmax"
+    tensors[absmax] = tensors[absmax][1:].clone()
+    return "a matrix of 32x32 is packed in other bytes"
+
+
+SPOILED = (
+    add_a_tensor,
+    lose_a_scale,
+    lose_a_tensor,
+    lose_a_packed_one,
+    add_a_layer,
+    cut_a_layer,
+)
+
+
+def test_a_server_that_kept_bitsandbytes_out_is_to_be_restarted(
+    base, tmp_path, monkeypatch
+):
+    """It was not packed yet when it started."""
+    folder = shutil.copytree(base, tmp_path / "mine")
+    shutil.rmtree(folder / "transformer")
+    write_folder(folder / "transformer", "nf4", base / "transformer")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(
+        ModelMissing, match="bitsandbytes, which is not loaded: restart"
+    ):
+        load(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from flux_api.loading import memory
-from flux_api.loading.footprint import GIB, footprint_of
+from flux_api.loading.activations import Working
+from flux_api.loading.file_weights import Weights
+from flux_api.loading.footprint import GIB, Footprint, footprint_of
 from flux_api.loading.memory import choose_placement, look_at_machine
 from flux_api.loading.placement import go_together
 from flux_api.loading.plan import PREFERENCE, RESERVE, Machine, plan_memory
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.sources import Folder, Repository
 from flux_api.settings import Settings
 
 # What a driver leaves of a card that is sold with so many GB.
@@ -162,10 +167,43 @@ def test_a_card_before_ampere_gets_numbers_that_it_has(monkeypatch, name, number
     assert len(said) == 1 and f"{name} has {gib} GiB of weights" in said[0]
 
 
+def test_a_set_of_unknown_size_is_held_as_it_was_chosen(monkeypatch):
+    monkeypatch.setattr(memory, "look_at_machine", lambda _: card(16))
+    unknown = Repository("somebody/unknown")
+    info, said = replace(MODEL_INFO["klein-4b"], base_model=unknown), []
+    made = choose_placement(
+        *("mine", info, Settings(quantization="nf4"), torch.device("cuda")),
+        said.append,
+    )
+    assert (made.quantization, made.offload, made.resident) == ("nf4", "none", None)
+    assert said == ["memory: mine is not known beforehand; taking nf4"]
+
+
+def test_what_a_set_says_for_itself_counts_before_the_settings(monkeypatch):
+    monkeypatch.setattr(memory, "look_at_machine", lambda _: card(80))
+    info = replace(MODEL_INFO["klein-4b"], quantization="int8", offload="none")
+    for settings in (
+        Settings(quantization="nf4", offload="model"),
+        Settings(quantization="nf4", offload="model", memory="manual"),
+    ):
+        for device in ("cuda", "cpu"):
+            where = torch.device(device)
+            made = choose_placement("mine", info, settings, where, print)
+            assert (made.quantization, made.offload) == ("int8", "none")
+
+
 @pytest.mark.parametrize(
-    ("generation", "bfloat16"), [((7, 5), False), ((8, 0), True), ((9, 0), True)]
+    ("generation", "bfloat16", "fp8"),
+    [
+        ((7, 5), False, False),
+        ((8, 0), True, False),
+        ((8, 9), True, True),
+        ((9, 0), True, True),
+    ],
 )
-def test_the_cards_generation_is_looked_at(monkeypatch, generation, bfloat16):
+def test_the_cards_generation_is_looked_at(
+    monkeypatch, tmp_path, generation, bfloat16, fp8
+):
     answers = {
         "mem_get_info": (20 * GIB, 24 * GIB),
         "memory_reserved": 3 * GIB,
@@ -177,3 +215,49 @@ def test_the_cards_generation_is_looked_at(monkeypatch, generation, bfloat16):
         monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
     found = look_at_machine(torch.device("cuda"))
     assert (found.device_free, found.bfloat16) == (22 * GIB, bfloat16)
+    # Without the package that computes with them.
+    assert not found.fp8
+    (tmp_path / "torchao.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert look_at_machine(torch.device("cuda")).fp8 is fp8
+    # AMD numbers its generations otherwise; all of them compute with bfloat16.
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    found = look_at_machine(torch.device("cuda"))
+    assert (found.bfloat16, found.fp8) == (True, False)
+
+
+def test_each_checkpoint_has_room_whichever_is_in_use():
+    """The smaller one is asked for first, and the larger one later."""
+    small, large = Folder("small"), Folder("large")
+    parts = {
+        (source, "transformer"): Weights(size * GIB // 2, 1, 0, GIB, True)
+        for source, size in ((small, 4), (large, 10))
+    }
+    footprint = Footprint(parts, Working(0, 0, 0, 0), bases=(small, large))
+    made = plan_memory(footprint, Machine(12 * GIB, 64 * GIB), quantization="none")
+    assert (made.offload, made.resident, made.peak) == ("none", 1, 10 * GIB)
+    # Both of them wait in the host's memory in turn, or the larger one alone does.
+    assert (made.copies, made.host) == (None, 14 * GIB)
+    made = plan_memory(footprint, Machine(12 * GIB, 11 * GIB), quantization="none")
+    assert (made.copies, made.host) == (1, 10 * GIB)
+
+
+@pytest.mark.parametrize(("ram", "copies"), [(18, None), (17, 1), (5, 1)])
+def test_what_moves_by_itself_is_in_the_hosts_memory_all_the_time(ram, copies):
+    """The text encoder with as many checkpoints as there is room for, one at least."""
+    one, other = Folder("one"), Folder("other")
+    named = {(one, "transformer"): 10, (other, "transformer"): 4, (one, "vae"): 0}
+    named[one, "text_encoder"] = 4
+    parts = {
+        key: Weights(size * GIB // 2, 1, 0, 1, True) for key, size in named.items()
+    }
+    shared = frozenset({"vae", "text_encoder"})
+    footprint = Footprint(parts, Working(0, 0, 0, 0), bases=(one, other), shared=shared)
+    machine = Machine(12 * GIB, ram * GIB)
+    made = plan_memory(footprint, machine, quantization="none", offload="model")
+    assert made.copies == copies
+    assert made.host == (4 + 10 + (4 if copies is None else 0)) * GIB
+    assert made.fits == (ram > 5)
+    alone = replace(footprint, bases=(one,), shared=frozenset())
+    made = plan_memory(alone, machine, quantization="none", offload="model")
+    assert made.copies is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ def machine(monkeypatch, tmp_path):
     """Set what is free: on the device, in the host's memory, in the container's."""
 
     def free(device=0, host=0, container=None):
-        monkeypatch.setattr(host_memory, "_free_in_host", lambda: host * GIB)
+        (tmp_path / "meminfo").write_text(f"MemAvailable: {host << 20} kB\n")
+        monkeypatch.setattr(host_memory, "_MEMINFO", tmp_path / "meminfo")
         monkeypatch.setattr(host_memory, "_CGROUP", tmp_path)
         if device:
             found = Machine(device * GIB, host * GIB)
@@ -40,6 +42,16 @@ def test_the_host_must_have_as_much_as_the_old_worker_took(machine):
     assert has_room_for_another([os.getpid()], CPU)
     machine(host=0)
     assert not has_room_for_another([os.getpid()], CPU)
+
+
+def test_a_worker_that_is_gone_takes_nothing(machine):
+    """Nor one that nobody has waited for yet: Linux tells no numbers of it."""
+    machine(host=0)
+    gone = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+    assert has_room_for_another([gone.pid], CPU)
+    gone.wait()
+    assert has_room_for_another([gone.pid], CPU)
 
 
 def test_a_containers_limit_counts(machine):

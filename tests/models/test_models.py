@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
+from safetensors.numpy import save_file
 
 from flux_api.core import Lora
 from flux_api.errors import BadSetting, InvalidRequest
@@ -289,6 +292,55 @@ def test_the_file_adds_sets(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("more", "stated"),
+    [
+        ("", True),
+        ("tasks.edit.num_inference_steps = 9", True),
+        ("revision = 'v2'", False),
+        ("vae = 'me/vae/ae.safetensors'", False),
+        ("base_model = 'me/mine'", False),
+        ("tasks.edit.base_model = 'me/mine'", False),
+        ("tasks.edit.prior = 'me/mine'", False),
+    ],
+)
+def test_a_licence_is_that_of_all_that_a_set_is_made_of(tmp_path, more, stated):
+    """Another commit or part may have another one, which only an operator knows."""
+    of_klein = MODEL_INFO["klein-4b"].licence
+    mine = f"[mine]\nlike = 'klein-4b'\n{more}\n"
+    found = read(tmp_path, mine)["mine"].licence
+    assert found == (of_klein if stated else "not stated, see the model's page")
+    assert read(tmp_path, f"{mine}licence = 'free'")["mine"].licence == "free"
+
+
+def test_what_the_file_does_not_set_stays(tmp_path):
+    models = read(
+        tmp_path,
+        """
+        [klein-4b]
+        sizes.default = [512, 768]
+        shared_components = ["vae"]
+        text_encoder = "me/texts"
+        [flux1]
+        tasks.edit = { base_model = "me/other", loras = { a = 0.5 } }
+        loras.a = { source = "me/loras", weight_name = "a.safetensors" }
+        [again]
+        like = "klein-4b"
+        vae = "me/vae"
+        """,
+    )
+    klein, again, flux1 = models["klein-4b"], models["again"], models["flux1"]
+    sizes = replace(MODEL_INFO["klein-4b"].sizes, default=(512, 768))
+    assert (klein.sizes, klein.shared_components) == (sizes, ("vae",))
+    texts = Repository("me/texts")
+    assert again.components == {"text_encoder": texts, "vae": Repository("me/vae")}
+    own = MODEL_INFO["flux1"]
+    assert flux1.lora_files.keys() == {"turbo-alpha", "a"}
+    other = {"base_model": Repository("me/other"), "loras": (Lora("a", 0.5),)}
+    assert flux1.tasks["edit"] == replace(own.tasks["edit"], **other)
+    assert flux1.tasks["generate"] == own.tasks["generate"]
+
+
+@pytest.mark.parametrize(
     ("text", "key"),
     [
         ("klein-4b.base_modle = 'a/b'", "klein-4b.base_modle: unknown"),
@@ -303,6 +355,7 @@ def test_the_file_adds_sets(tmp_path):
         ),
         ("klein-4b.tasks.paint = {}", "klein-4b.tasks.paint: unknown"),
         ("klein-4b.dtype.vae = 'int4'", "klein-4b.dtype.vae: expected 'bfloat16'"),
+        ("klein-4b.sizes.default = [64, 'a']", "sizes.default.1: expected a valid int"),
         ("klein-4b.sizes.default = [64]", "klein-4b.sizes.default: List should have"),
         (
             "klein-4b.loras.a = {source='b', weight_name='a.bin'}",
@@ -351,6 +404,30 @@ def test_the_file_adds_sets(tmp_path):
         ("klein-4b.tasks.edit.step = 3", "klein-4b.tasks.edit.step: unknown"),
         ("klein-4b.tasks.edit.steps = 3", "did you mean 'num_inference_steps'?"),
         (
+            "klein-4b = {base_model='klein', revision='v2'}",
+            "klein-4b.revision: the base_model is no Hub id",
+        ),
+        ("klein-4b.vae = 'a b'", "klein-4b.vae: expected a folder, or a Hub id like "),
+        ("klein-4b.vae = 'a b'", "or a file in one, got 'a b'"),
+        ("klein-4b.vae = 'page.safetensors'", "is no .safetensors file but a web page"),
+        ("klein-4b.text_encoder = 'ae.safetensors'", "a VAE, fp32, no text_encoder"),
+        ("mine.transformer = 'ae.safetensors'", "mine.transformer: the file is a VAE"),
+        ("klein-4b.licence = ' '", "klein-4b.licence: expected a text"),
+        ("klein-4b.tasks.edit.arguments.a = [1]", "arguments.a: expected a text, a nu"),
+        ("klein-4b.loras.'a/b' = {source='b'}", "klein-4b.loras.a/b: expected A-Z"),
+        (
+            "klein-4b.tasks.edit.num_inference_steps = 0",
+            "num_inference_steps: expected greater than or equal to 1, got 0",
+        ),
+        (
+            "klein-4b.tasks.inpaint.strength = 1.5",
+            "strength: expected less than or equal to 1, got 1.5",
+        ),
+        (
+            "mine = {base_model='a/b', tasks.edit={pipeline='FluxPipeline'}}",
+            "mine.tasks.edit.num_inference_steps: missing",
+        ),
+        (
             "mine = {base_model='a/b', tasks.edit={num_inference_steps=1}}",
             "mine.tasks.edit.pipeline: missing",
         ),
@@ -364,6 +441,9 @@ def test_the_file_is_refused_with_the_key_that_is_wrong(tmp_path, text, key):
     (tmp_path / "deep" / "model_index.json").write_text("[" * 100_000)
     (tmp_path / "empty").mkdir()
     (tmp_path / "klein" / "b").mkdir()
+    vae = {"decoder.conv_in.weight": np.zeros((2, 2), np.float32)}
+    save_file(vae, tmp_path / "ae.safetensors")
+    (tmp_path / "page.safetensors").write_text("<html>")
     with pytest.raises(BadSetting) as caught:
         read(tmp_path, text)
     assert "MODEL_INFO=" in str(caught.value)
@@ -447,6 +527,23 @@ def test_the_page_about_models_says_what_is_so(tmp_path):
     own = ModelTable.model_fields.keys() - {"loras", "tasks"}
     for key in (*own, *TaskTable.model_fields):
         assert f"`{key}`" in page, key
+
+
+@pytest.mark.parametrize("language", [".", "ja"])
+def test_the_page_about_models_tells_steps_and_guidance(language):
+    """Once where all tasks have the same, else for each."""
+    page = (ROOT / "docs" / language / "models.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|[^|]*\|([^|]*)\|[^|]*GiB \|", page, re.M)
+    assert [name for name, _ in rows] == list(MODEL_INFO)
+    for name, told in rows:
+        tasks = MODEL_INFO[name].tasks.values()
+        expected = [
+            (task.num_inference_steps, task.guidance_parameter and task.guidance_scale)
+            for task in tasks
+        ]
+        pairs = re.findall(r"(\d+)(?:, |、)(?:([\d.]+)|none|なし)", told)
+        found = [(int(n), float(scale) if scale else None) for n, scale in pairs]
+        assert (found * len(tasks) if len(found) == 1 else found) == expected, name
 
 
 # -- values ---------------------------------------------------------------------------
