@@ -5,7 +5,7 @@ import * as jobs from "./jobs.js";
 import { Menu, copyText } from "./parts.js";
 import { download } from "./pictures.js";
 import { largerSize, randomSeed, scalesOf } from "./recipe.js";
-import { modelNow, notify, restore, set, setDraft, setInputs, state, titleOf } from "./store.js";
+import { modelNow, notify, restore, set, setDraft, setInputs, state, titleOf } from "./state.js";
 import { t } from "./words.js";
 
 function fileName(job) {

@@ -5,7 +5,7 @@ import { Icon } from "./icons.js";
 import { Dialog, copyText } from "./parts.js";
 import { download, isShown } from "./pictures.js";
 import { snippets } from "./snippets.js";
-import { selectedJob } from "./store.js";
+import { selectedJob } from "./state.js";
 import { t } from "./words.js";
 
 export function CodeDialog() {

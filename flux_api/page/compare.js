@@ -4,7 +4,7 @@ import { find, start, stop } from "./jobs.js";
 import { Dialog } from "./parts.js";
 import { download, makeCanvas, toFile, urlOf } from "./pictures.js";
 import { narrow } from "./recipe.js";
-import { isLive, problem, recipeNow, set, state, taskNow } from "./store.js";
+import { isLive, problem, recipeNow, set, state, taskNow } from "./state.js";
 import { t } from "./words.js";
 
 const MOST = 36;

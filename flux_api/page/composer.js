@@ -6,7 +6,7 @@ import { Choices, NumberField } from "./parts.js";
 import { isShown, urlOf } from "./pictures.js";
 import { fitSize, shapesOf } from "./recipe.js";
 import { Settings } from "./settings.js";
-import * as store from "./store.js";
+import * as store from "./state.js";
 import { t } from "./words.js";
 
 const { state, set, setDraft } = store;

@@ -4,7 +4,7 @@ import { Icon } from "./icons.js";
 import { again, remove } from "./jobs.js";
 import { ServerWords, understand } from "./server_words.js";
 import { randomSeed } from "./recipe.js";
-import { restore, set, setDraft, state } from "./store.js";
+import { restore, set, setDraft, state } from "./state.js";
 import { t } from "./words.js";
 
 const FIELDS = {

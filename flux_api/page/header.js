@@ -2,8 +2,8 @@
 import { html } from "./vendor/htm-preact.js";
 import { key } from "./api.js";
 import { Icon } from "./icons.js";
-import { remember } from "./memory.js";
-import { isLive, loadedPart, set, state } from "./store.js";
+import { remember } from "./storage.js";
+import { isLive, loadedPart, set, state } from "./state.js";
 import { LANGUAGES, formatNumber, language, speak, t } from "./words.js";
 
 const GIB = 2 ** 30;

@@ -4,7 +4,7 @@ import { Icon } from "./icons.js";
 import { removeAll } from "./jobs.js";
 import { Dialog, closeDialog } from "./parts.js";
 import { urlOf } from "./pictures.js";
-import { restore, set, state, titleOf } from "./store.js";
+import { restore, set, state, titleOf } from "./state.js";
 import { formatNumber, t } from "./words.js";
 
 const MEGABYTE = 1e6;

@@ -2,11 +2,11 @@
 // kept. Nothing is lost when the page is closed meanwhile.
 import { ApiError, call, getJson, key, newJobId } from "./api.js";
 import * as follow from "./follow.js";
-import * as memory from "./memory.js";
+import * as storage from "./storage.js";
 import { makePace } from "./pace.js";
 import { fromBase64, hashOf, letGo, thumbnail } from "./pictures.js";
 import { bodyOf, randomSeed, requestOf } from "./recipe.js";
-import { isLive, modelNow, notify, set, state } from "./store.js";
+import { isLive, modelNow, notify, set, state } from "./state.js";
 import { t } from "./words.js";
 
 // Of this page at once on the server: others wait there too.
@@ -64,7 +64,7 @@ export const again = (job, patch) =>
   start({ ...job.recipe, ...patch }, job.inputs, job.mask, { origin: job.origin });
 
 function keepPending({ id, recipe, inputs, mask, origin, size, created, sent }) {
-  memory.keepPending({ id, recipe, inputs, mask, origin, size, created, sent }).catch(() => {});
+  storage.keepPending({ id, recipe, inputs, mask, origin, size, created, sent }).catch(() => {});
 }
 
 function pump() {
@@ -150,14 +150,14 @@ async function keep(job, blob, headers, story, url) {
     warning: headers.get("X-Flux-Warning") || "",
   };
   end(id, { ...picture, state: "done", preview: null }, t("announceDone"));
-  memory.keepPicture(picture).catch(() => notify(t("notKept")));
+  storage.keepPicture(picture).catch(() => notify(t("notKept")));
 }
 
 function end(id, patch, spoken) {
   advance(id, { preview: null, ...patch });
   follow.unwatch(id);
   paces.delete(id);
-  memory.dropPending(id).catch(() => {});
+  storage.dropPending(id).catch(() => {});
   if (spoken) set({ spoken });
   pump();
 }
@@ -182,7 +182,7 @@ export function remove(job) {
   const left = state.jobs.filter((other) => other.id !== job.id);
   const next = left[Math.min(at, left.length - 1)]?.id ?? null;
   set({ jobs: left, selected: state.selected === job.id ? next : state.selected });
-  memory.dropPicture(job.id).catch(() => {});
+  storage.dropPicture(job.id).catch(() => {});
 }
 
 export function removeWithUndo(job) {
@@ -191,13 +191,13 @@ export function removeWithUndo(job) {
     const jobs = [...state.jobs, job].sort((one, other) => other.created - one.created);
     set({ jobs, selected: job.id });
     const { state: _, preview, error, ...picture } = job;
-    memory.keepPicture(picture).catch(() => {});
+    storage.keepPicture(picture).catch(() => {});
   });
 }
 
 // What is shown as gone is gone, also for who reloads the page at once.
 export async function removeAll() {
-  await memory.dropAllPictures().catch(() => {});
+  await storage.dropAllPictures().catch(() => {});
   set({ jobs: state.jobs.filter(isLive), selected: null });
 }
 
@@ -226,9 +226,9 @@ export function upscale(job, scale) {
 }
 
 export async function openJobs() {
-  const pictures = await memory.allPictures().catch(() => []);
+  const pictures = await storage.allPictures().catch(() => []);
   const made = new Set(pictures.map(({ id }) => id));
-  const pending = (await memory.allPending().catch(() => [])).filter(({ id }) => !made.has(id));
+  const pending = (await storage.allPending().catch(() => [])).filter(({ id }) => !made.has(id));
   const jobs = [
     ...pictures.map((picture) => ({ ...picture, state: "done" })),
     ...pending.map((job) => ({ ...job, state: job.sent ? "queued" : "local" })),

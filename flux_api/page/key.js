@@ -3,7 +3,7 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { key, tryKey } from "./api.js";
 import { retryRefused } from "./jobs.js";
 import { Dialog, closeDialog } from "./parts.js";
-import { set, state } from "./store.js";
+import { set, state } from "./state.js";
 import { t } from "./words.js";
 
 export function KeyDialog() {

@@ -5,7 +5,7 @@ import { MaskCanvas } from "./mask_canvas.js";
 import { MaskView } from "./mask_view.js";
 import { Dialog, closeDialog } from "./parts.js";
 import { download, urlOf } from "./pictures.js";
-import { notify, setInputs, state } from "./store.js";
+import { notify, setInputs, state } from "./state.js";
 import { t } from "./words.js";
 
 const SMALLEST = 2;

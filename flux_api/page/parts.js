@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { narrow } from "./recipe.js";
-import { set, state } from "./store.js";
+import { set, state } from "./state.js";
 import { t } from "./words.js";
 
 const NOTICE_MS = 9000;

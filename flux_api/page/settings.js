@@ -3,7 +3,7 @@ import { html } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { NumberField } from "./parts.js";
 import { randomSeed } from "./recipe.js";
-import { lorasNow, modelNow, setDraft, state, taskNow } from "./store.js";
+import { lorasNow, modelNow, setDraft, state, taskNow } from "./state.js";
 import { t } from "./words.js";
 
 function Seed() {

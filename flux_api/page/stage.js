@@ -6,7 +6,7 @@ import { Icon } from "./icons.js";
 import { stop } from "./jobs.js";
 import { isShown, urlOf } from "./pictures.js";
 import { ServerWords, understand } from "./server_words.js";
-import { isLive, loadedPart, modelNow, selectedJob, set, setDraft, state, titleOf } from "./store.js";
+import { isLive, loadedPart, modelNow, selectedJob, set, setDraft, state, titleOf } from "./state.js";
 import { formatNumber, language, t } from "./words.js";
 
 function Examples({ model }) {

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { urlOf } from "./pictures.js";
-import { isLive, set, state, titleOf } from "./store.js";
+import { isLive, set, state, titleOf } from "./state.js";
 import { t } from "./words.js";
 
 const MOST_CARDS = 60;

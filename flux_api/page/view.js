@@ -2,7 +2,7 @@
 import { html, useLayoutEffect } from "./vendor/htm-preact.js";
 import { Dialog, closeDialog } from "./parts.js";
 import { urlOf } from "./pictures.js";
-import { selectedJob, set, state, titleOf } from "./store.js";
+import { selectedJob, set, state, titleOf } from "./state.js";
 
 const TURNS = { ArrowLeft: -1, ArrowRight: 1 };
 

@@ -1,5 +1,5 @@
 // The page's texts in one language, loaded when it is chosen.
-import { recall, remember } from "./memory.js";
+import { recall, remember } from "./storage.js";
 
 export const LANGUAGES = { en: "English", ja: "日本語" };
 

@@ -1,7 +1,7 @@
 // The description of the API, drawn from openapi.json: what there is, and each of it to try.
 import { html, render, useState } from "../vendor/htm-preact.js";
 import { addressOf, key } from "../api.js";
-import { recall } from "../memory.js";
+import { recall } from "../storage.js";
 import { LANGUAGES, firstLanguage } from "../words.js";
 import { Operation, Prose } from "./operation.js";
 import { Spec } from "./spec.js";

@@ -1,5 +1,5 @@
 // The description in the reader's language: it is written in English, with Japanese beside it.
-import { remember } from "../memory.js";
+import { remember } from "../storage.js";
 
 let texts = {};
 export let language = "en";

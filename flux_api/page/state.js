@@ -1,6 +1,6 @@
 // What the page shows: one state, and the form's part of what changes it.
 import { readRecipe } from "./file_recipe.js";
-import * as memory from "./memory.js";
+import * as storage from "./storage.js";
 import { hashOf, isShown, measure } from "./pictures.js";
 import { randomSeed } from "./recipe.js";
 import { t } from "./words.js";
@@ -18,7 +18,7 @@ export const state = {
   selected: null,
   inputs: [],
   mask: null,
-  draft: { ...EMPTY_DRAFT, ...memory.recall("draft") },
+  draft: { ...EMPTY_DRAFT, ...storage.recall("draft") },
   // Where there is no room for the options beside the picture, they are folded away.
   optionsOpen: false,
   dialog: null,
@@ -48,7 +48,7 @@ export function set(patch) {
 
 export function setDraft(patch) {
   set({ draft: { ...state.draft, ...patch } });
-  memory.remember("draft", state.draft);
+  storage.remember("draft", state.draft);
 }
 
 export const notify = (text, label, act) => set({ notice: { text, label, act } });
@@ -120,7 +120,7 @@ export function recipeNow() {
 
 export function setInputs(inputs, mask = null) {
   set({ inputs, mask });
-  memory.keepInputs({ inputs, mask }).catch(() => {});
+  storage.keepInputs({ inputs, mask }).catch(() => {});
 }
 
 export function removeInput(input) {
@@ -139,7 +139,7 @@ export async function addFiles(files) {
   }
   const [fresh, said] = [[], []];
   for (const file of files) {
-    const known = await hashOf(file).then(memory.pictureOf).catch(() => null);
+    const known = await hashOf(file).then(storage.pictureOf).catch(() => null);
     if (known) {
       await restore(known);
       notify(t("madeHere"), t("useInstead"), () => addInputs([file]));
@@ -227,6 +227,6 @@ export async function restore(job) {
 }
 
 export async function openStore() {
-  const kept = await memory.keptInputs().catch(() => null);
+  const kept = await storage.keptInputs().catch(() => null);
   if (kept?.inputs?.length) set(kept);
 }
