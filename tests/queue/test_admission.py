@@ -56,7 +56,7 @@ def a_job(caller, steps=10):
 def test_as_many_pictures_fill_the_forwards_as_there_are_slots():
     # Too long to be made beside the others.
     job = a_job("waits", steps=11)
-    running = [PictureTask(j, 0, j.request) for j in map(a_job, "ab")]
+    running = [PictureTask(j, 0, j.request, 1) for j in map(a_job, "ab")]
     assert find_next(waiting(job), running[:1], Roomy()) == (job, False)
     assert find_next(waiting(job), running, Roomy()) is None
 
@@ -93,9 +93,19 @@ def test_short_pictures_begin_beside_what_fills_the_forwards():
 
 
 def test_nobody_begins_beside_what_cannot_join_or_overtakes_what_waits_for_that():
-    running = [PictureTask(j, 0, j.request) for j in [a_job("runs")]]
+    running = [PictureTask(j, 0, j.request, 1) for j in [a_job("runs")]]
     assert begin_all(waiting(a_job("alone", steps=3), a_job("later", 1)), running) == []
     assert begin_all(waiting(a_job("later", 1)), running) == [("later", False)]
+
+
+def test_who_waits_twice_keeps_the_place_that_it_does_not_give_back():
+    places = Places(waiting(), JobTable(), most=2, per_caller=0)
+    for _ in range(2):
+        places.hold("same")
+    places.let_go("same")
+    assert places.taken([]) == places.unstarted == 1
+    places.let_go("same")
+    assert places.taken([]) == places.unstarted == 0
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,22 @@ def test_a_failure_ends_the_work(clock):
     finish(job, 0)
     job.post(Started())
     assert times(job) == (6, 2)
+
+
+def test_it_lives_as_long_as_one_of_its_clients_waits():
+    here = {"first", "second"}
+    first, second = (lambda name=name: name in here for name in sorted(here))
+    job = Job(request(), id="1", caller="A", is_wanted=first)
+    # A replay asks to wait whenever it looks.
+    for _ in range(2):
+        job.join(second)
+    assert not job.leave(first)
+    here.remove("first")
+    assert job.is_wanted
+    assert job.leave(second)
+    assert not job.is_wanted
+    # The end of an answer finds that its client has left already.
+    assert job.leave(second)
+    assert not job.outlives_clients
+    job.outlive_clients()
+    assert job.is_wanted and job.outlives_clients

@@ -687,3 +687,20 @@ def test_loading_that_failed_is_tried_again_once_the_files_have_changed_and_rest
     # The first look comes before the first try; the last before the second.
     assert tries[0] == 1
     assert looked[: tries[1]] == [1, 1, 1, 2, 3, 4, 4, 4]
+
+
+def test_loading_that_failed_is_tried_again_later_though_no_file_has_changed(
+    monkeypatch,
+):
+    monkeypatch.setattr("flux_api.queue.backend_loader._RELOAD_SECONDS", (0.05, 0.05))
+    backend, failures = Scripted(lambda task: None), ["a hub that is away"] * 2
+
+    def load(report):
+        if failures:
+            raise OSError(failures.pop())
+
+    backend.load = load
+    manager = manage(backend)
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    assert not failures
