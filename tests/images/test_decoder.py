@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flux_api.errors import InvalidImage, Unavailable
+from flux_api.images.decode_child import deny_files
 from flux_api.images.decoder import Decoder
 from flux_api.images.masks import read_mask
 from tests.support.hostile_images import plain, save, zeros_png
@@ -62,6 +63,15 @@ def test_a_child_that_dies_at_work_costs_its_own_picture_only(decoder):
         with pytest.raises(InvalidImage, match="costs more than a picture may"):
             lost.result(10)
     assert fresh.image(save(plain(), "PNG")).size == (40, 24)
+
+
+def test_there_are_never_more_than_two_of_them(decoder):
+    """Of 1.5 GiB each, which a machine's memory has to have room for."""
+    fresh, pids = decoder
+    with ThreadPoolExecutor(6) as pool:
+        sizes = list(pool.map(lambda _: fresh.image(PIXEL).size, range(6)))
+    assert sizes == [(1, 1)] * 6
+    assert len(pids()) == 2
 
 
 def test_a_child_has_no_secrets_and_few_descriptors(decoder, monkeypatch):
@@ -135,6 +145,32 @@ def test_a_child_reaches_nobody_and_nothing(version, attempt):
         if "create_connection" in attempt:
             program += "else: print('refused' if 'network' in missing else 'open')\n"
         assert_refused(program)
+
+
+class Kernel:
+    """The C library over a kernel that answers system calls so, one after the other."""
+
+    def __init__(self, answers):
+        self._answers = iter(answers)
+
+    def syscall(self, *_):
+        return next(self._answers)
+
+    def prctl(self, *_):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "denied"),
+    [((-1,), False), ((4, -1), False), ((4, None, -1), False), ((4, None, 0), True)],
+    ids=["no Landlock", "no rules", "no restriction", "all of it"],
+)
+def test_files_are_denied_only_where_the_kernel_says_so_to_the_end(answers, denied):
+    """Else the operator is told that nothing keeps a child from them."""
+    with open(os.devnull) as file:
+        rules = os.dup(file.fileno())
+        kernel = Kernel(rules if answer is None else answer for answer in answers)
+        assert deny_files(kernel) is denied
 
 
 def assert_refused(program):

@@ -67,6 +67,19 @@ def test_no_pixel_changes(file_format, mode):
         assert picture_data(full) == picture_data(plain) != b""
 
 
+@pytest.mark.parametrize("parameters", ["", "a cat\nSteps: 4"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_webps_header_says_what_is_in_it_as_pillows_does(mode, parameters):
+    """Flags and sides: readers look for what is flagged alone, and others are to be
+    0."""
+    _, full = marked("webp", RECIPE, parameters, mode)
+    options = {"exif": b"Exif\0\0MM"} if parameters else {}
+    file = io.BytesIO()
+    picture(mode).save(file, "webp", quality=90, xmp=b"<x/>", **options)
+    assert full[12:30] == file.getvalue()[12:30]
+    assert full[12:16] == b"VP8X"
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_the_mark_alone_is_small_and_well_formed(file_format):
     plain, full = marked(file_format)

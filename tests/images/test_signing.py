@@ -8,13 +8,16 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flux_api.errors import BadSetting, PipelineFailed
+from flux_api.images.certificates import read_pair
 from flux_api.images.codec import encode_image
 from flux_api.images.credentials import describe_input
 from flux_api.images.decoder import Decoder
@@ -184,6 +187,12 @@ def test_a_certificate_goes_with_its_key(files):
     assert open_signer(None, None, None) is None
 
 
+def test_a_pair_that_is_logged_or_stands_in_a_traceback_shows_no_key(files):
+    pair = read_pair(*files)
+    assert "BEGIN CERTIFICATE" in repr(pair)
+    assert "PRIVATE KEY" in pair.key and "PRIVATE" not in repr(pair)
+
+
 def test_a_missing_library_is_named(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(BadSetting, match="pip install -r requirements-c2pa.txt"):
@@ -282,6 +291,17 @@ def test_only_the_child_knows_the_key_and_nothing_else(alone):
     ]
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert [line.split()[4] for line in limits.splitlines() if "core" in line] == ["0"]
+    assert re.search(r"Max address space +1610612736 +1610612736", limits)
+
+
+def test_there_are_never_more_than_two_of_them(alone):
+    """Of 1.5 GiB each, which a machine's memory has to have room for."""
+    fresh, pids = alone
+    with ThreadPoolExecutor(6) as pool:
+        files = list(pool.map(lambda _: sign(fresh)[0], range(6)))
+    for file in files:
+        check_data_hash(file)
+    assert len(pids()) == 2
 
 
 def test_a_picture_that_cannot_be_signed_is_an_error(signer):
