@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import os
 import threading
 import time
 
@@ -27,7 +29,9 @@ from flux_api.errors import (
     QueueFull,
     Unavailable,
 )
+from flux_api.queue.backend_loader import BackendLoader
 from flux_api.queue.manager import PipelineManager
+from flux_api.queue.readiness import Readiness
 from flux_api.queue.tasks import BackendBroken
 from tests.queue.small_requests import request
 from tests.support.servers import wait_for
@@ -690,17 +694,38 @@ def test_loading_that_failed_is_tried_again_once_the_files_have_changed_and_rest
 
 
 def test_loading_that_failed_is_tried_again_later_though_no_file_has_changed(
-    monkeypatch,
+    monkeypatch, caplog
 ):
+    monkeypatch.setattr(logging.getLogger("flux_api"), "propagate", True)
     monkeypatch.setattr("flux_api.queue.backend_loader._RELOAD_SECONDS", (0.05, 0.05))
-    backend, failures = Scripted(lambda task: None), ["a hub that is away"] * 2
+    backend = Scripted(lambda task: None)
+    failures = [OSError("of a library"), Unavailable("the weights are damaged")]
 
     def load(report):
         if failures:
-            raise OSError(failures.pop())
+            raise failures.pop()
 
     backend.load = load
     manager = manage(backend)
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
-    assert not failures
+    # Where it happened is logged of what no sentence was made for.
+    told = [
+        (r.getMessage(), bool(r.exc_info)) for r in caplog.records if r.levelno > 30
+    ]
+    when = "loading failed, next try in 0.05 s or when the files change: "
+    assert told == [(when + "the weights are damaged", False), (when + "OSError", True)]
+
+
+def test_who_loads_beside_an_older_worker_leaves_it_the_cores():
+    backend, nice = Scripted(lambda task: None), []
+
+    def own_nice(*_):
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    backend.load = own_nice
+    for yielding in (False, True):
+        loader = BackendLoader(lambda: backend, lambda: None, Readiness())
+        assert loader.load(yielding=yielding) is backend
+    own_nice()
+    assert nice[0] == nice[2] < nice[1]
