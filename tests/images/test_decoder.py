@@ -147,30 +147,51 @@ def test_a_child_reaches_nobody_and_nothing(version, attempt):
         assert_refused(program)
 
 
+# What Landlock of this version knows, by landlock(7): rights to files, to the network,
+# and scopes.
+KNOWN = {
+    1: [13],
+    2: [14],
+    3: [15],
+    4: [15, 2],
+    5: [16, 2],
+    6: [16, 2, 2],
+    7: [16, 2, 2],
+}
+
+
 class Kernel:
-    """The C library over a kernel that answers system calls so, one after the other."""
+    """The C library over a kernel with Landlock of this ``version``, which ``fails`` at
+    one of its calls: it refuses, as that does, what it does not know yet."""
 
-    def __init__(self, answers):
-        self._answers = iter(answers)
+    def __init__(self, version, fails=None):
+        self._version, self._fails, self.asked = version, fails, None
 
-    def syscall(self, *_):
-        return next(self._answers)
+    def syscall(self, number, rights, size, _=0):
+        if number == 446:
+            return -1 if self._fails == "restrict" else 0
+        if rights is None:
+            return self._version
+        self.asked = [right.bit_length() for right in rights]
+        assert size == 8 * len(self.asked)
+        if self.asked != KNOWN[self._version] or self._fails == "rules":
+            return -1
+        return os.open(os.devnull, os.O_RDONLY)
 
     def prctl(self, *_):
-        return 0
+        return -1 if self._fails == "privileges" else 0
 
 
-@pytest.mark.parametrize(
-    ("answers", "denied"),
-    [((-1,), False), ((4, -1), False), ((4, None, -1), False), ((4, None, 0), True)],
-    ids=["no Landlock", "no rules", "no restriction", "all of it"],
-)
-def test_files_are_denied_only_where_the_kernel_says_so_to_the_end(answers, denied):
-    """Else the operator is told that nothing keeps a child from them."""
-    with open(os.devnull) as file:
-        rules = os.dup(file.fileno())
-        kernel = Kernel(rules if answer is None else answer for answer in answers)
-        assert deny_files(kernel) is denied
+@pytest.mark.parametrize("version", KNOWN)
+def test_every_kernel_is_asked_for_all_that_it_can_deny(version):
+    assert deny_files(Kernel(version))
+
+
+@pytest.mark.parametrize("fails", ["rules", "privileges", "restrict"])
+def test_a_kernel_that_does_not_deny_files_is_known(fails):
+    """The operator is told."""
+    assert not deny_files(Kernel(-1))
+    assert not deny_files(Kernel(6, fails))
 
 
 def assert_refused(program):
