@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from flux_api.engine.quality import Quality, QualityGate
+from flux_api.engine.shared_forward import joinable
 from flux_api.engine.sharing import default_batch_tokens, pays_on_cpu
-from flux_api.engine.trial import is_faster
+from flux_api.engine.trial import is_faster, repeated_block
 from flux_api.engine.verdicts import FILE, Verdicts
+from flux_api.models.catalog import MODEL_INFO
 from tests.mixed import CPU
+
+GOOD, BAD = (Quality(psnr, 1.0, exact_seconds=1, seconds=1) for psnr in (60.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -58,3 +64,54 @@ def test_where_nothing_can_be_written_they_last_until_the_end(tmp_path, caplog):
     verdicts.keep("speed", "tiny", {"note": "slower"})
     assert verdicts.find("speed", "tiny") == {"note": "slower"}
     assert "FLUX_STATE_DIR cannot be written" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "level", "words"),
+    [
+        ("exact", {"max": GOOD, "speed": GOOD}, "exact", []),
+        ("speed", {"max": GOOD}, "speed", []),
+        ("speed", {"speed": GOOD}, "speed", []),
+        ("speed", {"speed": BAD}, "exact", ["speed is not used"]),
+        ("max", {"max": GOOD, "speed": BAD}, "max", []),
+        ("max", {"max": BAD}, "speed", ["max is not used"]),
+        ("max", {}, "speed", ["is not known: run 'flux-api quality --model tiny'"]),
+        ("max", {"max": BAD, "speed": BAD}, "exact", ["max is not", "speed is not"]),
+    ],
+)
+def test_a_set_is_drawn_at_the_level_that_was_found_good(wanted, known, level, words):
+    """What only rounds is good until it was found to be bad."""
+    gate, info = QualityGate(Verdicts(None, CPU)), MODEL_INFO["tiny"]
+    for one, quality in known.items():
+        gate.keep(one, "tiny", info, quality)
+    found, notes = gate.allowed(wanted, "tiny", info)
+    assert found == level
+    assert len(notes) == len(words)
+    assert all(word in note for word, note in zip(words, notes, strict=True))
+    assert [gate.knows(one, "tiny", info) for one in ("max", "speed")] == [
+        one in known for one in ("max", "speed")
+    ]
+
+
+TOKENS = torch.zeros(1, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "joins"),
+    [
+        ({"hidden_states": TOKENS, "timestep": 0.5, "guidance": None}, True),
+        ({"hidden_states": TOKENS, "joint_attention_kwargs": {}}, True),
+        ({"hidden_states": TOKENS, "joint_attention_kwargs": {"scale": 0.5}}, False),
+        ({"hidden_states": TOKENS, "kv_cache": object()}, False),
+        ({"hidden_states": TOKENS, "return_dict": True}, False),
+        ({"sample": TOKENS}, False),
+    ],
+    ids=["plain", "without state", "adapters", "a cache", "an object", "another's"],
+)
+def test_only_calls_without_a_state_of_their_own_share_a_forward(kwargs, joins):
+    assert joinable({"return_dict": False} | kwargs) is joins
+
+
+def test_where_no_block_is_repeated_there_is_none_to_try():
+    with pytest.raises(ValueError, match="no repeated blocks"):
+        repeated_block(torch.nn.Linear(1, 1))
