@@ -76,7 +76,9 @@ WRONG = {
     "FLUX_PROMPT_CACHE_MB": [*NUMBERS, "65537"],
     "FLUX_LORA_CACHE_MB": [*NUMBERS, "65537"],
     "FLUX_TRUSTED_HOSTS": ["gpu.lan:80", "http://a", "a b", "*.a", ","],
-    "FLUX_CORS_ORIGINS": ["example.org", "https://a/path", "https://A", "null", "*,x"],
+    "FLUX_CORS_ORIGINS": [
+        *("example.org", "https://a/path", "https://A", "null", "*,x", "https://a,"),
+    ],
     "FLUX_ALLOW_PRIVATE_URLS": ["yes", "2"],
     "FLUX_ALLOW_PRIVATE_NETS": ["10.0.0.0/33", "10.0.0.1/8", "lan", "10.0.0.0/8,"],
     "FLUX_ADMIN_KEYS": ["hidden", "a:hidden-12 3", "a:short-h", ","],

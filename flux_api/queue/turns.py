@@ -119,7 +119,7 @@ class Turns(Generic[K, T]):
         ``count_of`` and nobody new comes."""
         own = self._places[key]
         # Within a turn's time nobody has a second one.
-        behind = bisect_left(self._order, own.start - TURN + 1, key=_start)
+        behind = bisect_left(self._order, own.start - TURN, key=_start)
         before = bisect_left(self._order, own)
         turns = before - behind
         for place in self._order[:behind]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flux_api.engine.quality import Quality, QualityGate
+from flux_api.engine.quality import Quality, QualityGate, quality_requests
 from flux_api.engine.shared_forward import joinable
 from flux_api.engine.sharing import default_batch_tokens, pays_on_cpu
 from flux_api.engine.trial import is_faster, repeated_block
+from flux_api.engine.tuning import Tuner
 from flux_api.engine.verdicts import FILE, Verdicts
 from flux_api.models.catalog import MODEL_INFO
 from tests.mixed import CPU
@@ -115,3 +116,24 @@ def test_only_calls_without_a_state_of_their_own_share_a_forward(kwargs, joins):
 def test_where_no_block_is_repeated_there_is_none_to_try():
     with pytest.raises(ValueError, match="no repeated blocks"):
         repeated_block(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", MODEL_INFO)
+def test_quality_is_judged_by_eight_requests_that_a_caller_could_send(name):
+    info = MODEL_INFO[name]
+    asked = quality_requests(name, info)
+    assert len({(one.prompt, one.seed) for one in asked}) == 8
+    for one in asked:
+        size = one.width, one.height
+        assert info.sizes.choose(size, size, "size") == size
+        # A model's own size where it has one: others are scaled.
+        assert one.width == (info.native_size or 512)
+        assert one.num_inference_steps == next(
+            task.num_inference_steps for task in info.tasks.values()
+        )
+
+
+def test_what_is_drawn_exactly_needs_no_tuning():
+    module = torch.nn.Linear(1, 1)
+    assert Tuner("exact", CPU).find(module) is not None
+    assert Tuner("speed", CPU).find(module) is None

@@ -30,7 +30,10 @@ def test_every_family_works_at_the_size_that_is_asked_for(name, tmp_path):
     request = complete(name, info, prompt="a cat", size=(64, 128), **wanted)
     call = PipelineCall(request, info, row, 1)
     assert call.token_grid == (4, 8)
-    kwargs = encode_prompt(pipeline, call.prepare(pipeline), PromptCache(0), None, CPU)
+    prepared = call.prepare(pipeline)
+    # The model's own: the pipelines' defaults are those of undistilled ones.
+    assert prepared["guidance_scale"] == row.guidance_scale
+    kwargs = encode_prompt(pipeline, prepared, PromptCache(0), None, CPU)
     tokens = first_call(pipeline, kwargs, pipeline.vae)["hidden_states"].shape[1]
     # A picture that is looked at, of 64x64, comes behind the one that is drawn.
     assert tokens == 4 * 8 + (4 * 4 if task == "edit" else 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,3 +68,14 @@ def test_a_tile_fades_in_within_the_middle_of_what_it_shares(axis):
     assert along[: shared // 4].max() == 0
     assert along[shared // 2] == pytest.approx(0.5, abs=0.06)
     assert along[shared * 3 // 4 :].min() > 0.9
+
+
+def test_what_no_model_has_drawn_yet_is_plainly_resized():
+    """Also where its size is on no model's grid."""
+    info = with_upscale(MODEL_INFO["tiny"])
+    spots = np.random.default_rng(1).integers(0, 256, (25, 41, 3))
+    picture, size = Image.fromarray(spots.astype("uint8")), (82, 50)
+    request = complete("tiny", info, "upscale", images=(picture,))
+    request = replace(request, width=size[0], height=size[1])
+    plain = picture.resize(size, Image.Resampling.LANCZOS)
+    assert Upscale(request, info).picture.tobytes() == plain.tobytes()

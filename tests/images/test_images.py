@@ -226,6 +226,14 @@ def test_a_large_photograph_that_is_cut_off_is_refused():
         decode_image(data[: len(data) // 2] + b"\xff\xd9")
 
 
+def test_a_jpeg_that_is_cut_off_is_refused_whatever_follows_it():
+    whole = save(Image.effect_noise((64, 64), 60), "JPEG")
+    cut = whole[: len(whole) * 2 // 3] + b"\xff\xd9"
+    for rest in (b"", whole, bytes(64)):
+        with pytest.raises(InvalidImage, match="cut off"):
+            decode_image(cut + rest)
+
+
 # What comes out right
 
 
@@ -823,9 +831,9 @@ def test_any_damage_is_a_picture_or_a_refusal(seed, changes, length):
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=300), st.sampled_from(["", "data:image/png;base64,"]))
 def test_any_text_is_bytes_or_a_refusal(text, start):
-    for decode in (decode_data_url, decode_base64):
+    for read in (decode_data_url, decode_base64):
         try:
-            assert decode(start + text, param="image")
+            assert read(start + text, param="image")
         except InvalidImage as error:
             assert error.param == "image"
 

@@ -115,6 +115,16 @@ def known(table):
     return [job.id for job in table.of("A")]
 
 
+def test_a_callers_jobs_count_while_they_live():
+    table = JobTable()
+    jobs = [add(table, name) for name in ("first", "second")]
+    alive = [table.alive("A")]
+    for job in jobs:
+        job.cancel()
+        alive.append(table.alive("A"))
+    assert alive == [2, 1, 0] and table.alive("B") == 0
+
+
 def test_ended_jobs_are_kept_for_ten_minutes(clock):
     table = JobTable()
     add(table, "lives")

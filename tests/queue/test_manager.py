@@ -214,6 +214,19 @@ def test_a_device_lost_while_loading_ends_the_process_later_each_time(before):
     assert handover.broken_loads == before + 1
 
 
+def test_a_device_that_is_always_lost_is_tried_every_five_minutes():
+    backend, handover = Scripted(lambda _: None), LostBefore(40)
+
+    def load(report):
+        raise BackendBroken("gone")
+
+    backend.load = load
+    # The process ends then; this one has other tests to run.
+    manager = manage(backend, step_timeout=10.0, exit_process=lambda _: None)
+    manager.start(handover)
+    wait_for(lambda: manager.not_ready == "gone; restarting in 300 s", 10)
+
+
 class LostBefore:
     """A handover after ``broken_loads`` workers that lost the device while loading."""
 
