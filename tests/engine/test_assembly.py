@@ -76,7 +76,9 @@ def test_a_set_that_no_older_worker_loads_first_waits_for_none():
 
 
 def test_the_settings_mebibytes_are_kept():
-    settings = Settings(prompt_cache_mb=3, batch_tokens=64)
+    settings = Settings(prompt_cache_mb=3, lora_cache_mb=2, batch_tokens=64)
     backend = make_backend(settings, {TINY: MODEL_INFO[TINY]}, None)
     assert backend.prompts.most_bytes == 3 * 1024 * 1024
+    # Of a tenth of what is free, where that is less.
+    assert backend.sets._kept_lora_bytes == 2 * 1024 * 1024
     assert backend.batch_tokens == 64

@@ -328,6 +328,9 @@ def test_credentials_are_taken_out_of_every_format(decoder, signer):
         kept = sign(signer, kept=[archive])[0]
         [parent] = read(kept)["ingredients"]
         assert parent["active_manifest"] == read(data, name)["label"]
+        # What viewers of credentials show.
+        assert parent["title"] == "input picture 1"
+        assert parent["relationship"] == "parentOf"
     assert keep(decoder, encode_image(plain()).data) == (b"", "")
 
 
