@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -154,19 +154,33 @@ def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManage
     with _manager_lock:
         if _manager is None:
             check_machine(settings)
-            filtered = content_filter(settings)
-            # Replicas of a cluster go to sleep by themselves.
-            idle = settings.idle_unload if settings.backend == "local" else 0
-            manager = PipelineManager(
-                lambda: filtered(_make_backend(settings, manager.handover)),
-                look_at_files=lambda: look_at_files(sources, settings.model_info),
-                max_queue=settings.max_queue,
-                idle_seconds=idle * 60,
-                max_per_caller=settings.max_per_caller,
-                step_timeout=settings.step_timeout,
+            manager = new_manager(
+                settings,
+                lambda: _make_backend(settings, manager.handover),
+                lambda: look_at_files(sources, settings.model_info),
             )
             _manager = manager
         return _manager
+
+
+def new_manager(
+    settings: Settings,
+    make_backend: Callable[[], Backend],
+    look_at_files: Callable[[], object],
+) -> PipelineManager:
+    """One that has its pictures made by ``make_backend`` within the bounds of
+    ``settings``; for ``look_at_files`` see the class."""
+    filtered = content_filter(settings)
+    # Replicas of a cluster go to sleep by themselves.
+    idle = settings.idle_unload if settings.backend == "local" else 0
+    return PipelineManager(
+        lambda: filtered(make_backend()),
+        look_at_files=look_at_files,
+        max_queue=settings.max_queue,
+        idle_seconds=idle * 60,
+        max_per_caller=settings.max_per_caller,
+        step_timeout=settings.step_timeout,
+    )
 
 
 def check_machine(settings: Settings) -> None:

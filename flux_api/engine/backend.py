@@ -180,9 +180,8 @@ class DiffusersBackend:
 
     def joins(self, request: ImageRequest, running: Sequence[ImageRequest]) -> bool:
         """Whether a picture of ``request`` may be on its way together with those that
-        are ``running``: one checkpoint, the same LoRAs, no parts that move."""
-        if not running:
-            return True
+        are ``running``, one at least: one checkpoint, the same LoRAs, no parts that
+        move."""
         if self.sets.exclusive(request.model):
             return False
         wanted = self._weights.of(request)

@@ -104,12 +104,14 @@ def _within_megapixel(image: Image.Image) -> Image.Image:
 
 
 def as_reference(image: Image.Image, most: int) -> Image.Image:
-    """``image`` as pipelines take references: at most ``most`` pixels, no side below 64
-    of them, no shape longer than 8:1 (padded)."""
+    """``image`` as pipelines take references: at most about ``most`` pixels, no side
+    below 64 of them, no shape longer than 8:1 (padded)."""
     width, height = image.size
     long, short = max(width, height), min(width, height)
+    # With its padding: of a line of a hundred bytes that would else be gigabytes.
+    area = long * max(short, long / REFERENCE_RATIO)
     scale = max(1.0, REFERENCE_SIDE / short)
-    scale = min(scale, math.sqrt(most / (width * height)))
+    scale = min(scale, math.sqrt(most / area))
     if scale != 1.0:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = image.resize(size, Image.Resampling.LANCZOS)

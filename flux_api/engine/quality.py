@@ -181,7 +181,8 @@ def draw_timed(
 def compare(exact: Sequence[Pixels], others: Sequence[Pixels]) -> tuple[float, float]:
     """The mean PSNR in dB and the mean SSIM of uint8 (height, width, 3) pictures."""
     pairs = list(zip(exact, others, strict=True))
-    psnrs, ssims = zip(*((psnr(*pair), ssim(*pair)) for pair in pairs), strict=True)
+    psnrs = [psnr(*pair) for pair in pairs]
+    ssims = [ssim(*pair) for pair in pairs]
     return float(np.mean(psnrs)), float(np.mean(ssims))
 
 

@@ -224,12 +224,10 @@ class PositionIds:
         self._values: dict[Hashable, bytes] = {}
 
     def values(self, name: str, ids: torch.Tensor) -> bytes:
-        """What the transformer reads of ``ids``, (tokens, axes) or (batch, tokens,
-        axes): FLUX.2's takes the first of its batch for all."""
+        """Those of ``ids``, (tokens, axes) or, of one picture, (1, tokens, axes)."""
         key = name, tuple(ids.shape)
         if key not in self._values:
-            first = ids if ids.ndim == 2 else ids[0]
-            self._values[key] = first.float().cpu().numpy().tobytes()
+            self._values[key] = ids.float().cpu().numpy().tobytes()
         return self._values[key]
 
 

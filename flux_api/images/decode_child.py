@@ -255,7 +255,8 @@ def split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     key = image.info.get("transparency")
     if key is None:
         return high, None
-    low = Image.frombytes("L", image.size, samples[1 if big else 0 :: 2])
+    # Only PNG has a key, and its samples come with the low byte first.
+    low = Image.frombytes("L", image.size, samples[::2])
     same = [
         part.point([255 * (level == sample) for level in range(256)])
         for part, sample in ((high, key >> 8), (low, key & 255))
@@ -491,8 +492,8 @@ def deny_files(libc: ctypes.CDLL) -> bool:
 
 
 def load_codecs() -> None:
-    """Let Pillow and Python import now what they import at first use, and HEIC's reader
-    where the operator installed it."""
+    """Let Pillow import now what it imports at first use, and HEIC's reader where the
+    operator installed it."""
     with contextlib.suppress(ImportError):
         import pillow_heif  # type: ignore[import-not-found, unused-ignore]
 
@@ -503,8 +504,6 @@ def load_codecs() -> None:
         file = BytesIO()
         Image.new("RGB", (16, 16)).save(file, name)
         decode(file.getvalue(), IMAGE, 64)
-    for encoding in ("latin-1", "utf-16", "utf-32", "cp1252"):
-        "".encode(encoding)
 
 
 def answer(data: bytes, wanted: int, most: int) -> tuple[bytes, ...]:

@@ -58,9 +58,8 @@ class Places:
 
     def let_go(self, caller: str) -> None:
         """Give back what was held."""
-        self._held[caller] -= 1
-        if not self._held[caller]:
-            del self._held[caller]
+        # Who holds none any more goes: a Counter's own minus keeps what is above zero.
+        self._held -= Counter([caller])
 
     def _waiting(self, running: Sequence[PictureTask]) -> int:
         """How many jobs wait of which no picture is made."""

@@ -33,9 +33,8 @@ class Shares:
             yield
         finally:
             with self._changed:
-                self._held[caller] -= 1
-                if not self._held[caller]:
-                    del self._held[caller]
+                # Who holds none any more goes.
+                self._held -= Counter([caller])
                 self._changed.notify_all()
 
     def _take(self, caller: str, is_wanted: Callable[[], bool]) -> None:

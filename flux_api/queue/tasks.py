@@ -67,7 +67,7 @@ class PictureTask:
     job: Job
     index: int
     request: ImageRequest
-    tokens: int = 1
+    tokens: int
     beat: float = 0.0
     step: int = 0
     total: int | None = None

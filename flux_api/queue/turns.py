@@ -37,13 +37,6 @@ class Place(NamedTuple, Generic[T]):
         """When its turn comes that is ``later`` turns after the next."""
         return self.start + later * TURN, self.had + later, self.number
 
-    def turns_before(self, other: Place[T]) -> int:
-        """How many turns it takes, if it has so many, before ``other``, which had
-        none."""
-        if self.start == other.start:
-            return int(self < other)
-        return max(0, -(-(other.start - self.start) // TURN))
-
 
 class Turns(Generic[K, T]):
     """Things that take turns, by key: start-time fair queueing (Demers, Keshav and
@@ -126,11 +119,12 @@ class Turns(Generic[K, T]):
         ``count_of`` and nobody new comes."""
         own = self._places[key]
         # Within a turn's time nobody has a second one.
-        behind = bisect_left(self._order, own.start - TURN + 1, key=_start)
+        behind = bisect_left(self._order, own.start - TURN, key=_start)
         before = bisect_left(self._order, own)
         turns = before - behind
         for place in self._order[:behind]:
-            turns += min(count_of(place.thing), place.turns_before(own))
+            rounds = -(-(own.start - place.start) // TURN)  # rounded up
+            turns += min(count_of(place.thing), rounds)
         return turns
 
     def _put(self, key: K, place: Place[T]) -> None:

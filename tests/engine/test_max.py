@@ -174,26 +174,104 @@ def test_layers_in_8_bits_are_near_the_whole_ones_and_go_back():
     assert not has_fp8(CPU)
 
 
-def test_where_8_bits_fail_layers_are_whole_again(monkeypatch):
-    transformer = flux1_transformer().to(torch.bfloat16)
+class Card:
+    """A transformer on a device of which each trial takes the next of ``seconds``, or
+    fails with it."""
 
-    def is_short():
-        return any(type(one) is Fp8Linear for one in transformer.modules())
+    def __init__(self, monkeypatch, *seconds):
+        self.transformer = flux1_transformer().to(torch.bfloat16)
+        self._seconds, self.offloads = iter(seconds), False
+        monkeypatch.setattr(tuning.Trial, "seconds", lambda _: self._next())
+        monkeypatch.setattr(tuning.Trial, "run", lambda *_: None)
 
-    def seconds(_):
-        if is_short():
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return 1.0
+    def _next(self):
+        found = next(self._seconds)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
+    def tune(self, wanted):
+        """How it is to run, wanted so."""
+        loaded = SimpleNamespace(
+            pipeline=SimpleNamespace(transformer=self.transformer),
+            placement=SimpleNamespace(offloads=self.offloads),
+        )
+        kwargs = {"hidden_states": torch.zeros(1)}
+        tuner, aim = Tuner("max", CPU, compiler="eager"), tuning.Aim("any", wanted)
+        return tuner.tune(aim, loaded, kwargs, lambda: None)
+
+    @property
+    def short(self):
+        """How many of its blocks have layers in 8 bits, of how many."""
+        blocks = [
+            *self.transformer.transformer_blocks,
+            *self.transformer.single_transformer_blocks,
+        ]
+        kinds = [{type(one) for one in block.modules()} for block in blocks]
+        return sum(Fp8Linear in found for found in kinds), len(kinds)
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "all_short", "note"),
+    [
+        # A plain block, compiled, once more, and in 8 bits.
+        ((1.0, 0.5, 0.5, 0.3), True, None),
+        (
+            *((1.0, 0.5, 0.5, 0.6), False),
+            "a block in 8-bit floats takes 600.00 ms and a whole one 500.00 ms: layers "
+            "stay whole",
+        ),
+        ((1.0, 0.5, 0.5, FULL), False, "no memory to try 8-bit floats in"),
+        ((1.0, 0.5, 0.5, KeyError()), False, "8-bit floats fail here (KeyError)"),
+        ((1.0, FULL), False, "no memory to compile in: blocks stay plain"),
+        (
+            *((1.0, KeyError()), False),
+            "nothing compiles here (KeyError): blocks stay plain",
+        ),
+    ],
+    ids=["faster", "slower", "full", "fails", "full before", "fails before"],
+)
+def test_layers_are_in_8_bits_where_that_is_faster(
+    seconds, all_short, note, monkeypatch
+):
     monkeypatch.setattr(tuning, "has_fp8", lambda _: True)
-    monkeypatch.setattr(tuning.Trial, "seconds", seconds)
-    monkeypatch.setattr(tuning.Trial, "run", lambda *_: None)
-    loaded = SimpleNamespace(
-        pipeline=SimpleNamespace(transformer=transformer),
-        placement=SimpleNamespace(offloads=False),
-    )
-    tuner = Tuner("max", CPU, compiler="eager", is_worth_it=lambda *_: True)
-    kwargs = {"hidden_states": torch.zeros(1)}
-    tuned = tuner.tune(tuning.Aim("any", "max"), loaded, kwargs, lambda: None)
-    assert not is_short()
-    assert tuned.notes == ("no memory to try 8-bit floats in",)
+    card = Card(monkeypatch, *seconds)
+    tuned = card.tune("max")
+    short, blocks = card.short
+    assert short == (blocks if all_short else 0)
+    assert tuned.notes == ((note,) if note else ())
+
+
+def test_what_a_device_lacks_is_said(monkeypatch):
+    card = Card(monkeypatch, 1.0, 0.5)
+    note = "this device has no 8-bit floats: layers stay whole"
+    assert card.tune("max").notes == (note,)
+    card.offloads = True
+    moved = card.tune("max")
+    assert (moved.level, card.short[0]) == ("exact", 0)
+    assert moved.notes == ("weights that are moved about are not compiled",)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({"native": 1.0, "one": 0.7, "two": 0.5, "three": 0.6}, "two"),
+        ({"native": 1.0, "one": 0.99}, "native"),
+        ({"native": 1.0, "one": ImportError()}, "native"),
+        ({"native": RuntimeError(), "one": 0.5}, "one"),
+    ],
+    ids=["the quickest", "hardly quicker", "not installed", "its own fails"],
+)
+def test_attention_is_computed_in_the_way_that_is_clearly_quickest(
+    seconds, best, monkeypatch
+):
+    taken = []
+    monkeypatch.setattr(tuning, "attention_ways", lambda _: tuple(seconds))
+    monkeypatch.setattr(tuning, "set_attention", lambda _, way: taken.append(way))
+    # The trials of compiling find it as slow as before.
+    card = Card(monkeypatch, *seconds.values(), 1.0, 1.0)
+    assert card.tune("speed").level == ("exact" if best == "native" else "speed")
+    assert taken == [*seconds, best]

@@ -77,7 +77,7 @@ def made(number, size=4):
 
 
 def test_the_cache_holds_the_newest_within_its_bytes():
-    cache = PromptCache(40)  # two and a half of them
+    cache = PromptCache(32)  # two of them
     for number in (1, 2, 1, 3):
         cache.get(number, lambda n=number: made(n), CPU)
     # 2 was used longest ago.
@@ -86,9 +86,16 @@ def test_the_cache_holds_the_newest_within_its_bytes():
 
 
 def test_what_is_larger_than_the_cache_is_not_kept():
-    cache = PromptCache(10)
+    cache = PromptCache(15)
     for number in (1, 2):
         assert cache.get("key", lambda n=number: made(n), CPU)[0][0] == number
+
+
+def test_what_is_as_large_as_the_cache_is_kept():
+    cache = PromptCache(16)
+    for _ in range(2):
+        assert cache.get("key", lambda: made(1), CPU)[0][0] == 1
+    assert cache.get("key", lambda: made(2), CPU)[0][0] == 1
 
 
 def test_work_in_place_does_not_reach_what_is_kept():

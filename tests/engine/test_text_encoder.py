@@ -39,6 +39,8 @@ def test_no_layer_runs_behind_the_last_that_is_read(make, layers, read):
     cpu = torch.device("cpu")
     found = encode_prompt(pipeline, kwargs, PromptCache(0), None, cpu)["prompt_embeds"]
     assert torch.equal(found, plain)
+    # What is kept would else keep the whole way to it, with all that was computed.
+    assert not found.requires_grad
     # One more, as what comes out of the last of all is normalised.
     assert run == list(range(read + 1))
     assert words == [1]

@@ -6,17 +6,22 @@ import logging
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from flux_api.core import Lora
 from flux_api.engine import tuning
 from flux_api.engine.backend import DiffusersBackend
+from flux_api.engine.quality import Quality, QualityGate
 from flux_api.engine.tuning import Tuner
 from flux_api.engine.verdicts import Verdicts
 from flux_api.loading.attention import set_attention
 from flux_api.loading.compiling import graphs
 from flux_api.models.catalog import MODEL_INFO
+from flux_api.models.upscaling import with_upscale
+from flux_api.queue.tasks import Callbacks, Picture
 from tests.mixed import CPU, Mixed, kinds, run
+from tests.support.complete import complete
 from tests.support.tiny_sets import write_lora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -188,6 +193,37 @@ def test_attention_that_breaks_is_not_drawn_with(monkeypatch):
     monkeypatch.setattr(tuning, "set_attention", take)
     assert load(Tuner("speed", CPU))["performance"] == "exact"
     assert taken == ["native", "flash", "native"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_max_is_measured_before_it_is_used(known):
+    asked = []
+
+    class Judged(DiffusersBackend):
+        """One that is spared the minute."""
+
+        def judge(self, levels, report):
+            asked.extend(levels)
+
+    tuner = Tuner("max", CPU, compiler="no-such-compiler")
+    if known:
+        good = Quality(30.0, 0.9, exact_seconds=1.0, seconds=0.5)
+        QualityGate(tuner.verdicts).keep("max", "tiny", MODEL_INFO["tiny"], good)
+    Judged(MODEL_INFO, "tiny", tuner=tuner, batch_tokens=0).load(lambda _: None)
+    assert asked == ([] if known else ["max"])
+
+
+def test_a_set_is_tuned_also_where_its_first_picture_is_made_larger():
+    models = {"tiny": with_upscale(MODEL_INFO["tiny"])}
+    tuner = Tuner("speed", CPU, compiler="no-such-compiler")
+    backend = DiffusersBackend(models, "tiny", tuner=tuner, batch_tokens=0)
+    picture = Image.new("RGB", (32, 32), "teal")
+    wanted = {"images": (picture,), "size": (64, 64)}
+    request = complete("tiny", models["tiny"], "upscale", **wanted)
+    quiet = Callbacks(lambda: None, *[lambda *_: None] * 3)
+    made = backend.run(Picture(request, 0, "first"), quiet)
+    assert (made.image.size, made.performance) == ((64, 64), "exact")
+    assert tuner.newest.notes[0].startswith("nothing compiles here (")
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
 import requests
 from safetensors.torch import load_file, save_file
 
+from flux_api.engine.warm_up import warm_up_request
 from flux_api.models.catalog import MODEL_INFO
 from tests.support.servers import run_api, wait_for
 
@@ -30,3 +32,14 @@ def test_a_model_that_cannot_draw_is_a_failed_load(tmp_path):
         answer = requests.post(f"{server.url}/process", data=form, timeout=10)
         assert answer.status_code == 503
         assert failed in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", MODEL_INFO)
+def test_it_is_one_of_the_first_task_with_all_that_this_needs(name):
+    info = MODEL_INFO[name]
+    wanted, first = warm_up_request(name, info), next(iter(info.tasks.values()))
+    assert info.task(wanted.mode, masked=wanted.mask_image is not None) is first
+    first.check(len(wanted.images), wanted.negative_prompt)
+    assert all(one.size == info.sizes.default for one in wanted.images)
+    # A first step and one that is none.
+    assert wanted.num_inference_steps == 2

@@ -10,12 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flux_api.errors import InvalidImage, Unavailable
+from flux_api.images.decode_child import deny_files
 from flux_api.images.decoder import Decoder
 from flux_api.images.masks import read_mask
 from tests.support.hostile_images import plain, save, zeros_png
@@ -64,6 +67,29 @@ def test_a_child_that_dies_at_work_costs_its_own_picture_only(decoder):
     assert fresh.image(save(plain(), "PNG")).size == (40, 24)
 
 
+def assert_two_at_most(pool, pids):
+    """Of 1.5 GiB each, which a machine's memory has to have room for: who comes third
+    waits for one of them."""
+    inside = threading.Event()
+
+    def come_third():
+        with pool.lend():
+            inside.set()
+
+    with pool.lend(), pool.lend():
+        thread = threading.Thread(target=come_third)
+        thread.start()
+        assert not inside.wait(0.3)
+        assert len(pids()) == 2
+    assert inside.wait(10)
+    thread.join(10)
+
+
+def test_there_are_never_more_than_two_of_them(decoder):
+    fresh, pids = decoder
+    assert_two_at_most(fresh._children, pids)
+
+
 def test_a_child_has_no_secrets_and_few_descriptors(decoder, monkeypatch):
     monkeypatch.setenv("FLUX_API_KEYS", "alice:hidden")
     fresh, pids = decoder
@@ -85,6 +111,7 @@ def test_each_picture_has_its_own_time_of_the_processor(decoder):
     [pid] = pids()
     first, costly = seconds_left(pid), zeros_png(6000, 6000)
     assert 10 < first <= 12
+    assert first - sum(psutil.Process(pid).cpu_times()[:2]) <= 11
     # A second of it later there are ten again.
     wait_for(lambda: fresh.image(costly) and seconds_left(pid) > first, 60)
 
@@ -135,6 +162,53 @@ def test_a_child_reaches_nobody_and_nothing(version, attempt):
         if "create_connection" in attempt:
             program += "else: print('refused' if 'network' in missing else 'open')\n"
         assert_refused(program)
+
+
+# What Landlock of this version knows, by landlock(7): rights to files, to the network,
+# and scopes.
+KNOWN = {
+    1: [13],
+    2: [14],
+    3: [15],
+    4: [15, 2],
+    5: [16, 2],
+    6: [16, 2, 2],
+    7: [16, 2, 2],
+}
+
+
+class Kernel:
+    """The C library over a kernel with Landlock of this ``version``, which ``fails`` at
+    one of its calls: it refuses, as that does, what it does not know yet."""
+
+    def __init__(self, version, fails=None):
+        self._version, self._fails, self.asked = version, fails, None
+
+    def syscall(self, number, rights, size, _=0):
+        if number == 446:
+            return -1 if self._fails == "restrict" else 0
+        if rights is None:
+            return self._version
+        self.asked = [right.bit_length() for right in rights]
+        assert size == 8 * len(self.asked)
+        if self.asked != KNOWN[self._version] or self._fails == "rules":
+            return -1
+        return os.open(os.devnull, os.O_RDONLY)
+
+    def prctl(self, *_):
+        return -1 if self._fails == "privileges" else 0
+
+
+@pytest.mark.parametrize("version", KNOWN)
+def test_every_kernel_is_asked_for_all_that_it_can_deny(version):
+    assert deny_files(Kernel(version))
+
+
+@pytest.mark.parametrize("fails", ["rules", "privileges", "restrict"])
+def test_a_kernel_that_does_not_deny_files_is_known(fails):
+    """The operator is told."""
+    assert not deny_files(Kernel(-1))
+    assert not deny_files(Kernel(6, fails))
 
 
 def assert_refused(program):

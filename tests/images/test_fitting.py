@@ -62,6 +62,19 @@ def test_a_picture_keeps_its_shape_and_goes_on_in_the_colour_of_its_border(
         assert image.getpixel(corner) == (128, 128, 128)
 
 
+@pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90])
+def test_it_fades_into_what_remains_within_a_sixteenth(turn):
+    """Further in, every pixel is the picture's own."""
+    picture = Image.new("RGB", (480, 240), "black")
+    picture.paste("white", (1, 1, 479, 239))
+    framed = contain(picture.transpose(turn) if turn else picture, (480, 480))
+    framed = framed.transpose(Image.Transpose.ROTATE_270) if turn else framed
+    line = [framed.getpixel((240, y))[0] for y in range(120, 360)]
+    assert line == line[::-1]
+    assert line == sorted(line[:120]) + sorted(line[120:], reverse=True)
+    assert min(line[15:-15]) == 255 > line[14]
+
+
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (100, 10)])
 def test_what_goes_onto_the_square_comes_back_in_its_place(size):
     fit, image = Fit(64, size), marked(size)

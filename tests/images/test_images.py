@@ -226,6 +226,14 @@ def test_a_large_photograph_that_is_cut_off_is_refused():
         decode_image(data[: len(data) // 2] + b"\xff\xd9")
 
 
+def test_a_jpeg_that_is_cut_off_is_refused_whatever_follows_it():
+    whole = save(Image.effect_noise((64, 64), 60), "JPEG")
+    cut = whole[: len(whole) * 2 // 3] + b"\xff\xd9"
+    for rest in (b"", whole, bytes(64)):
+        with pytest.raises(InvalidImage, match="cut off"):
+            decode_image(cut + rest)
+
+
 # What comes out right
 
 
@@ -574,6 +582,15 @@ def test_mask_without_alpha_says_so(kind):
     assert "no alpha" in notes[0]
 
 
+def test_the_white_area_of_a_mask_without_alpha_is_white_but_for_its_noise():
+    """A JPEG's black is not quite black: what is to be kept is kept."""
+    levels = [0, 15, 16, 128, 239, 240, 255]
+    drawn = Image.new("L", (len(levels), 1))
+    drawn.putdata(levels)
+    mask, _ = decode_mask(save(drawn, "PNG"), picture=shown(len(levels), 1))
+    assert list(mask.tobytes()) == [0, 0, 16, 128, 239, 255, 255]
+
+
 def test_mask_of_another_shape_is_refused():
     with pytest.raises(InvalidImage, match="40x24.*64x64") as caught:
         decode_mask(save(translucent("RGB", 0), "PNG"), picture=shown(64, 64))
@@ -653,6 +670,20 @@ def test_data_url_decodes(text):
 
 def test_bare_base64_decodes():
     assert decode_base64(PIXEL_64, param="image") == PIXEL
+
+
+# Its Base64 has each letter, a plus beside another, and an end that fills no line.
+LETTERS = bytes(3) + b"\xfb\xef\xbe" * 2 + bytes(range(250))
+
+
+@pytest.mark.parametrize("width", [4, 20, 76])
+def test_a_space_is_the_end_of_a_line_or_was_a_plus(width):
+    """Where a field became one line, and in a form that nobody escaped."""
+    text = base64.b64encode(LETTERS).decode()
+    lines = [text[at : at + width] for at in range(0, len(text), width)]
+    assert decode_base64(" ".join(lines), param="image") == LETTERS
+    assert "++" in text
+    assert decode_base64(text.replace("+", " "), param="image") == LETTERS
 
 
 @pytest.mark.parametrize(
@@ -742,6 +773,16 @@ def test_no_metadata_reaches_the_output(output_format, media_type, start):
     assert image.info["comment"] == b"a secret"
 
 
+def test_no_colour_of_a_jpeg_is_halved():
+    """Stripes of a pixel keep theirs; in Pillow's usual form two make a grey."""
+    stripes = numpy.zeros((16, 16, 3), "uint8")
+    stripes[:, ::2, 0], stripes[:, 1::2, 2] = 255, 255
+    encoded = encode_image(Image.fromarray(stripes), "jpeg", 100)
+    with Image.open(io.BytesIO(encoded.data)) as read:
+        apart = numpy.abs(numpy.asarray(read).astype(int) - stripes)
+    assert apart.max() < 16
+
+
 @pytest.mark.parametrize("output_format", ["jpeg", "webp"])
 def test_compression_is_the_quality(output_format):
     noise = Image.effect_noise((128, 128), 60).convert("RGB")
@@ -790,9 +831,9 @@ def test_any_damage_is_a_picture_or_a_refusal(seed, changes, length):
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=300), st.sampled_from(["", "data:image/png;base64,"]))
 def test_any_text_is_bytes_or_a_refusal(text, start):
-    for decode in (decode_data_url, decode_base64):
+    for read in (decode_data_url, decode_base64):
         try:
-            assert decode(start + text, param="image")
+            assert read(start + text, param="image")
         except InvalidImage as error:
             assert error.param == "image"
 

@@ -16,7 +16,8 @@ say = lambda data: (sys.stdout.buffer.write(data), sys.stdout.flush())
 say(header.pack(0, len({missing!r}), 0) + {missing!r})
 while head := sys.stdin.buffer.read(header.size):
     sys.stdin.buffer.read(header.unpack(head)[2])
-    say(header.pack(*{numbers}) + struct.pack("<LL", {own}, {own}) + bytes({length}))
+    own = struct.pack("<LL", {own}, {own}) if {own} else b""
+    say(header.pack(*{numbers}) + own + {fill!r} * {length})
 """
 
 
@@ -26,8 +27,9 @@ def lie(tmp_path, monkeypatch):
     place = "flux_api.images.decoder.__file__"
     monkeypatch.setattr(place, str(tmp_path / "decoder.py"))
 
-    def make(*numbers, length=1 << 20, own=8, missing=b""):
-        parts = {"numbers": numbers, "length": length, "own": own, "missing": missing}
+    def make(*numbers, length=1 << 20, own=8, missing=b"", fill=b"\0"):
+        parts = {"numbers": numbers, "length": length, "own": own}
+        parts |= {"missing": missing, "fill": fill}
         program = LIAR.format(**parts)
         (tmp_path / decode_child.__file__.rpartition("/")[2]).write_text(program)
         return Decoder()
@@ -68,6 +70,15 @@ def test_a_picture_that_cannot_be_is_refused(lie, numbers):
         decoder.image(b"x", param="image")
     assert caught.value.param == "image"
     assert len(caught.value.message) < 400
+
+
+def test_a_refusal_is_a_clause_that_may_stand_in_a_header(lie):
+    decoder = lie(REFUSED, 4_294_967_295, 0, own=0, fill=b"no!\r\n\0\xff")
+    with pytest.raises(InvalidImage) as caught:
+        decoder.image(b"x", param="image")
+    assert caught.value.message.startswith("image no!no!no!")
+    assert set(caught.value.message) == set("image no!")
+    assert len(caught.value.message) < 310
 
 
 @pytest.mark.parametrize("numbers", [(RGB, 8, 8), (TOLD, 64, 0)], ids=["rgb", "texts"])

@@ -67,6 +67,19 @@ def test_no_pixel_changes(file_format, mode):
         assert picture_data(full) == picture_data(plain) != b""
 
 
+@pytest.mark.parametrize("parameters", ["", "a cat\nSteps: 4"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_webps_header_says_what_is_in_it_as_pillows_does(mode, parameters):
+    """Flags and sides: readers look for what is flagged alone, and others are to be
+    0."""
+    _, full = marked("webp", RECIPE, parameters, mode)
+    options = {"exif": b"Exif\0\0MM"} if parameters else {}
+    file = io.BytesIO()
+    picture(mode).save(file, "webp", quality=90, xmp=b"<x/>", **options)
+    assert full[12:30] == file.getvalue()[12:30]
+    assert full[12:16] == b"VP8X"
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_the_mark_alone_is_small_and_well_formed(file_format):
     plain, full = marked(file_format)
@@ -186,6 +199,20 @@ def test_a_text_that_a_jpeg_has_no_room_for_is_refused():
     assert not long.fits_jpeg
     with pytest.raises(ValueError, match="more metadata"):
         add_metadata(plain, long)
+
+
+@pytest.mark.parametrize("spare", [1, 0, -1])
+def test_a_jpeg_takes_as_much_as_a_segment_holds(spare):
+    """To the byte: the length of a segment is a number of 16 bits."""
+    plain = encode_image(picture(), "jpeg")
+    head = len(b"http://ns.adobe.com/xap/1.0/\0")
+    metadata = Metadata(b"x" * (0xFFFF - 2 - head - spare))
+    assert metadata.fits_jpeg is (spare >= 0)
+    if spare >= 0:
+        assert opened(add_metadata(plain, metadata).data).info["xmp"] == metadata.xmp
+    else:
+        with pytest.raises(ValueError, match="more metadata"):
+            add_metadata(plain, metadata)
 
 
 # The text that AUTOMATIC1111's tools read

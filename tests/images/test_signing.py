@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from flux_api.errors import BadSetting, PipelineFailed
+from flux_api.images.certificates import read_pair
 from flux_api.images.codec import encode_image
 from flux_api.images.credentials import describe_input
 from flux_api.images.decoder import Decoder
 from flux_api.images.file_notes import credentials_of
 from flux_api.images.signing import find_library, open_signer
+from tests.images.test_decoder import assert_two_at_most
 from tests.support.credentials import check_data_hash, make_certificates
 from tests.support.hostile_images import plain
 from tests.support.processes import children
@@ -169,6 +172,8 @@ def test_what_cannot_sign_is_named(what, tmp_path):
     assert message.startswith(f"FLUX_C2PA_{variable}")
     assert words in message
     assert message.isprintable() and "PRIVATE" not in message
+    # Where the library refuses, in its own words, too.
+    assert ": ;" not in message
 
 
 def test_a_certificate_goes_with_its_key(files):
@@ -182,6 +187,12 @@ def test_a_certificate_goes_with_its_key(files):
         with pytest.raises(BadSetting, match=lacking):
             open_signer(*given)
     assert open_signer(None, None, None) is None
+
+
+def test_a_pair_that_is_logged_or_stands_in_a_traceback_shows_no_key(files):
+    pair = read_pair(*files)
+    assert "BEGIN CERTIFICATE" in repr(pair)
+    assert "PRIVATE KEY" in pair.key and "PRIVATE" not in repr(pair)
 
 
 def test_a_missing_library_is_named(files, monkeypatch):
@@ -281,7 +292,13 @@ def test_only_the_child_knows_the_key_and_nothing_else(alone):
         *(b"MALLOC_ARENA_MAX", b"OPENBLAS_NUM_THREADS")
     ]
     limits = Path(f"/proc/{pid}/limits").read_text()
-    assert [line.split()[4] for line in limits.splitlines() if "core" in line] == ["0"]
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    assert re.search(r"Max address space +1610612736 +1610612736", limits)
+
+
+def test_there_are_never_more_than_two_of_them(alone):
+    fresh, pids = alone
+    assert_two_at_most(fresh._children, pids)
 
 
 def test_a_picture_that_cannot_be_signed_is_an_error(signer):
@@ -311,6 +328,9 @@ def test_credentials_are_taken_out_of_every_format(decoder, signer):
         kept = sign(signer, kept=[archive])[0]
         [parent] = read(kept)["ingredients"]
         assert parent["active_manifest"] == read(data, name)["label"]
+        # What viewers of credentials show.
+        assert parent["title"] == "input picture 1"
+        assert parent["relationship"] == "parentOf"
     assert keep(decoder, encode_image(plain()).data) == (b"", "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flux_api.errors import QueueFull
-from flux_api.queue.admission import find_next
+from flux_api.queue.admission import find_next, may_be_next
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
@@ -56,7 +56,7 @@ def a_job(caller, steps=10):
 def test_as_many_pictures_fill_the_forwards_as_there_are_slots():
     # Too long to be made beside the others.
     job = a_job("waits", steps=11)
-    running = [PictureTask(j, 0, j.request) for j in map(a_job, "ab")]
+    running = [PictureTask(j, 0, j.request, 1) for j in map(a_job, "ab")]
     assert find_next(waiting(job), running[:1], Roomy()) == (job, False)
     assert find_next(waiting(job), running, Roomy()) is None
 
@@ -93,9 +93,62 @@ def test_short_pictures_begin_beside_what_fills_the_forwards():
 
 
 def test_nobody_begins_beside_what_cannot_join_or_overtakes_what_waits_for_that():
-    running = [PictureTask(j, 0, j.request) for j in [a_job("runs")]]
+    running = [PictureTask(j, 0, j.request, 1) for j in [a_job("runs")]]
     assert begin_all(waiting(a_job("alone", steps=3), a_job("later", 1)), running) == []
     assert begin_all(waiting(a_job("later", 1)), running) == [("later", False)]
+
+
+class Cold(Full):
+    """The same, with weights on for pictures of at most ten steps."""
+
+    def is_warm(self, request):
+        return request.num_inference_steps <= 10
+
+
+RUNS = Job(request(steps=100), id="runs", caller="runs")
+SHORT, LONG = a_job("short", steps=2), a_job("long", steps=200)
+
+
+@pytest.mark.parametrize(
+    ("came", "before", "running", "backend", "changes"),
+    [
+        (LONG, [], [RUNS], Full, True),
+        (LONG, [SHORT], [], Full, True),
+        (LONG, [SHORT], [RUNS], Full, False),
+        # Beside what fills the forwards.
+        (SHORT, [LONG], [RUNS], Full, True),
+        (SHORT, [LONG], [RUNS, *map(a_job, "abc")], Full, False),
+        # Before one that needs other weights.
+        (a_job("warm", steps=10), [LONG], [SHORT], Cold, True),
+        (a_job("warm", steps=10), [a_job("first")], [SHORT], Cold, False),
+        (a_job("cold", steps=99), [LONG], [SHORT], Cold, False),
+    ],
+    ids=[
+        *("is the first", "nothing runs", "is behind others", "is short"),
+        *("no place for it", "is warm", "so is the first", "so is neither"),
+    ],
+)
+def test_who_came_just_now_wakes_those_that_look_for_work(
+    came, before, running, backend, changes
+):
+    tasks = [PictureTask(job, 0, job.request, 1) for job in running]
+    for task in tasks[1:]:
+        task.interleaved = True
+    queue = waiting(*before, came)
+    assert may_be_next(came, queue, tasks, backend()) is changes
+    if not changes:
+        found = find_next(waiting(*before), tasks, backend())
+        assert find_next(queue, tasks, backend()) == found
+
+
+def test_who_waits_twice_keeps_the_place_that_it_does_not_give_back():
+    places = Places(waiting(), JobTable(), most=2, per_caller=0)
+    for _ in range(2):
+        places.hold("same")
+    places.let_go("same")
+    assert places.taken([]) == places.unstarted == 1
+    places.let_go("same")
+    assert places.taken([]) == places.unstarted == 0
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,9 @@ def test_who_waited_while_many_were_done_may_have_two_turns_in_a_row():
     last = add(queue, "A")
     serve(queue, 8)
     newcomer = add(queue, "A")
-    assert queue.jobs() == [last, newcomer]
-    assert serve(queue, 4) == [last, last, newcomer, last]
+    one, two, three = (add(queue, "B", 1) for _ in range(3))
+    assert queue.jobs() == [one, last, two, three, newcomer]
+    assert serve(queue, 7) == [one, last, two, last, three, newcomer, last]
 
 
 def test_many_requests_get_no_more_turns_than_one():

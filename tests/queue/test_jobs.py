@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from flux_api.core import ImageResult, Queued, Started
-from flux_api.errors import PipelineFailed
+from flux_api.errors import JobNotFound, PipelineFailed
 from flux_api.queue import jobs
+from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
 from tests.queue.small_requests import request
 
@@ -28,9 +29,9 @@ def times(job):
     return job.queue_seconds, job.run_seconds
 
 
-def finish(job, index):
+def finish(job, index, **facts):
     """Picture ``index`` is done."""
-    job.finish_image(index, ImageResult(Image.new("RGB", (16, 16)), 1))
+    job.finish_image(index, ImageResult(Image.new("RGB", (16, 16)), 1, **facts))
 
 
 def test_times_count_up_to_the_first_pictures_start_and_from_there_to_the_end(clock):
@@ -72,3 +73,79 @@ def test_a_failure_ends_the_work(clock):
     finish(job, 0)
     job.post(Started())
     assert times(job) == (6, 2)
+
+
+def test_it_lives_as_long_as_one_of_its_clients_waits():
+    here = {"first", "second"}
+    first, second = (lambda name=name: name in here for name in sorted(here))
+    job = Job(request(), id="1", caller="A", is_wanted=first)
+    # A replay asks to wait whenever it looks.
+    for _ in range(2):
+        job.join(second)
+    assert not job.leave(first)
+    here.remove("first")
+    assert job.is_wanted
+    assert job.leave(second)
+    assert not job.is_wanted
+    # The end of an answer finds that its client has left already.
+    assert job.leave(second)
+    assert not job.outlives_clients
+    job.outlive_clients()
+    assert job.is_wanted and job.outlives_clients
+
+
+def test_it_was_begun_as_often_as_the_picture_that_took_most():
+    job = Job(request(3), id="1", caller="A")
+    counts = [job.attempts]
+    for index, attempts in enumerate((1, 3, 2)):
+        finish(job, index, attempts=attempts)
+        counts.append(job.attempts)
+    assert counts == [1, 1, 3, 3]
+
+
+def add(table, name):
+    """A job in ``table``."""
+    job = Job(request(), id=name, caller="A")
+    table.add(job)
+    return job
+
+
+def known(table):
+    """The names of its jobs, the newest first."""
+    return [job.id for job in table.of("A")]
+
+
+def test_a_callers_jobs_count_while_they_live():
+    table = JobTable()
+    jobs = [add(table, name) for name in ("first", "second")]
+    alive = [table.alive("A")]
+    for job in jobs:
+        job.cancel()
+        alive.append(table.alive("A"))
+    assert alive == [2, 1, 0] and table.alive("B") == 0
+
+
+def test_ended_jobs_are_kept_for_ten_minutes(clock):
+    table = JobTable()
+    add(table, "lives")
+    finish(add(table, "made"), 0)
+    clock.seconds += 1
+    add(table, "in vain").cancel()
+    clock.seconds += 599
+    assert known(table) == ["in vain", "made", "lives"]
+    clock.seconds += 0.5
+    assert known(table) == ["in vain", "lives"]
+    clock.seconds += 1
+    assert known(table) == ["lives"]
+    with pytest.raises(JobNotFound):
+        table.find("in vain", None)
+
+
+def test_of_those_in_vain_the_newest_hundred_outlast_any_number_of_others():
+    table = JobTable()
+    for number in range(150):
+        add(table, f"in vain {number}").cancel()
+    for number in range(2000):
+        finish(add(table, f"made {number}"), 0)
+    newest = [f"made {number}" for number in range(1999, 1099, -1)]
+    assert known(table) == newest + [f"in vain {n}" for n in range(149, 49, -1)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import os
 import threading
 import time
 
@@ -27,7 +29,9 @@ from flux_api.errors import (
     QueueFull,
     Unavailable,
 )
+from flux_api.queue.backend_loader import BackendLoader
 from flux_api.queue.manager import PipelineManager
+from flux_api.queue.readiness import Readiness
 from flux_api.queue.tasks import BackendBroken
 from tests.queue.small_requests import request
 from tests.support.servers import wait_for
@@ -208,6 +212,19 @@ def test_a_device_lost_while_loading_ends_the_process_later_each_time(before):
     assert ended.wait(10)
     assert manager.not_ready == f"gone; restarting in {0.1 * 2**before:g} s"
     assert handover.broken_loads == before + 1
+
+
+def test_a_device_that_is_always_lost_is_tried_every_five_minutes():
+    backend, handover = Scripted(lambda _: None), LostBefore(40)
+
+    def load(report):
+        raise BackendBroken("gone")
+
+    backend.load = load
+    # The process ends then; this one has other tests to run.
+    manager = manage(backend, step_timeout=10.0, exit_process=lambda _: None)
+    manager.start(handover)
+    wait_for(lambda: manager.not_ready == "gone; restarting in 300 s", 10)
 
 
 class LostBefore:
@@ -687,3 +704,41 @@ def test_loading_that_failed_is_tried_again_once_the_files_have_changed_and_rest
     # The first look comes before the first try; the last before the second.
     assert tries[0] == 1
     assert looked[: tries[1]] == [1, 1, 1, 2, 3, 4, 4, 4]
+
+
+def test_loading_that_failed_is_tried_again_later_though_no_file_has_changed(
+    monkeypatch, caplog
+):
+    monkeypatch.setattr(logging.getLogger("flux_api"), "propagate", True)
+    monkeypatch.setattr("flux_api.queue.backend_loader._RELOAD_SECONDS", (0.05, 0.05))
+    backend = Scripted(lambda task: None)
+    failures = [OSError("of a library"), Unavailable("the weights are damaged")]
+
+    def load(report):
+        if failures:
+            raise failures.pop()
+
+    backend.load = load
+    manager = manage(backend)
+    manager.start()
+    wait_for(lambda: manager.not_ready is None, 10)
+    # Where it happened is logged of what no sentence was made for.
+    told = [
+        (r.getMessage(), bool(r.exc_info)) for r in caplog.records if r.levelno > 30
+    ]
+    when = "loading failed, next try in 0.05 s or when the files change: "
+    assert told == [(when + "the weights are damaged", False), (when + "OSError", True)]
+
+
+def test_who_loads_beside_an_older_worker_leaves_it_the_cores():
+    backend, nice = Scripted(lambda task: None), []
+
+    def own_nice(*_):
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    backend.load = own_nice
+    for yielding in (False, True):
+        loader = BackendLoader(lambda: backend, lambda: None, Readiness())
+        assert loader.load(yielding=yielding) is backend
+    own_nice()
+    assert nice[0] == nice[2] < nice[1]

@@ -38,6 +38,25 @@ def test_unused_weights_go_to_sleep_once():
     assert backend.sleeps == 1
 
 
+class Hesitant(Sleeper):
+    """One that gets a job in the very moment that it is to sleep, the first time."""
+
+    refusals = 0
+
+    def sleep(self, kept=None):
+        if not self.refusals:
+            self.refusals += 1
+            raise StillWorking("A job has come.")
+        super().sleep()
+
+
+def test_a_job_that_comes_in_that_moment_does_not_keep_weights_awake_for_ever():
+    backend = Hesitant()
+    Rest(backend, Idle(), idle_seconds=0.1).start()
+    wait_for(lambda: backend.asleep, 10)
+    assert (backend.refusals, backend.sleeps) == (1, 1)
+
+
 def test_nothing_goes_to_sleep_while_there_are_jobs():
     backend = Sleeper()
     with pytest.raises(StillWorking):

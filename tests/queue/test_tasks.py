@@ -15,7 +15,7 @@ from tests.queue.small_requests import request
 def task_of(prompt, negative_prompt=None):
     """A picture of it."""
     it = request(prompt=prompt, negative_prompt=negative_prompt)
-    return PictureTask(Job(it, id="the-job", caller="A"), 0, it)
+    return PictureTask(Job(it, id="the-job", caller="A"), 0, it, tokens=1)
 
 
 @pytest.fixture

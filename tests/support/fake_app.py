@@ -40,9 +40,8 @@ from flux_api.errors import (
     PipelineFailed,
     Unavailable,
 )
+from flux_api.factory import new_manager
 from flux_api.http import clients
-from flux_api.http.outgoing import content_filter
-from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import BackendBroken
 from flux_api.settings import Settings
 
@@ -225,15 +224,7 @@ def make_app() -> Flask:
     """The whole API over one FakeBackend, and the routes that tell of it."""
     backend = FakeBackend()
     settings = Settings.from_env(os.environ)
-    filtered = content_filter(settings)
-    manager = PipelineManager(
-        lambda: filtered(backend),
-        look_at_files=lambda: LOAD and LOAD.read_text(),
-        max_queue=settings.max_queue,
-        idle_seconds=settings.idle_unload * 60,
-        max_per_caller=settings.max_per_caller,
-        step_timeout=settings.step_timeout,
-    )
+    manager = new_manager(settings, lambda: backend, lambda: LOAD and LOAD.read_text())
     backend.manager = manager
     app = create_app(settings, manager=manager)
     if seconds := os.environ.get("FAKE_KEEP_ALIVE"):
