@@ -20,6 +20,7 @@ from flux_api.models import hub as hub_files
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
 from flux_api.models.sources import Repository
+from tests.commands.program import terminal
 from tests.support.fake_hub import Hub, run_hub
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
 from tests.support.tiny_checkpoints import build
@@ -81,10 +82,14 @@ def settings(hub, tmp_path_factory):
 
 def test_fetch_downloads_continues_and_is_done_the_second_time(hub, settings):
     hub.cut = "vae/long"
-    done = run("fetch", "served", **settings)
-    assert done.returncode == 0, done.stderr
-    assert "served: complete" in done.stdout
-    assert "licence: not stated" in done.stdout
+    with terminal(ROOT, "fetch", "served", **settings) as shown:
+        # It is seen while it goes on, and in one line.
+        bar = shown.read_until(r"\r\x1b\[Kdownloading maker/served: \[#+-+\]")
+        assert "licence: not stated" in shown.text[: bar.start()]
+        hub.may_break.set()
+        assert shown.wait() == 0, shown.text
+        assert "\nserved: complete" in shown.text
+        assert "\n" not in shown.text[bar.start() :].partition("\r\n")[0]
     # The broken file went on where it had stopped.
     asked = [asked for path, asked in hub.ranges if path == "vae/long.safetensors"]
     assert asked and asked[-1] != "bytes=0-"
@@ -132,25 +137,42 @@ def reason(server):
     return requests.get(f"{server.url}/readyz", timeout=5).json().get("reason", "")
 
 
-def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring():
+def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    report = run("doctor")
+    (tmp_path / "hub").mkdir()
+    with (tmp_path / "hub" / "weights").open("wb") as file:
+        file.truncate(3 << 30)
+    # As the Hub's cache does: what is there once is counted once.
+    (tmp_path / "hub" / "link").symlink_to("weights")
+    report = run("doctor", HF_HOME=tmp_path)
     assert report.returncode == 0, report.stderr
     text = report.stdout
     assert "GPU      none" in text
     assert "Recommended here: FLUX_MODEL=tiny" in text
     assert "FLUX_MODEL=klein-4b: 6 GB" in text.split("An NVIDIA GPU would bring")[1]
+    needs = re.findall("needs a GPU: (.+)", text)
+    assert len(needs) == len(MODEL_INFO) - 1
+    for told in needs:
+        # What does, and what leaves nothing to be wished for: no other cards.
+        small, large = told.split(", better ")
+        assert "quantization none, offload none" in large
+        assert "quantization none, offload none" not in small
     for name, info in MODEL_INFO.items():
         assert f"\n  {name}: " in text
         assert info.licence in text
     for part in ("driver", "memory", "cache", "disk", "token"):
         assert part in text
+    assert "; HF_HUB_OFFLINE is set" in text
+    assert f"{tmp_path}/hub, 3.0 GiB in it" in text
+    free = float(re.search(r"memory +([\d.]+) GiB free", text)[1])
+    all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < free < all_of_it / 2**30
     # Published: 3.9, 4.0 and 0.1 thousand million weights of two bytes.
     klein = text.split("\n  klein-4b: ")[1].split("weights ")[1]
     assert klein.startswith("14.9 GiB in bfloat16; downloads about")
     free = float(re.search(r"disk +([\d.]+) GiB free", text)[1])
-    assert free == pytest.approx(shutil.disk_usage(ROOT).free / 2**30, rel=0.2)
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free / 2**30, rel=0.2)
 
 
 def memory_bounds(report):
@@ -268,6 +290,12 @@ def test_a_card_of_no_size_is_refused(doctor, size):
     refused = doctor(f"--gpu={size}")
     assert refused.returncode == 2
     assert f"expected a number of GB, got '{size}'" in refused.stderr
+
+
+def test_a_wrong_setting_is_said_where_it_disturbs_no_pipe(doctor):
+    refused = doctor(FLUX_MAX_QUEUE="many")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "FLUX_MAX_QUEUE='many'" in refused.stderr
 
 
 def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):
