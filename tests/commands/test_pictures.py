@@ -48,6 +48,8 @@ def test_every_option_arrives_and_the_file_is_what_was_asked_for(ask, fake, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"heart.webp\n"
     assert b"128x64, seed 7, 3 steps" in done.stderr
+    # Nobody looks: what moves a cursor would only stand in a log.
+    assert b"\x1b" not in done.stderr
     with Image.open(tmp_path / "heart.webp") as image:
         assert (image.format, image.size) == ("WEBP", (128, 64))
     [asked] = requests_of(fake)
