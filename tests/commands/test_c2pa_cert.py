@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import time
 
 from flux_api.images.signing import open_signer
 from tests.commands.program import run
@@ -21,6 +23,20 @@ def test_it_makes_a_pair_that_signs_and_says_how_to_use_it(tmp_path):
     key = folder / "c2pa-key.pem"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     open_signer(folder / "c2pa-cert.pem", key, None)
+    day = 24 * 3600
+    # Where the clock is behind, too, and for a year.
+    assert [is_good(folder, after) for after in (-3000, 0, 364 * day, 366 * day)] == [
+        *(True, True, True, False)
+    ]
+
+
+def is_good(folder, after):
+    """Whether OpenSSL, as strict as it can be, finds that this may sign ``after`` so
+    many seconds from now: the same kind of certificate signs mails."""
+    at = str(round(time.time()) + after)
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "smimesign"]
+    command += ["-attime", at, "-CAfile", "c2pa-ca.pem", "c2pa-cert.pem"]
+    return not subprocess.run(command, cwd=folder, check=False).returncode
 
 
 def test_it_writes_over_nothing(tmp_path):

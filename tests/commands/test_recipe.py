@@ -101,6 +101,23 @@ def test_what_lacks_is_named_and_nothing_is_drawn(ask, fake_multi, tmp_path):
     assert drawn(fake_multi) == before
 
 
+def save_made(folder, recipe):
+    """A file with that recipe, whoever wrote it."""
+    plain = encode_image(Image.new("RGB", (64, 64)))
+    file = add_metadata(plain, Metadata(make_xmp("generate", recipe)))
+    (folder / "made.png").write_bytes(file.data)
+
+
+def test_of_a_picture_without_a_prompt_the_negative_one_is_asked_for(ask, tmp_path):
+    wanted = sha256(b"a dog")
+    recipe = {"recipe": 1, "mode": "generate", "negative_prompt_sha256": wanted}
+    save_made(tmp_path, recipe)
+    done = ask("recipe", "made.png", "--again")
+    assert done.returncode == 2
+    told = f"--negative-prompt lacks: its SHA-256 has to be {wanted}"
+    assert told in done.stderr.decode()
+
+
 def test_a_model_and_a_lora_that_are_not_here_are_named(ask, tmp_path):
     recipe = {"recipe": 1, "mode": "generate", "model": "klein-4b", "prompt": "a cat"}
     ink = {"name": "ink", "adapter_weight": 1.0}
@@ -108,9 +125,7 @@ def test_a_model_and_a_lora_that_are_not_here_are_named(ask, tmp_path):
         (recipe, "this server offers no 'klein-4b'"),
         (recipe | {"model": "tiny", "loras": [ink]}, "There is no LoRA named 'ink'"),
     ):
-        plain = encode_image(Image.new("RGB", (64, 64)))
-        file = add_metadata(plain, Metadata(make_xmp("generate", other)))
-        (tmp_path / "made.png").write_bytes(file.data)
+        save_made(tmp_path, other)
         done = ask("recipe", "made.png", "--again")
         assert done.returncode == 2
         assert words in done.stderr.decode()

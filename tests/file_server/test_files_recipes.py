@@ -68,8 +68,9 @@ def test_it_counts_and_goes_with_its_picture(kind, new_place):
     usage = storage.usage()
     assert usage.files == 2
     assert usage.bytes == 2 * len(PNG_MAGIC + RECIPE.encode())
-    later = datetime.now(UTC) + timedelta(hours=1)
-    assert storage.remove_expired(later) == 1
+    hour = timedelta(hours=1)
+    assert storage.remove_expired(datetime.now(UTC) - hour) == 0
+    assert storage.remove_expired(datetime.now(UTC) + hour) == 1
     kept = new.partition(".")[0]
     assert place.names() == {new, f"{kept}.json", "latest.json"}
     assert old.partition(".")[0] != kept
