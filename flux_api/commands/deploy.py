@@ -178,7 +178,8 @@ def _deploy(
         application.deploy(
             manager_of_replica, passed, asked, seconds=settings.request_timeout
         )
-    except RuntimeError as error:
+    # Numbers that Ray does not take are a ValueError, or an OverflowError.
+    except (RuntimeError, ValueError, OverflowError) as error:
         reason = application.look().reason or str(error).splitlines()[0]
         raise Failure(f"the replicas fail: {reason}") from None
     found = application.look()

@@ -9,7 +9,7 @@ from pathlib import Path
 from flux_api.commands.nginx_refusals import SEALED, refusals_text
 
 _TEMPLATE = Path(__file__).with_name("nginx.conf")
-# nginx follows a request through ten places at most; the last is for what it says itself
+# nginx follows a request through ten places at most. The last one is for its own words,
 # where nobody answers.
 MOST_NEXT = 9
 _PICTURES = """\
