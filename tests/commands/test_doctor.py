@@ -25,6 +25,11 @@ from tests.support.fake_hub import Hub, run_hub
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
 from tests.support.tiny_checkpoints import build
 
+# One that is sold with each size, in GB.
+CARDS = {
+    **{"RTX 2060": 6, "RTX 4060": 8, "RTX 3080": 10, "RTX 4070": 12, "RTX 4080": 16},
+    **{"RTX 4090": 24, "RTX 5090": 32, "L40S": 48, "H100": 80, "H200": 141},
+}
 SETS = """
 [served]
 like = "schnell"
@@ -153,6 +158,7 @@ def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring(tmp_
     assert "FLUX_MODEL=klein-4b: 6 GB" in text.split("An NVIDIA GPU would bring")[1]
     needs = re.findall("needs a GPU: (.+)", text)
     assert len(needs) == len(MODEL_INFO) - 1
+    assert set(map(int, re.findall(r"(\d+) GB \(", text))) <= set(CARDS.values())
     for told in needs:
         # What does, and what leaves nothing to be wished for: no other cards.
         small, large = told.split(", better ")
@@ -170,7 +176,15 @@ def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring(tmp_
     assert 0 < free < all_of_it / 2**30
     # Published: 3.9, 4.0 and 0.1 thousand million weights of two bytes.
     klein = text.split("\n  klein-4b: ")[1].split("weights ")[1]
-    assert klein.startswith("14.9 GiB in bfloat16; downloads about")
+    origin = "black-forest-labs/FLUX.2-klein-4B"
+    line = f"14.9 GiB in bfloat16; downloads about 15 GiB from {origin}\n"
+    assert klein.startswith(line)
+    # A CPU draws in float32, and its files are half of that.
+    tiny = text.split("\n  tiny: ")[1].partition("\n  klein-4b")[0]
+    files = (ROOT / "models" / "tiny").rglob("*/*.safetensors")
+    size = sum(file.stat().st_size for file in files) / 2**30
+    told = float(re.search(r"runs here on the CPU, ([\d.]+) GiB", tiny)[1])
+    assert told == pytest.approx(2 * size, abs=0.01) and "nothing to download" in tiny
     free = float(re.search(r"disk +([\d.]+) GiB free", text)[1])
     assert free == pytest.approx(shutil.disk_usage(tmp_path).free / 2**30, rel=0.2)
 
@@ -233,6 +247,13 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     assert "fits with quantization none, offload text" in klein
     assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
     assert "Recommended here: FLUX_MODEL=klein-4b" in text
+    fitting = re.findall(r"^  (\S+): .+\n    fits with", sets, re.M)
+    # The demo is nobody's choice who has a card.
+    assert fitting[0] == "tiny" and 1 < len(fitting) < len(MODEL_INFO)
+    assert text.endswith(f"These fit: {', '.join(fitting[1:])}.")
+    machine = Machine(GIB, 24 * GIB, "A Card")
+    text = examine({name: MODEL_INFO[name] for name in ("tiny", "klein-4b")})
+    assert text.endswith("FLUX_MODEL=tiny; the GPU has too little memory free.")
 
 
 def test_a_set_stays_at_the_commit_that_was_downloaded(tmp_path, settings, hub):
@@ -314,6 +335,8 @@ def test_no_model_is_called_free_that_may_not_be(doctor, tmp_path):
     )
     text = doctor(MODEL_INFO=tmp_path / "m.toml").stdout
     assert "\n  klein-4b: not downloaded" in text
+    alone = doctor("klein-4b", MODEL_INFO=tmp_path / "m.toml").stdout
+    assert alone.startswith("klein-4b: not downloaded, and its size is not known")
     for name in ("mine", "part"):
         about = text.partition(f"\n  {name}: ")[2]
         licence = about.partition("    licence ")[2].partition("\n")[0]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flux_api.commands.doctor import examine
 from flux_api.commands.doctor_file import examine_file
 from flux_api.errors import BadSetting
 from flux_api.loading.footprint import build_empty, describe, footprint_of
@@ -92,6 +93,9 @@ def test_plain_files_are_weighed_like_the_set_itself(tmp_path):
         one, two = own.total(quantization), other.total(quantization)
         assert abs(one - two) < 0.03 * two, quantization
     assert own.working == other.working
+    # What is in the file has not to come.
+    [line] = [x for x in examine({"mine": info}, 12).splitlines() if "downloads" in x]
+    assert "14.9 GiB in bfloat16; downloads about 8 GiB from" in line
 
 
 def test_a_lora_is_tried_on_each_set(tmp_path):
