@@ -47,6 +47,8 @@ def test_a_bar_with_steps_and_seconds_left_and_what_became_of_it(fake, tmp_path)
         assert re.search(line, shown.text)
         # This terminal says of no way to show pictures.
         assert "\u2580" not in shown.text and "\x1b_G" not in shown.text
+        # Its name is in that line, and nowhere else.
+        assert shown.text.count("cat.png") == 1
         # The next prompt of the shell begins a line of its own.
         assert shown.text.endswith("\r\x1b[K")
     assert (tmp_path / "cat.png").exists()
@@ -149,6 +151,14 @@ def test_a_second_ctrl_c_does_not_wait_for_the_server(tmp_path):
         shown.read_until("stopping; Ctrl-C again")
         shown.type("\x03")
         assert shown.wait() == 130
+
+
+def test_ctrl_c_ends_the_waiting_for_a_place(full_queue, tmp_path):
+    with terminal(tmp_path, "generate", "x", FLUX_SERVER=full_queue.url) as shown:
+        shown.read_until(r"Every place in the queue is taken")
+        shown.type("\x03")
+        assert shown.wait() == 130
+        assert "stopped before it was sent" in shown.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
