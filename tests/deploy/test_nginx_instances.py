@@ -276,9 +276,12 @@ def test_of_many_that_are_full_as_many_are_asked_as_nginx_goes_to(tmp_path):
         nginx = stack.enter_context(run_nginx_with(tmp_path, text, files))
         refused = requests.post(f"{nginx.url}/process", timeout=10)
         asked = [head for one in full for head in one.requests if "POST" in head]
-    assert refused.status_code == 503
+        tools = requests.post(f"{nginx.url}/mcp", timeout=10)
+    assert refused.status_code == tools.status_code == 503
     assert refused.json()["error"] == "The server cannot be reached at the moment."
     assert len(asked) == 10
+    # JSON-RPC's for what is not the caller's fault.
+    assert tools.json()["error"]["code"] == -32603
 
 
 def test_a_keyed_request_waits_for_its_own_instance(clean, pool):

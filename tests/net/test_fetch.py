@@ -637,6 +637,21 @@ def test_a_dead_address_is_passed_over_for_the_next():
         assert Fetcher(OPEN, resolve=resolve).fetch(seen.url(host="two.test")) == BODY
 
 
+def test_of_many_dead_addresses_four_are_tried():
+    """Each may cost seconds."""
+    dead = [f"127.0.0.{number}" for number in range(71, 76)]
+    with trap() as seen:
+        for count, reached in ((3, True), (4, False)):
+            resolve = names(many_test=[*dead[:count], "127.0.0.1"])
+            fetcher, url = Fetcher(OPEN, resolve=resolve), seen.url(host="many.test")
+            with connections_tried() as tried:
+                if reached:
+                    assert fetcher.fetch(url) == BODY
+                else:
+                    assert_failed(fetcher, url)
+            assert len(tried) == 4
+
+
 def test_tls_names_and_verifies_the_host():
     asked = []
     with trap(tls=server_tls(asked)) as seen:
