@@ -9,7 +9,7 @@ import pytest
 from flux_api.commands.api import Api
 from flux_api.commands.connecting import connect
 from flux_api.commands.transport import FAILED, NO_SERVER, REFUSED, Failure, Remote
-from tests.support.trap_server import answer, trap
+from tests.support.trap_server import answer, redirect, trap
 
 
 def refusal(status, **headers):
@@ -60,11 +60,14 @@ def test_a_time_that_is_none_is_not_waited(wait):
         answer(b'{"error": {}}', "400 Bad"),
         # JSON, but nothing that this API says of itself.
         answer(b'{"status": "ok"}'),
+        # The key would go there, too.
+        redirect("/elsewhere"),
     ],
 )
 def test_another_program_at_that_address_is_no_server(reply):
     with trap(reply) as seen:
         told = failure(Api(Remote(seen.url(""), None)).capabilities)
+        assert seen.connections == 1
     assert told.exit_code == NO_SERVER
     assert "what runs there?" in str(told)
 
@@ -119,6 +122,11 @@ def test_an_address_may_be_written_in_several_ways(written, path):
         assert api.jobs() == []
         assert seen.requests[0].startswith(f"GET {path} HTTP/1.1\r\n")
         assert seen.header("Authorization") == "Bearer a-key"
+
+
+def test_an_address_needs_no_port():
+    for url in ("https://flux.example", "flux.example/v1"):
+        Remote(url, None)
 
 
 def test_nobody_there_is_said_in_words_for_a_person():

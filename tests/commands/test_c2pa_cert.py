@@ -37,6 +37,18 @@ def test_it_makes_a_pair_that_signs_and_says_how_to_use_it(tmp_path):
     ]
 
 
+def test_what_a_certificate_may_do_binds_every_program(tmp_path):
+    """RFC 5280: who does not know a critical extension refuses the certificate."""
+    need_c2pa()
+    from cryptography import x509
+
+    invoke(tmp_path)
+    for name in ("c2pa-cert.pem", "c2pa-ca.pem"):
+        made = x509.load_pem_x509_certificate((tmp_path / name).read_bytes())
+        critical = {type(one.value) for one in made.extensions if one.critical}
+        assert critical == {x509.BasicConstraints, x509.KeyUsage}
+
+
 def is_good(folder, after):
     """Whether OpenSSL, as strict as it can be, finds that this may sign ``after`` so
     many seconds from now: the same kind of certificate signs mails."""

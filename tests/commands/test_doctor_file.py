@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_doctor_says_what_a_gguf_is_and_whether_it_fits(doctor, dev):
     assert "Q4_K" in done.stdout
     assert "serves it as flux1-dev-q4_k_s: generate, edit" in done.stdout
     assert "on a 12 GB GPU: fits with" in done.stdout
+    needs = re.search(r"fits with .+, ([\d.]+) GiB of RAM\n", done.stdout)
+    assert 1 < float(needs[1]) < 64
+    assert "because 'dev' in its name; FLUX_MODEL_LIKE says otherwise" in done.stdout
+
+
+def test_what_is_only_taken_for_something_is_told_with_the_reason(tmp_path):
+    tensors = true_sizes("flux1", "FLUX.1-schnell")
+    path = write_header(tmp_path / "unnamed.gguf", tensors, "Q4_K")
+    reason = "  because it has no layer for guidance; FLUX_MODEL_LIKE says otherwise"
+    assert reason in examine_file(path, {}, 12).splitlines()
 
 
 def test_plain_files_are_weighed_like_the_set_itself(tmp_path):

@@ -191,4 +191,5 @@ def test_another_format_is_other_pixels_and_said(ask, fake_multi, tmp_path):
     done = ask(*again)
     assert done.returncode == 0, done.stderr
     assert b"not the same pixels: output_format differ" in done.stderr
-    assert b"goes with --again" in ask("recipe", "made.png", "-o", "x.png").stderr
+    alone = ask("recipe", "made.png", "--prompt", "a cat", "-o", "x.png")
+    assert b"--prompt goes with --again" in alone.stderr

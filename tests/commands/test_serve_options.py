@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from flux_api.commands import fleet
 from flux_api.commands.fleet import Fleet, Server
 from flux_api.commands.instances import Plan
 from flux_api.commands.program import program
 from flux_api.commands.serve import Address, welcome
 from tests.support.servers import wait_for
+from tests.support.trap_server import answer, trap
 
 
 def plan(bind="127.0.0.1:8000", count=1, certificate=None, **environ):
@@ -120,15 +123,43 @@ def test_a_second_signal_does_not_wait_for_who_goes_on(signals, tmp_path):
 
     api = Server("API", deaf("api"), os.environ, "http://127.0.0.1:1")
     files = Server("file server", deaf("files"), os.environ)
-    fleet = Fleet([api], files)
-    fleet.start()
+    running = Fleet([api], files)
+    running.start()
     wait_for(lambda: len(list(tmp_path.iterdir())) == 2, 20)
-    assert not fleet.is_stopping
+    assert not running.is_stopping
     signal.raise_signal(signal.SIGTERM)
-    assert fleet.is_stopping
+    assert running.is_stopping
     signal.raise_signal(signal.SIGINT)
-    fleet.stop()
+    running.stop()
     assert (api.status, files.status) == (-signal.SIGKILL, -signal.SIGKILL)
+
+
+def test_nginx_is_asked_while_one_loads_so_that_it_sends_that_one_nothing(
+    signals, monkeypatch
+):
+    monkeypatch.setattr(fleet, "_PROBE_SECONDS", 0.01)
+    loads = threading.Event()
+
+    def ready(seen, conn):
+        if loads.is_set():
+            return answer(b'{"reason": "loading"}', "503 Not Yet")
+        return answer(b'{"model": "tiny"}')
+
+    with trap(ready) as one, trap(ready) as other, trap() as nginx:
+        front = Server("nginx", [], {})
+        apis = [
+            Server(f"g{n}", [], {}, at.url("")) for n, at in enumerate((one, other))
+        ]
+        files = Server("file server", [], {})
+        running = Fleet(apis, files, front, nginx_url=nginx.url(""))
+        assert running.look() == "tiny"
+        # A question counts as work there: none is asked without need.
+        wait_for(lambda: one.connections > 5, 20)
+        assert nginx.connections == 0
+        loads.set()
+        wait_for(lambda: nginx.connections >= 2 * len(apis), 20)
+        assert {head.split(" HTTP")[0] for head in nginx.requests} == {"GET /readyz"}
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_what_another_try_would_not_help_is_told_apart(signals):

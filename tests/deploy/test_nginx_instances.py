@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -256,6 +257,17 @@ def test_a_full_instance_passes_on_and_the_last_one_says_no(clean, pool):
     assert [now - then for now, then in zip(after, before, strict=True)] == [1] * COUNT
     release(instances)
     assert all(one.result().ok for one in held)
+
+
+def test_whom_to_ask_next_is_never_nobody():
+    """Where those that come first are away, there is another still."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in range(8000, 8004))
+    text = site_text(Site("127.0.0.1:8080", addresses, "127.0.0.1:8010"))
+    for number in range(4):
+        [group] = re.findall(rf"upstream flux_after_{number} \{{(.*?)\}}", text, re.S)
+        asked = re.findall(r"server (\S+?:\d+)(?: max|;| backup)", group)
+        behind = [*range(number + 1, 4), *range(number + 1)]
+        assert asked == [addresses[other] for other in behind]
 
 
 def test_of_many_that_are_full_as_many_are_asked_as_nginx_goes_to(tmp_path):

@@ -67,6 +67,7 @@ def test_the_description_says_where_a_token_is_needed(server):
             answer = requests.request(method, url, timeout=30)
             assert (answer.status_code == 401) == bool(told["security"]), path
             assert str(answer.status_code) in told["responses"], path
+            assert all(one["description"] for one in told["responses"].values())
     app = create_app(Settings(upload_token="x"), storage=Broken())
     told = app.test_client().get("/openapi.json").json["paths"]["/upload"]["post"]
     assert told["security"] == [{"bearer": []}] and "401" in told["responses"]

@@ -84,6 +84,12 @@ def test_a_wrong_answer_is_no_url(case):
         assert seen.connections == 1
 
 
+def test_the_longest_recipe_that_a_file_server_keeps_comes_whole():
+    with trap(answer(b"x" * 500_000)) as seen:
+        server = FileServer(seen.url(""), "https://files.example")
+        assert server.recipe("0123456789abcdef.png") == b"x" * 500_000
+
+
 def test_an_upload_may_be_called_created():
     with trap(read_body(answer(STORED, "201 Created"))) as seen:
         server = FileServer(seen.url(""), "https://files.example")

@@ -405,6 +405,23 @@ def test_own_origin_opens_only_its_pictures(path):
         assert seen.connections == 0
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("401 No", "the file server wants its BEARER_TOKEN"),
+        ("403 No", "the file server does not take this bearer_token."),
+        ("404 No", "the file server has no such picture."),
+        ("500 No", "the file server answers 500."),
+    ],
+)
+def test_what_the_own_file_server_says_is_told(status, told):
+    with trap(answer(status=status)) as seen:
+        with pytest.raises(ImageFetchFailed, match=re.escape(told)):
+            Fetcher(own(seen)).fetch(seen.url())
+        # Of others nothing is.
+        assert_failed(Fetcher(OPEN), seen.url())
+
+
 def test_own_origin_is_exact():
     with trap() as seen, trap() as other:
         fetcher = Fetcher(own(seen))
