@@ -206,7 +206,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
         "FLUX_DECODED_MB": 65,
         "FLUX_RESULTS_MB": 11,
         "FLUX_PROMPT_CACHE_MB": 13,
-        "FLUX_LORA_CACHE_MB": 17,
+        "FLUX_LORA_CACHE_MB": 117,
         "FLUX_MAX_LOADED": 2,
         # Any file: it is not opened.
         "FLUX_C2PA_CERT": "README.md",
@@ -225,7 +225,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
     )
     bodies = 3 * int(threads.stdout)
     decoding = signing = 2 * MEMORY_BYTES >> 20
-    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 17, 0]
+    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 117, 0]
     assert total == sum(bounds)
     # Where LoRAs are fused, copies of the weights are kept; where nothing is signed, no
     # process does.
@@ -233,7 +233,9 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
     report = doctor(**given, FLUX_PERFORMANCE="speed")
     *others, copies = memory_bounds(report.stdout)[0]
     bounds[3] = 0
-    assert (others, copies > 0) == (bounds[:-1], True)
+    assert others == bounds[:-1]
+    all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    assert 1 < copies <= all_of_it / 2
 
 
 def test_doctor_says_what_fits_a_gpu(monkeypatch):

@@ -153,12 +153,20 @@ def test_a_second_ctrl_c_does_not_wait_for_the_server(tmp_path):
         assert shown.wait() == 130
 
 
-def test_ctrl_c_ends_the_waiting_for_a_place(full_queue, tmp_path):
-    with terminal(tmp_path, "generate", "x", FLUX_SERVER=full_queue.url) as shown:
-        shown.read_until(r"Every place in the queue is taken")
+def test_ctrl_c_ends_what_runs_and_what_waits_for_a_place(one_place, tmp_path):
+    prompts = [f"hold {word}" for word in ("one", "two", "three", "four", "five")]
+
+    def came():
+        arrived = [path for path, _ in stats(one_place)["arrived"]]
+        return arrived.count("/v1/images/generations")
+
+    with terminal(tmp_path, "generate", *prompts, FLUX_SERVER=one_place.url) as shown:
+        # One runs, one has the place; the others were refused, and will ask again.
+        wait_for(lambda: came() >= len(prompts), 60)
         shown.type("\x03")
         assert shown.wait() == 130
         assert "stopped before it was sent" in shown.text
+    assert not any(map(active, jobs_of(one_place)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

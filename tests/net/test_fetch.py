@@ -703,6 +703,8 @@ GOOD = {
     "until-closed": b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000),
     "http-1.0": b"HTTP/1.0 200 OK\r\n\r\n" + bytes(1000),
     "identity": answer(bytes(1000), Content_Encoding="identity"),
+    # Where it lies, too; only a redirect says that it does not lie here.
+    "location": answer(bytes(1000), Content_Location="/a", Location="/b"),
     "any-type": answer(bytes(1000), Content_Type="text/html"),
     "continue": b"HTTP/1.1 100 Continue\r\n\r\n" + answer(bytes(1000)),
 }
