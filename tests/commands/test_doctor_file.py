@@ -80,7 +80,7 @@ def test_doctor_says_what_a_gguf_is_and_whether_it_fits(doctor, dev):
     done = doctor(dev, "--gpu", "12", HF_HOME=dev.parent)
     assert done.returncode == 0, done.stderr
     assert "a transformer of FLUX.1 dev" in done.stdout
-    assert "Q4_K" in done.stdout
+    assert f"Q4_K, {dev.stat().st_size / 2**30:.2f} GiB, 780 tensors" in done.stdout
     assert "serves it as flux1-dev-q4_k_s: generate, edit" in done.stdout
     assert "on a 12 GB GPU: fits with" in done.stdout
     needs = re.search(r"fits with .+, ([\d.]+) GiB of RAM\n", done.stdout)

@@ -177,6 +177,7 @@ def test_loras_are_sent_by_name_and_weight(tmp_path):
         (["generate", "x", "--server", "ftp://x"], 2, "no server's address"),
         (["edit", "lost.png", "x"], 2, "lost.png"),
         (["upscale", "lost.png"], 2, "lost.png"),
+        (["upscale", "."], 2, "'.' is a directory"),
         (["upscale", str(LARGE), "-s", "3"], 2, "'2', '4'"),
         (["upscale", str(LARGE), "-s", "4"], 2, "try scale=2"),
         (["generate", "fail=pipeline"], 1, "no usable picture"),

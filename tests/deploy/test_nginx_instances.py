@@ -268,6 +268,10 @@ def test_whom_to_ask_next_is_never_nobody():
         asked = re.findall(r"server (\S+?:\d+)(?: max|;| backup)", group)
         behind = [*range(number + 1, 4), *range(number + 1)]
         assert asked == [addresses[other] for other in behind]
+        # At first any but itself, by who has the least to do.
+        [group] = re.findall(rf"upstream flux_besides_{number} \{{(.*?)\}}", text, re.S)
+        asked = re.findall(r"server (\S+?:\d+) ", group)
+        assert asked == [a for a in addresses if a != addresses[number]]
 
 
 def test_of_many_that_are_full_as_many_are_asked_as_nginx_goes_to(tmp_path):

@@ -26,7 +26,7 @@ from flux_api.images.codec import EncodedImage
 from flux_api.net.addresses import SPECIAL_NETWORKS, is_special
 from flux_api.net.fetch import Fetcher, FetchPolicy
 from flux_api.net.file_server import FileServer
-from flux_api.net.urls import UrlError, parse_url
+from flux_api.net.urls import UrlError, is_named, parse_url
 from tests.support.trap_server import (
     BODY,
     answer,
@@ -943,6 +943,21 @@ def test_a_url_of_the_longest_length_is_taken():
     with trap() as seen:
         url = seen.url("/")
         assert Fetcher(OPEN).fetch(url + "a" * (2000 - len(url))) == BODY
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("example.org", {"example.org", "*", ".org"}),
+        # What is below it, and it itself.
+        ("a.b.example.org", {".example.org", ".b.example.org", "*", ".org"}),
+        ("notexample.org", {"*", ".org"}),
+        ("localhost", {"*", ".localhost"}),
+    ],
+)
+def test_a_host_is_known_by_its_name_or_by_what_it_is_below(name, known):
+    names = {"example.org", ".b.example.org", ".org", "*", ".localhost"}
+    assert {one for one in names if is_named(name, [one])} == known & names
 
 
 def test_blanks_around_a_url_are_forgiven():
