@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pybase64
-from PIL.Image import Image
 
 from flux_api.errors import BadSetting
 from flux_api.images.codec import encode_image
 from flux_api.net.connections import Deadline, ask, connect_to_own
 
-Review = Callable[[str, Image], str | None]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Review = Callable[[str, "Image"], str | None]
 
 # Far more than a verdict needs; the operator's endpoint may still be broken.
 _LONGEST_ANSWER = 64 * 1024
