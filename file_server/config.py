@@ -154,7 +154,7 @@ def _storage(text: str) -> Folder | Bucket:
         path = Path(unquote(url.path))
         if path.is_absolute() and "\0" not in str(path):
             return Folder(path)
-    if url.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}", url.netloc):
+    if url.scheme == "s3" and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,62}", url.netloc):
         prefix = unquote(url.path).strip("/")
         return Bucket(url.netloc, f"{prefix}/" if prefix else "")
     raise ValueError("it must be file:///FOLDER or s3://BUCKET/PREFIX")

@@ -36,7 +36,6 @@ _SENTENCES = {
     405: "This address does not take that method.",
     412: "The file does not meet the request's condition.",
     413: "The upload is larger than this server accepts.",
-    415: "The body is of a kind that this address does not take.",
     416: "The file has no such range of bytes.",
     500: "The server failed to answer this request.",
 }

@@ -130,8 +130,6 @@ class S3Storage:
                 # A delete of what is not there is none.
                 for key in (self.prefix + name, self._beside(name)):
                     self._client.delete_object(Bucket=self.bucket, Key=key)
-        # The next upload counts what is left.
-        self._counted_at = -math.inf
         return len(gone)
 
     def usage(self) -> Usage:

@@ -182,7 +182,7 @@ def fuzz_fetch(source):
 
 
 TARGETS |= fuzz_requests.TARGETS
-FETCHER = Fetcher(FetchPolicy(total_seconds=2), resolve=resolve_numeric)
+FETCHER = Fetcher(FetchPolicy(2**20, total_seconds=2), resolve=resolve_numeric)
 
 
 def peak_megabytes():

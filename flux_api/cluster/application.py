@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.config import BackpressureConfig
 
 from flux_api.cluster.replica import FAILED, Replica
 from flux_api.errors import Unavailable
@@ -23,7 +22,6 @@ DEPLOYMENT = "Replica"
 NAMESPACE = "serve"
 # One that waits in Ray's own queue says nothing; all others wait in the fair queue.
 _MOST_WAITING = 64
-_RETRY_SECONDS = 3
 _REASON = re.compile(re.escape(FAILED) + r"(.*)")
 
 
@@ -95,9 +93,6 @@ def deploy(
         name=DEPLOYMENT,
         max_ongoing_requests=replicas.slots,
         max_queued_requests=_MOST_WAITING,
-        backpressure_config=BackpressureConfig(
-            status_code=503, retry_after_s=_RETRY_SECONDS
-        ),
         ray_actor_options={"num_gpus": replicas.gpus, "num_cpus": replicas.cpus},
         graceful_shutdown_timeout_s=seconds,
         health_check_period_s=5,

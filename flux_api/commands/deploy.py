@@ -58,21 +58,18 @@ def _with_options(command: Callable[..., int]) -> Callable[..., int]:
             "--replicas",
             type=_Count(),
             default="1",
-            show_default=True,
             help="How many, or from how few to how many as the queue asks for.",
         ),
         click.option(
             "--gpus",
-            type=click.FloatRange(0, 16),
+            type=click.FloatRange(0),
             default=1.0,
-            show_default=True,
             help="GPUs of each; 0 is the CPU.",
         ),
         click.option(
             "--cpus",
-            type=click.FloatRange(0, 256),
+            type=click.FloatRange(0),
             default=1.0,
-            show_default=True,
             help="CPU cores that Ray reserves for each.",
         ),
     ):
@@ -181,7 +178,8 @@ def _deploy(
         application.deploy(
             manager_of_replica, passed, asked, seconds=settings.request_timeout
         )
-    except RuntimeError as error:
+    # Numbers that Ray does not take are a ValueError, or an OverflowError.
+    except (RuntimeError, ValueError, OverflowError) as error:
         reason = application.look().reason or str(error).splitlines()[0]
         raise Failure(f"the replicas fail: {reason}") from None
     found = application.look()

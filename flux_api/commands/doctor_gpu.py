@@ -14,6 +14,7 @@ from flux_api.loading.plan import Machine
 
 # Seen without a driver, which is often what is missing.
 _PCI = Path("/sys/bus/pci/devices")
+_DRIVER = Path("/proc/driver/nvidia/version")
 _MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 # Display controllers, and accelerators without a display.
 _CLASSES = ("0x03", "0x12")
@@ -113,7 +114,7 @@ def _nvidia_reasons(driver: str | None, cuda: str | None) -> Iterator[str]:
 def driver_version() -> str | None:
     """The version of the NVIDIA kernel driver; None without one."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+        text = _DRIVER.read_text(encoding="utf-8")
     except OSError:
         return None
     found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", text)

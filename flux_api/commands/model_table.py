@@ -9,9 +9,8 @@ from pathlib import Path
 from flux_api.models.checkpoints import CheckpointFacts
 from flux_api.models.file_sets import name_of
 
-# Channels of the latents that a VAE reads, and widths of Qwen3, by the set they are of.
-_BY_CHANNELS = {16: "flux1", 32: "klein-4b"}
-_BY_WIDTH = {2560: "klein-4b", 4096: "klein-9b"}
+# What tells parts apart: channels of the latents that a VAE reads, the width of Qwen3.
+_FLUX2_CHANNELS, _KLEIN_9B_WIDTH = 32, 4096
 _LATENTS = "decoder.conv_in.weight"
 _EMBEDDINGS = ("model.embed_tokens.weight", "token_embd.weight")
 
@@ -34,8 +33,8 @@ def like_of_part(facts: CheckpointFacts) -> str:
     if name == "vae":
         latents = tensors.get(prefix + _LATENTS)
         channels = latents.shape[1] if latents and len(latents.shape) == 4 else 0
-        return _BY_CHANNELS.get(channels, "flux1")
+        return "klein-4b" if channels == _FLUX2_CHANNELS else "flux1"
     for embeddings in _EMBEDDINGS if "Qwen3" in facts.kind else ():
         if found := tensors.get(prefix + embeddings):
-            return _BY_WIDTH.get(found.shape[-1], "klein-4b")
+            return "klein-9b" if found.shape[-1] == _KLEIN_9B_WIDTH else "klein-4b"
     return "flux1"

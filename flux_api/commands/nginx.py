@@ -9,8 +9,9 @@ from pathlib import Path
 from flux_api.commands.nginx_refusals import SEALED, refusals_text
 
 _TEMPLATE = Path(__file__).with_name("nginx.conf")
-# nginx follows a request through ten places at most.
-MOST_NEXT = 8
+# nginx follows a request through ten places at most. The last one is for its own words,
+# where nobody answers.
+MOST_NEXT = 9
 _PICTURES = """\
     # Pictures straight from the folder where the file server stores them.
     location ~ "^/i/(?<file>[0-9a-f]{32}\\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif))$" {

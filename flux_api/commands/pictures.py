@@ -116,7 +116,7 @@ def vary(images: tuple[Path, ...], **options: Any) -> int:
     *("-s", "--scale"),
     type=click.Choice(("2", "4")),
     default="2",
-    help="How many times as wide and as high; 2 by default.",
+    help="How many times as wide and as high.",
 )
 @click.option("--prompt", metavar="TEXT", help="What is to be seen in it.")
 @picture_options

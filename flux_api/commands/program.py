@@ -47,7 +47,9 @@ class _Gigabytes(click.ParamType[float]):
         return size
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 def program() -> None:
     """Make pictures with Flux models, on this machine or on a server.
 

@@ -56,14 +56,12 @@ class Address(click.ParamType[str]):
     "--bind",
     type=Address(),
     default="127.0.0.1:8000",
-    show_default=True,
     help="Where callers come in.",
 )
 @click.option(
     "--files-bind",
     type=Address(),
     default="127.0.0.1:8010",
-    show_default=True,
     help="Where the file server listens.",
 )
 @click.option(
@@ -80,7 +78,6 @@ class Address(click.ParamType[str]):
     "--first-port",
     type=click.IntRange(1, 65535 - MOST_INSTANCES),
     default=8100,
-    show_default=True,
     help="The first instance's on 127.0.0.1; the others' follow.",
 )
 @click.option(

@@ -51,10 +51,10 @@ class FetchPolicy:
     callers wherever that server lies.
     """
 
+    max_bytes: int
     own_origins: tuple[str, ...] = ()
     allowed_networks: tuple[Network, ...] = ()
     allow_private: bool = False
-    max_bytes: int = 64 * 2**20
     total_seconds: float = 15.0
 
 

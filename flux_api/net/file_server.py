@@ -109,7 +109,7 @@ class FileServer:
                 self._base.path + path,
                 body=body,
                 headers=headers,
-                most=_LONGEST_RECIPE + 1,
+                most=_LONGEST_RECIPE,
             )
             # A connection that was shut in the middle looks like an answer's end.
             deadline.remaining()

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,12 +78,17 @@ class Locked:
     def __init__(self, file: Path) -> None:
         self.webhook: Webhook | None = None
         self._file, self._stream = file, None
-        with suppress(FileNotFoundError, BlockingIOError):
+        try:
             self._stream = file.open(encoding="utf-8")
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had the lock may have removed or replaced what was opened here.
             if os.fstat(self._stream.fileno()).st_ino == file.stat().st_ino:
                 self.webhook = _read(self._stream.read())
+        except (FileNotFoundError, BlockingIOError):
+            pass
+        except ValueError:
+            self.close()
+            raise
 
     def remove(self) -> None:
         """There is nothing more to say."""

@@ -20,10 +20,16 @@ from flux_api.models import hub as hub_files
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
 from flux_api.models.sources import Repository
+from tests.commands.program import terminal
 from tests.support.fake_hub import Hub, run_hub
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
 from tests.support.tiny_checkpoints import build
 
+# One that is sold with each size, in GB.
+CARDS = {
+    **{"RTX 2060": 6, "RTX 4060": 8, "RTX 3080": 10, "RTX 4070": 12, "RTX 4080": 16},
+    **{"RTX 4090": 24, "RTX 5090": 32, "L40S": 48, "H100": 80, "H200": 141},
+}
 SETS = """
 [served]
 like = "schnell"
@@ -81,10 +87,14 @@ def settings(hub, tmp_path_factory):
 
 def test_fetch_downloads_continues_and_is_done_the_second_time(hub, settings):
     hub.cut = "vae/long"
-    done = run("fetch", "served", **settings)
-    assert done.returncode == 0, done.stderr
-    assert "served: complete" in done.stdout
-    assert "licence: not stated" in done.stdout
+    with terminal(ROOT, "fetch", "served", **settings) as shown:
+        # It is seen while it goes on, and in one line.
+        bar = shown.read_until(r"\r\x1b\[Kdownloading maker/served: \[#+-+\]")
+        assert "licence: not stated" in shown.text[: bar.start()]
+        hub.may_break.set()
+        assert shown.wait() == 0, shown.text
+        assert "\nserved: complete" in shown.text
+        assert "\n" not in shown.text[bar.start() :].partition("\r\n")[0]
     # The broken file went on where it had stopped.
     asked = [asked for path, asked in hub.ranges if path == "vae/long.safetensors"]
     assert asked and asked[-1] != "bytes=0-"
@@ -132,25 +142,52 @@ def reason(server):
     return requests.get(f"{server.url}/readyz", timeout=5).json().get("reason", "")
 
 
-def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring():
+def test_doctor_without_a_gpu_recommends_tiny_and_says_what_one_would_bring(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    report = run("doctor")
+    (tmp_path / "hub").mkdir()
+    with (tmp_path / "hub" / "weights").open("wb") as file:
+        file.truncate(3 << 30)
+    # As the Hub's cache does: what is there once is counted once.
+    (tmp_path / "hub" / "link").symlink_to("weights")
+    report = run("doctor", HF_HOME=tmp_path)
     assert report.returncode == 0, report.stderr
     text = report.stdout
     assert "GPU      none" in text
     assert "Recommended here: FLUX_MODEL=tiny" in text
     assert "FLUX_MODEL=klein-4b: 6 GB" in text.split("An NVIDIA GPU would bring")[1]
+    needs = re.findall("needs a GPU: (.+)", text)
+    assert len(needs) == len(MODEL_INFO) - 1
+    assert set(map(int, re.findall(r"(\d+) GB \(", text))) <= set(CARDS.values())
+    for told in needs:
+        # What does, and what leaves nothing to be wished for: no other cards.
+        small, large = told.split(", better ")
+        assert "quantization none, offload none" in large
+        assert "quantization none, offload none" not in small
+        assert all(0 < int(n) < 128 for n in re.findall(r"(\d+) GiB of RAM", told))
     for name, info in MODEL_INFO.items():
         assert f"\n  {name}: " in text
         assert info.licence in text
     for part in ("driver", "memory", "cache", "disk", "token"):
         assert part in text
+    assert "; HF_HUB_OFFLINE is set" in text
+    assert f"{tmp_path}/hub, 3.0 GiB in it" in text
+    free = float(re.search(r"memory +([\d.]+) GiB free", text)[1])
+    all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < free < all_of_it / 2**30
     # Published: 3.9, 4.0 and 0.1 thousand million weights of two bytes.
     klein = text.split("\n  klein-4b: ")[1].split("weights ")[1]
-    assert klein.startswith("14.9 GiB in bfloat16; downloads about")
+    origin = "black-forest-labs/FLUX.2-klein-4B"
+    line = f"14.9 GiB in bfloat16; downloads about 15 GiB from {origin}\n"
+    assert klein.startswith(line)
+    # A CPU draws in float32, and its files are half of that.
+    tiny = text.split("\n  tiny: ")[1].partition("\n  klein-4b")[0]
+    files = (ROOT / "models" / "tiny").rglob("*/*.safetensors")
+    size = sum(file.stat().st_size for file in files) / 2**30
+    told = float(re.search(r"runs here on the CPU, ([\d.]+) GiB", tiny)[1])
+    assert told == pytest.approx(2 * size, abs=0.01) and "nothing to download" in tiny
     free = float(re.search(r"disk +([\d.]+) GiB free", text)[1])
-    assert free == pytest.approx(shutil.disk_usage(ROOT).free / 2**30, rel=0.2)
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free / 2**30, rel=0.2)
 
 
 def memory_bounds(report):
@@ -169,7 +206,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
         "FLUX_DECODED_MB": 65,
         "FLUX_RESULTS_MB": 11,
         "FLUX_PROMPT_CACHE_MB": 13,
-        "FLUX_LORA_CACHE_MB": 17,
+        "FLUX_LORA_CACHE_MB": 117,
         "FLUX_MAX_LOADED": 2,
         # Any file: it is not opened.
         "FLUX_C2PA_CERT": "README.md",
@@ -188,12 +225,17 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
     )
     bodies = 3 * int(threads.stdout)
     decoding = signing = 2 * MEMORY_BYTES >> 20
-    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 17, 0]
+    assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 117, 0]
     assert total == sum(bounds)
-    # Where LoRAs are fused, copies of the weights are kept.
+    # Where LoRAs are fused, copies of the weights are kept; where nothing is signed, no
+    # process does.
+    del given["FLUX_C2PA_CERT"], given["FLUX_C2PA_KEY"]
     report = doctor(**given, FLUX_PERFORMANCE="speed")
     *others, copies = memory_bounds(report.stdout)[0]
-    assert (others, copies > 0) == (bounds[:-1], True)
+    bounds[3] = 0
+    assert others == bounds[:-1]
+    all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    assert 1 < copies <= all_of_it / 2
 
 
 def test_doctor_says_what_fits_a_gpu(monkeypatch):
@@ -211,6 +253,16 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     assert "fits with quantization none, offload text" in klein
     assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
     assert "Recommended here: FLUX_MODEL=klein-4b" in text
+    fitting = re.findall(r"^  (\S+): .+\n    fits with", sets, re.M)
+    # No set's plan takes more than a workstation has.
+    needs = [float(n) for n in re.findall(r"([\d.]+) GiB of RAM", sets)]
+    assert len(needs) == len(MODEL_INFO) and 1 < max(needs) < 256
+    # The demo is nobody's choice who has a card.
+    assert fitting[0] == "tiny" and 1 < len(fitting) < len(MODEL_INFO)
+    assert text.endswith(f"These fit: {', '.join(fitting[1:])}.")
+    machine = Machine(GIB, 24 * GIB, "A Card")
+    text = examine({name: MODEL_INFO[name] for name in ("tiny", "klein-4b")})
+    assert text.endswith("FLUX_MODEL=tiny; the GPU has too little memory free.")
 
 
 def test_a_set_stays_at_the_commit_that_was_downloaded(tmp_path, settings, hub):
@@ -270,6 +322,12 @@ def test_a_card_of_no_size_is_refused(doctor, size):
     assert f"expected a number of GB, got '{size}'" in refused.stderr
 
 
+def test_a_wrong_setting_is_said_where_it_disturbs_no_pipe(doctor):
+    refused = doctor(FLUX_MAX_QUEUE="many")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "FLUX_MAX_QUEUE='many'" in refused.stderr
+
+
 def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):
     both = run("fetch", "lost", "served", **settings)
     assert both.returncode == 1
@@ -286,6 +344,8 @@ def test_no_model_is_called_free_that_may_not_be(doctor, tmp_path):
     )
     text = doctor(MODEL_INFO=tmp_path / "m.toml").stdout
     assert "\n  klein-4b: not downloaded" in text
+    alone = doctor("klein-4b", MODEL_INFO=tmp_path / "m.toml").stdout
+    assert alone.startswith("klein-4b: not downloaded, and its size is not known")
     for name in ("mine", "part"):
         about = text.partition(f"\n  {name}: ")[2]
         licence = about.partition("    licence ")[2].partition("\n")[0]

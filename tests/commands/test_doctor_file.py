@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flux_api.commands.doctor import examine
 from flux_api.commands.doctor_file import examine_file
 from flux_api.errors import BadSetting
 from flux_api.loading.footprint import build_empty, describe, footprint_of
@@ -76,9 +80,19 @@ def test_doctor_says_what_a_gguf_is_and_whether_it_fits(doctor, dev):
     done = doctor(dev, "--gpu", "12", HF_HOME=dev.parent)
     assert done.returncode == 0, done.stderr
     assert "a transformer of FLUX.1 dev" in done.stdout
-    assert "Q4_K" in done.stdout
+    assert f"Q4_K, {dev.stat().st_size / 2**30:.2f} GiB, 780 tensors" in done.stdout
     assert "serves it as flux1-dev-q4_k_s: generate, edit" in done.stdout
     assert "on a 12 GB GPU: fits with" in done.stdout
+    needs = re.search(r"fits with .+, ([\d.]+) GiB of RAM\n", done.stdout)
+    assert 1 < float(needs[1]) < 64
+    assert "because 'dev' in its name; FLUX_MODEL_LIKE says otherwise" in done.stdout
+
+
+def test_what_is_only_taken_for_something_is_told_with_the_reason(tmp_path):
+    tensors = true_sizes("flux1", "FLUX.1-schnell")
+    path = write_header(tmp_path / "unnamed.gguf", tensors, "Q4_K")
+    reason = "  because it has no layer for guidance; FLUX_MODEL_LIKE says otherwise"
+    assert reason in examine_file(path, {}, 12).splitlines()
 
 
 def test_plain_files_are_weighed_like_the_set_itself(tmp_path):
@@ -90,6 +104,9 @@ def test_plain_files_are_weighed_like_the_set_itself(tmp_path):
         one, two = own.total(quantization), other.total(quantization)
         assert abs(one - two) < 0.03 * two, quantization
     assert own.working == other.working
+    # What is in the file has not to come.
+    [line] = [x for x in examine({"mine": info}, 12).splitlines() if "downloads" in x]
+    assert "14.9 GiB in bfloat16; downloads about 8 GiB from" in line
 
 
 def test_a_lora_is_tried_on_each_set(tmp_path):
@@ -106,6 +123,10 @@ def test_a_lora_is_tried_on_each_set(tmp_path):
     assert "trigger words: ink drawing" in report
     assert "flux1: takes it, 1 layers change" in report
     assert "klein-4b: does not fit this model: it has no layer for" in report
+    # One that scales by the weights' values, which are not here: that it fits is known.
+    tensors[f"{layer}.dora_scale"] = torch.ones(3072, 1)
+    save_file(tensors, path)
+    assert "  flux1: takes it" in examine_file(path, models).splitlines()
 
 
 def test_other_files_are_named(doctor, tmp_path):
@@ -182,6 +203,8 @@ def test_a_whole_folder_is_told_with_what_it_lacks(tmp_path):
     shutil.rmtree(folder / "vae")
     report = examine_file(folder, {})
     assert "cannot be loaded: My Klein: there is no .safetensors file of the" in report
+    if not torch.cuda.is_available():
+        assert "this machine has no GPU; --gpu 12 judges by a card" in report
     component = examine_file(folder / "transformer", {})
     assert "a Flux2Transformer2DModel, one component" in component
     made = pasted(component, tmp_path)
@@ -196,6 +219,71 @@ def test_a_folder_of_files_is_listed(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadSetting, match="empty holds no model"):
         examine_file(tmp_path / "empty", {})
+
+
+def test_of_very_many_files_the_first_are_told(tmp_path):
+    for number in range(53):
+        (tmp_path / f"{number:02}.safetensors").write_text("<html>")
+    first, *listed = examine_file(tmp_path, {}).splitlines()
+    assert first == f"{tmp_path.name}: a folder with 53 files of weights"
+    assert [line.split()[0] for line in listed[:50]] == [
+        f"{number:02}.safetensors" for number in range(50)
+    ]
+    assert listed[50] == "  and 3 more" and len(listed) == 52
+    (tmp_path / "52.safetensors").unlink()
+    (tmp_path / "51.safetensors").unlink()
+    (tmp_path / "50.safetensors").unlink()
+    assert "more" not in examine_file(tmp_path, {})
+
+
+def test_of_a_repository_in_the_hubs_cache_the_newest_commit_counts(tmp_path):
+    for number, commit in enumerate(("b" * 40, "a" * 40, "0" * 40)):
+        folder = tmp_path / "snapshots" / commit
+        folder.mkdir(parents=True)
+        (folder / f"{number}.safetensors").write_text("<html>")
+        # The second came last.
+        os.utime(folder, (100 + number % 2, 100 + number % 2))
+    assert "1.safetensors" in examine_file(tmp_path, {})
+
+
+def test_a_modular_pipelines_table_works_as_pasted(tmp_path):
+    folder = tmp_path / "modular"
+    folder.mkdir()
+    (folder / "modular_model_index.json").write_text("{}")
+    report = examine_file(folder, {})
+    assert report.startswith("modular: a modular pipeline, a folder\n")
+    made = pasted(report, tmp_path)
+    assert made.base_model == Folder(folder)
+    assert made.description == MODEL_INFO["flux3-klein"].description
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "like"),
+    [
+        ({"_class_name": "FluxTransformer2DModel"}, "transformer", "dev"),
+        ({"_class_name": "Flux2Transformer2DModel"}, "transformer", "klein-4b"),
+        ({"_class_name": "AutoencoderKL"}, "vae", "flux1"),
+        ({"_class_name": "AutoencoderKLFlux2"}, "vae", "klein-4b"),
+        ({"architectures": ["CLIPTextModel"]}, "text_encoder", "flux1"),
+        ({"architectures": ["T5EncoderModel"]}, "text_encoder_2", "flux1"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "text_encoder", "klein-4b"),
+    ],
+)
+def test_a_component_is_known_by_its_config(tmp_path, config, key, like):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = examine_file(tmp_path, {})
+    assert f'    like = "{like}"' in report.splitlines()
+    assert f'    {key} = "{tmp_path}"' in report.splitlines()
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["{", "[]", "7", "{}", '{"architectures": []}', '{"_class_name": "Other"}'],
+)
+def test_a_config_that_says_nothing_makes_no_component(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(BadSetting, match="holds no model"):
+        examine_file(tmp_path, {})
 
 
 def test_doctor_tells_of_one_set_and_of_a_slip(doctor):

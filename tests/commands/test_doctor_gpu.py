@@ -13,6 +13,8 @@ from flux_api.loading.footprint import GIB
 from flux_api.loading.plan import Machine
 
 CPU = torch.device("cpu")
+# As NVIDIA's kernel module words it.
+DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Wed Feb 26 01:05:34 UTC\n"
 NVIDIA, AMD, INTEL = "0x10de", "0x1002", "0x8086"
 
 
@@ -22,13 +24,16 @@ def machine(monkeypatch, tmp_path):
     what CUDA says when it starts."""
 
     def has(*vendors, driver=None, cuda=None, hip=None, answer=None):
+        (tmp_path / "pci").mkdir()
         for number, vendor in enumerate(vendors):
-            card = tmp_path / f"0000:{number:02}:00.0"
+            card = tmp_path / "pci" / f"0000:{number:02}:00.0"
             card.mkdir()
             (card / "vendor").write_text(vendor + "\n")
-            (card / "class").write_text("0x030000\n")
+            # A display, or none as in a data centre.
+            kind = "0x120000" if number else "0x030000"
+            (card / "class").write_text(kind + "\n")
         # What is no GPU, though its maker makes some.
-        other = tmp_path / "0000:ff:00.0"
+        other = tmp_path / "pci" / "0000:ff:00.0"
         other.mkdir()
         (other / "vendor").write_text(NVIDIA)
         (other / "class").write_text("0x040300")
@@ -37,8 +42,10 @@ def machine(monkeypatch, tmp_path):
             if answer is not None:
                 raise RuntimeError(answer)
 
-        monkeypatch.setattr(doctor_gpu, "_PCI", tmp_path)
-        monkeypatch.setattr(doctor_gpu, "driver_version", lambda: driver)
+        if driver is not None:
+            (tmp_path / "driver").write_text(DRIVER.format(driver))
+        monkeypatch.setattr(doctor_gpu, "_PCI", tmp_path / "pci")
+        monkeypatch.setattr(doctor_gpu, "_DRIVER", tmp_path / "driver")
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.cuda, "init", init)
@@ -81,6 +88,15 @@ def test_it_says_why_there_is_none(machine, has, cards, words):
         assert word in text
 
 
+@pytest.mark.parametrize(
+    ("driver", "told"),
+    [(None, "none"), ("570.124.06", "570.124.06"), ("470.1", "470.1"), ("", "unknown")],
+)
+def test_the_driver_is_named(machine, driver, told):
+    machine(NVIDIA, driver=driver, cuda="12.8")
+    assert f"  driver   {told}; PyTorch {torch.__version__}" in report()
+
+
 def test_without_any_card_there_is_nothing_to_explain(machine):
     machine()
     assert len(report().splitlines()) == 2
@@ -99,8 +115,18 @@ def test_a_card_of_cuda_is_shown_with_what_it_lacks(machine, monkeypatch):
     machine(AMD, hip="6.4")
     properties = SimpleNamespace(total_memory=16 * GIB)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    card = Machine(15 * GIB, GIB, "A Card", bfloat16=False)
+    card = Machine(12 * GIB, GIB, "A Card", bfloat16=False)
     text = report(torch.device("cuda"), card)
-    assert "A Card, 15.0 of 16.0 GiB free" in text
+    assert "A Card, 12.0 of 16.0 GiB free" in text
+    assert "other programs hold 4.0 GiB" in text
     assert "through ROCm 6.4" in text
     assert "FLUX.1 runs in float16, other sets in float32" in text
+
+
+def test_of_a_card_that_lacks_nothing_nothing_more_is_said(machine, monkeypatch):
+    machine(NVIDIA, driver="570.124.06", cuda="12.8")
+    properties = SimpleNamespace(total_memory=16 * GIB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    # Some of it is always the system's.
+    card = Machine(15 * GIB, GIB, "A Card")
+    assert len(report(torch.device("cuda"), card).splitlines()) == 2

@@ -1,6 +1,9 @@
-"""``fetch`` for a set with files: what is not in them, and the set then draws."""
+"""``fetch`` for a set with files: what is not in them, and the set then draws; and for
+one of several checkpoints."""
 
 from __future__ import annotations
+
+import json
 
 import requests
 
@@ -60,3 +63,52 @@ def test_what_is_in_files_is_not_fetched_twice(tmp_path):
         url = f"{server.url}/v1/images/generations"
         answer = requests.post(url, json=values, timeout=120)
     assert answer.status_code == 200, answer.text
+
+
+def checkpoint(folder, *components):
+    """One that has ``components``, and something beside them."""
+    index = {name: ["library", "Class"] for name in components} | {"absent": [None] * 2}
+    for name in (*components, "absent", "other"):
+        (folder / name).mkdir(parents=True)
+        # Each another: what is the same comes once.
+        (folder / name / "config.json").write_text(json.dumps({"of": name}))
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_each_checkpoint_gives_what_the_others_do_not(tmp_path):
+    parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2")
+    parts = (*parts, "tokenizer_2", "vae", "scheduler")
+    names = ("FLUX.1-dev", "FLUX.1-Kontext-dev", "FLUX.1-Fill-dev")
+    folders = {
+        f"black-forest-labs/{name}": checkpoint(tmp_path / name, *parts)
+        for name in names
+    }
+    redux, turbo = "black-forest-labs/FLUX.1-Redux-dev", "alimama-creative/"
+    turbo += "FLUX.1-Turbo-Alpha"
+    folders[redux] = checkpoint(tmp_path / "redux", "image_encoder", "image_embedder")
+    folders[turbo] = tmp_path / "turbo"
+    folders[turbo].mkdir()
+    for name in ("diffusion_pytorch_model.safetensors", "other.safetensors"):
+        (folders[turbo] / name).write_bytes(b"weights")
+    hub = Hub(folders)
+    with run_hub(hub) as url:
+        done = run(
+            *("fetch", "flux1"),
+            HF_ENDPOINT=url,
+            HF_HOME=tmp_path / "home",
+            HF_HUB_OFFLINE=0,
+            HF_HUB_DISABLE_XET=1,
+        )
+    assert done.returncode == 0, done.stderr
+    first, *others = (f"black-forest-labs/{name}" for name in names)
+    # Text encoders and the VAE are the same in all three.
+    wanted = {f"{first}/{part}/config.json" for part in parts}
+    for name in others:
+        wanted |= {
+            f"{name}/{part}/config.json" for part in ("transformer", "scheduler")
+        }
+    wanted |= {f"{redux}/image_{part}/config.json" for part in ("encoder", "embedder")}
+    wanted |= {f"{turbo}/diffusion_pytorch_model.safetensors"}
+    index = {f"{name}/model_index.json" for name in (first, *others, redux)}
+    assert set(hub.served) == wanted | index

@@ -48,6 +48,8 @@ def test_every_option_arrives_and_the_file_is_what_was_asked_for(ask, fake, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"heart.webp\n"
     assert b"128x64, seed 7, 3 steps" in done.stderr
+    # Nobody looks: what moves a cursor would only stand in a log.
+    assert b"\x1b" not in done.stderr
     with Image.open(tmp_path / "heart.webp") as image:
         assert (image.format, image.size) == ("WEBP", (128, 64))
     [asked] = requests_of(fake)
@@ -131,6 +133,7 @@ def test_each_picture_is_made_larger(ask, fake, tmp_path):
 def test_pictures_go_through_pipes(ask, fake):
     made = ask("generate", "a cat", "-o", "-", "--format", "jpeg", "--size", "64x64")
     assert Image.open(io.BytesIO(made.stdout)).format == "JPEG"
+    assert made.stderr.startswith(b"standard output  64x64, seed ")
     varied = ask("vary", "-", "-o", "-", stdin=made.stdout)
     assert varied.returncode == 0, varied.stderr
     assert Image.open(io.BytesIO(varied.stdout)).format == "PNG"
@@ -174,6 +177,7 @@ def test_loras_are_sent_by_name_and_weight(tmp_path):
         (["generate", "x", "--server", "ftp://x"], 2, "no server's address"),
         (["edit", "lost.png", "x"], 2, "lost.png"),
         (["upscale", "lost.png"], 2, "lost.png"),
+        (["upscale", "."], 2, "'.' is a directory"),
         (["upscale", str(LARGE), "-s", "3"], 2, "'2', '4'"),
         (["upscale", str(LARGE), "-s", "4"], 2, "try scale=2"),
         (["generate", "fail=pipeline"], 1, "no usable picture"),
@@ -187,6 +191,17 @@ def test_what_is_wrong_is_said_and_has_its_exit_code(
     assert words in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert done.stdout == b"" and names(tmp_path) == []
+
+
+def test_where_a_server_stores_them_their_urls_are_told(fake_with_files, tmp_path):
+    done = run(
+        *(tmp_path, "generate", "a cat", "-n", 2, "--json"),
+        FLUX_SERVER=fake_with_files.url,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in map(json.loads, done.stdout.splitlines()):
+        stored = requests.get(line["url"], timeout=10).content
+        assert stored == (tmp_path / line["file"]).read_bytes()
 
 
 def test_one_failure_leaves_the_other_pictures(ask, tmp_path):
@@ -251,19 +266,31 @@ def test_a_server_whose_model_cannot_be_loaded_is_not_waited_for(tmp_path):
         assert b"damaged" in done.stderr
 
 
+def cells(head, row):
+    """What begins below each word of the head."""
+    return {word: row[head.index(word) :].split()[0] for word in head.split()[:-1]}
+
+
 def test_jobs_are_listed_saved_and_cancelled(ask, fake, tmp_path):
     form = {"prompt": "hold", "size": "64x64"}
     headers = {"Prefer": "respond-async", "X-Job-Id": "to-be-stopped"}
     url = f"{fake.url}/v1/images/generations"
     assert requests.post(url, data=form, headers=headers, timeout=10).status_code == 202
-    table = ask("jobs").stdout.decode()
-    assert "to-be-stopped" in table and "64x64" in table
+    head, *rows = ask("jobs").stdout.decode().splitlines()
+    [row] = [row for row in rows if row.startswith("to-be-stopped")]
+    told = cells(head, row)
+    assert (told["MODE"], told["MODEL"], told["SIZE"]) == ("generate", "tiny", "64x64")
+    # In seconds, and it has just come.
+    assert int(told["AGE"]) < 100 and row.endswith(" s")
     stopped = ask("jobs", "cancel", "to-be-stopped", "not-there")
     assert stopped.returncode == 2
     assert stopped.stdout == b"to-be-stopped  cancelled\n"
     assert b"not-there" in stopped.stderr
     told = ask("generate", "x", "-n", 2, "-o", "x.webp", "--json").stdout
     made = json.loads(told.splitlines()[0])
+    one = ask("generate", "x", "-o", "one.png", "--json").stdout
+    piped = ask("jobs", "save", json.loads(one)["job_id"], "-o", "-")
+    assert piped.stdout == (tmp_path / "one.png").read_bytes()
     saved = ask("jobs", "save", made["job_id"], "-o", ".")
     assert saved.returncode == 0, saved.stderr
     both = ask("jobs", "save", "not-there", made["job_id"], "-o", "both/")
@@ -273,7 +300,10 @@ def test_jobs_are_listed_saved_and_cancelled(ask, fake, tmp_path):
     originals = [tmp_path / "x-1.webp", tmp_path / "x-2.webp"]
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in originals]
     assert ask("generate", "fail=pipeline").returncode == 1
-    newest = ask("jobs").stdout.splitlines()[1]
-    assert b"failed" in newest and newest.endswith(b"The model made no usable picture.")
+    head, newest, before, *_ = ask("jobs").stdout.decode().splitlines()
+    assert cells(head, newest)["STATE"] == "failed"
+    assert newest.endswith("The model made no usable picture.")
+    step, steps = cells(head, before)["STEPS"].split("/")
+    assert cells(head, before)["STATE"] == "done" and step == steps
     nowhere = run(tmp_path, "jobs")
     assert nowhere.returncode == 2 and b"FLUX_SERVER" in nowhere.stderr

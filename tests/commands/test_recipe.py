@@ -14,7 +14,7 @@ from flux_api.images.metadata import Metadata, add_metadata
 from flux_api.images.recipe import make_xmp, read_recipe
 from tests.commands.program import run
 from tests.support.pictures import make_png
-from tests.support.wire import drawn
+from tests.support.wire import drawn, make_mask
 
 
 def sha256(data):
@@ -101,6 +101,62 @@ def test_what_lacks_is_named_and_nothing_is_drawn(ask, fake_multi, tmp_path):
     assert drawn(fake_multi) == before
 
 
+def test_the_mask_is_asked_for_and_counts(ask, fake_multi, tmp_path):
+    mask = make_mask((96, 64), (10, 10, 40, 40))
+    (tmp_path / "mask.png").write_bytes(mask)
+    answer = requests.post(
+        f"{fake_multi.url}/v1/images/edits",
+        data={"prompt": "a hat", "seed": 300, "steps": 2},
+        files=[("image[]", make_png()), ("mask", mask)],
+        headers={"Accept": "image/*"},
+        timeout=60,
+    )
+    (tmp_path / "made.png").write_bytes(answer.content)
+    wanted = f"--mask FILE, whose SHA-256 is {sha256(mask)}"
+    assert wanted in ask("recipe", "made.png").stderr.decode()
+    again = ["recipe", "made.png", "--again", "--prompt", "a hat"]
+    again += ["--input", "one.png"]
+    for arguments in ([], ["--mask", "two.png"]):
+        done = ask(*again, *arguments)
+        assert done.returncode == 2
+        assert f"--mask FILE with the SHA-256 {sha256(mask)}" in done.stderr.decode()
+    done = ask(*again, "--mask", "mask.png")
+    assert done.returncode == 0, done.stderr
+    assert b"the same pixels" in done.stderr
+
+
+def test_what_a_terminal_would_obey_is_shown_as_text(ask, tmp_path):
+    recipe = {"recipe": 1, "mode": "generate", "prompt": "a\x9b31m\u202eb\x7f猫"}
+    save_made(tmp_path, recipe)
+    shown = ask("recipe", "made.png").stdout.decode()
+    assert r"a\u009b31m\u202eb\u007f猫" in shown
+    assert json.loads(shown) == recipe
+
+
+def test_a_recipe_of_a_later_version_is_said(ask, tmp_path):
+    save_made(tmp_path, {"recipe": 2, "mode": "generate"})
+    done = ask("recipe", "made.png")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"made.png: the recipe was written by a later version" in done.stderr
+
+
+def save_made(folder, recipe):
+    """A file with that recipe, whoever wrote it."""
+    plain = encode_image(Image.new("RGB", (64, 64)))
+    file = add_metadata(plain, Metadata(make_xmp("generate", recipe)))
+    (folder / "made.png").write_bytes(file.data)
+
+
+def test_of_a_picture_without_a_prompt_the_negative_one_is_asked_for(ask, tmp_path):
+    wanted = sha256(b"a dog")
+    recipe = {"recipe": 1, "mode": "generate", "negative_prompt_sha256": wanted}
+    save_made(tmp_path, recipe)
+    done = ask("recipe", "made.png", "--again")
+    assert done.returncode == 2
+    told = f"--negative-prompt lacks: its SHA-256 has to be {wanted}"
+    assert told in done.stderr.decode()
+
+
 def test_a_model_and_a_lora_that_are_not_here_are_named(ask, tmp_path):
     recipe = {"recipe": 1, "mode": "generate", "model": "klein-4b", "prompt": "a cat"}
     ink = {"name": "ink", "adapter_weight": 1.0}
@@ -108,9 +164,7 @@ def test_a_model_and_a_lora_that_are_not_here_are_named(ask, tmp_path):
         (recipe, "this server offers no 'klein-4b'"),
         (recipe | {"model": "tiny", "loras": [ink]}, "There is no LoRA named 'ink'"),
     ):
-        plain = encode_image(Image.new("RGB", (64, 64)))
-        file = add_metadata(plain, Metadata(make_xmp("generate", other)))
-        (tmp_path / "made.png").write_bytes(file.data)
+        save_made(tmp_path, other)
         done = ask("recipe", "made.png", "--again")
         assert done.returncode == 2
         assert words in done.stderr.decode()
@@ -137,4 +191,5 @@ def test_another_format_is_other_pixels_and_said(ask, fake_multi, tmp_path):
     done = ask(*again)
     assert done.returncode == 0, done.stderr
     assert b"not the same pixels: output_format differ" in done.stderr
-    assert b"goes with --again" in ask("recipe", "made.png", "-o", "x.png").stderr
+    alone = ask("recipe", "made.png", "--prompt", "a cat", "-o", "x.png")
+    assert b"--prompt goes with --again" in alone.stderr

@@ -295,7 +295,8 @@ def test_without_nginx_it_says_how_to_install_it(monkeypatch):
     ("options", "said"),
     [
         (["--gpus", "all", "--instances", "2"], "exclude each other"),
-        (["--tls", "setup.cfg", "x"], "does not exist"),
+        (["--tls", "README.md", "x"], "does not exist"),
+        (["--tls", "README.md", "README.md"], "--tls needs --gpus or --instances"),
         (["--instances", "0"], "0 is not in the range"),
         (["--instances", "2", "--bind", "127.0.0.1:8101"], "need own ports"),
     ],
@@ -306,6 +307,22 @@ def test_options_that_cannot_be(options, said):
     )
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_wrong_setting_is_not_tried_again_and_again():
+    ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    done = subprocess.run(
+        [*SERVE, "--bind", ports[0], "--files-bind", ports[1]],
+        cwd=ROOT,
+        env=environment(FLUX_MAX_QUEUE="many"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "FLUX_MAX_QUEUE='many'" in done.stderr
+    assert "the API cannot start; its last lines say why" in done.stderr
 
 
 def test_without_a_gpu_that_is_said():

@@ -47,6 +47,10 @@ def test_a_bar_with_steps_and_seconds_left_and_what_became_of_it(fake, tmp_path)
         assert re.search(line, shown.text)
         # This terminal says of no way to show pictures.
         assert "\u2580" not in shown.text and "\x1b_G" not in shown.text
+        # Its name is in that line, and nowhere else.
+        assert shown.text.count("cat.png") == 1
+        # The next prompt of the shell begins a line of its own.
+        assert shown.text.endswith("\r\x1b[K")
     assert (tmp_path / "cat.png").exists()
 
 
@@ -80,7 +84,8 @@ def test_previews_are_drawn_over_each_other_in_letters(fake, tmp_path):
     # Three previews (the fake's are square) and the picture itself.
     assert len(rows) == 3 * 20 + 10
     assert "\x1b[48;2;200;0;99m" in rows[-1]
-    assert shown.text.count("\x1b[20A") == 3
+    # Over the one before, and the first over nothing that stood there.
+    assert re.findall(r"\x1b\[(\d+)A", shown.text) == ["20"] * 3
 
 
 @pytest.mark.parametrize(
@@ -148,6 +153,22 @@ def test_a_second_ctrl_c_does_not_wait_for_the_server(tmp_path):
         assert shown.wait() == 130
 
 
+def test_ctrl_c_ends_what_runs_and_what_waits_for_a_place(one_place, tmp_path):
+    prompts = [f"hold {word}" for word in ("one", "two", "three", "four", "five")]
+
+    def came():
+        arrived = [path for path, _ in stats(one_place)["arrived"]]
+        return arrived.count("/v1/images/generations")
+
+    with terminal(tmp_path, "generate", *prompts, FLUX_SERVER=one_place.url) as shown:
+        # One runs, one has the place; the others were refused, and will ask again.
+        wait_for(lambda: came() >= len(prompts), 60)
+        shown.type("\x03")
+        assert shown.wait() == 130
+        assert "stopped before it was sent" in shown.text
+    assert not any(map(active, jobs_of(one_place)))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_cancel_too(fake, tmp_path, number):
     with terminal(tmp_path, "generate", "hold it", FLUX_SERVER=fake.url) as shown:
@@ -155,6 +176,26 @@ def test_other_signals_cancel_too(fake, tmp_path, number):
         shown.process.send_signal(number)
         assert shown.wait() == 128 + number
     assert not any(map(active, jobs_of(fake)))
+
+
+def test_ctrl_c_ends_what_waits_for_an_answer(tmp_path):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as nobody,
+        (tmp_path / "list").open("wb") as file,
+        terminal(
+            tmp_path,
+            "jobs",
+            stdout=file,
+            FLUX_SERVER=f"127.0.0.1:{nobody.getsockname()[1]}",
+        ) as shown,
+    ):
+        connection, _ = nobody.accept()
+        with connection:
+            shown.type("\x03")
+            assert shown.wait() == 130
+        assert "flux-api: stopped" in shown.text and "Traceback" not in shown.text
+    # A pipe is not for what went wrong.
+    assert (tmp_path / "list").read_bytes() == b""
 
 
 def test_in_process_the_model_is_loaded_before_ones_eyes(tmp_path):
@@ -237,8 +278,9 @@ def test_in_process_a_wrong_model_is_said(tmp_path):
 
 
 @contextmanager
-def cutting_relay(server):
-    """A way to ``server`` that cuts the first two streams of events in their middle."""
+def cutting_relay(server, most):
+    """A way to ``server`` that cuts answers in their middle: those that hold one of the
+    keys of ``most``, as often as it says."""
     host, port = server.url.removeprefix("http://").split(":")
     listener = socket.create_server(("127.0.0.1", 0))
     cuts = []
@@ -247,11 +289,13 @@ def cutting_relay(server):
         with client, socket.create_connection((host, int(port))) as upstream:
             threading.Thread(target=pump, args=(client, upstream), daemon=True).start()
             while data := upstream.recv(65_536):
+                for kind in most:
+                    if kind in data and cuts.count(kind) < most[kind]:
+                        cuts.append(kind)
+                        client.sendall(data[: len(data) // 2])
+                        client.shutdown(socket.SHUT_RDWR)
+                        return
                 client.sendall(data)
-                if b"event: step" in data and len(cuts) < 2:
-                    cuts.append(data)
-                    client.shutdown(socket.SHUT_RDWR)
-                    return
 
     def pump(source, target):
         try:
@@ -274,12 +318,14 @@ def cutting_relay(server):
 
 
 def test_a_lost_connection_loses_no_picture(fake, tmp_path):
-    with cutting_relay(fake) as (url, cuts):
+    # What was asked for is taken, but who asked does not hear of it.
+    most = {b"HTTP/1.1 202": 1, b"event: step": 2}
+    with cutting_relay(fake, most) as (url, cuts):
         done = run(
             tmp_path, "generate", "a cat pause=0.3", "--steps", 12, FLUX_SERVER=url
         )
     assert done.returncode == 0, done.stderr
-    assert len(cuts) == 2
+    assert cuts == [b"HTTP/1.1 202", b"event: step", b"event: step"]
     assert (tmp_path / "a-cat-pause-0-3.png").exists()
     # It was asked for once, and drawn once.
     assert [asked["prompt"] for asked in stats(fake)["requests"]] == ["a cat pause=0.3"]
@@ -299,6 +345,15 @@ def test_help_teaches_every_command(tmp_path):
         assert (
             command in ("doctor",) or f"flux-api {command}" in about.partition("\n")[2]
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [("serve", "127.0.0.1:8000"), ("serve", "8100"), ("upscale", "2"), ("edit", "1")],
+)
+def test_help_says_what_counts_without_an_option(command, value):
+    told = CliRunner().invoke(program, [command, "--help"]).output
+    assert f"[default: {value}" in " ".join(told.split())
 
 
 def test_help_does_not_wait_for_the_server_to_be_imported(tmp_path):

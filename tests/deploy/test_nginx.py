@@ -124,6 +124,14 @@ def shape(body):
     return {name: shape(body[name]) for name in body.keys() - NUMBERS}
 
 
+def codes(body):
+    """What programs tell errors by, wherever it stands."""
+    if not isinstance(body, dict):
+        return []
+    own = [body[name] for name in ("code", "type") if name in body]
+    return own + [code for name in sorted(body) for code in codes(body[name])]
+
+
 @pytest.mark.parametrize("path", DIALECTS.values(), ids=DIALECTS)
 def test_too_large_body_is_refused_in_json(nginx, fake, path):
     """As the API itself says it, where nginx lets it in."""
@@ -132,6 +140,7 @@ def test_too_large_body_is_refused_in_json(nginx, fake, path):
     own = requests.post(fake.url + path, data=b" " * (65 << 20) + b"{}", **sent)
     assert answer.status_code == own.status_code == 413
     assert shape(answer.json()) == shape(own.json())
+    assert codes(answer.json()) == codes(own.json())
     assert "too large" in answer.text
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import requests
 
+from flux_api.commands.nginx import Site, site_text
 from tests.support.nginx import printed, run_nginx_with
 from tests.support.servers import run_api, run_files, wait_for
+from tests.support.trap_server import answer, trap
 from tests.support.wire import stats
 
 FAKE = "tests.support.fake_app:app"
@@ -253,6 +257,47 @@ def test_a_full_instance_passes_on_and_the_last_one_says_no(clean, pool):
     assert [now - then for now, then in zip(after, before, strict=True)] == [1] * COUNT
     release(instances)
     assert all(one.result().ok for one in held)
+
+
+def test_whom_to_ask_next_is_never_nobody():
+    """Where those that come first are away, there is another still."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in range(8000, 8004))
+    text = site_text(Site("127.0.0.1:8080", addresses, "127.0.0.1:8010"))
+    for number in range(4):
+        [group] = re.findall(rf"upstream flux_after_{number} \{{(.*?)\}}", text, re.S)
+        asked = re.findall(r"server (\S+?:\d+)(?: max|;| backup)", group)
+        behind = [*range(number + 1, 4), *range(number + 1)]
+        assert asked == [addresses[other] for other in behind]
+        # At first any but itself, by who has the least to do.
+        [group] = re.findall(rf"upstream flux_besides_{number} \{{(.*?)\}}", text, re.S)
+        asked = re.findall(r"server (\S+?:\d+) ", group)
+        assert asked == [a for a in addresses if a != addresses[number]]
+
+
+def test_of_many_that_are_full_as_many_are_asked_as_nginx_goes_to(tmp_path):
+    """One more, and its answer would be a page of its own."""
+
+    def refuse(seen, conn):
+        if seen.requests[-1].startswith("GET"):
+            return answer()
+        # The last of them ends without an answer.
+        if following := seen.header("X-Flux-Next"):
+            return answer(b"", "429 Too Many Requests", X_Accel_Redirect=following)
+
+    with contextlib.ExitStack() as stack:
+        full = [stack.enter_context(trap(refuse)) for _ in range(12)]
+        addresses = tuple(f"127.0.0.1:{one.port}" for one in full)
+        text = site_text(Site("127.0.0.1:8080", addresses, addresses[0]))
+        files = SimpleNamespace(url="")
+        nginx = stack.enter_context(run_nginx_with(tmp_path, text, files))
+        refused = requests.post(f"{nginx.url}/process", timeout=10)
+        asked = [head for one in full for head in one.requests if "POST" in head]
+        tools = requests.post(f"{nginx.url}/mcp", timeout=10)
+    assert refused.status_code == tools.status_code == 503
+    assert refused.json()["error"] == "The server cannot be reached at the moment."
+    assert len(asked) == 10
+    # JSON-RPC's for what is not the caller's fault.
+    assert tools.json()["error"]["code"] == -32603
 
 
 def test_a_keyed_request_waits_for_its_own_instance(clean, pool):

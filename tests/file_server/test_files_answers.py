@@ -30,7 +30,9 @@ ADDRESSES = {
 @pytest.mark.parametrize("what", ADDRESSES)
 def test_every_failure_is_one_json_sentence(server, what):
     method, path, status = ADDRESSES[what]
-    answer = requests.request(method, server.url + path, timeout=30)
+    # A redirect would be built from whatever Host the caller wrote.
+    url = server.url + path
+    answer = requests.request(method, url, timeout=30, allow_redirects=False)
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
     assert answer.json()["error"].endswith(".")
@@ -39,6 +41,7 @@ def test_every_failure_is_one_json_sentence(server, what):
     assert answer.headers.items() >= SAFE.items()
     if status == 405:
         assert answer.headers["Allow"]
+        assert answer.json()["error"] == "This address does not take that method."
 
 
 def test_who_looks_for_the_api_is_told_where_it_is(server):
@@ -55,6 +58,19 @@ def test_who_looks_for_the_api_is_told_where_it_is(server):
         assert "Flux Imaging API" in server.get(path).json()["error"]
     for path in ("/v2", "/processes", "/nothing"):
         assert server.get(path).json()["error"] == "There is nothing at this address."
+
+
+def test_the_description_says_where_a_token_is_needed(server):
+    for path, methods in server.get("/openapi.json").json()["paths"].items():
+        url = server.url + path.replace("{fid}", f"{'0' * 32}.png")
+        for method, told in methods.items():
+            answer = requests.request(method, url, timeout=30)
+            assert (answer.status_code == 401) == bool(told["security"]), path
+            assert str(answer.status_code) in told["responses"], path
+            assert all(one["description"] for one in told["responses"].values())
+    app = create_app(Settings(upload_token="x"), storage=Broken())
+    told = app.test_client().get("/openapi.json").json["paths"]["/upload"]["post"]
+    assert told["security"] == [{"bearer": []}] and "401" in told["responses"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +138,6 @@ def test_a_mistake_of_the_server_is_a_json_500_that_tells_nothing():
     headers = {"Authorization": "Bearer x", "X-Request-Id": "mine"}
     answer = app.test_client().get("/latest", headers=headers)
     assert answer.status_code == 500
-    assert list(answer.json) == ["error"]
-    assert b"secret" not in answer.data
+    assert answer.json == {"error": "The server failed to answer this request."}
     assert answer.headers["X-Request-Id"] == "mine"
     assert app.test_client().get("/healthz").status_code == 200

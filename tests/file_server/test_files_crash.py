@@ -160,6 +160,16 @@ def test_a_killed_worker_is_replaced_and_nothing_is_forgotten(serve, folder):
     assert server.get(path).content == sealed(1)
 
 
+@pytest.mark.parametrize("recipe", [b"", b"{}"], ids=["alone", "with-a-recipe"])
+def test_a_picture_that_cannot_become_the_latest_leaves_nothing(folder, recipe):
+    (folder.path / "latest.json").mkdir()
+    with pytest.raises(StorageUnavailable) as refused:
+        folder.storage().save(io.BytesIO(PNG_MAGIC), "png", recipe)
+    # The log is told what was wrong, and not of the tidying after it.
+    assert refused.value.__cause__.errno == errno.EISDIR
+    assert {p.name for p in folder.path.iterdir()} == {".lock", "latest.json"}
+
+
 class Slow(io.BytesIO):
     """An upload that comes to its end only when it is told to."""
 

@@ -14,8 +14,10 @@ import uuid
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
-from file_server.errors import StorageFull
+from file_server.errors import FileMissing, StorageFull, StorageUnavailable
+from file_server.s3 import S3Storage
 from tests.file_server.serving import AUTH, PNG_MAGIC, fact, picture, sealed
 from tests.support.programs import need
 
@@ -126,6 +128,32 @@ def test_a_bucket_is_not_listed_for_every_upload(new_place):
         assert len(listed) == 2
     finally:
         events.unregister(name, note)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("NoSuchKey", 404, FileMissing),
+        # Of HEAD, whose answer has no body to say more in.
+        ("404", 404, FileMissing),
+        ("QuotaExceeded", 403, StorageFull),
+        ("XMinioStorageFull", 507, StorageFull),
+        ("Other", 507, StorageFull),
+        ("AccessDenied", 403, StorageUnavailable),
+        ("SlowDown", 503, StorageUnavailable),
+    ],
+)
+def test_what_a_bucket_says_is_told_as_what_it_is(code, status, kind):
+    said = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    class Refusing:
+        """Services that refuse so are not at hand."""
+
+        def get_object(self, **_):
+            raise ClientError(said, "GetObject")
+
+    with pytest.raises(kind):
+        S3Storage("bucket", client=Refusing()).recipe(f"{'0' * 32}.json")
 
 
 @fact("6-quota-races")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import requests
 
+from file_server import Settings, create_app, metrics
+from file_server.storage import Usage
 from tests.file_server.serving import AUTH, PNG_MAGIC, TOKEN, sealed
 from tests.support.scrape import moved, scrape
 from tests.support.servers import wait_for
@@ -60,6 +64,34 @@ def test_only_a_disk_has_an_end(server, place):
 def test_they_need_the_bearer_token(server, headers, status):
     answer = requests.get(f"{server.url}/metrics", headers=headers, timeout=10)
     assert answer.status_code == status
+
+
+def test_what_takes_long_to_count_is_counted_seldom(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(metrics, "time", clock)
+
+    class Large:
+        """A storage of so many files that counting them takes two seconds."""
+
+        counts = 0
+
+        def check(self):
+            pass
+
+        def usage(self):
+            clock.now += 2
+            self.counts += 1
+            return Usage(self.counts, 0, None)
+
+    app = create_app(Settings(bearer_token=TOKEN), storage=Large())
+    seen = []
+    for seconds in (0, 190, 20, 190, 20):
+        clock.now += seconds
+        text = app.test_client().get("/metrics", headers=AUTH).text
+        seen.append(re.search(r"^flux_files_stored (\S+)$", text, re.M)[1])
+    # A hundredth of the time at most: once in 200 s.
+    assert seen == ["1.0", "1.0", "2.0", "2.0", "3.0"]
 
 
 def test_a_storage_that_is_away_is_a_number_too(serve, folder):

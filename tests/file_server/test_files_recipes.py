@@ -55,9 +55,10 @@ def test_what_is_no_object_is_400_and_stores_nothing(server, recipe):
     assert server.latest_path() == before
 
 
-def test_one_that_is_too_large_is_413(server):
-    answer = upload(server, '{"prompt": "' + "x" * 600_000 + '"}')
-    assert answer.status_code == 413
+@pytest.mark.parametrize(("size", "status"), [(500_000, 200), (500_001, 413)])
+def test_the_longest_that_there_may_be(server, size, status):
+    answer = upload(server, '{"a": "' + "x" * (size - 9) + '"}')
+    assert answer.status_code == status
 
 
 def test_it_counts_and_goes_with_its_picture(kind, new_place):
@@ -68,8 +69,9 @@ def test_it_counts_and_goes_with_its_picture(kind, new_place):
     usage = storage.usage()
     assert usage.files == 2
     assert usage.bytes == 2 * len(PNG_MAGIC + RECIPE.encode())
-    later = datetime.now(UTC) + timedelta(hours=1)
-    assert storage.remove_expired(later) == 1
+    hour = timedelta(hours=1)
+    assert storage.remove_expired(datetime.now(UTC) - hour) == 0
+    assert storage.remove_expired(datetime.now(UTC) + hour) == 1
     kept = new.partition(".")[0]
     assert place.names() == {new, f"{kept}.json", "latest.json"}
     assert old.partition(".")[0] != kept

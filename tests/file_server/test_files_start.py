@@ -155,8 +155,24 @@ def test_storage_urls(url, place):
     assert Settings.from_env({"STORAGE_URL": url}).storage == place
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BEARER_TOKEN", "x" * 4096),
+        # The longest name that a bucket may have.
+        ("STORAGE_URL", f"s3://{'b' * 63}"),
+        *(("FILES_TRUSTED_PROXIES", value) for value in ("0", "99")),
+        *(("FILES_BODY_TIMEOUT", value) for value in ("0.5", "3600")),
+        ("FILES_MAX_TOTAL_MB", "1e12"),
+        ("FILES_BIND", "host:65535"),
+    ],
+)
+def test_the_bounds_themselves_may_be_set(variable, value):
+    Settings.from_env({variable: value})
+
+
 WRONG = {
-    "BEARER_TOKEN": ["a\tb", " x9q7", "x" * 5000, "a\x7f"],
+    "BEARER_TOKEN": ["a\tb", " x9q7", "x" * 4097, "a\x7f"],
     "UPLOAD_TOKEN": ["a\nb", "x9q7 "],
     "BEARER_TOKEN_FILE": ["/no/such/file", "/"],
     "UPLOAD_TOKEN_FILE": ["/no/such/file", "/dev/null"],
@@ -164,6 +180,7 @@ WRONG = {
         *("images", "/srv/images", "file:images", "file://host/srv", "s3://"),
         *("s3:///prefix", "s3://UPPER", "ftp://host/x", "http://host/", "file:///a?b"),
         *("s3://key:hidden@bucket/x", "file:///a%00b", "file:///a b", "s3://["),
+        f"s3://{'b' * 64}",
     ],
     "PUBLIC_URL": [
         *("files.example", "ftp://files.example", "https://", "https://a/?q", "//a"),
@@ -171,10 +188,10 @@ WRONG = {
     ],
     "FILES_TRUSTED_PROXIES": ["-1", "1.5", "one", "100", "0x1", "١"],
     "FILES_TRUSTED_HOSTS": ["a:80", "http://a", "a,,b", "*", "a b"],
-    "FILES_MAX_UPLOAD_MB": ["0", "-1", "nan", "inf", "64MB", "1e99", "0.0000000001"],
+    "FILES_MAX_UPLOAD_MB": ["0", "-1", "nan", "inf", "64MB", "1e99", "1.1e12", "1e-10"],
     "FILES_MAX_TOTAL_MB": ["-1", "nan", "all"],
     "FILES_MIN_FREE_MB": ["-0.1", "inf", "10%"],
-    "FILES_BODY_TIMEOUT": ["0", "0.4", "4000", "nan", "soon"],
+    "FILES_BODY_TIMEOUT": ["0", "0.49", "3600.1", "nan", "soon"],
     "FILES_TTL_HOURS": ["-1", "nan", "1d"],
     "FILES_BIND": ["8010", "localhost", "a:b", "host:65536", "[::1]", "a b:80"],
 }

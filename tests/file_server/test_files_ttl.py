@@ -68,6 +68,9 @@ def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
     wait_until_names(
         place, {"notes.txt", "0123.png", "latest.json", newer.removeprefix("/i/")}
     )
+    told = [line["message"] for line in server.log() if "expired" in line["message"]]
+    # Of a round that found nothing there is nothing to say.
+    assert told and all(re.fullmatch("removed [1-9].* expired files", x) for x in told)
 
 
 @pytest.mark.parametrize(

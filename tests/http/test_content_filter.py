@@ -15,7 +15,10 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api.net.content_filter import open_filter
+from tests.net.test_delivery import read_body
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
+from tests.support.trap_server import answer, trap
 
 FAKE = "tests.support.fake_app:app"
 FUNCTION = "tests.support.filters:review"
@@ -33,7 +36,8 @@ class Endpoint(BaseHTTPRequestHandler):
         if "wordy" in asked["prompt"]:
             answer = {"allowed": False, "reason": "no " * 1000}
         data = json.dumps(answer).encode()
-        status = 500 if "break" in asked["prompt"] else 200
+        wrong = "break" in asked["prompt"] or self.path != "/check/"
+        status = 500 if wrong else 200
         if "odd" in asked["prompt"]:
             data = b'{"allowed": "yes"}'
         if "long" in asked["prompt"]:
@@ -166,6 +170,15 @@ def test_a_filter_that_is_down_keeps_nobody_from_waking():
             answer = requests.post(url, headers=headers, timeout=60)
             assert (answer.status_code, answer.json()["asleep"]) == (200, asleep)
         assert raw(server, prompt="a cat", seed=1).status_code == 503
+
+
+@pytest.mark.parametrize(("path", "asked"), [("", "/"), ("/", "/"), ("/a/b", "/a/b")])
+def test_an_endpoint_is_asked_at_its_path(path, asked):
+    verdict = b'{"allowed": false, "reason": null}'
+    with trap(read_body(answer(verdict))) as seen:
+        review = open_filter(seen.url(path), 5)
+        assert review("a cat", Image.new("RGB", (8, 8))) == ""
+        assert seen.requests[0].startswith(f"POST {asked} HTTP/1.1\r\n")
 
 
 def test_what_it_does_to_its_picture_changes_none(server):

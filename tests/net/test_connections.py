@@ -15,7 +15,7 @@ from flux_api.net.fetch import Fetcher, FetchPolicy
 
 Deadline(3600).__enter__()
 never = lambda *_, **__: time.sleep(3600)
-fetcher = Fetcher(FetchPolicy(total_seconds=0.2), resolve=never)
+fetcher = Fetcher(FetchPolicy(1, total_seconds=0.2), resolve=never)
 try:
     fetcher.fetch("http://example.com/a.png")
 except ImageFetchFailed:

@@ -23,7 +23,8 @@ from flux_api.settings import Settings
 from tests.support.servers import free_port, run_api
 from tests.support.trap_server import BODY, answer, drip, flood, redirect, trap
 
-GOOD = answer(json.dumps({"url": "/i/0123456789abcdef.png"}).encode())
+STORED = json.dumps({"url": "/i/0123456789abcdef.png"}).encode()
+GOOD = answer(STORED)
 PICTURE = EncodedImage(b"picture", "image/png", "png")
 
 
@@ -81,6 +82,18 @@ def test_a_wrong_answer_is_no_url(case):
         assert server.upload(PICTURE) is None
         assert time.monotonic() - began < 5
         assert seen.connections == 1
+
+
+def test_the_longest_recipe_that_a_file_server_keeps_comes_whole():
+    with trap(answer(b"x" * 500_000)) as seen:
+        server = FileServer(seen.url(""), "https://files.example")
+        assert server.recipe("0123456789abcdef.png") == b"x" * 500_000
+
+
+def test_an_upload_may_be_called_created():
+    with trap(read_body(answer(STORED, "201 Created"))) as seen:
+        server = FileServer(seen.url(""), "https://files.example")
+        assert server.upload(PICTURE) == "https://files.example/i/0123456789abcdef.png"
 
 
 @pytest.mark.parametrize("how", ["W9-silent", "W9-drip", "W9-drip-headers"])

@@ -22,9 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable
+from flux_api.images.codec import EncodedImage
 from flux_api.net.addresses import SPECIAL_NETWORKS, is_special
 from flux_api.net.fetch import Fetcher, FetchPolicy
-from flux_api.net.urls import UrlError, parse_url
+from flux_api.net.file_server import FileServer
+from flux_api.net.urls import UrlError, is_named, parse_url
 from tests.support.trap_server import (
     BODY,
     answer,
@@ -37,7 +39,14 @@ from tests.support.trap_server import (
 )
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
-OPEN = FetchPolicy(allowed_networks=(LOOPBACK,), total_seconds=5)
+
+
+def policy(max_bytes=2**20, **options):
+    """As much as no test here sends, and what is not opened is closed."""
+    return FetchPolicy(max_bytes, **options)
+
+
+OPEN = policy(allowed_networks=(LOOPBACK,), total_seconds=5)
 TOKEN = "s3cret-token"
 
 # Every connection that this process tries, by an audit hook: those cannot be removed,
@@ -155,7 +164,7 @@ SPELLINGS = [
 @pytest.mark.parametrize("host", SPELLINGS, ids=lambda host: f"3-{host}")
 def test_3_every_spelling_of_loopback_is_refused(host):
     with trap() as seen:
-        assert_refused(Fetcher(FetchPolicy()), seen.url(host=host))
+        assert_refused(Fetcher(policy()), seen.url(host=host))
         assert seen.connections == 0
 
 
@@ -179,7 +188,7 @@ def test_3_every_spelling_of_loopback_is_refused(host):
 def test_3_hosts_that_no_url_has_are_refused(host):
     with trap() as seen, connections_tried() as tried:
         with pytest.raises((InvalidRequest, ImageFetchFailed)):
-            Fetcher(FetchPolicy()).fetch(seen.url(host=host))
+            Fetcher(policy()).fetch(seen.url(host=host))
         assert tried == []
         assert seen.connections == 0
 
@@ -199,7 +208,7 @@ def test_0_7_the_deny_list_is_the_fixed_one():
 @pytest.mark.parametrize("network", SPECIAL_NETWORKS, ids=lambda net: f"0-7-{net}")
 def test_0_7_every_special_network_is_refused(network):
     for address in {network[0], network[-1]}:
-        fetcher = Fetcher(FetchPolicy(), resolve=names(odd_test=[str(address)]))
+        fetcher = Fetcher(policy(), resolve=names(odd_test=[str(address)]))
         assert_refused(fetcher, "http://odd.test/")
         host = f"[{address}]" if network.version == 6 else str(address)
         assert_refused(fetcher, f"http://{host}/")
@@ -231,7 +240,7 @@ def test_public_addresses_are_not_special(address):
     ],
 )
 def test_3_mixed_answers_are_refused(addresses):
-    fetcher = Fetcher(FetchPolicy(), resolve=names(mixed_test=addresses))
+    fetcher = Fetcher(policy(), resolve=names(mixed_test=addresses))
     assert_refused(fetcher, "http://mixed.test/")
 
 
@@ -240,7 +249,7 @@ def test_rebinding_a_name_dials_only_what_was_checked(second):
     with trap() as seen:
         answers = iter([["8.8.8.8"], [second]])
         resolve = names(rebind_test=lambda: next(answers))
-        fetcher = Fetcher(FetchPolicy(), resolve=resolve)
+        fetcher = Fetcher(policy(), resolve=resolve)
         with connections_tried() as tried:
             assert_failed(fetcher, seen.url(host="rebind.test"))
         assert tried == [("8.8.8.8", seen.port)]
@@ -268,7 +277,7 @@ def test_each_redirect_resolves_and_checks_again(second):
         answers = iter([["127.0.0.1"], [second]])
         allowed = ipaddress.ip_network("127.0.0.1/32")
         fetcher = Fetcher(
-            FetchPolicy(allowed_networks=(allowed,)),
+            policy(allowed_networks=(allowed,)),
             resolve=names(rebind_test=lambda: next(answers)),
         )
         assert_failed(fetcher, seen.url(host="rebind.test"))
@@ -278,14 +287,14 @@ def test_each_redirect_resolves_and_checks_again(second):
 def test_3_a_resolver_without_answers_or_with_nonsense_fails():
     for entries in ([], [(socket.AF_INET, 1, 6, "", ("nonsense", 80))]):
         assert_refused(
-            Fetcher(FetchPolicy(), resolve=lambda *a, found=entries, **k: found),
+            Fetcher(policy(), resolve=lambda *a, found=entries, **k: found),
             "http://odd.test/",
         )
 
     def broken(*args, **options):
         raise socket.gaierror(-2, "Name or service not known")
 
-    assert_refused(Fetcher(FetchPolicy(), resolve=broken), "http://odd.test/")
+    assert_refused(Fetcher(policy(), resolve=broken), "http://odd.test/")
 
 
 def test_a_name_server_that_is_away_is_worth_another_try():
@@ -293,7 +302,7 @@ def test_a_name_server_that_is_away_is_worth_another_try():
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     with pytest.raises(Unavailable) as refused:
-        Fetcher(FetchPolicy(), resolve=away).fetch("http://example.com/a.png")
+        Fetcher(policy(), resolve=away).fetch("http://example.com/a.png")
     assert refused.value.retry_after
     assert "example" not in refused.value.message
 
@@ -303,7 +312,7 @@ def test_a_fetch_without_a_descriptor_for_it_is_worth_another_try():
         raise OSError(errno.EMFILE, "Too many open files")
 
     with pytest.raises(Unavailable) as refused:
-        Fetcher(FetchPolicy(), resolve=short).fetch("http://example.com/a.png")
+        Fetcher(policy(), resolve=short).fetch("http://example.com/a.png")
     assert refused.value.retry_after
 
 
@@ -315,7 +324,7 @@ def test_3_a_slow_resolver_counts_into_the_total_time():
         return []
 
     started = time.monotonic()
-    fetcher = Fetcher(FetchPolicy(total_seconds=0.3), resolve=slow)
+    fetcher = Fetcher(policy(total_seconds=0.3), resolve=slow)
     assert_refused(fetcher, "http://slow.test/")
     assert time.monotonic() - started < 3
     release.set()
@@ -328,20 +337,20 @@ def test_allowed_networks_open_only_themselves():
     with trap() as seen:
         assert Fetcher(OPEN).fetch(seen.url()) == BODY
         other = (ipaddress.ip_network("10.1.0.0/16"),)
-        assert_refused(Fetcher(FetchPolicy(allowed_networks=other)), seen.url())
+        assert_refused(Fetcher(policy(allowed_networks=other)), seen.url())
         mapped = seen.url(host="[::ffff:127.0.0.1]")
         assert_refused(Fetcher(OPEN), mapped)
 
 
 def test_allow_private_opens_all():
     with trap() as seen:
-        fetcher = Fetcher(FetchPolicy(allow_private=True))
+        fetcher = Fetcher(policy(allow_private=True))
         assert fetcher.fetch(seen.url()) == BODY
 
 
 def own(seen, prefix="", host="127.0.0.1", **options):
     base = f"http://{host}:{seen.port}{prefix}"
-    return FetchPolicy(own_origins=(base,), total_seconds=5, **options)
+    return policy(own_origins=(base,), total_seconds=5, **options)
 
 
 @pytest.mark.parametrize(
@@ -396,6 +405,23 @@ def test_own_origin_opens_only_its_pictures(path):
         assert seen.connections == 0
 
 
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("401 No", "the file server wants its BEARER_TOKEN"),
+        ("403 No", "the file server does not take this bearer_token."),
+        ("404 No", "the file server has no such picture."),
+        ("500 No", "the file server answers 500."),
+    ],
+)
+def test_what_the_own_file_server_says_is_told(status, told):
+    with trap(answer(status=status)) as seen:
+        with pytest.raises(ImageFetchFailed, match=re.escape(told)):
+            Fetcher(own(seen)).fetch(seen.url())
+        # Of others nothing is.
+        assert_failed(Fetcher(OPEN), seen.url())
+
+
 def test_own_origin_is_exact():
     with trap() as seen, trap() as other:
         fetcher = Fetcher(own(seen))
@@ -426,14 +452,14 @@ def test_a_redirect_into_the_own_origin_is_open_for_its_pictures_only():
     with trap() as files:
         for path, outcome in (("/i/a.png", 1), ("/upload", 0)):
             with trap(redirect(files.url(path))) as seen:
-                policy = FetchPolicy(
+                both = policy(
                     own_origins=(files.url(""), seen.url("")), total_seconds=5
                 )
                 before = files.connections
                 if outcome:
-                    assert Fetcher(policy).fetch(seen.url()) == BODY
+                    assert Fetcher(both).fetch(seen.url()) == BODY
                 else:
-                    assert_failed(Fetcher(policy), seen.url())
+                    assert_failed(Fetcher(both), seen.url())
                 assert files.connections - before == outcome
 
 
@@ -581,7 +607,7 @@ def test_logs_hold_neither_token_nor_query(caplog):
 
 def test_failures_name_the_parameter_asked_for():
     with pytest.raises(ImageFetchFailed, match="^cannot fetch image: 127") as caught:
-        Fetcher(FetchPolicy()).fetch("http://127.0.0.1/", param="image")
+        Fetcher(policy()).fetch("http://127.0.0.1/", param="image")
     assert caught.value.param == "image"
 
 
@@ -615,7 +641,7 @@ def test_ipv6_is_dialled_when_allowed():
     try:
         server = trap(family=socket.AF_INET6)
         with server as seen:
-            fetcher = Fetcher(FetchPolicy(allowed_networks=allowed))
+            fetcher = Fetcher(policy(allowed_networks=allowed))
             assert fetcher.fetch(seen.url(host="[::1]")) == BODY
             assert seen.header("Host") == f"[::1]:{seen.port}"
     except OSError:
@@ -626,6 +652,21 @@ def test_a_dead_address_is_passed_over_for_the_next():
     with trap() as seen:
         resolve = names(two_test=["127.0.0.77", "127.0.0.1"])
         assert Fetcher(OPEN, resolve=resolve).fetch(seen.url(host="two.test")) == BODY
+
+
+def test_of_many_dead_addresses_four_are_tried():
+    """Each may cost seconds."""
+    dead = [f"127.0.0.{number}" for number in range(71, 76)]
+    with trap() as seen:
+        for count, reached in ((3, True), (4, False)):
+            resolve = names(many_test=[*dead[:count], "127.0.0.1"])
+            fetcher, url = Fetcher(OPEN, resolve=resolve), seen.url(host="many.test")
+            with connections_tried() as tried:
+                if reached:
+                    assert fetcher.fetch(url) == BODY
+                else:
+                    assert_failed(fetcher, url)
+            assert len(tried) == 4
 
 
 def test_tls_names_and_verifies_the_host():
@@ -648,7 +689,7 @@ def test_tls_names_and_verifies_the_host():
 
 def small(**options):
     defaults = {"total_seconds": 5, "max_bytes": 1000, "allowed_networks": (LOOPBACK,)}
-    return Fetcher(FetchPolicy(**{**defaults, **options}))
+    return Fetcher(policy(**{**defaults, **options}))
 
 
 def chunked(body):
@@ -662,6 +703,8 @@ GOOD = {
     "until-closed": b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000),
     "http-1.0": b"HTTP/1.0 200 OK\r\n\r\n" + bytes(1000),
     "identity": answer(bytes(1000), Content_Encoding="identity"),
+    # Where it lies, too; only a redirect says that it does not lie here.
+    "location": answer(bytes(1000), Content_Location="/a", Location="/b"),
     "any-type": answer(bytes(1000), Content_Type="text/html"),
     "continue": b"HTTP/1.1 100 Continue\r\n\r\n" + answer(bytes(1000)),
 }
@@ -884,10 +927,37 @@ def test_3_impossible_urls_are_refused_in_one_clause(url):
     assert len(caught.value.message) < 100
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_without_a_port_it_is_the_one_that_servers_of_the_scheme_listen_at(
+    scheme, port
+):
+    fetcher = Fetcher(policy(), resolve=names(pictures_test=["8.8.8.8"]))
+    own = FileServer(f"{scheme}://192.0.2.1", "https://files.example")
+    with connections_tried() as tried:
+        assert_failed(fetcher, f"{scheme}://pictures.test/a.png")
+        assert own.upload(EncodedImage(b"picture", "image/png", "png")) is None
+    assert tried == [("8.8.8.8", port), ("192.0.2.1", port)]
+
+
 def test_a_url_of_the_longest_length_is_taken():
     with trap() as seen:
         url = seen.url("/")
         assert Fetcher(OPEN).fetch(url + "a" * (2000 - len(url))) == BODY
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("example.org", {"example.org", "*", ".org"}),
+        # What is below it, and it itself.
+        ("a.b.example.org", {".example.org", ".b.example.org", "*", ".org"}),
+        ("notexample.org", {"*", ".org"}),
+        ("localhost", {"*", ".localhost"}),
+    ],
+)
+def test_a_host_is_known_by_its_name_or_by_what_it_is_below(name, known):
+    names = {"example.org", ".b.example.org", ".org", "*", ".localhost"}
+    assert {one for one in names if is_named(name, [one])} == known & names
 
 
 def test_blanks_around_a_url_are_forgiven():
@@ -941,7 +1011,7 @@ def spellings(number):
 )
 def test_no_spelling_of_a_special_address_is_dialled(number, which):
     url = f"http://{spellings(number)[which]}/"
-    assert_refused(Fetcher(FetchPolicy(total_seconds=2), tls=NO_TLS), url)
+    assert_refused(Fetcher(policy(total_seconds=2), tls=NO_TLS), url)
 
 
 NO_TLS = client_tls()

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -14,7 +15,7 @@ import requests
 
 from tests.support.pictures import make_png
 from tests.support.raw_http import send
-from tests.support.servers import run_api, wait_for
+from tests.support.servers import ROOT, run_api, wait_for
 from tests.support.wire import data_url
 
 pytest.importorskip("ray", reason="Ray is not installed: 'make test-ray' does it")
@@ -213,11 +214,12 @@ def test_a_replica_notices_that_a_server_is_gone(over_ray, ray_settings, undistu
 
 
 def test_an_update_fails_no_request(cluster, over_ray):
-    codes, done = [], threading.Event()
+    codes, alive, done = [], [], threading.Event()
 
     def ask():
         while not done.is_set():
             codes.append(draw(over_ray, SHORT).status_code)
+            alive.append(len(cluster.processes(REPLICA)))
 
     before = cluster.processes(REPLICA)
     with at_once(ask, ask) as asked:
@@ -225,7 +227,27 @@ def test_an_update_fails_no_request(cluster, over_ray):
         done.set()
         [one.result() for one in asked]
     assert set(codes) == {200}
+    # On the CPU an old one stays until a new one can draw.
+    assert min(alive) >= 2
     assert not set(before) & set(cluster.processes(REPLICA))
+
+
+def test_replicas_that_do_not_answer_are_waited_for(cluster, ray_settings):
+    silent = cluster.processes(REPLICA)
+    try:
+        for pid in silent:
+            os.kill(pid, signal.SIGSTOP)
+        with run_api(app="tests.ray.impatient_app:app", **ray_settings) as server:
+            ready = lambda: requests.get(f"{server.url}/readyz", timeout=10)  # noqa: E731
+            said = "the replicas do not answer (TimeoutError)"
+            wait_for(lambda: said in ready().text, 60, server)
+            for pid in silent:
+                os.kill(pid, signal.SIGCONT)
+            server.wait_ready(60)
+            assert draw(server, SHORT).status_code == 200
+    finally:
+        for pid in silent:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("token", ["", "0" * 64], ids=["none", "wrong"])
@@ -240,8 +262,16 @@ def test_without_the_token_nobody_gets_in(cluster, tmp_path, token):
 
 def test_replicas_that_cannot_start_say_why(cluster, ray_settings, tmp_path):
     cluster.deployed("stop")
-    assert "NOT_STARTED" in cluster.deploy("status").stdout
-    text = '[absent]\nlike = "tiny"\nbase_model = "/no/such/folder"\n'
+    done = cluster.deploy("status")
+    assert (done.returncode, done.stdout) == (1, "NOT_STARTED: 0 running, 0 coming\n")
+    # Ray counts cards by ten-thousandths.
+    odd = cluster.deploy("start", "--gpus", "0.00001")
+    assert odd.returncode == 1 and "Traceback" not in odd.stderr
+    assert odd.stderr.startswith("flux-api: the replicas fail: The precision of")
+    lacking = tmp_path / "lacking"
+    without_weights = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(ROOT / "models" / "tiny", lacking, ignore=without_weights)
+    text = f'[absent]\nlike = "tiny"\nbase_model = "{lacking}"\n'
     (tmp_path / "sets.toml").write_text(text)
     wrong = {"MODEL_INFO": tmp_path / "sets.toml", "FLUX_MODEL": "absent"}
     with run_api(**ray_settings) as server:
@@ -249,9 +279,11 @@ def test_replicas_that_cannot_start_say_why(cluster, ray_settings, tmp_path):
         wait_for(lambda: "deploy ray start" in ready().text, 60, server)
         failed = cluster.deploy("start", "--gpus", "0", **wrong)
         assert failed.returncode == 1
-        wait_for(lambda: "the replicas fail" in ready().text, 60, server)
+        reason = "loading failed: lacking: there is no .safetensors file of the "
+        assert reason in failed.stderr
+        wait_for(lambda: reason in ready().text, 60, server)
         assert ready().status_code == 503
-        assert "/no/such" not in ready().text
+        assert str(tmp_path) not in ready().text + failed.stderr
         assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
         # Nobody has to start it again.
         cluster.deployed("update", "--gpus", "0")

@@ -15,10 +15,12 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 class Hub:
     """``repositories`` are folders by name, ``gated`` names refuse, and ``cut`` (part
-    of a path) is a file whose first answer breaks off in the middle."""
+    of a path) is a file whose first answer breaks off in the middle, once
+    ``may_break`` is set."""
 
     def __init__(self, repositories, gated=(), cut=None):
         self.repositories, self.gated, self.cut = repositories, gated, cut
+        self.may_break = threading.Event()
         self.served = []
         self.ranges = []
         self.revisions = []
@@ -99,6 +101,7 @@ def run_hub(hub):
             if hub.cut and hub.cut in path:
                 hub.cut = None
                 self.wfile.write(data[: len(data) // 2])
+                hub.may_break.wait(60)
                 self.close_connection = True
                 return
             self.wfile.write(data[start:])
