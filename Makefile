@@ -100,7 +100,7 @@ fleet-load: install-dev
 	$(PYTHON) -m benchmarks.fleet_load --seconds $$(($(MINUTES) * 60))
 
 # What strangers send, through nginx.
-HOSTILE := $(addprefix tests/,http/test_hostile.py http/test_auth.py http/test_doors.py \
+HOSTILE := $(addprefix tests/,http/test_hostile.py http/test_auth.py http/test_cross_site.py \
 	http/test_large_bodies.py net/test_fetching.py)
 hostile-nginx: install-dev
 	BEHIND_NGINX=1 $(PYTHON) -m pytest -q $(HOSTILE)

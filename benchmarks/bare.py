@@ -11,7 +11,7 @@ import diffusers
 import torch
 
 from flux_api.engine.pipeline_call import PipelineCall
-from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.model_defaults import Inputs, complete_request
 from flux_api.http.parameters import Parameters
 from flux_api.loading.model_sets import quiet_libraries
 from flux_api.models.catalog import MODEL_INFO

@@ -22,7 +22,7 @@ from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.errors import BadSetting, FluxError
-from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.model_defaults import Inputs, complete_request
 from flux_api.loading.device import first_line, free_memory
 from flux_api.loading.footprint import GIB, footprint_of
 from flux_api.loading.memory import look_at_machine

@@ -15,7 +15,7 @@ from benchmarks.report import Report, in_turns, read_options
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.steps import encode_prompt
-from flux_api.http.completion import Inputs, complete_request
+from flux_api.http.model_defaults import Inputs, complete_request
 from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.queue.tasks import Callbacks, Picture

@@ -36,7 +36,7 @@ WAY = [
     ("read_body", "http/bodies", "a form or JSON, bounded"),
     ("Parameters.read", "http/parameters", "each field described once"),
     ("read_inputs", "http/inputs", "pictures, decoded in a process"),
-    ("complete_request", "http/completion", "the model's defaults"),
+    ("complete_request", "http/model_defaults", "the model's defaults"),
     ("submit", "queue/manager", "a job; 429 or 503 with Retry-After"),
     ("prepare, encode_prompt", "engine", "in a pipeline's words"),
     ("denoise, decode", "engine", "forwards are shared"),

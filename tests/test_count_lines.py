@@ -43,7 +43,7 @@ def test_no_signature_is_too_long_to_be_called_from_memory(package):
 LONG = {
     "flux_api/images/decode_child.py",
     "flux_api/blueprints/description/operations.py",
-    "flux_api/blueprints/description/schemas.py",
+    "flux_api/blueprints/description/responses.py",
 }
 
 

@@ -68,7 +68,7 @@ def test_survivors_are_told_hangs_are_noticed_and_the_checkout_is_left_alone(tmp
     files = {
         "flux_api/queue/names.py": SOURCE,
         "tests/queue/test_names.py": OWN_TESTS,
-        "tests/http/test_others.py": OTHER_TESTS,
+        "tests/http/test_next_instance.py": OTHER_TESTS,
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline
 
-from flux_api.loading.preview import fit
+from flux_api.loading.latent_preview import fit
 from flux_api.loading.preview_fits import FILE, encoder_hash, write_fit
 from training.model import load_pipeline, trained_parts
 from training.sources import STYLES, WORDS

@@ -13,9 +13,9 @@ from flux_api.core import ImageRequest, Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import read_body
 from flux_api.http.clients import open_job, wait_for
-from flux_api.http.completion import Inputs, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.fields import Fields
+from flux_api.http.model_defaults import Inputs, complete
 from flux_api.http.parameters import Parameters
 
 # A blueprint of this name is there only with keys of its own, see http/access.py.

@@ -14,16 +14,16 @@ from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
-from flux_api.http.completion import (
+from flux_api.http.context import Context, get_context
+from flux_api.http.dry_run import stop_dry_run
+from flux_api.http.idempotency import deliver, read_new_body
+from flux_api.http.inputs import read_inputs
+from flux_api.http.model_defaults import (
     Inputs,
     check_size,
     choose_mode,
     complete,
 )
-from flux_api.http.context import Context, get_context
-from flux_api.http.dry_run import stop_dry_run
-from flux_api.http.idempotency import deliver, read_new_body
-from flux_api.http.inputs import read_inputs
 from flux_api.http.parameters import COUNT_NAMES, Parameters
 from flux_api.http.pictures import (
     encode_pictures,
@@ -31,7 +31,7 @@ from flux_api.http.pictures import (
     to_file,
     upload_pictures,
 )
-from flux_api.http.recall import recall
+from flux_api.http.recipe_of import recall
 from flux_api.http.upscaling import Scale, complete_upscale
 from flux_api.http.values import Text
 from flux_api.queue.jobs import Job

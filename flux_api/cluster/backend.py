@@ -20,7 +20,7 @@ from ray.serve.exceptions import (
 )
 
 from flux_api.cluster.application import APPLICATION, Status, connect, look
-from flux_api.cluster.pulse import Pulse
+from flux_api.cluster.heartbeat import Pulse
 from flux_api.core import (
     VERSION,
     Completed,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ray import serve
 
-from flux_api.cluster.pulse import Listener
+from flux_api.cluster.heartbeat import Listener
 from flux_api.core import VERSION, Completed, Event, Failed
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.tasks import Picture

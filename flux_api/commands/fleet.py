@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from flux_api.commands.looking import look
+from flux_api.commands.readiness import look
 
 _LONGEST_PAUSE = 60.0
 # Who ran this long is no longer one that cannot start.

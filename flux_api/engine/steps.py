@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from flux_api.engine.prompt_cache import PromptCache
-from flux_api.engine.text_encoder import reading_no_further
+from flux_api.engine.text_encoder_layers import reading_no_further
 from flux_api.engine.upsampler import Upsampler
 from flux_api.loading.placement import is_modular
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageFilter
 from flux_api.core import ImageRequest
 from flux_api.images.fitting import pad
 from flux_api.models.info import ModelInfo
-from flux_api.models.tiling import Box, tiles_of
+from flux_api.models.upscale_tiles import Box, tiles_of
 from flux_api.queue.tasks import Callbacks
 
 # Of what neighbours share, how coarse a tile's detail may be. A small model draws each

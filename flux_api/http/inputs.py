@@ -11,8 +11,8 @@ from flux_api.core import InputFile
 from flux_api.errors import ImageFetchFailed, InvalidImage, InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
-from flux_api.http.completion import Inputs
 from flux_api.http.context import Context
+from flux_api.http.model_defaults import Inputs
 from flux_api.images.credentials import MOST_BYTES, describe_input
 from flux_api.images.data_urls import decode_base64, decode_data_url
 from flux_api.images.decoder import is_picture

@@ -12,10 +12,10 @@ from flux_api.http import (
     allocator,
     clients,
     counting,
-    doors,
+    cross_site,
     error_handlers,
     idempotency,
-    others,
+    next_instance,
     request_log,
 )
 from flux_api.http.context import get_context
@@ -26,7 +26,7 @@ def install(app: Flask) -> None:
     for before in (
         request_log.begin,  # First, so that its time is the whole request's.
         error_handlers.begin,  # An id and a counted body, for refusals too.
-        doors.check_page,
+        cross_site.check_page,
         access.check_key,  # Before anything is read or started for a stranger.
         start_loading,
     ):
@@ -34,7 +34,7 @@ def install(app: Flask) -> None:
     after = (
         clients.tell_of_job,
         access.admit_origin,
-        others.hand_on,
+        next_instance.hand_on,
         error_handlers.finish,  # After all that may still make it an error.
         counting.follow,  # After all that may still make it an error, too.
         request_log.follow,  # Last: it sees the answer as it goes out.

@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest, missing_parameter
-from flux_api.http.completion import Inputs, complete_request
 from flux_api.http.context import Context
+from flux_api.http.model_defaults import Inputs, complete_request
 from flux_api.http.parameters import Parameters
 from flux_api.http.values import read_integer, refuse_value
 from flux_api.images.decoder import original_size
 from flux_api.models.sizes import SizeRules
-from flux_api.models.tiling import tiles_of
+from flux_api.models.upscale_tiles import tiles_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

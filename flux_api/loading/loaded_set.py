@@ -18,10 +18,10 @@ from flux_api.core import Lora
 from flux_api.loading import components
 from flux_api.loading.device import free_memory
 from flux_api.loading.host_copy import HostCopy, bring, unpin
+from flux_api.loading.latent_preview import LinearPreview
 from flux_api.loading.lora_cache import Stamp
 from flux_api.loading.loras import Adapters
 from flux_api.loading.placement import Placement, is_modular
-from flux_api.loading.preview import LinearPreview
 from flux_api.loading.preview_fits import FILE, PreviewFits
 from flux_api.loading.prompt_reader import PromptReader
 from flux_api.loading.residence import Residence

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from flux_api.loading.preview import SIDE, fit
+from flux_api.loading.latent_preview import SIDE, fit
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ class PreviewFits:
         self._folder = folder
 
     def get(self, vae: Any, shipped: Path | None) -> torch.Tensor:
-        """What :func:`~flux_api.loading.preview.fit` gives for ``vae``: out of the file
-        ``shipped`` with its model, where it is one for this very VAE, or out of the
-        folder, or new."""
+        """What :func:`~flux_api.loading.latent_preview.fit` gives for ``vae``: out of
+        the file ``shipped`` with its model, where it is one for this very VAE, or out
+        of the folder, or new."""
         key = encoder_hash(vae)
         own = self._folder / f"{key[:32]}.safetensors" if self._folder else None
         for file in (shipped, own):

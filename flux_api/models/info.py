@@ -12,7 +12,7 @@ from flux_api.models.lora_files import normal_name
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
 from flux_api.models.sources import File, Source
-from flux_api.models.tiling import tiles_of
+from flux_api.models.upscale_tiles import tiles_of
 from flux_api.settings import Offload, Quantization
 
 TaskName = Literal["generate", "edit", "variation", "inpaint", "upscale"]

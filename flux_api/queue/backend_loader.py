@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from flux_api.errors import FluxError
-from flux_api.queue.life import LoadingLife
+from flux_api.queue.loading_life import LoadingLife
 from flux_api.queue.readiness import Readiness
 from flux_api.queue.tasks import Backend, BackendBroken
 

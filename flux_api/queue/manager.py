@@ -14,15 +14,15 @@ from contextlib import contextmanager
 
 from flux_api.core import ImageRequest, Queued
 from flux_api.errors import FluxError, JobNotFound
+from flux_api.queue.admission import Places
 from flux_api.queue.backend_loader import BackendLoader
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
-from flux_api.queue.places import Places
 from flux_api.queue.positions import Positions
 from flux_api.queue.readiness import Handover, Readiness, State
-from flux_api.queue.rest import Rest
 from flux_api.queue.runner import Runner
+from flux_api.queue.sleep import Sleep
 from flux_api.queue.tasks import Backend, BackendBroken, Kept
 from flux_api.queue.watchdog import Watchdog
 
@@ -73,7 +73,7 @@ class PipelineManager:
         self._loader = BackendLoader(make_backend, look_at_files, self._readiness)
         self._backend: Backend
         self._idle_seconds = idle_seconds
-        self._rest: Rest | None = None
+        self._sleep: Sleep | None = None
         self.handover: Handover | None = None
 
     # -- readiness ---------------------------------------------------------------
@@ -104,7 +104,7 @@ class PipelineManager:
     def asleep(self) -> Kept | None:
         """How weights are kept while the next request waits for them to come back, None
         while they are on the device."""
-        return self._backend.asleep if self._rest is not None else None
+        return self._backend.asleep if self._sleep is not None else None
 
     def sleep(self, kept: Kept | None = None) -> None:
         """Have all weights leave the device until the next request, to be ``kept`` so,
@@ -112,8 +112,8 @@ class PipelineManager:
         StillWorking while there are jobs, InvalidRequest where they cannot be kept
         so."""
         self._readiness.check()
-        if self._rest is not None:
-            self._rest.sleep(kept)
+        if self._sleep is not None:
+            self._sleep.sleep(kept)
 
     @property
     def room(self) -> tuple[int, int]:
@@ -164,9 +164,11 @@ class PipelineManager:
                 self.handover.broken_loads = again + 1
             self._watchdog.give_up(broken, again=again)
             return
-        self._rest = Rest(self._backend, self._is_idle, idle_seconds=self._idle_seconds)
-        self._rest.start()
-        self._runner.start(self._backend, self._rest)
+        self._sleep = Sleep(
+            self._backend, self._is_idle, idle_seconds=self._idle_seconds
+        )
+        self._sleep.start()
+        self._runner.start(self._backend, self._sleep)
         if self.handover is not None:
             self.handover.say_ready()
         self._readiness.set_ready(lambda: self._backend.outage)

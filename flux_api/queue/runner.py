@@ -10,11 +10,11 @@ from collections.abc import Callable
 from flux_api.core import Started
 from flux_api.errors import FluxError, PipelineFailed, shortage
 from flux_api.metrics.instruments import IMAGES
-from flux_api.queue.admission import MAX_INTERLEAVED, find_next, may_be_next
+from flux_api.queue.admission import Places
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.jobs import Job
-from flux_api.queue.places import Places
-from flux_api.queue.rest import Rest
+from flux_api.queue.next_picture import MAX_INTERLEAVED, find_next, may_be_next
+from flux_api.queue.sleep import Sleep
 from flux_api.queue.tasks import Backend, BackendBroken, PictureTask, log_failure
 
 
@@ -42,11 +42,11 @@ class Runner:
         self.running: list[PictureTask] = []
         """The pictures that are being made; guarded by the lock."""
         self._backend: Backend
-        self._rest: Rest
+        self._sleep: Sleep
 
-    def start(self, backend: Backend, rest: Rest) -> None:
+    def start(self, backend: Backend, sleep: Sleep) -> None:
         """Make them by ``backend`` from now on, telling ``rest`` of each."""
-        self._backend, self._rest = backend, rest
+        self._backend, self._sleep = backend, sleep
         # A thread a picture: the backend blocks while it makes one.
         for number in range(backend.slots + MAX_INTERLEAVED):
             threading.Thread(
@@ -74,7 +74,7 @@ class Runner:
                     self.running.remove(task)
                     # Loading is done once, and says nothing of the next picture.
                     seconds = time.monotonic() - began - task.loaded
-                    self._rest.note_work()
+                    self._sleep.note_work()
                     self._places.pace.learn(task.step * task.tokens, seconds)
                     if task.job.outcome is not None:
                         # Failed or cancelled: nobody wants its other pictures.

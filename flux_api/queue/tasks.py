@@ -19,7 +19,7 @@ from flux_api.core import (
 )
 from flux_api.metrics.instruments import STEP
 from flux_api.queue.jobs import Job
-from flux_api.queue.life import LoadingLife
+from flux_api.queue.loading_life import LoadingLife
 
 logger = logging.getLogger(__name__)
 

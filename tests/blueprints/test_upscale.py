@@ -15,7 +15,7 @@ from PIL import Image
 
 from flux_api.engine.upscaling import Upscale
 from flux_api.models.catalog import MODEL_INFO
-from flux_api.models.tiling import Tiling
+from flux_api.models.upscale_tiles import Tiling
 from flux_api.models.upscaling import with_upscale
 from tests.support.complete import complete
 from tests.support.pictures import make_png, save

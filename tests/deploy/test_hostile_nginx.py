@@ -20,7 +20,7 @@ from tests.support.servers import ROOT, run_api
 from tests.support.wire import stats
 
 FORM = "application/x-www-form-urlencoded"
-FILES = ("http/test_hostile.py", "http/test_auth.py", "http/test_doors.py")
+FILES = ("http/test_hostile.py", "http/test_auth.py", "http/test_cross_site.py")
 FILES = [f"tests/{name}" for name in (*FILES, "net/test_fetching.py")]
 # Without those that wait for seconds, and most that start servers of their own.
 LONG = ("half_sent", "drip", "slow", "hops", "bounded", "cut_off", "waiting")

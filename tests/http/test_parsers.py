@@ -16,8 +16,8 @@ from flux_api.blueprints.original import ProcessParameters
 from flux_api.core import MAX_SEED
 from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.bodies import read_body
-from flux_api.http.completion import Inputs, choose_mode, complete_request
 from flux_api.http.idempotency import fingerprint_of
+from flux_api.http.model_defaults import Inputs, choose_mode, complete_request
 from flux_api.http.parameters import MAX_STEPS
 from flux_api.models.catalog import MODEL_INFO
 from flux_server.incoming import CountedInput

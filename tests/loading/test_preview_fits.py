@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from flux_api.loading import preview_fits
+from flux_api.loading.latent_preview import SIDE, fit
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement
-from flux_api.loading.preview import SIDE, fit
 from flux_api.loading.preview_fits import FILE, PreviewFits, encoder_hash
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.info import ModelInfo

@@ -11,7 +11,7 @@ from flux_api.errors import InvalidRequest
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hosted import find_hosted
 from flux_api.models.sources import Folder, Repository
-from flux_api.models.tiling import tiles_of
+from flux_api.models.upscale_tiles import tiles_of
 from flux_api.models.upscaling import with_upscale
 from tests.support.complete import complete
 

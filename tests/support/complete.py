@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux_api.blueprints.openai.parameters import ImagesParameters
-from flux_api.http.completion import Inputs, choose_mode, complete_request
+from flux_api.http.model_defaults import Inputs, choose_mode, complete_request
 
 
 def complete(

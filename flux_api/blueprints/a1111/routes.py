@@ -30,12 +30,12 @@ from flux_api.http.clients import (
     open_job,
     wait_for,
 )
-from flux_api.http.completion import Inputs, check_size, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import deliver, read_new_body
 from flux_api.http.inputs import decode_text, read_inputs
-from flux_api.http.others import ask_next
+from flux_api.http.model_defaults import Inputs, check_size, complete
+from flux_api.http.next_instance import ask_next
 from flux_api.http.pictures import encode_pictures
 from flux_api.images.file_notes import texts_of
 from flux_api.models.info import ModelInfo

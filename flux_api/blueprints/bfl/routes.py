@@ -24,11 +24,11 @@ from flux_api.errors import InvalidRequest, JobNotFound
 from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.clients import chosen_job_id, open_job, owner_of
-from flux_api.http.completion import check_size, choose_mode, complete
 from flux_api.http.context import Context, get_context
 from flux_api.http.dry_run import stop_dry_run
 from flux_api.http.idempotency import keep_answer, read_new_body
 from flux_api.http.inputs import read_inputs
+from flux_api.http.model_defaults import check_size, choose_mode, complete
 from flux_api.http.pictures import encode_pictures, to_file
 from flux_api.models.hosted import find_hosted
 from flux_api.queue.jobs import Job

@@ -13,7 +13,6 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from flux_api.blueprints.bfl.routes import HostedName
-from flux_api.blueprints.description.bodies import describe_body, properties_of
 from flux_api.blueprints.description.operations import (
     EXAMPLE_JOB,
     EXAMPLE_TASK,
@@ -21,7 +20,8 @@ from flux_api.blueprints.description.operations import (
     Content,
     Operation,
 )
-from flux_api.blueprints.description.schemas import SCHEMAS
+from flux_api.blueprints.description.request_bodies import describe_body, properties_of
+from flux_api.blueprints.description.responses import SCHEMAS
 from flux_api.blueprints.description.shapes import Schema, ref
 from flux_api.core import VERSION
 from flux_api.errors import FluxError, Unauthorized, UntrustedHost

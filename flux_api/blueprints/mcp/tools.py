@@ -11,7 +11,7 @@ from flask import Response, request
 
 from flux_api.blueprints.accepted import finish_later
 from flux_api.blueprints.capabilities import describe_capabilities
-from flux_api.blueprints.description.bodies import properties_of
+from flux_api.blueprints.description.request_bodies import properties_of
 from flux_api.blueprints.jobs import describe
 from flux_api.blueprints.mcp.parameters import Arguments, JobParameters, ToolParameters
 from flux_api.blueprints.mcp.results import (
@@ -24,12 +24,12 @@ from flux_api.core import Mode
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, owner_of, wait_for
-from flux_api.http.completion import check_size, complete
 from flux_api.http.context import Context
 from flux_api.http.dry_run import give_plan
 from flux_api.http.fields import Fields
 from flux_api.http.idempotency import deliver, keep_answer
 from flux_api.http.inputs import MAX_IMAGES, read_inputs
+from flux_api.http.model_defaults import check_size, complete
 
 _PICTURE = "Base64, a data URL or an http(s) URL of a picture"
 _PICTURES = {

@@ -15,9 +15,9 @@ from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, prefers_async
-from flux_api.http.completion import check_size, choose_mode, complete
 from flux_api.http.context import Context
 from flux_api.http.inputs import read_inputs
+from flux_api.http.model_defaults import check_size, choose_mode, complete
 from flux_api.http.parameters import FORMATS
 from flux_api.http.upscaling import complete_upscale
 from flux_api.queue.jobs import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask, Response
 
-from flux_api.http.others import hand_on
+from flux_api.http.next_instance import hand_on
 
 
 def handed_to(status, place):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flux_api.errors import StillWorking
-from flux_api.queue.rest import Rest
+from flux_api.queue.sleep import Sleep
 from tests.support.servers import wait_for
 
 
@@ -31,7 +31,7 @@ class Idle:
 
 def test_unused_weights_go_to_sleep_once():
     backend, idle = Sleeper(), Idle()
-    Rest(backend, idle, idle_seconds=0.1).start()
+    Sleep(backend, idle, idle_seconds=0.1).start()
     wait_for(lambda: backend.asleep, 10)
     before = idle.looks
     wait_for(lambda: idle.looks > before + 8, 10)
@@ -52,7 +52,7 @@ class Hesitant(Sleeper):
 
 def test_a_job_that_comes_in_that_moment_does_not_keep_weights_awake_for_ever():
     backend = Hesitant()
-    Rest(backend, Idle(), idle_seconds=0.1).start()
+    Sleep(backend, Idle(), idle_seconds=0.1).start()
     wait_for(lambda: backend.asleep, 10)
     assert (backend.refusals, backend.sleeps) == (1, 1)
 
@@ -60,5 +60,5 @@ def test_a_job_that_comes_in_that_moment_does_not_keep_weights_awake_for_ever():
 def test_nothing_goes_to_sleep_while_there_are_jobs():
     backend = Sleeper()
     with pytest.raises(StillWorking):
-        Rest(backend, lambda: False, idle_seconds=0).sleep()
+        Sleep(backend, lambda: False, idle_seconds=0).sleep()
     assert backend.sleeps == 0

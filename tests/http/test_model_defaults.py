@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from flux_api.errors import InvalidRequest
-from flux_api.http import completion
-from flux_api.http.completion import check_size
+from flux_api.http import model_defaults
+from flux_api.http.model_defaults import check_size
 from flux_api.http.parameters import Parameters
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.sizes import SizeRules
@@ -37,7 +37,7 @@ def test_quality_takes_a_share_of_the_models_steps_within_what_may_be(
 
 @pytest.mark.parametrize("count", [1, 10])
 def test_every_random_seed_is_one_that_javascript_can_send_back(monkeypatch, count):
-    monkeypatch.setattr(completion.secrets, "randbelow", lambda below: below - 1)
+    monkeypatch.setattr(model_defaults.secrets, "randbelow", lambda below: below - 1)
     made = complete("tiny", TINY, prompt="a cat", n=count)
     assert made.seed_of(count - 1) == 2**32 - 1
 
@@ -45,8 +45,8 @@ def test_every_random_seed_is_one_that_javascript_can_send_back(monkeypatch, cou
 def edit(picture, **asked):
     """The size of an edit of a picture of this size, one side asked for."""
     parameters = Parameters.read({"prompt": "a cat"} | asked)
-    inputs = completion.Inputs((Image.new("RGB", picture),))
-    made = completion.complete_request("tiny", TINY, "edit", parameters, inputs)
+    inputs = model_defaults.Inputs((Image.new("RGB", picture),))
+    made = model_defaults.complete_request("tiny", TINY, "edit", parameters, inputs)
     return made.width, made.height
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from flux_api.queue.life import LoadingLife
+from flux_api.queue.loading_life import LoadingLife
 
 PAGES = 4096
 

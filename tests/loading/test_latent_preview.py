@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flux_api.loading.preview import LONGEST, SIDE, LinearPreview, pack
+from flux_api.loading.latent_preview import LONGEST, SIDE, LinearPreview, pack
 from tests.support import tiny_checkpoints
 
 SIZE = (64, 96)  # height, width

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from flux_api.errors import QueueFull
-from flux_api.queue.admission import find_next, may_be_next
+from flux_api.queue.admission import Places
 from flux_api.queue.fair_queue import FairQueue
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
-from flux_api.queue.places import Places
+from flux_api.queue.next_picture import find_next, may_be_next
 from flux_api.queue.tasks import PictureTask
 from tests.queue.small_requests import request
 

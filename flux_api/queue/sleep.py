@@ -17,7 +17,7 @@ _LONGEST_LOOK = 5.0
 _WHERE = {"host": "in the host's memory", "dropped": "not in memory", None: "back"}
 
 
-class Rest:
+class Sleep:
     """Lets ``backend`` go to sleep: when asked, and after ``idle_seconds`` without a
     job (0: never). ``is_idle`` says whether there is none. The next picture wakes it by
     itself, as it loads what it needs."""
