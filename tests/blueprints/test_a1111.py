@@ -113,9 +113,10 @@ def test_open_webui(fake):
     request = seen(fake)
     assert (request["num_inference_steps"], request["negative_prompt"]) == (3, "blurry")
     # Clients show these lines, and read settings from them.
-    told = "a cat\nNegative prompt: blurry\nSteps: 3, Sampler: Euler, Seed: {}, Size: "
-    told += "512x512, Model: tiny, Distilled CFG Scale: 3.5"
-    assert info["infotexts"] == [told.format(seed) for seed in info["all_seeds"]]
+    told = "a cat\nNegative prompt: blurry\nSteps: 3, Sampler: Euler, Schedule type: "
+    told += "Simple, CFG scale: 3.5, Seed: {}, Size: 512x512, Model: tiny, Version: "
+    texts = [text.partition("Flux Imaging API ")[0] for text in info["infotexts"]]
+    assert texts == [told.format(seed) for seed in info["all_seeds"]]
 
 
 def test_silly_tavern(fake):
