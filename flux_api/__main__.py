@@ -6,11 +6,13 @@ import os
 import sys
 
 from flux_api.commands.program import run
+from flux_api.commands.signals import end_at_ctrl_c
 
 
 def main() -> None:
     """Run one command, and end at once: threads that load or run a model are not waited
     for, and the interpreter's own end may abort in one."""
+    end_at_ctrl_c()
     code = run(None, os.environ)
     try:
         sys.stdout.flush()

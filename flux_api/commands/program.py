@@ -193,6 +193,3 @@ def run(arguments: list[str] | None, environ: Mapping[str, str]) -> int:
     except Failure as failure:
         click.echo(f"flux-api: {failure}", err=True)
         return failure.exit_code
-    except click.Abort:
-        click.echo("flux-api: stopped", err=True)
-        return 130
