@@ -261,3 +261,8 @@ def test_what_moves_by_itself_is_in_the_hosts_memory_all_the_time(ram, copies):
     alone = replace(footprint, bases=(one,), shared=frozenset())
     made = plan_memory(alone, machine, quantization="none", offload="model")
     assert made.copies is None
+
+
+def test_a_machine_says_what_is_free_on_it():
+    machine = Machine(24 * GIB, 64 * GIB + GIB // 2, "a card")
+    assert str(machine) == "24.0 GiB free on a card, 64.5 GiB of RAM"
