@@ -21,7 +21,7 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
 from flux_api.models.sources import Repository
 from tests.commands.program import terminal
-from tests.support.fake_hub import Hub, run_hub
+from tests.support.fake_hub import Hub, hub_settings, run_hub
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
 from tests.support.tiny_checkpoints import build
 
@@ -77,10 +77,7 @@ def settings(hub, tmp_path_factory):
     (folder / "models.toml").write_text(SETS)
     with run_hub(hub) as url:
         yield {
-            "HF_ENDPOINT": url,
-            "HF_HOME": folder,
-            "HF_HUB_OFFLINE": 0,
-            "HF_HUB_DISABLE_XET": 1,
+            **hub_settings(url, folder),
             "MODEL_INFO": folder / "models.toml",
         }
 

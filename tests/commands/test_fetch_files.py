@@ -9,7 +9,7 @@ import requests
 
 from tests.commands.test_doctor import run
 from tests.support.checkpoint_forms import prefixed, read, save, to_bfl, write_gguf
-from tests.support.fake_hub import Hub, run_hub
+from tests.support.fake_hub import Hub, hub_settings, run_hub
 from tests.support.servers import run_api
 from tests.support.tiny_checkpoints import build
 
@@ -45,11 +45,8 @@ def test_what_is_in_files_is_not_fetched_twice(tmp_path):
         with run_hub(hub) as url:
             done = run(
                 *("fetch", name),
-                HF_ENDPOINT=url,
-                HF_HOME=tmp_path / name,
-                HF_HUB_OFFLINE=0,
-                HF_HUB_DISABLE_XET=1,
                 MODEL_INFO=tmp_path / "models.toml",
+                **hub_settings(url, tmp_path / name),
             )
         assert done.returncode == 0, done.stderr
         weights = {p.split("/")[2] for p in hub.served if p.endswith("safetensors")}
@@ -95,10 +92,7 @@ def test_each_checkpoint_gives_what_the_others_do_not(tmp_path):
     with run_hub(hub) as url:
         done = run(
             *("fetch", "flux1"),
-            HF_ENDPOINT=url,
-            HF_HOME=tmp_path / "home",
-            HF_HUB_OFFLINE=0,
-            HF_HUB_DISABLE_XET=1,
+            **hub_settings(url, tmp_path / "home"),
         )
     assert done.returncode == 0, done.stderr
     first, *others = (f"black-forest-labs/{name}" for name in names)

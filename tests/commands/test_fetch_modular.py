@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.commands.test_doctor import run
-from tests.support.fake_hub import Hub, run_hub
+from tests.support.fake_hub import Hub, hub_settings, run_hub
 
 SETS = """
 [mixed]
@@ -36,11 +36,8 @@ def test_components_come_from_where_the_index_says(tmp_path):
     with run_hub(hub) as url:
         done = run(
             *("fetch", "mixed"),
-            HF_ENDPOINT=url,
-            HF_HOME=tmp_path / "home",
-            HF_HUB_OFFLINE=0,
-            HF_HUB_DISABLE_XET=1,
             MODEL_INFO=tmp_path / "models.toml",
+            **hub_settings(url, tmp_path / "home"),
         )
     assert done.returncode == 0, done.stderr
     assert "mixed: complete" in done.stdout

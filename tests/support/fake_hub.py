@@ -27,6 +27,16 @@ class Hub:
         self.sha = SHA
 
 
+def hub_settings(url, home):
+    """What a program needs to download from the hub at ``url`` into ``home``."""
+    return {
+        "HF_ENDPOINT": url,
+        "HF_HOME": home,
+        "HF_HUB_OFFLINE": 0,
+        "HF_HUB_DISABLE_XET": 1,
+    }
+
+
 @contextlib.contextmanager
 def run_hub(hub):
     """Serve ``hub``; gives its URL, to be used as HF_ENDPOINT."""
