@@ -173,6 +173,9 @@ def fill(module: Any) -> Any:
     # A GPU makes them in no time, where it has room.
     device = "cuda" if size < _free_on_gpu() else "cpu"
     module = module.to_empty(device=device)
+    if hasattr(module, "tie_weights"):
+        # Each of what shares its memory has got its own.
+        module.tie_weights()
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():

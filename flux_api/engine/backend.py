@@ -68,6 +68,7 @@ class DiffusersBackend:
         self._device = choose_device()
         self._batch_tokens = batch_tokens
         self._tuner = tuner or Tuner("exact", self._device)
+        self._tuner.shares = batch_tokens != 0
         self._gate = QualityGate(self._tuner.verdicts)
         self._default_tuned = Tuned()
         self._batcher = ForwardBatcher()
@@ -144,6 +145,7 @@ class DiffusersBackend:
             parameters = loaded.transformer_parameters
             self._batch_tokens = sharing.default_batch_tokens(parameters) if pays else 0
         self._batcher.budget = self._batch_tokens
+        self._tuner.shares = self._batch_tokens > 0
         report("drawing a first picture")
         # What is slow once (kernels, threads, memory) is not left to a caller.
         first = Picture(warm_up_request(self._default, info), 0, "warm-up")

@@ -16,6 +16,7 @@ import torch
 from flux_api.core import Performance
 from flux_api.engine.step_cache import FAMILIES, LEAST_STEPS, StepCache
 from flux_api.engine.trial import Trial, is_faster, repeated_blocks
+from flux_api.engine.vae_tuning import tune_vae
 from flux_api.engine.verdicts import Verdicts
 from flux_api.loading.attention import NATIVE, attention_ways, set_attention
 from flux_api.loading.compiling import (
@@ -26,7 +27,7 @@ from flux_api.loading.compiling import (
     prepare_thread,
 )
 from flux_api.loading.device import free_memory
-from flux_api.loading.fp8 import has_fp8, restore, to_fp8
+from flux_api.loading.fp8 import Originals, has_fp8, restore, to_fp8
 from flux_api.loading.loaded_set import Loaded
 from flux_api.loading.lora_room import close_room, make_room, room_in
 
@@ -97,6 +98,8 @@ class Tuner:
         self._compiles = False
         self._lacks = ""
         self.newest = Tuned()
+        self.shares = True
+        """Whether pictures share forwards, so that those have to be compiled, too."""
 
     def find(self, transformer: torch.nn.Module) -> Tuned | None:
         """How ``transformer`` runs; None before it has been tuned."""
@@ -135,25 +138,35 @@ class Tuner:
             tuned = Tuned(notes=("weights that are moved about are not compiled",))
         else:
             trial = Trial(aim.name, transformer, kwargs, show_life)
+            quicker = self._tune_vae(loaded.pipeline.vae, show_life)
             tuned = self._tune(trial, aim.level)
+            if quicker and tuned.level == "exact":
+                tuned = replace(tuned, level="speed")
         tuned = replace(tuned, notes=aim.notes + tuned.notes)
         for note in tuned.notes:
             logger.warning(note)
         self._tuned[transformer] = self.newest = tuned
         return tuned
 
+    def _tune_vae(self, vae: Any, show_life: Callable[[], None]) -> bool:
+        try:
+            return tune_vae(vae, self._device, self._is_worth_it, show_life)
+        # Whatever a library raises: it decodes as before.
+        except Exception as error:
+            logger.warning("the VAE stays as it is", exc_info=error)
+            return False
+
     def _tune(self, trial: Trial, wanted: Performance) -> Tuned:
         transformer, notes = trial.transformer, list[str]()
         quicker = compiled = shorter = False
         try:
             quicker = self._choose_attention(trial)
-            compiled = self._compile(trial, notes)
-            shorter = wanted == "max" and compiled and self._may_shorten(trial, notes)
-            if shorter:
-                self._shorten(trial)
+            if self._may_compile(trial, notes):
+                shorter = self._compile(trial, wanted, notes)
+                compiled = True
         # Whatever a compiler raises: without one the server is slower, not gone.
         except Exception as error:
-            notes.append(self._note_failure(error, compiled=compiled))
+            notes.append(self._note_failure(error))
         if compiled:
             self._compiles = True
             prepare_thread(forgiving=True)
@@ -170,17 +183,12 @@ class Tuner:
         run_plain = plain(transformer) if compiled else None
         return Tuned(level, tuple(notes), run_plain, cache)
 
-    def _note_failure(self, error: Exception, *, compiled: bool) -> str:
-        """What ``error`` means for blocks that are ``compiled`` by now, or are not."""
+    def _note_failure(self, error: Exception) -> str:
+        """What ``error`` means for blocks that were to be compiled."""
         if isinstance(error, torch.OutOfMemoryError):
-            if compiled:
-                return "no memory to try 8-bit floats in"
             return "no memory to compile in: blocks stay plain"
         logger.warning("compiling failed", exc_info=error)
-        why, lacks = _why(error)
-        if compiled:
-            return f"8-bit floats fail here ({why})"
-        self._lacks = lacks
+        why, self._lacks = _why(error)
         return _nothing_compiles(why)
 
     def _choose_attention(self, trial: Trial) -> bool:
@@ -207,8 +215,8 @@ class Tuner:
         logger.info("attention by %s", best)
         return best != NATIVE
 
-    def _compile(self, trial: Trial, notes: list[str]) -> bool:
-        """Whether compiled blocks are faster; they are left compiled."""
+    def _may_compile(self, trial: Trial, notes: list[str]) -> bool:
+        """Whether a compiled block is faster, and so left compiled."""
         if (known := self.verdicts.find(_COMPILING, trial.name)) is not None:
             notes.append(known["note"])
             return False
@@ -230,49 +238,61 @@ class Tuner:
             notes.append(note)
             self.verdicts.keep(_COMPILING, trial.name, {"note": note})
             return False
-        compile_blocks(trial.transformer, self._compiler)
-        _compile_now(trial)
         return True
 
-    def _may_shorten(self, trial: Trial, notes: list[str]) -> bool:
-        """Whether a compiled block is faster still in 8-bit floats, and so changed."""
+    def _compile(self, trial: Trial, wanted: Performance, notes: list[str]) -> bool:
+        """Compile all blocks; whether they are in 8-bit floats, too."""
+        # Before: what changes in a layer compiles its block anew.
+        originals = self._shorten_one(trial, notes) if wanted == "max" else []
+        try:
+            if originals:
+                for block in repeated_blocks(trial.transformer):
+                    originals += to_fp8(block)
+                free_memory()
+            compile_blocks(trial.transformer, self._compiler)
+            self._compile_now(trial)
+        except BaseException:
+            restore(originals)
+            raise
+        return bool(originals)
+
+    def _shorten_one(self, trial: Trial, notes: list[str]) -> Originals:
+        """What was changed in a block that is faster still in 8-bit floats; nothing
+        where it is not."""
         if not has_fp8(self._device):
             notes.append("this device has no 8-bit floats: layers stay whole")
-            return False
+            return []
         before = trial.seconds()
         originals = to_fp8(trial.block)
         try:
             # The first call compiles it once more.
             after = trial.seconds()
-        except BaseException:
+        except Exception as error:
             restore(originals)
-            raise
+            if isinstance(error, torch.OutOfMemoryError):
+                notes.append("no memory to try 8-bit floats in")
+            else:
+                logger.warning("8-bit floats failed", exc_info=error)
+                notes.append(f"8-bit floats fail here ({_why(error)[0]})")
+            return []
         if not originals or not self._is_worth_it(before, after):
             restore(originals)
             notes.append(
                 f"a block in 8-bit floats takes {after * 1000:.2f} ms and a whole one "
                 f"{before * 1000:.2f} ms: layers stay whole"
             )
-            return False
-        return True
+            return []
+        return originals
 
-    def _shorten(self, trial: Trial) -> None:
-        """Change all blocks so."""
-        for block in repeated_blocks(trial.transformer):
-            to_fp8(block)
-        free_memory()
-        _compile_now(trial)
-
-
-def _compile_now(trial: Trial) -> None:
-    """Compile what would else be compiled in somebody's time: the first forward, the
-    first that pictures share, and both with LoRAs."""
-    room = room_in(trial.transformer)
-    assert room is not None
-    try:
-        for hold in (room.clear, room.hold_zeros):
-            hold()
-            for pictures in (1, 2):
-                trial.run(pictures)
-    finally:
-        room.clear()
+    def _compile_now(self, trial: Trial) -> None:
+        """Compile what would else be compiled in somebody's time: the first forward,
+        the first that pictures share, and both with LoRAs."""
+        room = room_in(trial.transformer)
+        assert room is not None
+        try:
+            for hold in (room.clear, room.hold_zeros):
+                hold()
+                for pictures in (1, 2) if self.shares else (1,):
+                    trial.run(pictures)
+        finally:
+            room.clear()

@@ -244,9 +244,6 @@ class LoadedSet:
         if vae not in self._previews:
             # Fitted before the parts are moved about, and not on a slow host.
             vae.to(self._placement.device)
-            if self._placement.device.type == "cuda":
-                # The order in which cuDNN's convolutions are fastest.
-                vae.to(memory_format=torch.channels_last)
             shipped = source.path / FILE if isinstance(source, Folder) else None
             self._previews[vae] = LinearPreview(self._fits.get(vae, shipped))
             if self._placement.tiling:

@@ -34,8 +34,11 @@ class Runner:
         cancel: Callable[[Job], None],
         give_up: Callable[[Exception], None],
     ) -> None:
-        # Of the threads that make pictures, one at a time has to look for work.
-        self._startable = threading.Condition(lock)
+        self._lock = lock
+        # Of the threads that make pictures, one at a time has to look for work. The
+        # last one of these waits for the shortest time: CUDA's libraries prepare for
+        # each thread anew what they run there, so few threads are to do it all.
+        self._idle: list[threading.Condition] = []
         self._queue, self._places = queue, places
         self._note_change, self._cancel = note_change, cancel
         self._give_up = give_up
@@ -55,13 +58,14 @@ class Runner:
 
     def wake(self) -> None:
         """Look for work: what may start has changed. Needs the lock."""
-        self._startable.notify()
+        if self._idle:
+            self._idle.pop().notify()
 
     def note_arrival(self, job: Job) -> None:
         """Look for work where ``job``, which was queued just now, may start. Needs the
         lock."""
         if may_be_next(job, self._queue, self.running, self._backend):
-            self._startable.notify()
+            self.wake()
 
     def _run_tasks(self) -> None:
         while True:
@@ -70,7 +74,7 @@ class Runner:
             try:
                 self._run(task)
             finally:
-                with self._startable:
+                with self._lock:
                     self.running.remove(task)
                     # Loading is done once, and says nothing of the next picture.
                     seconds = time.monotonic() - began - task.loaded
@@ -85,11 +89,13 @@ class Runner:
 
     def _take(self) -> PictureTask:
         """The next picture that may start, in turn; what nobody waits for ends here."""
-        with self._startable:
+        woken = threading.Condition(self._lock)
+        with self._lock:
             while True:
                 found = find_next(self._queue, self.running, self._backend)
                 if found is None:
-                    self._startable.wait()
+                    self._idle.append(woken)
+                    woken.wait()
                 elif found[0].is_wanted:
                     return self._start(*found)
                 else:
