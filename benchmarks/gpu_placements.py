@@ -216,7 +216,7 @@ def run(
     whole = time.monotonic() - began
     # A step is told of once the one before it is done, so the first comes too early.
     steps = max(1, len(times) - 2)
-    return result, whole, (times[-1] - times[-1 - steps]) / steps
+    return result, whole, (times[-1] - times[max(-len(times), -1 - steps)]) / steps
 
 
 def failure(error: Exception) -> str:
