@@ -263,6 +263,8 @@ class PipelineManager:
             self._places.reading.discard(job)
             self._queue.drop(job)
             self._note_change()
+            # It may have been what kept others from starting.
+            self._runner.wake()
 
     @property
     def queue_depth(self) -> int:
@@ -284,7 +286,6 @@ class PipelineManager:
 
     def _note_change(self) -> None:
         self._positions.note_change()
-        self._runner.wake()
         self._changed.notify_all()
 
     def _jobs_in_order(self) -> list[Job]:

@@ -110,6 +110,8 @@ class Runner:
         self.running.append(task)
         job.post(Started())
         self._note_change()
+        # Another may start beside it.
+        self.wake()
         return task
 
     def _run(self, task: PictureTask) -> None:

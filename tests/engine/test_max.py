@@ -193,7 +193,7 @@ class Card:
     def tune(self, wanted):
         """How it is to run, wanted so."""
         loaded = SimpleNamespace(
-            pipeline=SimpleNamespace(transformer=self.transformer),
+            pipeline=SimpleNamespace(transformer=self.transformer, vae=None),
             placement=SimpleNamespace(offloads=self.offloads),
         )
         kwargs = {"hidden_states": torch.zeros(1)}
