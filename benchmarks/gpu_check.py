@@ -23,9 +23,9 @@ from benchmarks.gpu_report import Report
 
 SETS = ("klein-4b", "flux1")
 HTTP_PARTS = ("speed", "sharing", "cancel", "oom")
-# Each in processes of its own. Levels compile, which takes minutes: they are measured
-# where they are asked for.
-APART, ASKED = ("placements", "levels"), "levels"
+# Each in processes of its own. Levels compile, which takes minutes, and stages are for
+# who makes them faster: they are measured where they are asked for.
+APART, ASKED = ("placements", "levels", "stages"), ("levels", "stages")
 PARTS = tuple(f"{name}-{part}" for name in SETS for part in (*HTTP_PARTS, *APART))
 # The largest picture that a set draws, and one that is large for a simulated card.
 LARGEST = {"klein-4b": "2048x2048", "flux1": "2048x1024"}

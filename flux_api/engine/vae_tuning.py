@@ -36,13 +36,13 @@ def tune_vae(
     are no bottleneck."""
     if device.type != "cuda" or is_split(vae):
         return is_split(vae)
-    best, seconds = _AS_IT_IS, {_AS_IT_IS: _seconds(vae, show_life)}
+    best, seconds = _AS_IT_IS, {_AS_IT_IS: decoding_seconds(vae, _SIDE, show_life)}
     try:
         if not split(vae):
             return False
         for order, memory_format in _ORDERS.items():
             vae.to(memory_format=memory_format)
-            seconds[order] = _seconds(vae, show_life)
+            seconds[order] = decoding_seconds(vae, _SIDE, show_life)
         quickest = min(seconds, key=lambda way: seconds[way])
         if is_worth_it(seconds[_AS_IT_IS], seconds[quickest]):
             best = quickest
@@ -56,11 +56,12 @@ def tune_vae(
 
 
 @torch.no_grad()
-def _seconds(vae: Any, show_life: Callable[[], None]) -> float:
-    """The least time of several decodings, after one to get warm."""
+def decoding_seconds(vae: Any, side: int, show_life: Callable[[], None]) -> float:
+    """The least time of several decodings of ``side`` x ``side`` latents, after one to
+    get warm."""
     first = next(vae.parameters())
     latents = torch.randn(
-        (1, vae.config.latent_channels, _SIDE, _SIDE),
+        (1, vae.config.latent_channels, side, side),
         dtype=first.dtype,
         device=first.device,
     )

@@ -46,7 +46,7 @@ def tune(vae, monkeypatch, *seconds):
             raise one
         return one
 
-    monkeypatch.setattr(vae_tuning, "_seconds", next_seconds)
+    monkeypatch.setattr(vae_tuning, "decoding_seconds", next_seconds)
     return tune_vae(vae, CARD, is_faster, lambda: None)
 
 

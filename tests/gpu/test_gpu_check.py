@@ -21,7 +21,7 @@ from tests.support.tiny_sets import write_sets
 
 # Each kind of part with one of the two sets; ``make gpu-check --simulated`` does all.
 PARTS = ("klein-4b-speed", "klein-4b-sharing", "klein-4b-cancel", "klein-4b-oom")
-PARTS += ("flux1-placements",)
+PARTS += ("klein-4b-stages", "flux1-placements")
 
 pytest.importorskip("tests.gpu.simulated", reason="there is no simulated GPU")
 
