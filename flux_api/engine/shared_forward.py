@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class Gate:
 
     def __init__(
         self,
-        module: torch.nn.Module,
+        module: Any,
         batcher: ForwardBatcher,
         check: Callable[[], None],
         forward: Callable[..., Any],
@@ -154,6 +155,13 @@ class Gate:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The transformer's; pipelines ask at each step, and diffusers goes through all
+        of its modules to tell."""
+        dtype: torch.dtype = self._module.dtype
+        return dtype
 
     @contextmanager
     def cache_context(self, name: str, **_: Any) -> Iterator[None]:

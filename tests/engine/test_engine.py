@@ -181,6 +181,17 @@ def test_pictures_of_another_shape_keep_their_own_positions(tmp_path):
     assert forwards() - before < 4 * len(asked)
 
 
+def test_a_picture_looks_for_its_type_once(tmp_path, monkeypatch):
+    """FLUX.2's pipelines ask at each step, and diffusers goes through all modules."""
+    info = family(build("klein", tmp_path / "klein"), "generate", FAMILIES["klein"][2])
+    manager, backend = start({"klein": info}, "klein", 0)
+    transformer, asked = transformer_of(backend, "klein"), []
+    kind, dtype = type(transformer), transformer.dtype
+    monkeypatch.setattr(kind, "dtype", property(lambda _: asked.append(1) or dtype))
+    draw(manager, info, "klein", prompt="a cat", seed=1, num_inference_steps=6)
+    assert len(asked) == 1
+
+
 def test_pictures_of_one_request_share_forwards_within_the_budget():
     manager, backend = start(MODEL_INFO, TINY, 64)
     info, before = MODEL_INFO[TINY], forwards()
