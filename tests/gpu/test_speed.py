@@ -1,0 +1,54 @@
+"""FLUX_PERFORMANCE=speed on a card where nothing compiles: its VAE decodes faster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.servers import QUIET, ROOT
+
+PROGRAM = """
+from tests.gpu.simulated import switch_on
+switch_on()
+import numpy as np
+import torch
+from flux_api.engine.backend import DiffusersBackend
+from flux_api.engine.tuning import Tuner
+from flux_api.loading.group_norm import is_split
+from flux_api.models.catalog import MODEL_INFO
+from flux_api.queue.tasks import Callbacks, Picture
+from tests.support.complete import complete
+
+info, device = MODEL_INFO["tiny"], torch.device("cuda")
+quiet = Callbacks(*[lambda *_: None] * 4)
+request = complete("tiny", info, prompt="a red heart", seed=1, size=(64, 64))
+pictures = []
+for level in ("exact", "speed"):
+    # Times of a simulated card say nothing.
+    tuner = Tuner(level, device, compiler="none", is_worth_it=lambda *_: True)
+    backend = DiffusersBackend({"tiny": info}, "tiny", batch_tokens=0, tuner=tuner)
+    backend.load(str)
+    drawn = backend.run(Picture(request, 0, "job"), quiet)
+    vae = backend.sets.use("tiny", str).load("generate", (), str).pipeline.vae
+    print(drawn.performance, is_split(vae))
+    pictures.append(np.asarray(drawn.image).astype(int))
+print(np.abs(pictures[1] - pictures[0]).max() <= 3)
+"""
+
+
+def test_the_picture_is_nearly_the_same_and_says_how_it_was_made(card):
+    if card is None:
+        pytest.skip("a real card has a compiler")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=QUIET | {"SIMULATED_GPU_CARD": str(card.path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["exact False", "speed True", "True"]
