@@ -54,7 +54,7 @@ class Fields(BaseModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on names that came and were passed over, and what they may mean."""
+        """Sentences on names that came and were ignored, and what they may mean."""
         return self._notes
 
     @classmethod
@@ -79,7 +79,7 @@ class Fields(BaseModel):
     @classmethod
     def _misplaced(cls, names: Iterable[str]) -> Iterator[str]:
         for name in sorted({*cls._known()}.intersection(names)):
-            yield f"'{name}' in the address was passed over: send it in the body."
+            yield f"'{name}' in the address was ignored: send it in the body."
 
     @classmethod
     def _near_misses(cls, names: Iterable[str]) -> Iterator[str]:
@@ -98,7 +98,7 @@ class Fields(BaseModel):
         """What is said of a ``name`` that is none of those ``known``; None where nobody
         can have meant anything here by it."""
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
-        return f"{name!a} was passed over; did you mean {near[0]!r}?" if near else None
+        return f"{name!a} was ignored; did you mean {near[0]!r}?" if near else None
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:

@@ -129,13 +129,13 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
             # Some proxies send an object's name along with the file that it is.
             if name in files and isinstance(item, str) and not _is_picture(item):
                 warnings.append(
-                    f"The text '{match[kind]}' beside the file was passed over."
+                    f"The text '{match[kind]}' beside the file was ignored."
                 )
             else:
                 given[kind].append((match[kind], item))
     if given["image"] and given["url"]:
         param = given["image"][0][0]
-        warnings.append(f"'input_image_url' was passed over: '{param}' wins.")
+        warnings.append(f"'input_image_url' was ignored: '{param}' wins.")
     return given
 
 

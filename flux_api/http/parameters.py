@@ -236,12 +236,12 @@ class Parameters(Fields):
     @classmethod
     def _note_on(cls, name: str, known: list[str]) -> str | None:
         if where := _TAKEN_ELSEWHERE.get(name):
-            return f"'{name}' was passed over: POST {where} it."
+            return f"'{name}' was ignored: POST {where} it."
         return super()._note_on(name, known)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on what came and was passed over."""
+        """Sentences on what came and was ignored."""
         if self.aspect_ratio is None or self.size == (None, None):
             return super().notes
         width, height = self.size
@@ -250,7 +250,7 @@ class Parameters(Fields):
             if abs(same - 1) <= _SAME_SHAPE:
                 return super().notes
         winner = self.size_param or ("height" if width is None else "width")
-        note = f"'aspect_ratio' was passed over: '{winner}' wins."
+        note = f"'aspect_ratio' was ignored: '{winner}' wins."
         return (*super().notes, note)
 
     def in_shape(self, sizes: SizeRules) -> Self:

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from flux_api.blueprints.a1111.options import Choices
-from flux_api.blueprints.a1111.parameters import passed_over
+from flux_api.blueprints.a1111.parameters import ignored
 from flux_api.images.codec import png_chunk
 from tests.support.pictures import make_png, save
 from tests.support.processes import memory_of
@@ -129,7 +129,7 @@ def test_silly_tavern(fake):
     assert (told["progress"], told["state"]["job_count"]) == (0.0, 0)
     [picture], info = make(fake, "txt2img", SILLY_TAVERN)
     assert picture.size == (512, 512)
-    alone = "was passed over: Flux models are sampled by Euler alone."
+    alone = "was ignored: Flux models are sampled by Euler alone."
     for name in ("sampler_name", "scheduler"):
         assert f"'{name}' {alone}" in info["warnings"]
     # A scale of Stable Diffusion is none of Flux.
@@ -165,14 +165,14 @@ ASKED = {
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_only_what_asks_for_something_is_told_to_be_passed_over(name):
+def test_only_what_asks_for_something_is_told_to_be_ignored(name):
     # Clients send every field, most of them as they found it, or empty.
     for value in (DEFAULTS[name], *([""] if isinstance(ASKED[name], str) else [])):
-        assert list(passed_over({name: value})) == []
-    [told] = passed_over(ASKED | DEFAULTS | {name: ASKED[name]})
+        assert list(ignored({name: value})) == []
+    [told] = ignored(ASKED | DEFAULTS | {name: ASKED[name]})
     sampled = name.startswith(("sampler", "scheduler"))
     why = "sampled by Euler alone" if sampled else "nothing like it here"
-    assert told.startswith(f"'{name}' was passed over: ") and why in told
+    assert told.startswith(f"'{name}' was ignored: ") and why in told
 
 
 def test_the_newest_thousand_choices_are_remembered():
@@ -259,7 +259,7 @@ def test_a_callers_model_is_its_own():
         guided = SMALL | {"distilled_cfg_scale": 2.5}
         _, info = make(server, "txt2img", guided | override, auth=two)
         [told] = info["warnings"]
-        assert "its guidance was passed over" in told
+        assert "its guidance was ignored" in told
         _, info = make(server, "txt2img", guided, auth=two)
         assert (info["distilled_cfg_scale"], info["warnings"]) == (2.5, [])
         # Without a strength of its own it edits as the prompt says.

@@ -214,7 +214,7 @@ def test_other_addresses_below_v1_are_as_they_were(fake):
         assert answer.json()["error"]["code"] in ("not_found", "method_not_allowed")
 
 
-def test_guidance_that_plays_no_part_is_passed_over():
+def test_guidance_that_plays_no_part_is_ignored():
     # The hosted API's client always sends one; FLUX.2 klein takes none.
     settings = {"FLUX_MODELS": "tiny,klein-4b", "FLUX_BFL_MODELS": "flux-dev=klein-4b"}
     with run_api(app="tests.support.fake_app:app", **settings) as server:

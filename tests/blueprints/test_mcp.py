@@ -213,7 +213,7 @@ def test_arguments_that_no_tool_has_are_told_of(fake):
     for tool in ("job_status", "cancel_job", "list_models"):
         taken = {"job_id": made["job_id"]} if tool != "list_models" else {}
         told = call(fake, tool, taken | {"mood": "calm"})
-        warning = "'mood' was passed over: there is no such argument."
+        warning = "'mood' was ignored: there is no such argument."
         assert told["structuredContent"]["warning"] == warning
         assert warning in told["content"][-1]["text"]
         assert "warning" not in call(fake, tool, taken)["structuredContent"]

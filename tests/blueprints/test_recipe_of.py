@@ -86,7 +86,7 @@ def test_with_a_scale_the_stored_picture_itself_becomes_larger(server):
 @pytest.mark.parametrize(
     ("path", "status"), [("/v1/images/generations", 400), ("/v1/flux-dev", 422)]
 )
-def test_where_it_is_not_taken_it_is_not_passed_over(server, path, status):
+def test_where_it_is_not_taken_it_is_not_ignored(server, path, status):
     begun = stats(server)["begun"]
     body = {"prompt": "a cat", "recipe_of": "0123456789abcdef"}
     answer = requests.post(server.url + path, json=body, timeout=60)

@@ -139,7 +139,7 @@ def test_other_bodies_are_told_the_header(fake):
 def test_a_parameter_in_the_address_is_told_where_it_belongs(fake, path):
     answer = post(fake, f"{path}?prompt=a+dog&size=64x64&api-version=1", json=PROMPT)
     assert answer.status_code == 200
-    assert "'prompt' in the address was passed over" in answer.json()["warning"]
+    assert "'prompt' in the address was ignored" in answer.json()["warning"]
     assert "api-version" not in answer.json()["warning"]
     missing = post(fake, f"{path}?prompt=a+dog", json={})
     assert missing.status_code == 400
@@ -214,7 +214,7 @@ def test_a_file_that_was_not_chosen_is_none(fake):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image")
 
 
-def test_text_beside_a_file_is_passed_over_and_said(fake, png):
+def test_text_beside_a_file_is_ignored_and_said(fake, png):
     files = [("image", ("a.png", png)), ("image", (None, "[object File]"))]
     answer = post(fake, EDITS, data=PROMPT, files=files)
     assert answer.status_code == 200, answer.text
@@ -494,7 +494,7 @@ def test_warnings_fit_into_headers(fake, name):
     asked = PROMPT | {name: "x", "model": "tinｙy"}
     answer = post(fake, "/process/raw", json=asked)
     assert answer.status_code == 200, answer.text
-    assert "was passed over" in answer.headers["X-Flux-Warning"]
+    assert "was ignored" in answer.headers["X-Flux-Warning"]
     assert "so 'tiny' was taken" in answer.headers["X-Flux-Warning"]
 
 
@@ -530,10 +530,10 @@ def test_a_misspelt_name_is_told(fake, path):
     answer = post(fake, path, json=form)
     assert answer.status_code == 200
     warning = answer.json()["warning"]
-    assert "'guidence_scale' was passed over; did you mean 'guidance_scale'?" in warning
+    assert "'guidence_scale' was ignored; did you mean 'guidance_scale'?" in warning
     assert "nobody" not in warning
     capital = post(fake, path, json=PROMPT | {"SEED": 3}).json()["warning"]
-    assert "'SEED' was passed over; did you mean 'seed'?" in capital
+    assert "'SEED' was ignored; did you mean 'seed'?" in capital
     missing = post(fake, path, json={"promt": "a dog"})
     assert missing.status_code == 400
     assert "did you mean 'prompt'?" in message_of(missing)

@@ -73,7 +73,7 @@ def test_a_shape_is_a_size_on_the_models_grid(fake, png, path):
 def test_a_size_beside_another_shape_wins_and_says_so(fake, path, size, winner):
     answer = post(fake, path, json=PROMPT | size | {"aspect_ratio": "16:9"})
     assert answer.status_code == 200, answer.text
-    note = f"'aspect_ratio' was passed over: '{winner}' wins."
+    note = f"'aspect_ratio' was ignored: '{winner}' wins."
     assert note in answer.json()["warning"]
     same = {"width": 112, "height": 64, "aspect_ratio": "16:9"}
     assert "warning" not in post(fake, path, json=PROMPT | same).json()
@@ -159,7 +159,7 @@ def test_of_a_file_and_an_address_the_file_wins_and_the_answer_says_so(fake, png
     for path, name in (("/process", "input_file"), (EDITS, "image")):
         answer = post(fake, path, data=form, files={name: ("a.png", png)})
         assert answer.status_code == 200, answer.text
-        note = f"'input_image_url' was passed over: '{name}' wins."
+        note = f"'input_image_url' was ignored: '{name}' wins."
         assert note in answer.json()["warning"]
         assert seen(fake)["images"] == [[96, 64]]
 
@@ -176,7 +176,7 @@ def test_two_pictures_at_process_are_told_the_route_for_several(fake, png):
 
 def test_a_misspelt_name_is_told_in_every_dialect(fake):
     body = {"prompt": "a cat", "stepps": 1, "width": 64, "height": 64}
-    note = "'stepps' was passed over; did you mean 'steps'?"
+    note = "'stepps' was ignored; did you mean 'steps'?"
     told = post(fake, "/sdapi/v1/txt2img", json=body).json()
     assert note in json.loads(told["info"])["warnings"]
     call = {"name": "generate_image", "arguments": body | {"mood": "calm"}}
@@ -186,7 +186,7 @@ def test_a_misspelt_name_is_told_in_every_dialect(fake):
     assert note in facts["warning"]
     assert note in result["content"][-1]["text"]
     # An agent knows all arguments from the list of tools.
-    assert "'mood' was passed over: there is no such argument." in facts["warning"]
+    assert "'mood' was ignored: there is no such argument." in facts["warning"]
 
 
 @BOTH
@@ -194,9 +194,7 @@ def test_a_webhook_where_none_is_sent_is_told_who_takes_it(fake, path):
     body = PROMPT | {"webhook_url": "https://example.org/hook"}
     answer = post(fake, path, json=body)
     assert answer.status_code == 200, answer.text
-    assert (
-        "'webhook_url' was passed over: POST /v1/flux-dev" in answer.json()["warning"]
-    )
+    assert "'webhook_url' was ignored: POST /v1/flux-dev" in answer.json()["warning"]
 
 
 @pytest.mark.parametrize(
@@ -213,4 +211,4 @@ def test_what_only_another_route_takes_is_told(fake, path, name, value, taker):
     answer = post(fake, path, json=body)
     assert answer.status_code == 200, answer.text
     [warning] = answer.json()["warnings"]
-    assert warning.startswith(f"'{name}' was passed over: POST {taker} take")
+    assert warning.startswith(f"'{name}' was ignored: POST {taker} take")

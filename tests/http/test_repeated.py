@@ -39,7 +39,7 @@ def _mcp(method="tools/call", name="generate_image", **arguments):
         ),
         ("/mcp", {"json": _mcp(method=LONG)}, 64),
         ("/mcp", {"json": _mcp(name=LONG)}, 64),
-        # A name that no tool has is passed over, with a word of it.
+        # A name that no tool has is ignored, with a word of it.
         ("/mcp", {"json": _mcp(**{LONG: 1})}, 64),
     ],
     ids=[

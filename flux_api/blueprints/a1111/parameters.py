@@ -15,7 +15,7 @@ from flux_api.http.values import Boolean, Integer, Number, Object, Text
 
 SAMPLER, SCHEDULER = "Euler", "Simple"
 CHECKPOINT = "sd_model_checkpoint"
-# A third part is for tools that weigh text encoders apart; it is passed over.
+# A third part is for tools that weigh text encoders apart; it is ignored.
 _LORA = re.compile(r"<lora:([^:<>]{1,1024})(?::([-+0-9.]{1,16}))?(?::[^<>]{0,64})?>")
 # What clients always send, with the values that ask for nothing.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -45,7 +45,7 @@ class A1111Parameters(Parameters):
         Guidance,
         Field(validation_alias=AliasChoices("distilled_cfg_scale", "guidance_scale")),
     ] = None
-    """Flux' own guidance; passed over where it plays no part."""
+    """Flux' own guidance; ignored where it plays no part."""
     denoising_strength: Annotated[float | None, Field(ge=0.0, le=1.0), Number] = None
     """How far a picture may change, where the model takes a strength."""
     inpainting_mask_invert: Annotated[bool, Boolean] = False
@@ -53,7 +53,7 @@ class A1111Parameters(Parameters):
     enable_hr: Annotated[bool, Boolean] = False
     """Refused: there is no second pass."""
     override_settings: Object = {}
-    """Its sd_model_checkpoint is the model; other settings are passed over."""
+    """Its sd_model_checkpoint is the model; other settings are ignored."""
 
     @model_validator(mode="after")
     def _check_what_there_is(self) -> Self:
@@ -110,11 +110,11 @@ def read_parameters(values: Mapping[str, Any]) -> A1111Parameters:
     return A1111Parameters.read(given)
 
 
-def passed_over(values: Mapping[str, Any]) -> Iterator[str]:
+def ignored(values: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each of ``values`` that asks for what is not done here."""
     for name, neutral in _NEUTRAL.items():
         if values.get(name) is not None and values[name] not in neutral:
             why = "there is nothing like it here"
             if name.startswith(("sampler", "scheduler")):
                 why = f"Flux models are sampled by {SAMPLER} alone"
-            yield f"'{name}' was passed over: {why}."
+            yield f"'{name}' was ignored: {why}."

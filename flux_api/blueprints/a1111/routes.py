@@ -15,7 +15,7 @@ from flux_api.blueprints.a1111.parameters import (
     A1111Parameters,
     OptionsParameters,
     PictureParameters,
-    passed_over,
+    ignored,
     read_parameters,
 )
 from flux_api.blueprints.accepted import accept, check_async
@@ -200,14 +200,14 @@ def _complete(
     model = context.models[name]
     mode = _choose_mode(model, parameters, inputs)
     task = model.task(mode, masked=inputs.mask_image is not None)
-    notes = [*inputs.warnings, *passed_over(body.values)]
+    notes = [*inputs.warnings, *ignored(body.values)]
     changes: dict[str, Any] = {}
     if parameters.negative_prompt and not task.negative_prompt:
         changes["negative_prompt"] = None
-        notes.append("This model takes no negative prompt; it was passed over.")
+        notes.append("This model takes no negative prompt; it was ignored.")
     if parameters.guidance_scale is not None and task.guidance_parameter is None:
         changes["guidance_scale"] = None
-        notes.append("This model is distilled: its guidance was passed over.")
+        notes.append("This model is distilled: its guidance was ignored.")
     # Where the model has no strength, there is nothing for it to say.
     if parameters.denoising_strength is not None and task.strength is not None:
         changes["strength"] = parameters.denoising_strength

@@ -40,7 +40,7 @@ class BflParameters(Parameters):
         Guidance,
         Field(validation_alias=AliasChoices("guidance", "guidance_scale", "cfg_scale")),
     ] = None
-    """How closely to follow the prompt; passed over where it plays no part."""
+    """How closely to follow the prompt; ignored where it plays no part."""
     output_format: Annotated[Literal["jpeg", "png", "webp"] | None, Word] = None
     """The picture's file format, jpeg by default."""
     safety_tolerance: Annotated[int | None, Field(ge=0, le=6), Integer] = None

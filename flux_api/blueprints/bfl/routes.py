@@ -134,7 +134,7 @@ def _read_request(
     if parameters.guidance_scale is not None and task.guidance_parameter is None:
         # Some clients always send one.
         parameters = parameters.model_copy(update={"guidance_scale": None})
-        note = "This model is distilled: 'guidance' was passed over."
+        note = "This model is distilled: 'guidance' was ignored."
         inputs = replace(inputs, warnings=(*inputs.warnings, note))
     return complete(context, name, mode, parameters, inputs)
 

@@ -19,7 +19,7 @@ class Arguments(Fields):
     @classmethod
     def _note_on(cls, name: str, known: list[str]) -> str | None:
         # An agent has been told every argument that there is.
-        missing = f"{name!a} was passed over: there is no such argument."
+        missing = f"{name!a} was ignored: there is no such argument."
         return super()._note_on(name, known) or missing
 
 

@@ -37,7 +37,7 @@ def find_pictures(context: Context, job: Job) -> list[FinishedPicture] | None:
 
 
 def to_facts(facts: dict[str, Any], notes: Sequence[str] = ()) -> Response:
-    """A result without pictures; ``notes`` are on what was passed over."""
+    """A result without pictures; ``notes`` are on what was ignored."""
     return to_result(_result([], facts, notes))
 
 

@@ -90,7 +90,7 @@ export default {
   "As num_inference_steps.": "num_inference_steps と同じです。",
   "How closely to follow the prompt, where it plays a part.": "プロンプトにどれだけ従うかです。効くモデルでのみ使えます。",
   "How far a picture may change, where the model takes a strength.": "画像をどこまで変えるかです。strength に対応するモデルでのみ使えます。",
-  "How closely to follow the prompt; passed over where it plays no part.": "プロンプトにどれだけ従うかです。効かないモデルでは無視されます。",
+  "How closely to follow the prompt; ignored where it plays no part.": "プロンプトにどれだけ従うかです。効かないモデルでは無視されます。",
   "A model that is offered.": "提供されているモデルです。",
   "Registered LoRAs by name, each with its weight.": "登録された LoRA の名前と重みです。",
   "How many previews to make on the way.": "途中で作るプレビューの数です。",
@@ -186,11 +186,11 @@ export default {
   "How many pictures, times n_iter.": "画像の枚数です。n_iter と掛け合わせます。",
   "How many pictures, times batch_size.": "画像の枚数です。batch_size と掛け合わせます。",
   "How far a picture may change, where the model takes a strength.": "画像をどこまで変えてよいかです。対応したモデルでのみ使えます。",
-  "Flux' own guidance; passed over where it plays no part.": "Flux のガイダンスです。効かないモデルでは無視されます。",
+  "Flux' own guidance; ignored where it plays no part.": "Flux のガイダンスです。効かないモデルでは無視されます。",
   "Nothing changes: it is Stable Diffusion's scale, clients send its default.": "何も変わりません。Stable Diffusion の値で、クライアントは既定値を送ります。",
   "Paint anew what is black in the mask, not what is white.": "マスクの白い部分ではなく、黒い部分を描き直します。",
   "Refused: there is no second pass.": "使えません。2 回目の描画はありません。",
-  "Its sd_model_checkpoint is the model; other settings are passed over.": "sd_model_checkpoint がモデルです。ほかの設定は無視されます。",
+  "Its sd_model_checkpoint is the model; other settings are ignored.": "sd_model_checkpoint がモデルです。ほかの設定は無視されます。",
 
   // そのほか
   "Administration": "管理",
