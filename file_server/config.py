@@ -131,11 +131,11 @@ def _split_url(text: str) -> SplitResult:
         url = urlsplit(text)
         url.port  # noqa: B018  (raises for a port that is no number)
     except ValueError:
-        raise ValueError("it is no valid URL") from None
+        raise ValueError("it is not a valid URL") from None
     if "@" in url.netloc:
-        raise ValueError("a URL here carries no user name or password")
+        raise ValueError("the URL must not contain a user name or password")
     if url.query or url.fragment or not text.isprintable() or " " in text:
-        raise ValueError("a URL here has no blank, query or fragment")
+        raise ValueError("the URL must not contain a blank, a query or a fragment")
     return url
 
 

@@ -47,7 +47,7 @@ class _Count(click.ParamType[tuple[int, int]]):
         match = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", value)
         least, most = (match[1], match[2] or match[1]) if match else ("1", "0")
         if int(least) > int(most):
-            self.fail(f"{value!r} is no number such as 4, nor 1-8", param, ctx)
+            self.fail(f"{value!r} is not a number or a range: 4, or 1-8", param, ctx)
         return int(least), int(most)
 
 

@@ -80,25 +80,25 @@ def _reasons(cards: list[str]) -> Iterator[str]:
     if "NVIDIA" in cards or driver is not None:
         yield from _nvidia_reasons(driver, cuda)
     elif "AMD" in cards and torch.version.hip is None:
-        yield "an AMD card is here, and this PyTorch is not the build for ROCm;"
-        yield "TORCH_INDEX_URL with make install chooses one (never tried here)"
+        yield "there is an AMD card, and this PyTorch is not the build for ROCm;"
+        yield "TORCH_INDEX_URL with make install chooses one (untested)"
     elif "AMD" in cards:
-        yield "an AMD card is here, and ROCm's driver does not answer: see rocminfo"
+        yield "there is an AMD card, and ROCm's driver does not answer: see rocminfo"
     elif cuda is not None:
         yield f"this PyTorch is built for CUDA {cuda}; no NVIDIA card is to be seen:"
         yield "in a container: start it with --gpus all"
     elif "Intel" in cards:
-        yield "Intel graphics are here; PyTorch's build for XPU was never tried here"
+        yield "there are Intel graphics; PyTorch's build for XPU is untested"
 
 
 def _nvidia_reasons(driver: str | None, cuda: str | None) -> Iterator[str]:
     version = torch.__version__.partition("+")[0]
     if cuda is None:
-        yield "an NVIDIA card is here, and this PyTorch is a build without CUDA:"
+        yield "there is an NVIDIA card, and this PyTorch is a build without CUDA:"
         yield f".venv/bin/python -m pip install --force-reinstall torch=={version}"
         return
     if driver is None:
-        yield "an NVIDIA card is here, and no driver of it is loaded: install NVIDIA's,"
+        yield "there is an NVIDIA card; no driver of it is loaded: install NVIDIA's,"
         yield "until nvidia-smi lists the card"
         return
     try:

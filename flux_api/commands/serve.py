@@ -48,7 +48,7 @@ class Address(click.ParamType[str]):
         host, _, port = value.rpartition(":")
         if host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536:
             return value
-        self.fail(f"{value!r} is no HOST:PORT", param, ctx)
+        self.fail(f"{value!r} is not HOST:PORT", param, ctx)
 
 
 @click.command()

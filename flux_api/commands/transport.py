@@ -146,7 +146,7 @@ def _base(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        message = f"{url!r} is no server's address, such as http://localhost:8000"
+        message = f"{url!r} is not a server's address, such as http://localhost:8000"
         raise Failure(message, REFUSED)
     return base
 

@@ -11,7 +11,7 @@ from flux_api.errors import FluxError
 # ASCII: nothing of what the caller sent is repeated, a parameter's name apart.
 BY_CODE = {
     "cancelled": "The request was cancelled",
-    "concurrency_limit_exceeded": "You have too many requests here, wait for one",
+    "concurrency_limit_exceeded": "You have too many requests, wait for one",
     "content_filtered": "The content filter refused this picture",
     "cross_site_request": "Pages of other sites may not call this server",
     "generation_failed": "The model failed on this request",

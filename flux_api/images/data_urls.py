@@ -32,7 +32,9 @@ def decode_base64(text: str, *, param: str) -> bytes:
     """The bytes of bare Base64, standard or URL-safe, padded or not."""
     if _FILE_NAME.fullmatch(text):
         why = f"send the file itself (with curl -F {param}=@FILE) or its Base64"
-        raise InvalidImage(f"{param} is a file's name, no picture: {why}", param=param)
+        raise InvalidImage(
+            f"{param} is a file's name, not a picture: {why}", param=param
+        )
     if not text.isascii():
         text = ""  # It is none, and copies of it take four times the memory.
     if "%" in text:

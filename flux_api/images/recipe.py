@@ -110,7 +110,7 @@ def parse_recipe(text: str | bytes) -> Recipe:
     if is_later:
         raise ValueError("the recipe was written by a later version of this program")
     if not is_known:
-        raise ValueError("what stands there is no recipe")
+        raise ValueError("it is not a recipe")
     return dict(recipe)
 
 

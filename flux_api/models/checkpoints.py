@@ -133,7 +133,7 @@ def _recognise(header: Header) -> CheckpointFacts:
         for mark, kind in _OTHERS.items():
             if prefix + mark in names:
                 if kind not in _KINDS:
-                    raise BadFile(f"is {kind}, which is not served here")
+                    raise BadFile(f"is {kind}, which is not supported")
                 return CheckpointFacts(header, kind, {_KINDS[kind]: prefix})
     if any(mark in name for name in names for mark in _LORA):
         return CheckpointFacts(header, "a LoRA", {})
@@ -146,7 +146,7 @@ def _refuse_formats(names: Iterable[str]) -> None:
             raise BadFile("is a Nunchaku (SVDQuant) checkpoint, which is not supported")
         if name.startswith("controlnet_"):
             # With a transformer's own names beside.
-            raise BadFile("is a ControlNet, which is not served here")
+            raise BadFile("is a ControlNet, which is not supported")
         if ".quant_state.bitsandbytes__" in name:
             raise BadFile(
                 "is quantized with bitsandbytes in one file, which is not supported; "
@@ -196,7 +196,7 @@ def _flux1(
     if channels != 64:
         raise BadFile(
             f"is a FLUX.1 control model (its input has {channels} channels), which is "
-            "not served here"
+            "not supported"
         )
     if not guided:
         return "schnell", "it has no layer for guidance"

@@ -62,7 +62,7 @@ def _check_component(name: str, path: Path, info: ModelInfo) -> Iterator[str]:
         yield f".{name}: {str(path)!r} {why}"
         return
     if name not in facts.components:
-        yield f".{name}: {str(path)!r} is {facts}, no {name}"
+        yield f".{name}: {str(path)!r} is {facts}, not a {name}"
         return
     for task in info.tasks.values():
         own = info.base_of(task) == info.base_model and name == "transformer"

@@ -95,7 +95,7 @@ def set_of_path(
     except (BadFile, OSError, RuntimeError) as error:
         raise BadSetting(f"FLUX_MODEL={text!r}: it {error}") from None
     if "transformer" not in facts.components:
-        raise BadSetting(f"FLUX_MODEL={text!r}: the file is {facts}, no transformer")
+        raise BadSetting(f"FLUX_MODEL={text!r}: the file is {facts}, not a transformer")
     # Trainers often say nothing of what they started from: who has the file knows best.
     variant, why = (like, "FLUX_MODEL_LIKE") if like else (facts.variant, facts.why)
     info = _like(variant)
@@ -169,7 +169,7 @@ def _variant_of(path: Path, index: Mapping[str, object]) -> tuple[str, str]:
         "FluxPipeline": "krea" if "krea" in path.name.lower() else "dev",
     }
     if pipeline not in found:
-        raise BadFile(f"holds a {pipeline}, which is not served here")
+        raise BadFile(f"holds a {pipeline}, which is not supported")
     return found[pipeline], "its model_index.json"
 
 

@@ -18,7 +18,7 @@ _LOOKED_AT = 256
 
 
 def describe_other(path: Path) -> str | None:
-    """What the file is and what to do, to follow "is no file of weights but"; None
+    """What the file is and what to do, to follow "is not a file of weights but"; None
     where its first bytes do not tell."""
     try:
         with path.open("rb") as file:

@@ -93,12 +93,12 @@ def read_header(path: Path) -> Header:
     if suffix in _REFUSED:
         raise BadFile(f"is {_REFUSED[suffix]}, which is never opened; convert it")
     if suffix not in SUFFIXES:
-        raise BadFile(f"is no {' or '.join(SUFFIXES)} file")
+        raise BadFile(f"is not a {' or '.join(SUFFIXES)} file")
     if path.exists() and not path.is_file():
         # A pipe would be waited for.
-        raise BadFile("is a folder or a device, no file")
+        raise BadFile("is a folder or a device, not a file")
     if other := describe_other(path):
-        raise BadFile(f"is no {suffix} file but {other}")
+        raise BadFile(f"is not a {suffix} file but {other}")
     try:
         if suffix == ".gguf":
             with path.open("rb") as file:
@@ -174,7 +174,7 @@ def _read_gguf(path: Path, file: BinaryIO) -> Header:
     # All of it is no longer than one part of it may be.
     cursor = _Cursor(file, min(size, _MOST_HEADER))
     if cursor.take(4) != b"GGUF" or cursor.number("I") not in (2, 3):
-        raise BadFile("is no GGUF file of version 2 or 3")
+        raise BadFile("is not a GGUF file of version 2 or 3")
     count, values = cursor.number("Q"), cursor.number("Q")
     if max(count, values) > _MOST_TENSORS:
         raise BadFile(f"is damaged: {count} tensors and {values} values")

@@ -85,9 +85,9 @@ class LoraFolder:
         for path, name in self._walk():
             if path.suffix.lower() != SUFFIX:
                 if path.suffix.lower() in _OTHER_SUFFIXES:
-                    self._skip(path, "it is no .safetensors file")
+                    self._skip(path, "it is not a .safetensors file")
             elif not path.is_file():
-                self._skip(path, "it is no file, or a link to nothing")
+                self._skip(path, "it is not a file, or a link to nothing")
             elif not name.isprintable():
                 self._skip(path, "its name has characters that cannot be written")
             elif path.name.startswith("."):
@@ -175,7 +175,7 @@ def check_lora(path: Path, name: str) -> None:
         if path.stat().st_size > MAX_BYTES:
             raise refusal(name, f"is larger than {MAX_BYTES // 2**30} GiB")
         if other := describe_other(path):
-            raise refusal(name, f"is no safetensors file but {other}")
+            raise refusal(name, f"is not a safetensors file but {other}")
         if header_bytes(path) > MAX_HEADER:
             raise refusal(name, f"has a header above {MAX_HEADER // 2**20} MiB")
         with safe_open(path, framework="numpy") as file:
@@ -183,7 +183,7 @@ def check_lora(path: Path, name: str) -> None:
     except OSError:
         raise refusal(name, "cannot be read") from None
     except SafetensorError:
-        raise refusal(name, "is no valid safetensors file") from None
+        raise refusal(name, "is not a valid safetensors file") from None
     if empty:
         raise refusal(name, "holds no LoRA weights")
 

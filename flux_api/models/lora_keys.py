@@ -123,7 +123,7 @@ def parse_key(key: str) -> LoraKey | None:
         for mark, name in _FORMATS.items():
             if mark in plain:
                 raise KeyRefused(f"is of the format {name}, which is not supported")
-        raise KeyRefused(f"holds {key[:200]!r}, which is no weight of a LoRA")
+        raise KeyRefused(f"holds {key[:200]!r}, which is not a weight of a LoRA")
     layer = flat(plain.removesuffix(ending))
     # OneTrainer and PEFT wrap text encoders, too.
     for prefix, component in _TEXT_ENCODERS.items():

@@ -177,7 +177,7 @@ def _over(
     if "revision" in changes:
         base = changes.get("base_model", start and start.base_model)
         if not isinstance(base, Repository):
-            raise ValueError(".revision: the base_model is no Hub id")
+            raise ValueError(".revision: the base_model is not a Hub id")
         revision = changes.pop("revision")
         changes["base_model"] = dataclasses.replace(base, revision=revision)
     named = {name: changes.pop(name) for name in COMPONENTS if name in changes}

@@ -35,7 +35,7 @@ def open_filter(where: str, seconds: float) -> Review:
         why = str(error) or type(error).__name__
         raise BadSetting(f"FLUX_FILTER={where!r}: {why}") from None
     if not callable(found):
-        raise BadSetting(f"FLUX_FILTER={where!r}: it is no function")
+        raise BadSetting(f"FLUX_FILTER={where!r}: it is not a function")
     review: Review = found
     return review
 

@@ -135,7 +135,7 @@ class Fetcher:
         if self._policy.allow_private or self._is_own_file(url):
             return
         if not is_reachable(address, self._policy.allowed_networks):
-            raise _failure(param, f"{address} is no public address")
+            raise _failure(param, f"{address} is not a public address")
 
     def _follow(
         self, url: Url, token: str | None, deadline: Deadline, traceparent: str | None
@@ -250,7 +250,7 @@ def _read_body(response: BaseHTTPResponse, max_bytes: int, deadline: Deadline) -
         raise Refused("the content is encoded")
     length = response.headers.get("Content-Length", "0")
     if not length.isdecimal() or int(length) > max_bytes:
-        raise Refused("too large, or a length that is no number")
+        raise Refused("too large, or a length that is not a number")
     body = bytearray()
     while chunk := response.read(_CHUNK):
         body += chunk

@@ -123,7 +123,7 @@ def _path_in(answer: bytes) -> str:
     try:
         path = json.loads(answer)["url"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("the answer is no upload answer") from None
+        raise ValueError("it is not the answer to an upload") from None
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise ValueError("the answer names no picture")
     return path

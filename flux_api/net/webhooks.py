@@ -124,7 +124,7 @@ class Webhooks:
         try:
             locked = Locked(file)
         except ValueError:
-            logger.error("a file that is no webhook was removed")
+            logger.error("a file that is not a webhook was removed")
             file.unlink(missing_ok=True)
             return
         except OSError as error:

@@ -77,7 +77,7 @@ def report(device=CPU, machine=None):
         ({}, [AMD], ["AMD card", "not the build for ROCm", "TORCH_INDEX_URL"]),
         ({"hip": "6.4"}, [AMD], ["ROCm's driver does not answer"]),
         ({}, [INTEL], ["Intel graphics", "XPU"]),
-        ({}, [INTEL, NVIDIA], ["an NVIDIA card is here"]),
+        ({}, [INTEL, NVIDIA], ["there is an NVIDIA card"]),
     ],
 )
 def test_it_says_why_there_is_none(machine, has, cards, words):

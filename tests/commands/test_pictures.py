@@ -174,7 +174,7 @@ def test_loras_are_sent_by_name_and_weight(tmp_path):
         (["generate", "x", "-o", "none/x/", "--size", "63x64"], 2, "try 64x64"),
         (["generate", "x", "-n", "2", "-o", "-"], 2, "one picture"),
         (["generate", "x", "-o", "-", "--json"], 2, "standard output"),
-        (["generate", "x", "--server", "ftp://x"], 2, "no server's address"),
+        (["generate", "x", "--server", "ftp://x"], 2, "not a server's address"),
         (["edit", "lost.png", "x"], 2, "lost.png"),
         (["upscale", "lost.png"], 2, "lost.png"),
         (["upscale", "."], 2, "'.' is a directory"),

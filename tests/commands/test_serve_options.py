@@ -35,7 +35,7 @@ def test_an_address_has_a_host_and_a_port(text):
     ["8000", ":8000", "host:", "host:0", "host:65536", "host:8000000", "h:\u0661"],
 )
 def test_what_has_none_is_no_address(text):
-    with pytest.raises(click.BadParameter, match="is no HOST:PORT"):
+    with pytest.raises(click.BadParameter, match="is not HOST:PORT"):
         Address().convert(text, None, None)
 
 

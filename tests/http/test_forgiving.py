@@ -506,7 +506,7 @@ def test_a_private_address_that_is_written_out_is_told(fake, host):
     answer = requests.post(f"{fake.url}/process", data=form, timeout=20)
     assert answer.status_code == 400
     literal = host.partition(":9")[0].strip("[]")
-    assert f"{literal} is no public address" in answer.json()["error"]
+    assert f"{literal} is not a public address" in answer.json()["error"]
 
 
 def test_web_pages_may_read_every_header_of_a_picture():

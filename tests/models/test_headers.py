@@ -95,7 +95,7 @@ def test_bytes_of_nothing_are_no_text(tmp_path):
     [
         ("a.bin", "is a pickle, which is never opened; convert it"),
         ("a.dduf", "is DDUF, which is never opened"),
-        ("a.zip", "is no .safetensors or .gguf or .sft file"),
+        ("a.zip", "is not a .safetensors or .gguf or .sft file"),
         ("a.safetensors", r"cannot be read \(No such file or directory\)"),
         ("a.gguf", r"cannot be read \(No such file or directory\)"),
     ],

@@ -83,8 +83,9 @@ def test_what_is_skipped_is_logged_once_with_the_reason(tmp_path, caplog):
     assert sorted(record.getMessage() for record in caplog.records) == [
         "LoRA file '._a.safetensors' is skipped: it is hidden",
         "LoRA file 'a.SAFETENSORS' is skipped: a.safetensors has the same name",
-        "LoRA file 'gone.safetensors' is skipped: it is no file, or a link to nothing",
-        "LoRA file 'old.ckpt' is skipped: it is no .safetensors file",
+        "LoRA file 'gone.safetensors' is skipped: it is not a file, or a link to "
+        "nothing",
+        "LoRA file 'old.ckpt' is skipped: it is not a .safetensors file",
         "LoRA file 'red\\x1b[31m.safetensors' is skipped: its name has characters that "
         "cannot be written",
     ]
@@ -262,10 +263,12 @@ def test_another_kind_of_file_is_told_by_its_first_bytes(tmp_path, name):
     path.write_bytes(content)
     with pytest.raises(InvalidRequest) as refused:
         check_lora(path, name)
-    assert f"The LoRA '{name}' is no safetensors file but {what}" in str(refused.value)
+    assert f"The LoRA '{name}' is not a safetensors file but {what}" in str(
+        refused.value
+    )
     with pytest.raises(BadFile) as bad:
         read_header(path)
-    assert f"is no .safetensors file but {what}" in str(bad.value)
+    assert f"is not a .safetensors file but {what}" in str(bad.value)
 
 
 @pytest.mark.parametrize("size", [3, 60, 300, 70_000])

@@ -405,12 +405,15 @@ def test_what_the_file_does_not_set_stays(tmp_path):
         ("klein-4b.tasks.edit.steps = 3", "did you mean 'num_inference_steps'?"),
         (
             "klein-4b = {base_model='klein', revision='v2'}",
-            "klein-4b.revision: the base_model is no Hub id",
+            "klein-4b.revision: the base_model is not a Hub id",
         ),
         ("klein-4b.vae = 'a b'", "klein-4b.vae: expected a folder, or a Hub id like "),
         ("klein-4b.vae = 'a b'", "or a file in one, got 'a b'"),
-        ("klein-4b.vae = 'page.safetensors'", "is no .safetensors file but a web page"),
-        ("klein-4b.text_encoder = 'ae.safetensors'", "a VAE, fp32, no text_encoder"),
+        (
+            "klein-4b.vae = 'page.safetensors'",
+            "is not a .safetensors file but a web page",
+        ),
+        ("klein-4b.text_encoder = 'ae.safetensors'", "a VAE, fp32, not a text_encoder"),
         ("mine.transformer = 'ae.safetensors'", "mine.transformer: the file is a VAE"),
         ("klein-4b.licence = ' '", "klein-4b.licence: expected a text"),
         ("klein-4b.tasks.edit.arguments.a = [1]", "arguments.a: expected a text, a nu"),
@@ -588,7 +591,7 @@ def test_sizes_are_fitted_within_every_limit():
 def test_a_lora_file_has_a_largest_size(tmp_path):
     """Files with a hole: they take no room."""
     for size, why in (
-        (4 * 2**30, "is no valid"),
+        (4 * 2**30, "is not a valid"),
         (4 * 2**30 + 1, "is larger than 4 G"),
     ):
         path = tmp_path / "large.safetensors"

@@ -64,7 +64,10 @@ def test_a_folders_index_and_widths_tell_what_it_is(tmp_path, name):
 @pytest.mark.parametrize(
     ("index", "words"),
     [
-        ('{"_class_name": "WanPipeline"}', "holds a WanPipeline, which is not served"),
+        (
+            '{"_class_name": "WanPipeline"}',
+            "holds a WanPipeline, which is not supported",
+        ),
         ("[]", "is a folder without model_index.json"),
         ("{", "is a folder without model_index.json"),
     ],

@@ -108,7 +108,7 @@ def assert_public(error):
     # The one sentence; an address that the caller wrote out is told to be none.
     assert re.fullmatch(
         r"cannot fetch input_image_url: "
-        r"([0-9a-f.:]+ is no public address|no picture came from there)\. "
+        r"([0-9a-f.:]+ is not a public address|no picture came from there)\. "
         r"Addresses of private networks need FLUX_ALLOW_PRIVATE_NETS\.",
         error.message,
     )

@@ -153,7 +153,7 @@ def test_a_model_of_one_picture_says_what_became_of_the_others(fake, browser, pn
 def test_what_is_no_picture_is_named(fake, browser, png):
     with open_page(browser, fake) as page:
         add(page, README_md=b"# Read me", one_png=png)
-        page.wait_for_selector(".notice >> text=“README.md” is no picture")
+        page.wait_for_selector(".notice >> text=“README.md” is not a picture")
         assert page.locator(".input").count() == 1
 
 
@@ -299,7 +299,7 @@ def test_what_becomes_of_a_file_in_the_mask_editor_is_told(fake, browser):
         choose(page, make_png((96, 64)))
         page.click("text=Paint a mask")
         page.evaluate(drop, [list(b"# no picture"), "image/png"])
-        page.wait_for_selector("dialog .notice >> text=“m.png” is no picture")
+        page.wait_for_selector("dialog .notice >> text=“m.png” is not a picture")
         # A notice behind the dialog could be neither seen nor closed.
         page.click("dialog .notice [aria-label=Close]")
         page.evaluate(drop, [list(make_png((64, 96))), "image/png"])

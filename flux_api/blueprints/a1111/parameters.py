@@ -58,7 +58,7 @@ class A1111Parameters(Parameters):
     @model_validator(mode="after")
     def _check_what_there_is(self) -> Self:
         if self.enable_hr:
-            message = "There is no Hires. fix here: turn it off (enable_hr)."
+            message = "Hires. fix is not supported: turn it off (enable_hr)."
             raise InvalidRequest(message, param="enable_hr")
         if self.num_images > MOST_IMAGES:
             message = f"At most {MOST_IMAGES} pictures: batch_size times n_iter."
@@ -114,7 +114,7 @@ def ignored(values: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each of ``values`` that asks for what is not done here."""
     for name, neutral in _NEUTRAL.items():
         if values.get(name) is not None and values[name] not in neutral:
-            why = "there is nothing like it here"
+            why = "it is not supported"
             if name.startswith(("sampler", "scheduler")):
                 why = f"Flux models are sampled by {SAMPLER} alone"
             yield f"'{name}' was ignored: {why}."

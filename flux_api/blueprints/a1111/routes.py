@@ -100,7 +100,7 @@ def set_options() -> Response:
     for option, value in values.items():
         # Some clients send back all that they were told.
         if option != "sd_model_checkpoint" and value != known.get(option, ...):
-            message = f"The option '{option[:64]}' cannot be set here."
+            message = f"The option '{option[:64]}' cannot be set."
             raise InvalidRequest(message, param=option[:64])
     if name is not None:
         _choices().choose(caller_of(request), _find_model(context, name))
@@ -246,7 +246,7 @@ def _find_model(context: Context, name: str | None) -> str:
     """The set of that title; what is none is told, as clients choose from a list."""
     if name is not None and name not in context.models:
         known = ", ".join(context.models)
-        message = f"There is no model {name[:64]!r} here: {known}."
+        message = f"There is no model {name[:64]!r}: {known}."
         raise InvalidRequest(message, param="sd_model_checkpoint")
     return context.find_model(name)
 

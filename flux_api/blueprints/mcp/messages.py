@@ -46,7 +46,7 @@ def to_result(result: dict[str, Any]) -> Response:
 
 def refuse_method(method: str | None) -> Response:
     """The answer to a message that asks for what is not there."""
-    return _error(METHOD_NOT_FOUND, f"There is no method {str(method)[:64]!r} here.")
+    return _error(METHOD_NOT_FOUND, f"There is no method {str(method)[:64]!r}.")
 
 
 def refuse_params(message: str) -> Response:

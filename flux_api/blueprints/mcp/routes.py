@@ -69,7 +69,7 @@ def _check_version() -> None:
     spoken = request.headers.get("MCP-Protocol-Version")
     if spoken is not None and spoken not in VERSIONS:
         raise InvalidRequest(
-            f"The MCP-Protocol-Version {spoken[:64]!a} is not spoken here: "
+            f"The MCP-Protocol-Version {spoken[:64]!a} is not supported: "
             f"{', '.join(VERSIONS)}."
         )
 
