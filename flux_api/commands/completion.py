@@ -25,7 +25,7 @@ SHELLS = ("bash", "zsh", "fish")
 def complete_model(
     context: Context, _parameter: Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The model sets whose names begin like ``incomplete``."""
+    """The models whose names begin like ``incomplete``."""
     # Those that come with it, whatever is wrong with the operator's own file.
     models = MODEL_INFO
     try:
@@ -44,7 +44,7 @@ def complete_model(
 @argument("shell", type=Choice(SHELLS))
 @pass_context
 def completion(context: Context, shell: str) -> None:
-    """Print what lets your shell complete commands, options and model sets.
+    """Print what lets your shell complete commands, options and models.
 
     \b
     eval "$(flux-api completion bash)"                 # in ~/.bashrc

@@ -1,4 +1,4 @@
-"""What this machine has, and which of the model sets fit it."""
+"""What this machine has, and which of the models fit it."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ def examine(
     bounds: Sequence[str] = (),
 ) -> str:
     """A report on this machine, with the lines of ``bounds``, and on each of
-    ``models``, ending with advice. With ``gpu`` the sets alone are judged, by a card of
-    so many GB, all of it free."""
+    ``models``, ending with advice. With ``gpu`` the models alone are judged, by a card
+    of so many GB, all of it free."""
     device, machine = choose_device(), card_of(gpu)
-    sets: list[str] = []
+    told: list[str] = []
     plans: dict[str, Plan] = {}
     for name, info in models.items():
         footprint = footprint_of(info)
         if footprint is None:
-            sets += [f"  {name}: not downloaded, and its size is not known beforehand"]
+            told += [f"  {name}: not downloaded, and its size is not known beforehand"]
             continue
         width = number_for(info, machine).itemsize
         plans[name] = plan_memory(footprint, machine, width=width)
-        sets += _set_lines(name, info, footprint, plans[name], machine)
+        told += _model_lines(name, info, footprint, plans[name], machine)
     if gpu is not None:
-        lines = [f"Model sets on {machine.device_name}, all of it free", *sets]
+        lines = [f"Models on {machine.device_name}, all of it free", *told]
         return "\n".join(lines)
     lines = ["This machine", *_machine_lines(device, machine), ""]
-    lines += [*bounds, "", "Model sets"] if bounds else ["Model sets"]
-    return "\n".join([*lines, *sets, "", *_advice(models, plans, device)])
+    lines += [*bounds, "", "Models"] if bounds else ["Models"]
+    return "\n".join([*lines, *told, "", *_advice(models, plans, device)])
 
 
-def examine_set(name: str, info: ModelInfo, gpu: float | None) -> str:
-    """A report on the set ``name`` alone, judged by this machine's card or by one with
-    ``gpu`` GB."""
+def examine_model(name: str, info: ModelInfo, gpu: float | None) -> str:
+    """A report on the model ``name`` alone, judged by this machine's card or by one
+    with ``gpu`` GB."""
     machine, footprint = card_of(gpu), footprint_of(info)
     if footprint is None:
         return f"{name}: not downloaded, and its size is not known beforehand"
     plan = plan_memory(footprint, machine)
-    lines = _set_lines(name, info, footprint, plan, machine)
+    lines = _model_lines(name, info, footprint, plan, machine)
     tasks = [
         f"{task} in {defaults.num_inference_steps} steps"
         for task, defaults in info.tasks.items()
@@ -99,7 +99,7 @@ def _machine_lines(device: torch.device, machine: Machine) -> Iterator[str]:
     yield f"  Hub      token {token}{offline}"
 
 
-def _set_lines(
+def _model_lines(
     name: str, info: ModelInfo, footprint: Footprint, plan: Plan, machine: Machine
 ) -> Iterator[str]:
     yield f"  {name}: {info.description}"

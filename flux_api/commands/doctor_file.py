@@ -1,4 +1,4 @@
-"""What a file of weights or a LoRA is, which set takes it, and whether it fits here."""
+"""What a file of weights or a LoRA is, which model takes it, and whether it fits."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _lora_lines(
     verdicts: dict[str, str] = {}
     for name, info in models.items():
         described = describe(info.base_model)
-        # The same answer for every set with the same layers.
+        # The same answer for every model with the same layers.
         key = repr(described)
         if described is None:
             continue

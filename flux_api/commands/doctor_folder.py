@@ -18,7 +18,7 @@ from flux_api.models.info import ModelInfo
 
 # A folder of downloads may hold hundreds, and each header is read.
 _MOST_FILES = 50
-# The class that a component was saved by -> what a set calls it, and a set that has it.
+# The class that a component was saved by -> what models call it, and one that has it.
 _CLASSES = {
     "FluxTransformer2DModel": ("transformer", "dev"),
     "Flux2Transformer2DModel": ("transformer", "klein-4b"),
@@ -31,8 +31,8 @@ _CLASSES = {
 
 
 def examine_folder(path: Path, like: str | None) -> tuple[str, ModelInfo | None]:
-    """A report on the folder at ``path``, and the set that it makes by itself, if any;
-    BadSetting where nothing of it is known."""
+    """A report on the folder at ``path``, and the model that it makes by itself, if
+    any; BadSetting where nothing of it is known."""
     path = _snapshot(path)
     if (path / CLASSIC_INDEX).is_file():
         name, info = set_of_path(str(path), like, None)
@@ -91,4 +91,4 @@ def _file_lines(path: Path) -> Iterator[str]:
     if len(files) > _MOST_FILES:
         yield f"  and {len(files) - _MOST_FILES} more"
     if files:
-        yield "  'flux-api doctor FILE' tells which set takes one of them"
+        yield "  'flux-api doctor FILE' tells which model takes one of them"

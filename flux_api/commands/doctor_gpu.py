@@ -39,7 +39,7 @@ def gpu_lines(device: torch.device, machine: Machine) -> Iterator[str]:
 
 _UNPLANNED = (
     f"{_NEXT}this server was never tried there: FLUX_MEMORY plans for CUDA only, so",
-    f"{_NEXT}weights lie on it whole, in bfloat16; the sets are judged without it",
+    f"{_NEXT}weights lie on it whole, in bfloat16; the models are judged without it",
 )
 
 
@@ -51,11 +51,11 @@ def _cuda_lines(device: torch.device, machine: Machine) -> Iterator[str]:
     )
     if (held := total - machine.device_free) > FOREIGN_SHARE * total:
         yield f"{_NEXT}other programs hold {held / GIB:.1f} GiB, see nvidia-smi;"
-        yield f"{_NEXT}sets are judged by what they leave, with --gpu by a whole card"
+        yield f"{_NEXT}models are judged by what they leave, with --gpu by a whole card"
     if torch.version.hip is not None:
         yield f"{_NEXT}through ROCm {torch.version.hip}: never tried with this server"
     if not machine.bfloat16:
-        yield f"{_NEXT}older than Ampere: FLUX.1 runs in float16, other sets in float32"
+        yield f"{_NEXT}older than Ampere: FLUX.1 runs in float16, others in float32"
 
 
 def makers() -> list[str]:

@@ -25,7 +25,7 @@ def memory_lines(settings: Settings) -> Iterator[str]:
 def memory_bounds(settings: Settings) -> dict[str, int]:
     """Bytes by what they are for."""
     threads = settings.max_queue + settings.max_watchers + _MORE_THREADS
-    upload, sets = settings.max_upload_mb, settings.max_loaded
+    upload, models = settings.max_upload_mb, settings.max_loaded
     signers = signing.CHILDREN if settings.c2pa_cert is not None else 0
     level, free = settings.performance, free_host_bytes()
     loras = min(settings.lora_cache_mb * MIB, free // 10)
@@ -43,9 +43,11 @@ def memory_bounds(settings: Settings) -> dict[str, int]:
         "encoded prompts and pictures: FLUX_PROMPT_CACHE_MB": (
             settings.prompt_cache_mb * MIB
         ),
-        f"tokenized prompts: for each set, FLUX_MAX_LOADED={sets}": sets * MOST_BYTES,
-        f"LoRAs: FLUX_LORA_CACHE_MB for each set, FLUX_MAX_LOADED={sets}": (
-            sets * loras
+        f"tokenized prompts: for each model, FLUX_MAX_LOADED={models}": (
+            models * MOST_BYTES
+        ),
+        f"LoRAs: FLUX_LORA_CACHE_MB for each model, FLUX_MAX_LOADED={models}": (
+            models * loras
         ),
         f"weights that LoRAs are fused into: FLUX_PERFORMANCE={level}": fused,
     }

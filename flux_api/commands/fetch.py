@@ -1,4 +1,4 @@
-"""The files of a model set, downloaded before the server needs them."""
+"""The files of a model, downloaded before the server needs them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import Repository
 
 
-def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
-    """Download the sets ``names``, telling the progress; the exit status. One that
+def fetch_models(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
+    """Download the models ``names``, telling the progress; the exit status. One that
     cannot be had does not keep the others from coming."""
     status = 0
     unknown = [name for name in names if name not in models]
     if unknown:
         known = ", ".join(models)
         meant = did_you_mean(unknown[0], models)
-        said = f"There is no set {unknown[0]!r}: one of {known}.{meant}"
+        said = f"There is no model {unknown[0]!r}: one of {known}.{meant}"
         print(said, file=sys.stderr)
         return 2
     for name in names:
         info = models[name]
         print(f"{name}: {info.description}\n  licence: {info.licence}", flush=True)
         try:
-            fetch_set(info, _show)
+            fetch_model(info, _show)
         except ModelMissing as missing:
             _end_line()
             print(f"{name}: {missing.message}", file=sys.stderr)
@@ -46,8 +46,8 @@ def fetch_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
     return status
 
 
-def unlock_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> None:
-    """Let the sets ``names`` move on to their revisions' newest commits."""
+def unlock_models(names: Sequence[str], models: Mapping[str, ModelInfo]) -> None:
+    """Let the models ``names`` move on to their revisions' newest commits."""
     for info in (models[name] for name in names if name in models):
         files = (file.source for file in info.lora_files.values())
         for source in (*info.sources, *files):
@@ -55,14 +55,14 @@ def unlock_sets(names: Sequence[str], models: Mapping[str, ModelInfo]) -> None:
                 unlock_commit(source)
 
 
-def fetch_set(info: ModelInfo, report: Report) -> None:
+def fetch_model(info: ModelInfo, report: Report) -> None:
     """Everything that ``info`` loads, and nothing else, into the Hub's cache."""
     for source, defaults in info.bases.items():
         if defaults.pipeline.endswith("ModularPipeline"):
             _, index = read_index(source, MODULAR_INDEX, report)
             fetch_modular(source, set(index) - set(info.skip_blocks), report)
         else:
-            # The others take these from the set's own checkpoint.
+            # The others take these from the model's own checkpoint.
             own = source == info.base_model
             described = _files_of(info, report) if own else ()
             without = () if own else info.shared_components
@@ -74,7 +74,7 @@ def fetch_set(info: ModelInfo, report: Report) -> None:
 
 
 def _files_of(info: ModelInfo, report: Report) -> Collection[str]:
-    """Fetch the set's own files; the components that are in them."""
+    """Fetch the model's own files; the components that are in them."""
     if not info.components:
         return ()
     # Imports torch, which takes seconds.

@@ -1,4 +1,4 @@
-"""The lines of MODEL_INFO's file that make a set of what doctor has looked at."""
+"""The lines of MODEL_INFO's file that make a model of what doctor has looked at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EMBEDDINGS = ("model.embed_tokens.weight", "token_embd.weight")
 
 
 def table(path: Path, like: str, key: str) -> Iterator[str]:
-    """A table like the set ``like`` whose ``key`` is at ``path``, to be pasted."""
+    """A table like the model ``like`` whose ``key`` is at ``path``, to be pasted."""
     name = name_of(path)
     # A dot would make it a table in a table.
     yield "  in the file of MODEL_INFO:"
@@ -27,7 +27,7 @@ def table(path: Path, like: str, key: str) -> Iterator[str]:
 
 
 def like_of_part(facts: CheckpointFacts) -> str:
-    """The shipped set that the VAE or text encoder ``facts`` is a part of."""
+    """The shipped model that the VAE or text encoder ``facts`` is a part of."""
     [(name, prefix)] = facts.components.items()
     tensors = facts.header.tensors
     if name == "vae":

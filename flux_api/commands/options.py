@@ -36,9 +36,9 @@ _PICTURE_OPTIONS = [
     ),
     click.option(
         "--model",
-        metavar="SET",
+        metavar="NAME",
         shell_complete=complete_model,
-        help="A model set, such as klein-4b.",
+        help="A model, such as klein-4b.",
     ),
     click.option(
         "--lora",

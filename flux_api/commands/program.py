@@ -83,7 +83,7 @@ def program() -> None:
 @click.argument(
     "what",
     required=False,
-    metavar="[FILE|FOLDER|SET]",
+    metavar="[FILE|FOLDER|MODEL]",
     type=click.Path(path_type=Path),
 )
 @click.option(
@@ -93,8 +93,8 @@ def program() -> None:
 )
 @click.pass_obj
 def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> int:
-    """Say what this machine has, and which model sets fit it; or what a file or a
-    folder is, a checkpoint or a LoRA, and which set takes it; or all about one set.
+    """Say what this machine has, and which models fit it; or what a file or a folder
+    is, a checkpoint or a LoRA, and which model takes it; or all about one model.
 
     \b
     flux-api doctor
@@ -111,13 +111,13 @@ def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> 
         return 0
     path, name = what.expanduser(), str(what)
     if name in models and not path.exists():
-        from flux_api.commands.doctor import examine_set
+        from flux_api.commands.doctor import examine_model
 
-        click.echo(examine_set(name, models[name], gpu))
+        click.echo(examine_model(name, models[name], gpu))
         return 0
     if not path.exists():
         listed = f"one of {', '.join(models)}.{did_you_mean(name, models)}"
-        message = f"there is no file or folder {name}, and no such set: {listed}"
+        message = f"there is no file or folder {name}, and no such model: {listed}"
         raise Failure(message, REFUSED)
     from flux_api.commands.doctor_file import examine_file
 
@@ -132,7 +132,7 @@ def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> 
 
 @program.command()
 @click.argument(
-    "sets", nargs=-1, required=True, metavar="SET...", shell_complete=complete_model
+    "models", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model
 )
 @click.option(
     "--update",
@@ -140,18 +140,18 @@ def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> 
     help="Take the newest commits instead of those downloaded before.",
 )
 @click.pass_obj
-def fetch(environ: Mapping[str, str], sets: tuple[str, ...], update: bool) -> int:
-    """Download model sets; continues where it was cut off.
+def fetch(environ: Mapping[str, str], models: tuple[str, ...], update: bool) -> int:
+    """Download models; continues where it was cut off.
 
     \b
     flux-api fetch klein-4b
     """
-    _, models = _settings_and_models(environ)
-    from flux_api.commands.fetch import fetch_sets, unlock_sets
+    _, known = _settings_and_models(environ)
+    from flux_api.commands.fetch import fetch_models, unlock_models
 
     if update:
-        unlock_sets(sets, models)
-    return fetch_sets(sets, models)
+        unlock_models(models, known)
+    return fetch_models(models, known)
 
 
 for _command in (

@@ -18,7 +18,7 @@ from flux_api.settings import Settings
     "--model",
     metavar="NAME",
     shell_complete=complete_model,
-    help="The set that is measured; else FLUX_MODEL.",
+    help="The model that is measured; else FLUX_MODEL.",
 )
 @click.option(
     "--performance",

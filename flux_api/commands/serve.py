@@ -102,7 +102,7 @@ def serve(
 ) -> int:
     """Run the API and the file server until Ctrl-C.
 
-    Settings are environment variables: FLUX_MODEL chooses the model set, the README has
+    Settings are environment variables: FLUX_MODEL chooses the model, the README has
     all of them. With --gpus or --instances several APIs stand behind one address: TERM
     ends all when their pictures are done, HUP updates one after the other.
 

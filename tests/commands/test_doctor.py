@@ -245,14 +245,14 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     monkeypatch.setattr(doctor, "look_at_machine", lambda _: machine)
     monkeypatch.setattr(doctor, "_machine_lines", lambda *_: ["  GPU  A Card"])
     text = examine(MODEL_INFO)
-    sets = text.split("Model sets")[1]
-    klein = sets.split("klein-4b: ")[1].split("\n")[1]
+    models = text.split("\nModels\n")[1]
+    klein = models.split("klein-4b: ")[1].split("\n")[1]
     assert "fits with quantization none, offload text" in klein
-    assert "does not fit" in sets.split("flux2-dev: ")[1].split("\n")[1]
+    assert "does not fit" in models.split("flux2-dev: ")[1].split("\n")[1]
     assert "Recommended here: FLUX_MODEL=klein-4b" in text
-    fitting = re.findall(r"^  (\S+): .+\n    fits with", sets, re.M)
-    # No set's plan takes more than a workstation has.
-    needs = [float(n) for n in re.findall(r"([\d.]+) GiB of RAM", sets)]
+    fitting = re.findall(r"^  (\S+): .+\n    fits with", models, re.M)
+    # No model's plan takes more than a workstation has.
+    needs = [float(n) for n in re.findall(r"([\d.]+) GiB of RAM", models)]
     assert len(needs) == len(MODEL_INFO) and 1 < max(needs) < 256
     # The demo is nobody's choice who has a card.
     assert fitting[0] == "tiny" and 1 < len(fitting) < len(MODEL_INFO)
@@ -306,7 +306,7 @@ def test_a_set_may_name_its_branch_or_tag(tmp_path, settings, hub, lines):
 
 def test_doctor_judges_by_a_card_that_is_not_here(doctor):
     text = doctor("--gpu", "24").stdout
-    assert text.startswith("Model sets on a 24 GB GPU")
+    assert text.startswith("Models on a 24 GB GPU")
     klein = text.split("klein-4b: ")[1].split("\n")[1]
     assert "fits with quantization none, offload none" in klein
     assert "does not fit" not in klein

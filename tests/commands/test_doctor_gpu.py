@@ -120,7 +120,7 @@ def test_a_card_of_cuda_is_shown_with_what_it_lacks(machine, monkeypatch):
     assert "A Card, 12.0 of 16.0 GiB free" in text
     assert "other programs hold 4.0 GiB" in text
     assert "through ROCm 6.4" in text
-    assert "FLUX.1 runs in float16, other sets in float32" in text
+    assert "FLUX.1 runs in float16, others in float32" in text
 
 
 def test_of_a_card_that_lacks_nothing_nothing_more_is_said(machine, monkeypatch):
