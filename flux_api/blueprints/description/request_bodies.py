@@ -10,10 +10,13 @@ from flux_api.blueprints.description.shapes import TEXT, Schema
 from flux_api.http.fields import Fields
 from flux_api.http.inputs import MAX_IMAGES
 
-_PICTURE = {"type": "string", "description": "Base64, a data URL or an http(s) URL."}
-_PICTURES = {
+PICTURE = {
+    "type": "string",
+    "description": "Base64, a data URL or an http(s) URL of a picture.",
+}
+PICTURES = {
     "anyOf": [TEXT, {"type": "array", "items": TEXT, "maxItems": MAX_IMAGES}],
-    "description": f"{_PICTURE['description'][:-1]}, or a list of them.",
+    "description": f"{PICTURE['description'][:-1]}, or a list of them.",
 }
 # In JSON; a form sends the field again for each.
 _LISTS = frozenset(("image", "init_images"))
@@ -22,9 +25,9 @@ _UPLOAD = {"type": "string", "format": "binary", "description": "A picture's fil
 
 def describe_body(operation: Operation) -> Schema:
     """The body of ``operation`` in each of its forms."""
-    as_json, as_form = (_request(operation, p) for p in (_PICTURE, _UPLOAD))
+    as_json, as_form = (_request(operation, p) for p in (PICTURE, _UPLOAD))
     for name in _LISTS.intersection(operation.pictures):
-        as_json["properties"][name] = _PICTURES
+        as_json["properties"][name] = PICTURES
     json_body = {"schema": as_json, "example": dict(operation.example)}
     if operation.is_json:
         return {"required": True, "content": {"application/json": json_body}}
@@ -33,7 +36,7 @@ def describe_body(operation: Operation) -> Schema:
         "type": "string",
         "description": "name:weight, ...",
     }
-    pictures = dict.fromkeys(operation.pictures, _PICTURE)
+    pictures = dict.fromkeys(operation.pictures, PICTURE)
     as_text = as_form | {"properties": as_form["properties"] | pictures}
     return {
         "required": True,

@@ -11,7 +11,11 @@ from flask import Response, request
 
 from flux_api.blueprints.accepted import finish_later
 from flux_api.blueprints.capabilities import describe_capabilities
-from flux_api.blueprints.description.request_bodies import properties_of
+from flux_api.blueprints.description.request_bodies import (
+    PICTURE,
+    PICTURES,
+    properties_of,
+)
 from flux_api.blueprints.jobs import describe
 from flux_api.blueprints.mcp.parameters import Arguments, JobParameters, ToolParameters
 from flux_api.blueprints.mcp.results import (
@@ -28,23 +32,12 @@ from flux_api.http.context import Context
 from flux_api.http.dry_run import give_plan
 from flux_api.http.fields import Fields
 from flux_api.http.idempotency import deliver, keep_answer
-from flux_api.http.inputs import MAX_IMAGES, read_inputs
+from flux_api.http.inputs import read_inputs
 from flux_api.http.model_defaults import check_size, complete
 
-_PICTURE = "Base64, a data URL or an http(s) URL of a picture"
-_PICTURES = {
-    "image": {
-        "anyOf": [
-            {"type": "string"},
-            {"type": "array", "items": {"type": "string"}, "maxItems": MAX_IMAGES},
-        ],
-        "description": f"{_PICTURE}, or a list of them.",
-    },
-    "mask": {
-        "type": "string",
-        "description": f"{_PICTURE}; what is transparent, or white where nothing is, "
-        "is painted anew.",
-    },
+_MASK = PICTURE | {
+    "description": "One picture, sent as image is; what is transparent, or white "
+    "where nothing is, is painted anew."
 }
 # An agent gets one answer: there is nobody to show previews to.
 _UNTOLD = ("partial_images",)
@@ -136,9 +129,9 @@ def _cancel_job(context: Context, arguments: dict[str, Any], _began: float) -> R
     return to_facts(describe(job), parameters.notes)
 
 
-def _properties(kind: type[Fields], *pictures: str) -> dict[str, Any]:
+def _properties(kind: type[Fields], **pictures: Mapping[str, Any]) -> dict[str, Any]:
     told = {n: schema for n, schema in properties_of(kind).items() if n not in _UNTOLD}
-    return told | {name: _PICTURES[name] for name in pictures}
+    return told | pictures
 
 
 _JOB = _properties(JobParameters)
@@ -155,14 +148,14 @@ TOOLS: Mapping[str, Tool] = {
         title="Edit a picture",
         description="Changes a picture as a prompt says, perhaps within a mask only.",
         call=partial(_make, "edit"),
-        properties=_properties(ToolParameters, "image", "mask"),
+        properties=_properties(ToolParameters, image=PICTURES, mask=_MASK),
         required=("prompt", "image"),
     ),
     "vary_image": Tool(
         title="Vary a picture",
         description="Draws pictures like a picture; a prompt may guide it.",
         call=partial(_make, "variation"),
-        properties=_properties(ToolParameters, "image"),
+        properties=_properties(ToolParameters, image=PICTURES),
         required=("image",),
     ),
     "list_models": Tool(
