@@ -79,7 +79,9 @@ def _make(
     check_size(model, parameters)
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, Body(arguments, []), model)
-        _check_pictures(mode, bool(inputs.images))
+        if mode == "generate" and inputs.images:
+            message = "generate_image takes no picture: use edit_image or vary_image."
+            raise InvalidRequest(message, param="image")
         image_request = complete(context, name, mode, parameters, inputs)
         if parameters.dry_run:
             return to_facts(give_plan(context, job, image_request, parameters))
@@ -96,12 +98,6 @@ def _make(
     pictures = finish(wait_for(context, job, began=began))
     render = partial(to_pictures, job, parameters.result)
     return deliver(context, job, pictures, render)
-
-
-def _check_pictures(mode: Mode, there: bool) -> None:
-    if mode == "generate" and there:
-        message = "generate_image takes no picture: use edit_image or vary_image."
-        raise InvalidRequest(message, param="image")
 
 
 def _list_models(

@@ -38,7 +38,7 @@ def finish_pictures(
     """The pictures as files, stored where their URLs are asked for, and the header that
     says where they could not be."""
     pictures = encode_pictures(context, job, parameters, results)
-    if _key(parameters, with_file_server=context.file_server is not None) == "url":
+    if _key(context, parameters) == "url":
         return upload_pictures(context, job, pictures)
     return pictures, {}
 
@@ -64,7 +64,7 @@ def render_response(
 ) -> Response:
     """The plain answer; the request was there at ``began`` in monotonic seconds."""
     pictures, delivery = finish_pictures(context, job, parameters, results)
-    key = _key(parameters, with_file_server=context.file_server is not None)
+    key = _key(context, parameters)
     image_request = job.request
     answer = {
         "created": int(time.time()),
@@ -107,12 +107,12 @@ def _item(picture: FinishedPicture, key: str) -> dict[str, Any]:
     return item | {key: picture.url or to_data_url(picture)}
 
 
-def _key(parameters: ImagesParameters, *, with_file_server: bool) -> str:
+def _key(context: Context, parameters: ImagesParameters) -> str:
     """``url`` or ``b64_json``: as asked, else what that model name's clients read."""
     if parameters.response_format is not None:
         return parameters.response_format
     name = parameters.model or ""
-    if with_file_server:
+    if context.file_server is not None:
         return "b64_json" if _GPT_IMAGE.match(name) else "url"
     return "url" if name.startswith("dall-e-") else "b64_json"
 
