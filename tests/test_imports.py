@@ -51,6 +51,7 @@ FOREIGN = {
     "diffusers": HEAVY,
     "transformers": HEAVY,
     "peft": set(),
+    "huggingface_hub": {"models", "commands"},
     "bitsandbytes": HEAVY,
     "gguf": HEAVY,
     "flask": {"blueprints", "http", "factory"},

@@ -10,9 +10,8 @@ from flux_api.models.checkpoints import identify_file
 from flux_api.models.headers import BadFile
 from flux_api.models.info import ModelInfo
 from flux_api.models.sizes import SizeRules
-from flux_api.models.sources import File, Folder
+from flux_api.models.sources import INDEXES, File, Folder
 
-INDEXES = ("model_index.json", "modular_model_index.json")
 # The longest that fits counts: pipelines of a family take each other's checkpoints.
 _FAMILIES = ("Flux3", "Flux2Klein", "Flux2", "FluxFill", "FluxPriorRedux", "Flux")
 _PRIOR = "FluxPriorReduxPipeline"

@@ -27,6 +27,7 @@ from flux_api.core import LoadingProgress
 from flux_api.errors import Unavailable
 from flux_api.models.hub_lock import lock_commit, locked_commit
 from flux_api.models.sources import (
+    INDEXES,
     File,
     Folder,
     Repository,
@@ -36,7 +37,7 @@ from flux_api.models.sources import (
 
 logger = logging.getLogger(__name__)
 
-CLASSIC_INDEX, MODULAR_INDEX = "model_index.json", "modular_model_index.json"
+CLASSIC_INDEX, MODULAR_INDEX = INDEXES
 # What a snapshot may hold that is never loaded; pickles above all.
 _NEVER = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5", "*.onnx*"]
 _NEVER += ["*.gguf", "*.fp16.*", "*.md", "*.png", "*.jpg", "*.jpeg", "*.webp"]
@@ -133,7 +134,7 @@ def present_folder(source: Source) -> Path | None:
     where nothing of it is."""
     if isinstance(source, Folder):
         return source.path if source.path.is_dir() else None
-    for name in (CLASSIC_INDEX, MODULAR_INDEX):
+    for name in INDEXES:
         revision = locked_commit(source) or source.revision
         found = try_to_load_from_cache(source.id, name, revision=revision)
         if isinstance(found, str):

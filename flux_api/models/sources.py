@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HUB = "https://huggingface.co"
+INDEXES = ("model_index.json", "modular_model_index.json")
+"""What tells of a checkpoint's components in diffusers' two layouts."""
 
 # Formats that are never opened too: their names are still those of files, not of ids.
 _WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
