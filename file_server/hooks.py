@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from flux_server.incoming import CountedInput, drain
+from flux_server.incoming import CountedInput, drain, stop_watching
+from flux_server.request_id import request_id_of
 from flux_server.trace import traceparent_of
 
 from .errors import ABOUT, FileServerError
@@ -27,8 +28,6 @@ logger = logging.getLogger("file_server.access")
 DRAIN_BYTES = 256 * 1024 * 1024
 """How much of an unwanted body is read so that its sender sees the answer."""
 
-# It goes into the log and into the answer as it came.
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _OF_THE_API = re.compile(r"/+(v1|process|images|models|jobs|docs|openai)(/|$)")
 _SENTENCES = {
     400: "The request is malformed.",
@@ -54,7 +53,7 @@ def install(app: Flask, body_timeout: float) -> None:
     seconds for each 64 KiB of it."""
     app.before_request(_begin)
     app.before_request(lambda: _watch_body(body_timeout))
-    app.teardown_request(_let_go)
+    app.teardown_request(lambda _: stop_watching(request.environ))
     app.after_request(_finish)
     app.register_error_handler(FileServerError, _render_own)
     app.register_error_handler(HTTPException, _render_http)
@@ -79,19 +78,12 @@ def with_real_scheme(app: WSGIApplication) -> WSGIApplication:
 
 
 def _begin() -> None:
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    g.request_id = request_id_of(request.environ) or uuid.uuid4().hex
     g.started = time.monotonic()
 
 
 def _watch_body(seconds: float) -> None:
     request.environ["wsgi.input"] = CountedInput(request.environ, seconds)
-
-
-def _let_go(_error: BaseException | None) -> None:
-    stream = request.environ["wsgi.input"]
-    if isinstance(stream, CountedInput):
-        stream.stop_watching()
 
 
 def _finish(response: Response) -> Response:

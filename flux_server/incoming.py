@@ -55,6 +55,12 @@ def drain(environ: dict[str, Any], most: int) -> None:
             connection.settimeout(before)
 
 
+def stop_watching(environ: dict[str, Any]) -> None:
+    """End the watch over a body that is counted: the request is over."""
+    if isinstance(stream := environ["wsgi.input"], CountedInput):
+        stream.stop_watching()
+
+
 class CountedInput:
     """``wsgi.input`` that counts what was read: a body cut off in the middle is
     otherwise no error under gunicorn, and a form with missing parts looks whole. A

@@ -1,10 +1,9 @@
-"""What every answer has in common: errors in the caller's dialect, the request id."""
+"""Errors as answers, in the caller's dialect."""
 
 from __future__ import annotations
 
 import logging
 import re
-import secrets
 from http import HTTPStatus
 
 from flask import Flask, Response, g, jsonify, request
@@ -17,20 +16,11 @@ from flux_api.errors import (
     PayloadTooLarge,
     shortage,
 )
-from flux_api.http.context import get_context
 from flux_api.http.dialects import dialect_of
 from flux_api.http.reason_phrases import reason_of
-from flux_server.incoming import BrokenBody, CountedInput, SlowBody, drain
+from flux_server.incoming import BrokenBody, SlowBody
 
 logger = logging.getLogger(__name__)
-
-# It goes into the log and into the answer's headers as it came.
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_SEALED = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 def register(app: Flask) -> None:
@@ -42,36 +32,6 @@ def register(app: Flask) -> None:
     app.register_error_handler(BrokenBody, lambda _: _render(broken))
     app.register_error_handler(HTTPException, _render_http)
     app.register_error_handler(Exception, _render_unexpected)
-
-
-def begin() -> None:
-    """Give the request its id, and a body that is counted and not waited for."""
-    asked = request.headers.get("X-Request-Id", "")
-    known = _REQUEST_ID.fullmatch(asked)
-    g.request_id = asked if known else f"req_{secrets.token_hex(16)}"
-    request.environ["wsgi.input"] = CountedInput(
-        request.environ, get_context().settings.body_timeout
-    )
-
-
-def finish(response: Response) -> Response:
-    """Give the answer its headers, and read what is left of a refused body."""
-    response.headers["X-Request-Id"] = g.get("request_id", "")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    # Pages bring a policy of their own, and streams their own word on caches.
-    for name, value in _SEALED.items():
-        response.headers.setdefault(name, value)
-    if response.status_code >= 400:
-        limit = request.max_content_length or 0
-        drain(request.environ, max(4 * limit, 1 << 28))
-    return response
-
-
-def let_go(_error: BaseException | None) -> None:
-    """Stop watching the body."""
-    stream = request.environ["wsgi.input"]
-    if isinstance(stream, CountedInput):
-        stream.stop_watching()
 
 
 def _render(error: FluxError) -> Response:

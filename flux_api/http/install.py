@@ -14,6 +14,7 @@ from flux_api.http import (
     counting,
     cross_site,
     error_handlers,
+    every_request,
     idempotency,
     next_instance,
     request_log,
@@ -25,7 +26,7 @@ def install(app: Flask) -> None:
     """Give ``app`` everything that all routes share."""
     for before in (
         request_log.begin,  # First, so that its time is the whole request's.
-        error_handlers.begin,  # An id and a counted body, for refusals too.
+        every_request.begin,  # An id and a counted body, for refusals too.
         cross_site.check_page,
         access.check_key,  # Before anything is read or started for a stranger.
         start_loading,
@@ -35,14 +36,14 @@ def install(app: Flask) -> None:
         clients.tell_of_job,
         access.admit_origin,
         next_instance.hand_on,
-        error_handlers.finish,  # After all that may still make it an error.
+        every_request.finish,  # After all that may still make it an error.
         counting.follow,  # After all that may still make it an error, too.
         request_log.follow,  # Last: it sees the answer as it goes out.
     )
     # Flask calls what was registered last first.
     for function in reversed(after):
         app.after_request(function)
-    app.teardown_request(error_handlers.let_go)
+    app.teardown_request(every_request.end)
     app.teardown_request(idempotency.let_go)
     error_handlers.register(app)
     allocator.return_large_blocks()
