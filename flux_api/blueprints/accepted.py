@@ -16,7 +16,7 @@ from flux_api.http.clients import prefers_async
 from flux_api.http.context import Context
 from flux_api.http.counting import at_end
 from flux_api.http.idempotency import keep_answer, kept_seconds
-from flux_api.http.request_log import outcome_of
+from flux_api.http.request_log import outcome_fields
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -94,7 +94,7 @@ def _finish(
         # Its pictures are files by now; what the model made of them is let go.
         job.release()
         count(lost)
-        fields = {"job_id": job.id, **outcome_of(job)}
+        fields = {"job_id": job.id, **outcome_fields(job)}
         if job.traceparent is not None:
             fields["traceparent"] = job.traceparent
         logger.info("job ended", extra={"fields": fields})

@@ -44,7 +44,7 @@ def follow(response: Response) -> Response:
         size = sum(sent) if streamed else response.calculate_content_length()
         facts.update(status=response.status_code, ms=spent, bytes=size)
         if job is not None:
-            facts.update(outcome_of(job))
+            facts.update(outcome_fields(job))
         fields = {name: fact for name, fact in facts.items() if fact is not None}
         logger.log(level, "request", extra={"fields": fields})
 
@@ -102,8 +102,8 @@ def _about_job(job: Job, *, prompts: bool) -> dict[str, Any]:
     return facts
 
 
-def outcome_of(job: Job) -> dict[str, Any]:
-    """How ``job`` went, as it is logged."""
+def outcome_fields(job: Job) -> dict[str, Any]:
+    """How ``job`` went, as fields of a log line."""
     facts: dict[str, Any] = {
         "state": job.state,
         "queue_seconds": round(job.queue_seconds, 3),
