@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from flux_api.blueprints.bfl.tasks import STATUSES
+from flux_api.blueprints.bfl.answers import STATUSES
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hosted import HOSTED, find_hosted
 from tests.support.node_client import FOLDER, install

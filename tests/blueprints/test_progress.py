@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from flux_api.blueprints.a1111.answers import describe_progress
-from flux_api.blueprints.bfl.tasks import HostedTask
+from flux_api.blueprints.bfl.answers import BflJob
 from flux_api.core import Completed, PartialImage, Preview, Progress
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
@@ -38,19 +38,19 @@ def running(*events, count=1):
     ],
 )
 def test_the_hosted_api_tells_the_share_of_the_steps(events, told):
-    task = HostedTask(running(*events), ResultStore(10), "http://localhost")
-    answer = task.describe()
+    bfl_job = BflJob(running(*events), ResultStore(10), "http://localhost")
+    answer = bfl_job.describe()
     assert (answer["status"], answer["progress"]) == ("Pending", told)
 
 
 def test_a_picture_that_is_no_longer_kept_ends_the_clients_waiting():
     results, job = ResultStore(1000), a_job()
-    task = HostedTask(job, results, "http://localhost")
+    bfl_job = BflJob(job, results, "http://localhost")
     job.post(Completed(()))
     # It becomes a file first.
-    assert task.describe()["status"] == "Pending"
+    assert bfl_job.describe()["status"] == "Pending"
     job.note_delivery()
-    answer = task.describe()
+    answer = bfl_job.describe()
     assert (answer["status"], answer["result"]) == ("Error", None)
     assert answer["details"]["code"] == "result_expired"
 

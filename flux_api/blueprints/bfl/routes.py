@@ -12,13 +12,13 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.routing import BaseConverter
 
 from flux_api.blueprints.accepted import finish_later
+from flux_api.blueprints.bfl.answers import BflJob
 from flux_api.blueprints.bfl.parameters import (
     BflParameters,
     ResultParameters,
     in_order,
     read_parameters,
 )
-from flux_api.blueprints.bfl.tasks import HostedTask
 from flux_api.core import ImageRequest, ImageResult
 from flux_api.errors import InvalidRequest, JobNotFound
 from flux_api.http.bodies import Body
@@ -69,14 +69,14 @@ def begin(hosted: str) -> Response:
         job.dialect = DIALECT
         image_request = _read_request(context, job, body, name, parameters)
         stop_dry_run(context, job, image_request, parameters)
-        task = HostedTask(job, context.results, request.host_url.rstrip("/"))
-        with _promise(context, task, parameters) as tell:
+        bfl_job = BflJob(job, context.results, request.host_url.rstrip("/"))
+        with _promise(context, bfl_job, parameters) as tell:
             context.manager.submit(job, image_request)
         job.outlive_clients()
     # With the prompt, which the job forgets at its end and the result tells.
     finish = partial(_finish, context, job, parameters, image_request.prompt)
     finish_later(context, job, finish, tell)
-    return keep_answer(context, partial(_render, task, name, parameters))
+    return keep_answer(context, partial(_render, bfl_job, name, parameters))
 
 
 @bp.get("/v1/get_result")
@@ -85,8 +85,8 @@ def get_result() -> Response:
     context = get_context()
     wanted = ResultParameters.read(request.args).id
     job = _own(context.manager.find(wanted, owner=owner_of(request)))
-    task = HostedTask(job, context.results, request.host_url.rstrip("/"))
-    return jsonify(task.describe())
+    bfl_job = BflJob(job, context.results, request.host_url.rstrip("/"))
+    return jsonify(bfl_job.describe())
 
 
 @samples.get("/v1/samples/<task_id>")
@@ -148,17 +148,17 @@ def _pictures_of(body: Body) -> set[str]:
 
 @contextmanager
 def _promise(
-    context: Context, task: HostedTask, parameters: BflParameters
+    context: Context, bfl_job: BflJob, parameters: BflParameters
 ) -> Iterator[Callable[[], None]]:
     """What to call when the job has ended. Where the block fails, it never began."""
     if not parameters.webhook_url:
         yield lambda: None
         return
     promise = context.webhooks.promise(
-        parameters.webhook_url, parameters.webhook_secret, task.last_words()
+        parameters.webhook_url, parameters.webhook_secret, bfl_job.last_words()
     )
     try:
-        yield lambda: promise.keep(task.webhook_body())
+        yield lambda: promise.keep(bfl_job.webhook_body())
     except BaseException:
         promise.withdraw()
         raise
@@ -178,8 +178,8 @@ def _finish(
     ]
 
 
-def _render(task: HostedTask, name: str, parameters: BflParameters) -> Response:
-    answer: dict[str, Any] = {"id": task.job.id, "polling_url": task.polling_url}
+def _render(bfl_job: BflJob, name: str, parameters: BflParameters) -> Response:
+    answer: dict[str, Any] = {"id": bfl_job.job.id, "polling_url": bfl_job.polling_url}
     answer["model"] = name
     if parameters.webhook_url:
         answer |= {"status": "Pending", "webhook_url": parameters.webhook_url}

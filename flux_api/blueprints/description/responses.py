@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from flux_api.blueprints.bfl.tasks import STATUSES
+from flux_api.blueprints.bfl.answers import STATUSES
 from flux_api.blueprints.description.shapes import (
     FLAG,
     NO_NUMBER,

@@ -24,7 +24,7 @@ _LOST = {"code": "server_ended", "message": "The server ended; send the request 
 
 
 @dataclass(frozen=True, slots=True)
-class HostedTask:
+class BflJob:
     """A ``job`` and the pictures that are kept of it, for callers that know this
     server by ``origin``."""
 
