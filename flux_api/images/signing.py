@@ -37,7 +37,7 @@ _UNSTAMPED = (
     "The picture is signed without a time stamp: the authority gave none in time."
 )
 _PROFILE = (
-    "C2PA asks for a signer's certificate of version 3 that is no authority's, with "
+    "C2PA asks for a signer's certificate of version 3, not an authority's own, with "
     "keyUsage digitalSignature, extendedKeyUsage emailProtection, and an "
     "authorityKeyIdentifier"
 )

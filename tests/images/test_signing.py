@@ -157,7 +157,7 @@ WRONG = {
     "an authority's": (
         lambda key: (certificate(key, is_authority=True), private(key)),
         "CERT",
-        "no authority's",
+        "not an authority's",
     ),
 }
 
