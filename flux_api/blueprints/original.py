@@ -11,7 +11,6 @@ from pydantic import Field
 
 from flux_api.blueprints.accepted import accept, check_async
 from flux_api.core import ImageRequest
-from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
 from flux_api.http.context import Context, get_context
@@ -24,7 +23,7 @@ from flux_api.http.model_defaults import (
     choose_mode,
     complete,
 )
-from flux_api.http.parameters import COUNT_NAMES, Parameters
+from flux_api.http.parameters import COUNT_NAMES, Parameters, refuse_others
 from flux_api.http.pictures import (
     encode_pictures,
     to_base64,
@@ -39,14 +38,11 @@ from flux_api.queue.results import FinishedPicture
 
 bp = Blueprint("original", __name__)
 
-_ELSEWHERE: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(COUNT_NAMES, ("1", "1.0")),
-    "stream": ("false", "0"),
-    "response_format": (),
-    "quality": ("auto", "medium", "standard"),
-    "background": ("auto", "opaque"),
-}
-"""OpenAI's words that this API cannot honour, unless they change nothing."""
+# OpenAI's words that this API cannot honour, and where they are.
+_ELSEWHERE = dict.fromkeys(
+    (*COUNT_NAMES, "stream", "response_format", "quality", "background"),
+    "/v1/images/generations, or /v1/images/edits with a picture",
+)
 
 
 class ProcessParameters(Parameters):
@@ -146,13 +142,5 @@ def _complete(
 
 
 def _read_parameters(body: Body) -> ProcessParameters:
-    for name, harmless in _ELSEWHERE.items():
-        value = body.values.get(name)
-        if value not in (None, "") and str(value).strip().lower() not in harmless:
-            raise InvalidRequest(
-                f"/process does not support this '{name}': use /v1/images/generations, "
-                "or /v1/images/edits with a picture.",
-                param=name,
-                code="unsupported_parameter",
-            )
+    refuse_others(body.values, _ELSEWHERE)
     return ProcessParameters.read(body.values | chosen_job_id(request), request.args)

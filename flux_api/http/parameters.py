@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -57,6 +58,14 @@ CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
 COUNT_NAMES = ("n", "num_images", "num_images_per_prompt", "batch_size")
 """What tools call the number of pictures."""
 
+# What other APIs' parameters may say where they are not taken: it changes nothing.
+_HARMLESS = {
+    **dict.fromkeys(COUNT_NAMES, ("1", "1.0")),
+    "stream": ("false", "0"),
+    "quality": ("auto", "medium", "standard"),
+    "background": ("auto", "opaque"),
+}
+
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 _RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 # Sides lie on a grid, so no size has its ratio to the last digit.
@@ -101,6 +110,17 @@ def _check_chosen(value: str | None) -> str | None:
     raise refuse(
         "invalid_value", "'g', a number and '-' begin only the ids that servers make"
     )
+
+
+def refuse_others(values: Mapping[str, Any], elsewhere: Mapping[str, str]) -> None:
+    """InvalidRequest where ``values`` has a parameter of another API, by its name in
+    ``elsewhere`` with what to use, that asks for more than is done anyway."""
+    for name, where in elsewhere.items():
+        value = values.get(name)
+        if value in (None, "") or str(value).strip().lower() in _HARMLESS.get(name, ()):
+            continue
+        message = f"This API does not support this '{name}': use {where}."
+        raise InvalidRequest(message, param=name, code="unsupported_parameter")
 
 
 class Size(NamedTuple):

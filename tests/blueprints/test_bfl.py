@@ -139,6 +139,16 @@ def test_words_of_other_apis_that_ask_for_nothing_are_taken(fake, values):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("n", 2), ("stream", True), ("stream", "1"), ("job_id", "mine")]
+)
+def test_words_of_other_apis_that_ask_for_more_are_refused(fake, name, value):
+    body = {"prompt": "x", "dry_run": True, name: value}
+    answer = post(fake, "/v1/flux-dev", json=body)
+    assert answer.status_code == 422
+    assert f"This API does not support this '{name}': use /v1" in answer.text
+
+
+@pytest.mark.parametrize(
     ("values", "size"),
     [
         ({"width": 0, "height": 0}, [512, 512]),

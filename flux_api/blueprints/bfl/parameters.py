@@ -11,7 +11,13 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from flux_api.errors import InvalidRequest
 from flux_api.http.bodies import Body
 from flux_api.http.fields import Fields
-from flux_api.http.parameters import COUNT_NAMES, Guidance, Parameters, Side
+from flux_api.http.parameters import (
+    COUNT_NAMES,
+    Guidance,
+    Parameters,
+    Side,
+    refuse_others,
+)
 from flux_api.http.values import (
     Boolean,
     Integer,
@@ -82,13 +88,7 @@ class ResultParameters(Fields):
 def read_parameters(values: Mapping[str, Any]) -> BflParameters:
     """The parameters among ``values``. InvalidRequest names what is wrong, and what
     other APIs have and this one has not."""
-    for name, where in _ELSEWHERE.items():
-        if values.get(name) not in (None, "", 1, "1", False, "false"):
-            raise InvalidRequest(
-                f"This API has no '{name}': use {where}.",
-                param=name,
-                code="unsupported_parameter",
-            )
+    refuse_others(values, _ELSEWHERE)
     parameters = BflParameters.read(values)
     if parameters.webhook_secret and not parameters.webhook_url:
         message = "A webhook_secret needs the webhook_url that it is for."
