@@ -130,7 +130,7 @@ def loras() -> Response:
 
 @bp.get("/<name>")
 def listed(name: str) -> Response:
-    """Samplers and other lists of which there is little or nothing here."""
+    """Samplers and other lists, which are short or empty."""
     if name not in LISTS:
         abort(404)
     return jsonify(LISTS[name])

@@ -154,7 +154,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "id": TEXT,
             "polling_url": TEXT,
-            "model": about(TEXT, "The model that is meant here."),
+            "model": about(TEXT, "The model that is used."),
             "status?": words("Pending"),
             "webhook_url?": TEXT,
         },
