@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 _SIDE = 64
 _REPEATS = 5
 _AS_IT_IS = "plain"
-# Which order suits convolutions and the norms between them is for the card to say.
+# Which order suits convolutions and the norms between them is for the card to say: by
+# itself channels last is slower, since torch's group norms copy what lies so.
 _ORDERS = {
     "split norms": torch.contiguous_format,
     "split norms, channels last": torch.channels_last,
