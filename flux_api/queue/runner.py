@@ -35,10 +35,11 @@ class Runner:
         give_up: Callable[[Exception], None],
     ) -> None:
         self._lock = lock
-        # Of the threads that make pictures, one at a time has to look for work. The
-        # last one of these waits for the shortest time: CUDA's libraries prepare for
-        # each thread anew what they run there, so few threads are to do it all.
-        self._idle: list[threading.Condition] = []
+        # Of the threads that make pictures, one at a time has to look for work: the one
+        # that made the last. CUDA's libraries prepare for each thread anew what they
+        # run there, so few threads are to do it all. When each made its last picture:
+        self._idle: dict[threading.Condition, float] = {}
+        self._looking = 0
         self._queue, self._places = queue, places
         self._note_change, self._cancel = note_change, cancel
         self._give_up = give_up
@@ -51,15 +52,19 @@ class Runner:
         """Make them by ``backend`` from now on, telling ``rest`` of each."""
         self._backend, self._sleep = backend, sleep
         # A thread a picture: the backend blocks while it makes one.
-        for number in range(backend.slots + MAX_INTERLEAVED):
+        self._looking = backend.slots + MAX_INTERLEAVED
+        for number in range(self._looking):
             threading.Thread(
                 target=self._run_tasks, name=f"flux-run-{number}", daemon=True
             ).start()
 
     def wake(self) -> None:
         """Look for work: what may start has changed. Needs the lock."""
-        if self._idle:
-            self._idle.pop().notify()
+        if self._looking == 0 and self._idle:
+            last = max(self._idle, key=self._idle.__getitem__)
+            del self._idle[last]
+            self._looking += 1
+            last.notify()
 
     def note_arrival(self, job: Job) -> None:
         """Look for work where ``job``, which was queued just now, may start. Needs the
@@ -68,8 +73,9 @@ class Runner:
             self.wake()
 
     def _run_tasks(self) -> None:
+        woken, ended = threading.Condition(self._lock), 0.0
         while True:
-            task = self._take()
+            task = self._take(woken, ended)
             began = time.monotonic()
             try:
                 self._run(task)
@@ -84,22 +90,34 @@ class Runner:
                         # Failed or cancelled: nobody wants its other pictures.
                         self._queue.drop(task.job)
                     self._note_change()
+                    ended = time.monotonic()
+                    self._looking += 1
                 # While this thread waits for the next, it would hold the uploads.
                 del task
 
-    def _take(self) -> PictureTask:
-        """The next picture that may start, in turn; what nobody waits for ends here."""
-        woken = threading.Condition(self._lock)
+    def _take(self, woken: threading.Condition, ended: float) -> PictureTask:
+        """The next picture that may start, in turn."""
         with self._lock:
-            while True:
-                found = find_next(self._queue, self.running, self._backend)
-                if found is None:
-                    self._idle.append(woken)
-                    woken.wait()
-                elif found[0].is_wanted:
-                    return self._start(*found)
-                else:
-                    self._cancel(found[0])
+            try:
+                found = self._look(woken, ended)
+            finally:
+                self._looking -= 1
+            return self._start(*found)
+
+    def _look(self, woken: threading.Condition, ended: float) -> tuple[Job, bool]:
+        """What :func:`find_next` finds as soon as it does, with the lock held; what
+        nobody waits for ends here."""
+        while True:
+            found = find_next(self._queue, self.running, self._backend)
+            if found is None:
+                self._looking -= 1
+                self._idle[woken] = ended
+                # Who wakes it counts it among those that look.
+                woken.wait()
+            elif found[0].is_wanted:
+                return found
+            else:
+                self._cancel(found[0])
 
     def _start(self, job: Job, interleaved: bool) -> PictureTask:
         task = self._queue.take(job, interleaved=interleaved)
