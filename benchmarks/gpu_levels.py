@@ -7,17 +7,15 @@ has a process of its own: what one has compiled is not to be the next one's.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_placements import failure, picture_of, run, say
+from benchmarks.gpu_placements import failure, picture_of, read_options, run, say
 from flux_api.core import ImageRequest, Performance
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.quality import Quality, QualityGate
@@ -42,13 +40,7 @@ _MORE = 4
 
 def main() -> int:
     """Print a line for one level; 0 where it is the last, or the time is up."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("set", choices=STEPS)
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--side", type=int, required=True)
-    parser.add_argument("--skip", type=int, required=True)
-    parser.add_argument("--until", type=float, required=True)
-    options = parser.parse_args()
+    options = read_options()
     level, *others = LEVELS[options.skip :]
     if time.time() > options.until:
         return 0

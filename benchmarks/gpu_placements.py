@@ -84,13 +84,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
 
 def main() -> int:
     """Print a line for each row; 3 where the device is lost."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("set", choices=WAYS)
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--side", type=int, required=True)
-    parser.add_argument("--skip", type=int, required=True)
-    parser.add_argument("--until", type=float, required=True)
-    options = parser.parse_args()
+    options = read_options()
     info = load_models(options.table, MODEL_INFO)[options.set]
     for way in WAYS[options.set][options.skip :]:
         name = f"{way.quantization}, {way.offload}"
@@ -112,6 +106,18 @@ def main() -> int:
         if lost:
             return 3
     return 0
+
+
+def read_options() -> argparse.Namespace:
+    """What the parent asks of a child: which set of which table, at which side in
+    pixels, how many rows to leave out, and the Unix time to end at."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("set", choices=WAYS)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--side", type=int, required=True)
+    parser.add_argument("--skip", type=int, required=True)
+    parser.add_argument("--until", type=float, required=True)
+    return parser.parse_args()
 
 
 def measure(

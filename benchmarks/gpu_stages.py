@@ -6,7 +6,6 @@ A child of ``benchmarks.gpu_check``, which reads the lines that it prints.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -14,11 +13,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_placements import failure, picture_of, run, say
+from benchmarks.gpu_placements import failure, picture_of, read_options, run, say
 from flux_api.core import ImageRequest
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.inputs import Inputs
@@ -43,13 +41,7 @@ _PIXELS_A_LATENT = 8
 
 def main() -> int:
     """Print a line for each row after the first ``--skip``."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("set")
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--side", type=int, required=True)
-    parser.add_argument("--skip", type=int, required=True)
-    parser.add_argument("--until", type=float, required=True)
-    options = parser.parse_args()
+    options = read_options()
     info = load_models(options.table, MODEL_INFO)[options.set]
     rows = list(measurements(options.set, info, options.side))
     for name, measure in rows[options.skip :]:

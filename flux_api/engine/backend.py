@@ -68,7 +68,6 @@ class DiffusersBackend:
         self._device = choose_device()
         self._batch_tokens = batch_tokens
         self._tuner = tuner or Tuner("exact", self._device)
-        self._tuner.shares = batch_tokens != 0
         self._gate = QualityGate(self._tuner.verdicts)
         self._default_tuned = Tuned()
         self._batcher = ForwardBatcher()

@@ -6,11 +6,12 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from subprocess import DEVNULL
 
 from tests.gpu.simulated import Card, build
 from tests.support.programs import need
-from tests.support.servers import run_api
+from tests.support.servers import QUIET, ROOT, run_api
 
 # So that the same pictures come out whatever the load is.
 STEADY = {"FLUX_BATCH_TOKENS": 0, "FLUX_MEMORY": "manual"}
@@ -30,6 +31,21 @@ def new_card(path, gib=16.0):
     need("g++")
     build()
     return Card(path, gib)
+
+
+def run_program(program, card):
+    """What the Python text ``program`` prints on the simulated ``card``, by line."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=QUIET | {"SIMULATED_GPU_CARD": str(card.path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @contextlib.contextmanager

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.servers import QUIET, ROOT
+from tests.gpu.card_server import run_program
 
 PROGRAM = """
 from tests.gpu.simulated import switch_on
@@ -49,16 +46,7 @@ def told(card):
     """What the program prints of a sleep, the same each time but for the last line."""
     if card is None:
         pytest.skip("a real card does not run beside this one")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=QUIET | {"SIMULATED_GPU_CARD": str(card.path)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    lines = done.stdout.splitlines()
+    lines = run_program(PROGRAM, card)
     assert lines[:5] == lines[6:11]
     return [*lines[:6], lines[11]]
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+from tests.gpu.card_server import run_program
 from tests.gpu.simulated import Card
-from tests.support.servers import QUIET, ROOT
 
 PROGRAM = """
 from tests.gpu.simulated import switch_on
@@ -41,21 +38,8 @@ print(why(lambda: torch.zeros(1, device="cuda"), torch.AcceleratorError))
 """
 
 
-def run(program, card):
-    """What ``program`` prints on ``card``, by line."""
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env=QUIET | {"SIMULATED_GPU_CARD": str(card.path)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    ).stdout.splitlines()
-
-
 def test_it_computes_counts_and_refuses_as_cuda_does(simulated, tmp_path):
-    lines = run(PROGRAM, Card(tmp_path / "card"))
+    lines = run_program(PROGRAM, Card(tmp_path / "card"))
     assert lines[:2] == ["cuda cuda:0", "3000.0"]
     assert "two devices, cuda:0 and cpu" in lines[2]
     assert "generator" in lines[3]

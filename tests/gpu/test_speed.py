@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.servers import QUIET, ROOT
+from tests.gpu.card_server import run_program
 
 PROGRAM = """
 from tests.gpu.simulated import switch_on
@@ -44,14 +41,4 @@ print(np.abs(pictures[1] - pictures[0]).max() <= 3)
 def test_the_picture_is_nearly_the_same_and_says_how_it_was_made(card):
     if card is None:
         pytest.skip("a real card has a compiler")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=QUIET | {"SIMULATED_GPU_CARD": str(card.path)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["exact False", "speed True", "True"]
+    assert run_program(PROGRAM, card) == ["exact False", "speed True", "True"]
