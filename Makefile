@@ -4,6 +4,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 TORCH := torch==2.13.0
 SERVE_OPTIONS ?=
+# Hundreds of servers that tests start read compiled modules, a second sooner each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install install-dev serve test test-deps lint fuzz bench \
 	gpu-check soak chaos fleet-load hostile-nginx lines wheels mutants clean image \

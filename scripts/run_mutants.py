@@ -167,9 +167,10 @@ def copy_tree(root):
     """Copy what git knows or would add, from the current folder to ``root``."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in filter(os.path.isfile, listed.stdout.split("\0")):
+    for name in filter(os.path.lexists, filter(None, listed.stdout.split("\0"))):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(name, root / name)
+        # A link may be to a folder.
+        shutil.copy2(name, root / name, follow_symlinks=False)
 
 
 class Run:

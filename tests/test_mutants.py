@@ -49,10 +49,13 @@ class Names:
     def __repr__(self):
         return "Names" + " of " + str(5)
 '''
-OWN_TESTS = """from flux_api.queue.names import emptied, first
+OWN_TESTS = """from pathlib import Path
+
+from flux_api.queue.names import emptied, first
 
 
 def test_names():
+    assert Path("linked", "names.py").is_file()
     assert first("ab") == "a"
     assert emptied(()) == ()
 """
@@ -74,6 +77,7 @@ def test_survivors_are_told_hangs_are_noticed_and_the_checkout_is_left_alone(tmp
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "linked").symlink_to("flux_api/queue")
     subprocess.run([need("git"), "init", "-q"], cwd=tmp_path, check=True)
     done = subprocess.run(
         [
