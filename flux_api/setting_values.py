@@ -19,7 +19,8 @@ from flux_server.environment import EnvironmentSettings, near_misses, parsed
 Network = IPv4Network | IPv6Network
 Model = TypeVar("Model", bound=EnvironmentSettings)
 
-_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
+# Apps have schemes of their own: app://obsidian.md, tauri://localhost, file://.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+|file://")
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]*")
 _SPELLINGS: dict[Any, str] = {
     int: r"[0-9]{1,18}",

@@ -26,8 +26,8 @@ _NUMBERS = "A picture is sent as a file or as Base64, not as a list of numbers."
 
 PICTURE_FIELD = re.compile(
     r"(?:(?P<url>input_image_url)"
-    r"|(?P<image>(?:(?:input|init|reference|source)_)?image(?:_[0-9]{1,2})?"
-    r"(?:_url|_base64|_b64)?|image_prompt|input_file)s?"
+    r"|(?P<image>(?:(?:input|init|ref|reference|source)_)?image(?:_[0-9]{1,2})?"
+    r"(?:_?url|_base64|_b64|_data)?|image_prompt|input_file|input_reference)s?"
     r"|(?P<mask>mask)(?:_image)?(?:_url|_base64|_b64)?)"
     r"(?:\[[^\]]{0,40}\])*",
     re.IGNORECASE,

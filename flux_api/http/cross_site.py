@@ -37,4 +37,7 @@ def check_page() -> None:
         raise CrossSiteRequest(
             "Pages of other sites may not call this server: add their origin to "
             "FLUX_CORS_ORIGINS."
+            if origin != "null"
+            else "A page without an origin, such as a local file, may not call this "
+            "server: set FLUX_CORS_ORIGINS to *, or set FLUX_API_KEYS."
         )

@@ -118,7 +118,11 @@ DIALECTS = (
     ),
     Dialect(
         "OpenAIError",
-        re.compile(r"/(?:v1/|images/|models|openai/)"),
+        # Behind a base URL that is none of ours too: its SDKs read nothing else.
+        re.compile(
+            r"/(?:v1/|images/|models|openai/)"
+            r"|.*/(?:images/[a-z]+|models|chat/completions|responses)/$"
+        ),
         lambda error: {"error": error_object(error)},
     ),
     Dialect("Error", re.compile(""), lambda error: {"error": _sentence(error)}),

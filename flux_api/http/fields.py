@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from flux_api.errors import InvalidRequest
 from flux_api.http.body_text import PICTURE_FIELD
-from flux_api.http.values import refuse, refuse_value, too_long
+from flux_api.http.values import read_number, refuse, refuse_value, too_long
 
 _QUOTED = re.compile(r"'([^']*)'")
 _LISTS = frozenset({"loras"})
@@ -44,6 +44,7 @@ class Fields(BaseModel):
         ``address`` is the names in the query, where no parameter is read."""
         # Forms send every field, filled in or not.
         given = {n: v for n, v in values.items() if v is not None and v != ""}
+        given = cls._without_brackets(given)
         cls._check_other_names(given)
         try:
             found = cls.model_validate(given)
@@ -58,14 +59,33 @@ class Fields(BaseModel):
         return self._notes
 
     @classmethod
+    def _without_brackets(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """``given`` with a list's ``name[]``, as clients send it in forms, under its
+        name. InvalidRequest for ``name[key]`` and the like: of several objects in a
+        list a form does not tell which value is whose."""
+        found, known = dict(given), cls._known()
+        for name in given:
+            stem, bracket, _ = name.partition("[")
+            if not bracket or stem not in known:
+                continue
+            if name != f"{stem}[]" or stem not in _LISTS or stem in given:
+                how = " as JSON, or as name:weight,..." if stem in _LISTS else ""
+                raise InvalidRequest(
+                    f"'{name[:64]}' is not read: send '{stem}' as one value{how}.",
+                    param=stem,
+                )
+            value = found.pop(name)
+            found[stem] = value if isinstance(value, list) else [value]
+        return found
+
+    @classmethod
     def _check_other_names(cls, given: Mapping[str, Any]) -> None:
         """InvalidRequest where one parameter came by two of its names, with two
         values: one of them would be dropped."""
         for name, field in cls.model_fields.items():
             first, *others = [n for n in _names(name, field) if n in given] or [name]
             for other in others:
-                # A form's "4" is what JSON's 4 is.
-                if str(given[other]) != str(given[first]):
+                if not _are_same(given[other], given[first]):
                     raise InvalidRequest(
                         f"'{first}' and '{other}' say different things: send one of "
                         "them.",
@@ -101,6 +121,11 @@ class Fields(BaseModel):
         return f"{name!a} was ignored; did you mean {near[0]!r}?" if near else None
 
 
+def _are_same(one: object, other: object) -> bool:
+    # A form's "4" is what JSON's 4 and 4.0 are.
+    return str(one) == str(other) or read_number(one) == read_number(other)
+
+
 def _names(name: str, field: FieldInfo) -> list[str]:
     """Under which names ``field`` may come."""
     alias = field.validation_alias
@@ -115,7 +140,7 @@ def _refusal(kind: type[Fields], error: ErrorDetails) -> InvalidRequest:
     refusal = _describe(kind, param, error)
     sentence = (refusal.context or {}).get("sentence")
     if isinstance(value, list) and len(value) > 1 and param not in _LISTS:
-        sentence = f"'{param}' was given more than once."
+        sentence = f"'{param}' was given more than once: send one value, not a list."
     message = sentence or f"Invalid '{param}': {refusal.message()}."
     limits = (refusal.context or {}).get("limits")
     return InvalidRequest(message, param=param, code=str(refusal.type), limits=limits)

@@ -33,6 +33,7 @@ FETCH_SECONDS = 30.0
 
 _WRAPPINGS = ("image_url", "url", "b64_json", "base64")
 _DEEPEST_WRAPPING = 3
+_DATA_URL = re.compile(r"\s*data:image/", re.IGNORECASE)
 _REMOTE = re.compile(r"\s*https?:", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[0-9]{1,3}\s*")
 
@@ -118,8 +119,8 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
     for name, value in body.parts:
         match = PICTURE_FIELD.fullmatch(name)
         if match is None:
-            if name in files:
-                raise _unknown_file(name)
+            if name in files or _holds_picture(value):
+                raise _unknown_picture(name)
             continue
         kind = match.lastgroup or ""
         for item in value if isinstance(value, list) else [value]:
@@ -139,11 +140,26 @@ def _gather(body: Body, warnings: list[str]) -> dict[str, list[Reference]]:
     return given
 
 
-def _unknown_file(name: str) -> InvalidRequest:
+def check_files(body: Body) -> None:
+    """InvalidRequest where a file has a name that no picture has."""
+    for upload in body.uploads:
+        if not PICTURE_FIELD.fullmatch(upload.name):
+            raise _unknown_picture(upload.name)
+
+
+def _holds_picture(value: object) -> bool:
+    """Whether a data URL of a picture stands in ``value``, JSON."""
+    if isinstance(value, dict):
+        return any(map(_holds_picture, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_picture, value))
+    return isinstance(value, str) and bool(_DATA_URL.match(value))
+
+
+def _unknown_picture(name: str) -> InvalidRequest:
     return InvalidRequest(
         f"A file is not expected as '{name[:64]}': send a picture as 'image' or "
-        "'input_file', what to "
-        "repaint as 'mask', and anything else as text.",
+        "'input_file', what to repaint as 'mask', and anything else as text.",
         param=name[:64],
     )
 

@@ -52,6 +52,16 @@ _TAKEN_ELSEWHERE = {
     "recipe_of": "/process takes",
 }
 
+# What other APIs call a parameter that is not read by their name: values differ, too.
+_OTHER_NAMES = {
+    "image_size": "size",
+    "resolution": "size",
+    "num_outputs": "n",
+    "count": "n",
+    "format": "output_format",
+    "cfg": "guidance_scale",
+}
+
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 # Behind one address an id of this kind leads to the instance that made it.
 CHOSEN_JOB_ID = re.compile(rf"(?!g[0-9]+-){JOB_ID.pattern}")
@@ -226,7 +236,9 @@ class Parameters(Fields):
     @model_validator(mode="before")
     @classmethod
     def _check_wrapping(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if values.get("extra_body", "{}") not in ({}, "{}"):
+        # Clients send what is in it as extra_body[name] in forms.
+        wrapped = (v for n, v in values.items() if n.partition("[")[0] == "extra_body")
+        if any(value not in ({}, "{}") for value in wrapped):
             raise InvalidRequest(
                 "'extra_body' is the Python SDK's argument, which is never sent as "
                 "such: send its fields beside the others.",
@@ -257,6 +269,8 @@ class Parameters(Fields):
     def _note_on(cls, name: str, known: list[str]) -> str | None:
         if where := _TAKEN_ELSEWHERE.get(name):
             return f"'{name}' was ignored: POST {where} it."
+        if (meant := _OTHER_NAMES.get(name)) in known:
+            return f"'{name}' was ignored; did you mean '{meant}'?"
         return super()._note_on(name, known)
 
     @property

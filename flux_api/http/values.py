@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 # The largest seed, 2^64 - 1, has 20 digits; longer ones cost time to read.
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_INTEGER = re.compile(r"([+-]?[0-9]{1,20})(?:\.0{1,20})?")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _LONGEST_WORD = 64
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
@@ -37,8 +37,8 @@ def too_long(most: int, text: str) -> PydanticCustomError:
 
 def read_integer(value: object) -> int:
     """An int out of JSON or form text. Pydantic's own takes True and "1_0"."""
-    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
-        return int(value.strip())
+    if isinstance(value, str) and (match := _INTEGER.fullmatch(value.strip())):
+        return int(match[1])
     if isinstance(value, int) and type(value) is not bool and abs(value) < 10**20:
         return value
     # JSON writes 1e3 and 2.0 for integers too; above 2^53 a float is no exact one.

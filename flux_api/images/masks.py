@@ -16,14 +16,14 @@ def read_mask(
 ) -> tuple[Image.Image, list[str]]:
     """The area of ``picture`` to repaint, in mode L and of its size: white where the
     alpha of the mask in ``data`` is 0, black where it is 255, the grey between for a
-    soft edge; a mask without alpha is white there itself. And sentences on what was
+    soft edge; an opaque mask is white there itself. And sentences on what was
     done to it. InvalidImage names ``param``."""
     mask, is_alpha = decoder.mask(data, param=param)
     notes = []
     if is_alpha:
         area = mask.point(range(255, -1, -1))
     else:
-        notes.append(f"The {param} has no alpha channel: its white area is repainted.")
+        notes.append(f"The {param} is opaque: its white area is repainted.")
         # JPEG's black is not quite black, and would be repainted a little.
         area = mask.point([0] * 16 + [*range(16, 240)] + [255] * 16)
     notes += _check_shape(original_size(mask), original_size(picture), param)

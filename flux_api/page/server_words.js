@@ -6,7 +6,7 @@ const KNOWN = [
   [/The model '([^']*)' knows no word of this prompt; GET \S+ lists what it draws\./, "knowsNoWord"],
   [/The model '([^']*)' does not know this order; GET \S+ lists the changes that it knows\./, "knowsNoOrder"],
   [/The model '([^']*)' draws one thing at a time, and this prompt names two; send a request for each\./, "drawsOneThing"],
-  [/The mask has no alpha channel: its white area is repainted\./, "maskOfWhite"],
+  [/The mask is opaque: its white area is repainted\./, "maskOfWhite"],
   [/The mask was scaled from (\w+) to (\w+)\./, "maskScaled"],
   [/.*is a HEIC picture.*/, "noHeic"],
   [/.*is \w+; the limits are (\d+) pixels a side and (\d+) million pixels.*/, "pictureTooLarge"],

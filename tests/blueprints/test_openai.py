@@ -19,6 +19,12 @@ def picture(item):
     return Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))
 
 
+def test_the_user_is_echoed_where_no_safety_identifier_came(fake):
+    assert generate(fake, user="bob").json()["safety_identifier"] == "bob"
+    both = generate(fake, user="bob", safety_identifier="abc").json()
+    assert both["safety_identifier"] == "abc"
+
+
 def test_answer_has_openai_shape(fake):
     answer = generate(fake, seed=7, n=2, safety_identifier="abc")
     assert answer.status_code == 200
@@ -111,7 +117,7 @@ def test_extensions_reach_the_model_and_unknown_keys_nothing(fake):
     [
         *(("low", 6, "low"), ("medium", 12, "medium"), ("auto", 12, "medium")),
         *(("standard", 12, "medium"), ("high", 18, "high"), ("hd", 18, "high")),
-        *(("xhigh", 24, "high"), ("max", 36, "high")),
+        *(("xhigh", 24, "xhigh"), ("max", 36, "max")),
     ],
 )
 def test_quality_sets_the_steps_and_is_echoed_in_three_words(
@@ -203,6 +209,8 @@ def test_names_that_clients_hard_code_mean_the_default_model(fake, model):
         ("url", "gpt-image-1", "http", "data"),
         (None, "gpt-image-1", "b64_json", "b64_json"),
         (None, "chatgpt-image-latest", "b64_json", "b64_json"),
+        (None, "azure/openai/GPT-Image-1", "b64_json", "b64_json"),
+        (None, "openai/dall-e-2", "http", "data"),
         (None, "dall-e-3", "http", "data"),
         (None, "tiny", "http", "b64_json"),
         (None, None, "http", "b64_json"),

@@ -112,6 +112,8 @@ def test_a_model_of_one_reference_says_so(fake, png):
     assert (error["param"], error["code"]) == ("image", "array_above_max_length")
     assert (error["maximum"], error["given"]) == (1, 2)
     assert "at most 1 input image" in error["message"]
+    # All that Open WebUI shows.
+    assert answer.reason == "Too many pictures, at most 1"
 
 
 JSON_SHAPES = {

@@ -70,6 +70,37 @@ def test_bad_requests_are_sent_once(fake, kind):
     assert tries(fake) == [0]
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"loras": ["no-such-lora"]}, "loras"),
+        ({"loras": [{"name": "ink", "adapter_weight": 0.8}]}, "loras"),
+        ({"extra_body": {"seed": 7}}, "extra_body"),
+        ({"seed": {"low": 1}}, "seed"),
+    ],
+    ids=str,
+)
+def test_what_the_sdk_makes_of_lists_and_objects_in_forms_is_read(
+    fake, png, kind, extra, param
+):
+    """As ``loras[]``, ``loras[][name]`` and ``extra_body[seed]``."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        call(
+            kind,
+            fake,
+            lambda c: c.images.edit(image=png, prompt="x", extra_body=extra),
+        )
+    assert caught.value.param == param
+
+
+def test_a_wrong_base_url_is_told_in_words_that_the_sdk_shows(fake):
+    client = openai.OpenAI(api_key="none", base_url=f"{fake.url}/api/v1")
+    with client, pytest.raises(openai.NotFoundError, match="GET / lists") as caught:
+        client.images.generate(prompt="x")
+    assert caught.value.code == "not_found"
+
+
 def test_other_statuses_have_their_classes(fake):
     def raw(path, **options):
         return call("sync", fake, lambda c: c.post(path, cast_to=object, **options))

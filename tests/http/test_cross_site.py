@@ -25,6 +25,8 @@ def test_a_page_of_another_site_is_refused(fake, path):
         answer = post(fake, path, Sec_Fetch_Site="cross-site", **origin)
         assert answer.status_code == 403
         assert "FLUX_CORS_ORIGINS" in message_of(answer)
+    told = post(fake, path, Sec_Fetch_Site="cross-site", Origin="null")
+    assert "FLUX_API_KEYS" in message_of(told)
     assert stats(fake)["begun"] == 0
     gone = requests.delete(
         f"{fake.url}/jobs/some-job-id", headers={"Sec-Fetch-Site": "cross-site"}
@@ -55,21 +57,22 @@ def test_reading_and_health_pass(fake):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "origin"),
     [
-        {"FLUX_CORS_ORIGINS": "https://app.test"},
-        {"FLUX_CORS_ORIGINS": "*"},
-        {"FLUX_API_KEYS": "app:the-key-of-app"},
+        ({"FLUX_CORS_ORIGINS": "https://app.test"}, "https://app.test"),
+        ({"FLUX_CORS_ORIGINS": "app://obsidian.md,file://"}, "app://obsidian.md"),
+        ({"FLUX_CORS_ORIGINS": "*"}, "null"),
+        ({"FLUX_API_KEYS": "app:the-key-of-app"}, "https://app.test"),
     ],
     ids=str,
 )
-def test_what_the_operator_allows_passes(settings):
+def test_what_the_operator_allows_passes(settings, origin):
     with run_api(app=FAKE, **settings) as server:
         server.wait_ready()
         answer = post(
             server,
             Sec_Fetch_Site="cross-site",
-            Origin="https://app.test",
+            Origin=origin,
             Authorization="Bearer the-key-of-app",
         )
         assert answer.status_code == 200

@@ -43,7 +43,10 @@ def test_a_picture_is_an_edit_by_every_name(fake, png, path, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["image_url", "image_urls", "image_base64", "init_images", "reference_image"],
+    [
+        *("image_url", "image_urls", "image_base64", "init_images", "reference_image"),
+        *("imageUrl", "ref_images", "image_data", "input_references"),
+    ],
 )
 @pytest.mark.parametrize("path", [GENERATIONS, "/process"])
 def test_a_picture_as_text_is_one_by_every_name_too(fake, png, path, name):
@@ -53,6 +56,23 @@ def test_a_picture_as_text_is_one_by_every_name_too(fake, png, path, name):
         assert answer.status_code == 200, answer.text
         assert seen(fake)["mode"] == "edit"
         assert seen(fake)["images"] == [[96, 64]]
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/process", "/v1/flux-dev"])
+def test_a_picture_of_no_known_name_is_not_lost(fake, png, path):
+    """It would be drawn as if none had come."""
+    for value in (data_url(png), [{"image_url": {"url": data_url(png)}}]):
+        answer = post(fake, path, json=PROMPT | {"control_image": value})
+        assert answer.status_code in (400, 422)
+        assert "A file is not expected as 'control_image'" in answer.text
+    told = post(fake, path, json=PROMPT | {"control_image": "https://a.test/x.png"})
+    assert told.status_code in (200, 202)
+
+
+def test_a_prompt_that_came_as_a_file_is_told(fake):
+    answer = post(fake, GENERATIONS, files={"prompt": ("p.txt", b"a cat")})
+    assert answer.status_code == 400
+    assert "A file is not expected as 'prompt'" in message_of(answer)
 
 
 def test_the_original_api_takes_masks_and_sizes(fake, png):
@@ -260,7 +280,7 @@ def test_a_mask_without_alpha_is_black_and_white(fake, png, kind, name):
     answer = post(fake, EDITS, data=PROMPT, files=files)
     assert answer.status_code == 200, answer.text
     assert seen(fake)["mask"] == [0, 255]
-    assert "no alpha" in answer.json()["warning"]
+    assert "opaque" in answer.json()["warning"]
 
 
 def test_a_mask_of_another_size_is_scaled_where_the_shape_is_the_same(fake, png):
@@ -537,6 +557,19 @@ def test_a_misspelt_name_is_told(fake, path):
     missing = post(fake, path, json={"promt": "a dog"})
     assert missing.status_code == 400
     assert "did you mean 'prompt'?" in message_of(missing)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("image_size", "size"), ("num_outputs", "n"), ("format", "output_format")],
+)
+def test_what_other_apis_call_a_parameter_is_told(fake, name, meant):
+    answer = post(fake, GENERATIONS, json=PROMPT | {name: "4"})
+    told = f"'{name}' was ignored; did you mean '{meant}'?"
+    assert told in answer.json()["warning"]
+    # Where there is no such parameter either, nothing is meant.
+    told = post(fake, "/process", json=PROMPT | {"count": 1}).json()
+    assert "warning" not in told
 
 
 @pytest.mark.parametrize("path", ["/process", "/process/raw"])

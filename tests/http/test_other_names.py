@@ -50,6 +50,16 @@ def test_the_number_of_pictures_by_every_name(fake, name):
     assert f"'{name}'" in hosted.json()["message"]
 
 
+def test_numbers_that_are_the_same_agree(fake):
+    for values in (
+        {"n": 1, "batch_size": 1.0},
+        {"guidance": 3.5, "cfg_scale": "3.50"},
+        {"n": "1.0"},
+    ):
+        answer = post(fake, json=PROMPT | values)
+        assert answer.status_code == 200, answer.text
+
+
 @BOTH
 def test_a_shape_is_a_size_on_the_models_grid(fake, png, path):
     for ratio, size in (("16:9", (688, 384)), (" 1:1 ", (512, 512)), *OWN):

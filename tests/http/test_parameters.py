@@ -216,7 +216,10 @@ SENTENCES = {
         "Invalid 'user': string too long. Expected at most 32000 characters, but got "
         "32001 instead.",
     ),
-    "seed": ({"seed": ["1", "2"]}, "'seed' was given more than once."),
+    "seed": (
+        {"seed": ["1", "2"]},
+        "'seed' was given more than once: send one value, not a list.",
+    ),
     "width": ({"width": ["1"]}, "Invalid 'width': expected an integer."),
     "loras": (
         {"loras": ["a", "a"]},

@@ -206,6 +206,8 @@ def test_heic_is_read_in_the_child_alone_where_its_reader_is_installed(tmp_path)
             fresh.image(data + b"cut")
     with pytest.raises(InvalidImage, match="is not a PNG"):
         fresh.image(b"no picture at all")
+    with pytest.raises(InvalidImage, match="^image is an empty file$"):
+        fresh.image(b"")
     assert "pillow_heif" not in sys.modules
 
 
@@ -579,7 +581,7 @@ def test_mask_is_turned_like_the_picture():
 def test_mask_without_alpha_says_so(kind):
     mask, notes = decode_mask(save(plain(), kind), picture=shown(40, 24))
     assert (mask.mode, mask.size) == ("L", (40, 24))
-    assert "no alpha" in notes[0]
+    assert "opaque" in notes[0]
 
 
 def test_the_white_area_of_a_mask_without_alpha_is_white_but_for_its_noise():

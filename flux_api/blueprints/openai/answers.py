@@ -23,8 +23,10 @@ from flux_api.http.pictures import (
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
-# Clients of these names read b64_json alone, whatever else stands in the answer.
-_GPT_IMAGE = re.compile(r"(gpt-image|chatgpt-image)")
+# Clients of these names, by themselves or behind a router's prefix, read b64_json
+# alone, whatever else stands in the answer.
+_GPT_IMAGE = re.compile(r"(?:[^/]*/)*(?:chat)?gpt-image", re.IGNORECASE)
+_DALL_E = re.compile(r"(?:[^/]*/)*dall-e-", re.IGNORECASE)
 _PIXELS_PER_TOKEN = 16 * 16
 _BYTES_PER_TOKEN = 4
 
@@ -82,8 +84,8 @@ def render_response(
         answer["warning"] = pictures[0].facts["warning"]
     if image_request.loras:
         answer["loras"] = [asdict(lora) for lora in image_request.loras]
-    if parameters.safety_identifier is not None:
-        answer["safety_identifier"] = parameters.safety_identifier
+    if (identifier := parameters.echoed_identifier) is not None:
+        answer["safety_identifier"] = identifier
     spent = round((time.monotonic() - began) * 1000)
     headers = {"OpenAI-Processing-Ms": str(spent), **delivery}
 
@@ -114,7 +116,7 @@ def _key(context: Context, parameters: ImagesParameters) -> str:
     name = parameters.model or ""
     if context.file_server is not None:
         return "b64_json" if _GPT_IMAGE.match(name) else "url"
-    return "url" if name.startswith("dall-e-") else "b64_json"
+    return "url" if _DALL_E.match(name) else "b64_json"
 
 
 def size_of(image_request: ImageRequest) -> str:

@@ -18,11 +18,11 @@ QUALITY = {
     "standard": (1.0, "medium"),
     "high": (1.5, "high"),
     "hd": (1.5, "high"),
-    "xhigh": (2.0, "high"),
-    "max": (3.0, "high"),
+    "xhigh": (2.0, "xhigh"),
+    "max": (3.0, "max"),
 }
 """The share of a model's default steps that each quality takes, and what is echoed:
-some clients know no other words than low, medium and high."""
+``openai.types.ImagesResponse`` has no auto, standard and hd."""
 
 REFUSED = {
     "markup": "Flux models; use a mask, or say in the prompt what to change",
@@ -68,7 +68,7 @@ class ImagesParameters(Parameters):
     input_fidelity: Annotated[Literal["low", "high"] | None, Word] = None
     """Nothing changes: input pictures are always read whole."""
     user: Annotated[str | None, Field(max_length=32_000), Text] = None
-    """Not kept."""
+    """Echoed as safety_identifier, which wins; not kept."""
     response_format: Annotated[Literal["url", "b64_json"] | None, Word] = None
     """Left out: what the model's name says its clients read."""
     safety_identifier: Annotated[str | None, Field(max_length=32_000), Text] = None
@@ -100,8 +100,14 @@ class ImagesParameters(Parameters):
 
     @property
     def echoed_quality(self) -> str:
-        """The quality in the words that all clients know."""
+        """The quality in the words of OpenAI's answers."""
         return QUALITY[self.quality or "auto"][1]
+
+    @property
+    def echoed_identifier(self) -> str | None:
+        """The answer's ``safety_identifier``, as ``openai.types.ImagesResponse`` has
+        it."""
+        return self.safety_identifier or self.user
 
 
 class UpscaleParameters(ImagesParameters):

@@ -16,7 +16,7 @@ from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, prefers_async
 from flux_api.http.context import Context
-from flux_api.http.inputs import read_inputs
+from flux_api.http.inputs import check_files, read_inputs
 from flux_api.http.model_defaults import check_size, choose_mode, complete
 from flux_api.http.parameters import FORMATS
 from flux_api.http.upscaling import complete_upscale
@@ -60,6 +60,8 @@ def read_parameters(
     if accepted:
         _check_file(parameters, accepted)
     if operation not in _WITHOUT_PROMPT and parameters.prompt is None:
+        # It may have come as a file.
+        check_files(body)
         raise missing_parameter("prompt", *parameters.notes)
     return parameters
 

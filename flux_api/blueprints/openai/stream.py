@@ -122,8 +122,8 @@ class Stream:
         data["run_seconds"] = round(job.run_seconds, 3)
         if "warning" in picture.facts:
             data["warning"] = picture.facts["warning"]
-        if self._parameters.safety_identifier is not None:
-            data["safety_identifier"] = self._parameters.safety_identifier
+        if (identifier := self._parameters.echoed_identifier) is not None:
+            data["safety_identifier"] = identifier
         return frame_event(name, data)
 
     def _finished(self, event: Completed) -> list[FinishedPicture]:
