@@ -114,7 +114,7 @@ export default {
   "Nothing changes: the operator's filter decides.": "何も変わりません。運用者のフィルターに従います。",
   "Nothing changes: prompts are taken as they are.": "何も変わりません。プロンプトはそのまま使われます。",
   "Nothing changes: the model's own strength is used.": "何も変わりません。モデルの強さが使われます。",
-  "Not kept.": "保存しません。",
+  "Echoed as safety_identifier, which wins; not kept.": "safety_identifier としてそのまま返します（safety_identifier があれば、そちら）。保存しません。",
   "Echoed, not kept.": "そのまま返します。保存しません。",
   "Left out: what the model's name says its clients read.": "省略すると、モデル名から、そのクライアントが読む形式になります。",
   "Answer with server-sent events.": "server-sent events で返します。",
