@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta, timezone
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
@@ -23,6 +23,7 @@ from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import FileWrapper
 
 from flux_server.incoming import SlowBody
+from flux_server.pages import is_cross_site
 from flux_server.watched_file import watch
 
 from .config import Settings, parse_token
@@ -101,7 +102,7 @@ def upload() -> ResponseReturnValue:
     if token := context().upload_token():
         require_token(token)
     # Without a token any page that its user opens could fill the disk.
-    elif request.headers.get("Sec-Fetch-Site") == "cross-site":
+    elif is_cross_site(request.headers):
         raise Forbidden("Pages of other sites may not store pictures here.")
     file = cast(BinaryIO, _parse_upload().stream)
     head = file.read(HEAD_BYTES)
@@ -224,11 +225,16 @@ def _read_recipe() -> bytes:
     if not text:
         return b""
     try:
-        if not isinstance(json.loads(text), dict):
+        if not isinstance(json.loads(text, parse_constant=_refuse_constant), dict):
             raise ValueError
     except (ValueError, RecursionError):
         raise BadUpload("The field 'recipe' has to be a JSON object.") from None
     return text.encode("utf-8", "replace")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    # Python reads and writes NaN, which is no JSON.
+    raise ValueError(name)
 
 
 def _request_base() -> str:
@@ -269,11 +275,19 @@ def _deliver(file: StoredFile) -> Response:
     return response
 
 
+_RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
+
+
 def _range_environ(size: int) -> dict[str, Any]:
+    """The request's environment, without a range that is not served: RFC 9110 has the
+    whole file answered then, where Werkzeug has 416."""
     environ = request.environ
-    suffix = re.fullmatch(r"bytes=-([0-9]{1,18})", environ.get("HTTP_RANGE", ""))
-    if suffix and int(suffix[1]) > size:
-        # RFC 9110 section 14.1.2: then the whole file; Werkzeug answers 416.
+    found = _RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
+    if found is None or (found[2] and int(found[2]) < int(found[1])):
+        # Another unit, several ranges, or none: sections 14.2 and 14.1.1.
+        return {k: v for k, v in environ.items() if k != "HTTP_RANGE"}
+    if found[3] and int(found[3]) > size:
+        # Section 14.1.2.
         return environ | {"HTTP_RANGE": "bytes=0-"}
     return environ
 

@@ -48,7 +48,7 @@ from flux_api.net.webhooks import Webhooks
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.readiness import Handover
 from flux_api.queue.results import ResultStore
-from flux_api.queue.shares import Shares
+from flux_api.queue.shares import Shares, Watchers
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 from flux_server import log_lines
@@ -125,7 +125,7 @@ def _make_context(settings: Settings, manager: PipelineManager | None) -> Contex
         decodes=Shares(CHILDREN, CHILDREN - 1, seconds=30, purpose="are decoded"),
         fetches=Shares(16, 4, seconds=5, purpose="are fetched"),
         file_server=file_server(settings),
-        watchers=threading.BoundedSemaphore(settings.max_watchers),
+        watchers=Watchers(settings.max_watchers),
         results=results,
         kept_answers=KeptAnswers(results),
         webhooks=Webhooks(

@@ -19,7 +19,7 @@ from flux_api.core import (
     Queued,
     Started,
 )
-from flux_api.errors import JobNotFound, QueueFull
+from flux_api.errors import JobNotFound
 from flux_api.http.clients import (
     caller_of,
     follow_all,
@@ -186,11 +186,9 @@ def _find_all(ids: tuple[str, ...]) -> tuple[list[Job], list[str]]:
 
 def _watched(context: Context, stream: Iterator[bytes]) -> Response:
     """``stream`` as an answer that takes the place of a watcher."""
-    if not context.watchers.acquire(blocking=False):
-        message = "Too many connections watch jobs."
-        raise QueueFull(message, retry_after=5, code="too_many_watchers")
+    leave = context.watchers.enter(caller_of(request))
     response = Response(stream, mimetype=MEDIA_TYPE, headers=HEADERS)
-    response.call_on_close(context.watchers.release)
+    response.call_on_close(leave)
     return response
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -104,6 +105,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     body = read_new_body()
     began = time.monotonic()
     check_async(context)
+    sent = body
     body, recipe = recall(context, body)
     parameters = _read_parameters(body)
     name = context.find_model(parameters.model)
@@ -118,11 +120,25 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
         most = max(1, len(recipe.get("inputs", ())))
         inputs = read_inputs(context, job, body, model, most=most, bearer_token=token)
         image_request = _complete(context, name, parameters, inputs, made_by)
-        stop_dry_run(context, job, image_request, parameters)
+        told = _without_recalled(sent, image_request)
+        stop_dry_run(context, job, told, parameters)
         context.manager.submit(job, image_request)
     # A picture as text is not to be held while the job waits.
-    told = dict.fromkeys(("input_file", "input_image_url"))
-    return job, parameters.model_copy(update=told), began
+    gone = dict.fromkeys(("input_file", "input_image_url"))
+    return job, parameters.model_copy(update=gone), began
+
+
+def _without_recalled(sent: Body, image_request: ImageRequest) -> ImageRequest:
+    """``image_request`` for its caller's eyes: whoever has a picture's URL may have it
+    made again, but its prompts are for who has the file server's token."""
+    own = {name for name in ("prompt", "negative_prompt") if sent.values.get(name)}
+    return replace(
+        image_request,
+        prompt=image_request.prompt if "prompt" in own else "",
+        negative_prompt=(
+            image_request.negative_prompt if "negative_prompt" in own else None
+        ),
+    )
 
 
 def _complete(

@@ -26,6 +26,8 @@ from flux_api.images.decoder import is_picture
 from flux_server.incoming import CountedInput, drain
 
 _CHUNK = 65_536
+# A part's headers are read at once, a line at a time, at many times their size.
+_MOST_HEADERS = 2 * _CHUNK
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # A picture in Base64 packs to three quarters, text to a tenth: what packs to less is a
 # few bytes that would cost a whole body's memory.
@@ -153,13 +155,20 @@ def _split(request: Request, stream: IO[bytes]) -> Iterator[tuple[Field | File, 
             "The form's Content-Type has no boundary: let the client set that header "
             "itself."
         )
-    decoder = MultipartDecoder(boundary, max_parts=request.max_form_parts)
+    most = request.max_form_parts
+    decoder = MultipartDecoder(boundary, _MOST_HEADERS, max_parts=most)
     room, data = TextRoom(), list[bytes]()
     while not isinstance(event := decoder.next_event(), Epilogue):
         if isinstance(event, NeedData):
-            decoder.receive_data(stream.read(_CHUNK) or None)
+            piece = stream.read(_CHUNK) or None
+            try:
+                decoder.receive_data(piece)
+            except RequestEntityTooLarge:
+                message = "The form has more than 64 KiB in front of a part, or behind."
+                raise PayloadTooLarge(message) from None
         elif isinstance(event, Field | File):
             part, data = event, []
+            room.take("", sum(len(name) + len(text) for name, text in part.headers))
         elif isinstance(event, Data):
             data.append(event.data)
             if isinstance(part, Field):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from flux_api.net.file_server import FileServer
 from flux_api.net.webhooks import Webhooks
 from flux_api.queue.manager import PipelineManager
 from flux_api.queue.results import ResultStore
-from flux_api.queue.shares import Shares
+from flux_api.queue.shares import Shares, Watchers
 from flux_api.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,8 @@ class Context:
     """What a view works with; ``keys`` gives the API keys of now; ``models`` are the
     sets on offer, of those that are ``known``, ``loras`` the LoRAs that requests may
     name beside a set's own; ``signer`` signs finished pictures, where they are signed;
-    ``decodes`` and ``fetches`` are who may decode and fetch at the moment; each of
-    ``watchers`` is a connection that watches a job, and holds a thread."""
+    ``decodes``, ``fetches`` and ``watchers`` are who may decode, fetch and watch jobs
+    at the moment."""
 
     settings: Settings
     keys: Callable[[], tuple[ApiKey, ...]]
@@ -53,7 +52,7 @@ class Context:
     decodes: Shares
     fetches: Shares
     file_server: FileServer | None
-    watchers: threading.BoundedSemaphore
+    watchers: Watchers
     results: ResultStore
     kept_answers: KeptAnswers
     webhooks: Webhooks

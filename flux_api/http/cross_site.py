@@ -2,7 +2,7 @@
 
 A page of another site cannot read the answer, but what it posts would still cost the
 GPU's time; and a name that resolves to 127.0.0.1 makes any page one of this site (DNS
-rebinding): https://www.w3.org/TR/fetch-metadata/ and RFC 9110, section 7.2.
+rebinding): RFC 9110, section 7.2.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from flask import request
 
 from flux_api.errors import CrossSiteRequest, UntrustedHost
 from flux_api.http.context import get_context
+from flux_server.pages import is_cross_site
 
 _HEALTH = frozenset({"service.healthz", "service.readyz"})
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -33,7 +34,7 @@ def check_page() -> None:
     origin = request.headers.get("Origin", "")
     if {"*", origin} & set(settings.cors_origins):
         return
-    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+    if is_cross_site(request.headers):
         raise CrossSiteRequest(
             "Pages of other sites may not call this server: add their origin to "
             "FLUX_CORS_ORIGINS."

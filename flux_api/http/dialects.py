@@ -121,7 +121,7 @@ DIALECTS = (
         # Behind a base URL that is none of ours too: its SDKs read nothing else.
         re.compile(
             r"/(?:v1/|images/|models|openai/)"
-            r"|.*/(?:images/[a-z]+|models|chat/completions|responses)/$"
+            r"|/(?:[\w.-]+/)+(?:images/[a-z]+|models|chat/completions|responses)/$"
         ),
         lambda error: {"error": error_object(error)},
     ),

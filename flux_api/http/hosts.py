@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from flux_api.api_keys import is_loopback
 from flux_api.net.urls import is_named
 from flux_api.settings import LOCAL_NAMES
+from flux_server.pages import host_name
 
 
 class TrustedHosts:
@@ -27,10 +28,7 @@ class TrustedHosts:
 
     def trusts(self, host: str) -> bool:
         """Whether ``host``, a request's header, is one of them."""
-        name = host.strip().lower()
-        # "[::1]:8000", "localhost:8000", "localhost."
-        name = name[1:].partition("]")[0] if name[:1] == "[" else name.partition(":")[0]
-        name = name.rstrip(".")
+        name = host_name(host)
         return (
             not self._names
             or not name  # No browser leaves it out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,7 +38,8 @@ class Entry:
 
 class KeptAnswers:
     """The newest thousand keys, each for a day, as long as ``results`` keeps the
-    pictures. Thread-safe; gone when the process ends."""
+    pictures; what is too much goes from whoever has the most. Thread-safe; gone when
+    the process ends."""
 
     def __init__(
         self, results: ResultStore, *, clock: Callable[[], float] = time.monotonic
@@ -86,11 +87,18 @@ class KeptAnswers:
         return delivered and self._results.pictures(entry.job) is None
 
     def _drop_old(self) -> None:
-        """What is too old, and the oldest of what is too much; never what runs."""
+        """What is too old, and what is too much; never what runs."""
         now = self._clock()
-        for name, entry in list(self._entries.items()):
-            if len(self._entries) <= KEPT_KEYS and entry.until > now:
+        # One without an answer still runs: forgotten, it would run twice.
+        done = [name for name, entry in self._entries.items() if entry.render]
+        for name in done:
+            if self._entries[name].until > now:
+                break
+            del self._entries[name]
+        while len(self._entries) > KEPT_KEYS:
+            kept = [name for name in done if name in self._entries]
+            if not kept:
                 return
-            # One without an answer still runs: forgotten, it would run twice.
-            if entry.render is not None:
-                del self._entries[name]
+            # Whoever sends many keys forgets none of others'.
+            ((most, _),) = Counter(whose for whose, _ in kept).most_common(1)
+            del self._entries[next(name for name in kept if name[0] == most)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ _DOWN = (
 )
 # For people to choose from: trainers write down every tag of their pictures.
 _MOST_WORDS, _LONGEST_WORDS = 5, 1000
+_LONGEST_TAGS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +141,30 @@ def normal_name(name: str) -> str:
 def describe_lora(path: Path) -> LoraFacts:
     """What the header of the file says: nothing where it is not readable."""
     try:
+        stamp = path.stat()
+    except OSError:
+        return LoraFacts(None, None, ())
+    return _describe(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _describe(path: Path, changed: int, size: int) -> LoraFacts:
+    """That of the file as it was ``changed`` last: anybody may ask for the list."""
+    try:
+        if header_bytes(path) > MAX_HEADER:
+            return LoraFacts(None, None, ())
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            downs = [key for key in file.keys() if key.endswith(_DOWN)]  # noqa: SIM118
-            shapes = [file.get_slice(key).get_shape() for key in downs]
+            downs = (key for key in file.keys() if key.endswith(_DOWN))  # noqa: SIM118
+            shapes = (file.get_slice(key).get_shape() for key in downs)
+            rank = next((shape[0] for shape in shapes if shape), None)
     except (OSError, SafetensorError):
         return LoraFacts(None, None, ())
     family = metadata.get("modelspec.architecture") or metadata.get(
         "ss_base_model_version"
     )
-    rank = next((shape[0] for shape in shapes if shape), None)
-    return LoraFacts(family, rank, tuple(_trigger_words(metadata)))
+    words = tuple(_trigger_words(metadata))
+    return LoraFacts(family and family[:_LONGEST_WORDS], rank, words)
 
 
 def _trigger_words(metadata: Mapping[str, str]) -> list[str]:
@@ -157,15 +173,19 @@ def _trigger_words(metadata: Mapping[str, str]) -> list[str]:
         words = phrase[:_LONGEST_WORDS].split(",")
         return [word.strip() for word in words if word.strip()]
     counts: dict[str, int] = {}
+    written = metadata.get("ss_tag_frequency", "{}")
+    if len(written) > _LONGEST_TAGS:
+        return []
     try:
-        folders: dict[str, Any] = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        folders: dict[str, Any] = json.loads(written)
         for tags in folders.values():
             for tag, count in tags.items():
                 counts[tag.strip()] = counts.get(tag.strip(), 0) + int(count)
     # Anybody's file: counts without end, lists in lists.
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return []
-    return sorted(counts, key=lambda tag: -counts[tag])[:_MOST_WORDS]
+    most = heapq.nlargest(_MOST_WORDS, counts, key=counts.__getitem__)
+    return [tag[:_LONGEST_WORDS] for tag in most]
 
 
 def check_lora(path: Path, name: str) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -25,8 +26,10 @@ _ANSWER_SECONDS = 30.0
 _CHECK_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 1800.0
-# Each may hold a thread for as long as its receiver takes.
+# Each may hold a thread for as long as its receiver takes; one place is kept from a
+# receiver that never answers.
 _AT_ONCE = 4
+_EACH = 3
 
 
 class Webhooks:
@@ -41,6 +44,8 @@ class Webhooks:
         self._started = False
         self._starting = threading.Lock()
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
+        self._counting = threading.Lock()
+        self._running: Counter[str] = Counter()
         # When each file is due (monotonic seconds), and the pause before that.
         self._due: dict[Path, tuple[float, float]] = {}
 
@@ -135,6 +140,12 @@ class Webhooks:
         if locked.webhook is None:
             locked.close()
             return
+        receiver = _receiver_of(locked.webhook)
+        with self._counting:
+            if self._running[receiver] >= _EACH:
+                locked.close()
+                return
+            self._running[receiver] += 1
         # Whatever comes of it: if it is taken, the file will be gone by then.
         self._postpone(file)
         # Waits while all are taken: what is behind is looked at later.
@@ -158,6 +169,8 @@ class Webhooks:
                 elif self._send(webhook):
                     locked.remove()
         finally:
+            with self._counting:
+                self._running -= Counter([_receiver_of(webhook)])
             self._slots.release()
 
     def _send(self, webhook: Webhook) -> bool:
@@ -189,6 +202,11 @@ class Webhooks:
             return ask(
                 connection, "POST", url.target, body=body, headers=headers, most=0
             )[0]
+
+
+def _receiver_of(webhook: Webhook) -> str:
+    """Scheme, host and port, as they are written."""
+    return "/".join(webhook.url.split("/", 3)[:3])
 
 
 def _refusal(message: str) -> WebhookRefused:

@@ -19,7 +19,8 @@ KEPT_IN_VAIN = 100
 class JobTable:
     """Ended jobs stay ten minutes, and with the living at most a thousand: those that
     made no picture go before those whose pictures may still be asked for, all but the
-    newest hundred. Not thread-safe: the manager's lock guards it."""
+    newest hundred, and those of the caller who has the most before any of others'.
+    Not thread-safe: the manager's lock guards it."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -33,9 +34,12 @@ class JobTable:
         self._vain: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
-        """Enter ``job``; JobConflict while another with its id is alive."""
+        """Enter ``job``; JobConflict while another with its id is alive, or is kept
+        for another owner, who may still come for its pictures."""
+        self._forget_old()
         earlier = self._jobs.get(job.id)
-        if earlier is not None and earlier.outcome is None:
+        is_kept = earlier is not None and earlier.owner != job.owner
+        if earlier is not None and (is_kept or earlier.outcome is None):
             raise JobConflict("This job id is in use.", param="job_id")
         self._jobs[job.id] = job
         # In place of an ended one of that id it would keep the place of the old.
@@ -93,9 +97,17 @@ class JobTable:
             else:
                 ended = self._noted
             if ended:
-                self._forget(ended.popleft())
+                self._forget(_take_from_the_greediest(ended))
 
     def _forget(self, job: Job) -> None:
         # Another may have its id by now.
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
+
+
+def _take_from_the_greediest(ended: deque[Job]) -> Job:
+    """The first of the caller who has the most of ``ended``, which has it no longer."""
+    ((most, _),) = Counter(job.caller for job in ended).most_common(1)
+    job = next(job for job in ended if job.caller == most)
+    ended.remove(job)
+    return job

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from flux_api.errors import Cancelled, QueueFull, Unavailable
 
@@ -62,3 +63,27 @@ class Shares:
             )
         message = f"Too many pictures {self._purpose} at the moment."
         return Unavailable(message, retry_after=5)
+
+
+class Watchers:
+    """``total`` connections that watch jobs, each of which holds a thread; three
+    quarters of them at most are one caller's."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._each = total, total - total // 4
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def enter(self, caller: str) -> Callable[[], None]:
+        """What to call when the connection ends; QueueFull where there is no place."""
+        with self._lock:
+            full = self._held.total() >= self._total
+            if full or self._held[caller] >= self._each:
+                message = "Too many connections watch jobs."
+                raise QueueFull(message, retry_after=5, code="too_many_watchers")
+            self._held[caller] += 1
+        return partial(self._leave, caller)
+
+    def _leave(self, caller: str) -> None:
+        with self._lock:
+            self._held -= Counter([caller])

@@ -53,6 +53,15 @@ def test_the_same_and_the_same_but(server):
     assert drawn(server) == first | {"size": [192, 64]}
 
 
+def test_a_dry_run_tells_no_prompt_that_only_the_recipe_has(server):
+    url = stored(server, prompt="a private cat", seed=301, width=128, height=64)
+    plan = process(server, recipe_of=url, dry_run=1)
+    assert plan.json()["request"]["seed"] == 301
+    assert "private" not in plan.text
+    own = process(server, recipe_of=url, prompt="a dog", dry_run=1).json()
+    assert own["request"]["prompt"] == "a dog"
+
+
 def test_a_picture_on_the_file_server_need_not_be_sent_again(server):
     source = stored(server, prompt="a cat", seed=5)
     edit = stored(server, prompt="a hat", seed=6, input_image_url=source)

@@ -78,6 +78,15 @@ def test_a_range_is_206_and_exact(server, stored, wanted):
     assert answer.headers["Content-Type"] == "image/png"
 
 
+@pytest.mark.parametrize(
+    "wanted", ["lines=1-2", "bytes=0-0,2-2", "bytes=a-b", "bytes=5-2", "bytes=-", "x"]
+)
+def test_a_range_that_is_none_is_passed_over(server, stored, wanted):
+    path, data = stored
+    answer = server.get(path, headers={"Range": wanted})
+    assert (answer.status_code, answer.content) == (200, data)
+
+
 @pytest.mark.parametrize("wanted", ["bytes=100040-", "bytes=999999-1000000"])
 @fact("6-range")
 def test_a_range_past_the_end_is_416(server, stored, wanted):

@@ -46,7 +46,7 @@ def test_where_there_is_none_it_is_404(server, name):
     assert server.get(f"{plain}/recipe", headers=AUTH).status_code == 404
 
 
-@pytest.mark.parametrize("recipe", ["no json", "[1]", "[" * 100_000])
+@pytest.mark.parametrize("recipe", ["no json", "[1]", "[" * 100_000, '{"a": NaN}'])
 def test_what_is_no_object_is_400_and_stores_nothing(server, recipe):
     before = server.stored(PNG_MAGIC)
     answer = upload(server, recipe)

@@ -30,6 +30,9 @@ def test_a_page_of_another_site_stores_nothing(server):
     assert refused.status_code == 403
     assert "other sites" in refused.json()["error"]
     assert server.upload(headers={"Sec-Fetch-Site": "same-origin"}).ok
+    # To plain http on another machine browsers send the origin alone.
+    for origin, status in (("http://evil.test", 403), ("null", 403), (server.url, 200)):
+        assert server.upload(headers={"Origin": origin}).status_code == status
 
 
 NO_IMAGES = {

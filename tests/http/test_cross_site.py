@@ -34,6 +34,20 @@ def test_a_page_of_another_site_is_refused(fake, path):
     assert gone.status_code == 403
 
 
+@pytest.mark.parametrize("path", [*PATHS, "/sdapi/v1/interrupt"])
+def test_without_fetch_metadata_the_origin_counts(fake, path):
+    """Browsers send none to plain http on another machine."""
+    named = {"Host": "localhost:8000", "X_Forwarded_Host": "a.example, b.example"}
+    for origin in ("https://evil.test", "null", "http://localhost.evil.test:8000"):
+        answer = post(fake, path, Origin=origin, **named)
+        assert answer.status_code == 403, origin
+    # Whatever the port is: proxies drop it. A proxy says what the page's address was.
+    for origin in ("http://localhost", "http://LOCALHOST:9000", "https://b.example"):
+        answer = post(fake, path, Origin=origin, **named)
+        assert answer.status_code == 200, answer.text
+    assert post(fake, path, Origin="http://[::1]:1", Host="[::1]:8000").ok
+
+
 def test_the_openai_dialect_has_a_code_for_it(fake):
     answer = post(fake, PATHS[1], Sec_Fetch_Site="cross-site")
     assert answer.json()["error"]["code"] == "cross_site_request"

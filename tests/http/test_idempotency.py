@@ -394,6 +394,14 @@ def test_pictures_are_kept_once_and_keys_are_bounded_by_them_and_by_count():
     assert is_kept(many, "10")
 
 
+def test_who_sends_many_keys_forgets_none_of_others():
+    answers = kept_by(ResultStore(10**9), Clock(), ["mine"])
+    for number in range(1010):
+        entry, _ = answers.begin(("other", str(number)), b"x")
+        answers.keep(entry, lambda: None)
+    assert is_kept(answers, "mine")
+
+
 def test_what_runs_is_never_dropped():
     clock = Clock()
     answers = KeptAnswers(ResultStore(2000), clock=clock)

@@ -105,6 +105,32 @@ def test_large_text_takes_a_few_times_its_size(server, path):
     assert answer.status_code == 400
 
 
+HEADERS = {
+    "lines": b"\r\n" + b"a\n" * (8 * MIB) + b"z: z",
+    "a name": b'; name="' + b"a" * (16 * MIB) + b'"',
+    "escapes": b'; name="' + b"\\\\" * (8 * MIB) + b'"',
+    "percent": b"; name*=utf-8''" + b"%61" * (5 * MIB),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_parts_headers_are_a_few_kibibytes(server, path, kind):
+    before = memory(server, "VmHWM")
+    part = b'--X\r\nContent-Disposition: form-data; name="prompt"%s\r\n\r\na cat\r\n'
+    form = {"Content-Type": "multipart/form-data; boundary=X"}
+    body = part % HEADERS[kind] + b"--X--"
+    answer = requests.post(server.url + path, body, headers=form, timeout=60)
+    assert answer.status_code == 413
+    assert "64 KiB" in message_of(answer)
+    # Nor in several parts.
+    body = part % HEADERS[kind][:32_000] * 100 + b"--X--"
+    answer = requests.post(server.url + path, body, headers=form, timeout=60)
+    assert answer.status_code in (400, 413)
+    # The body itself, as it comes.
+    assert memory(server, "VmHWM") - before < 100
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_few_bytes_of_gzip_do_not_take_a_whole_bodys_memory(server, path):
     before = memory(server, "VmHWM")

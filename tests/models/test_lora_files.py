@@ -16,7 +16,12 @@ from flux_api.errors import InvalidRequest
 from flux_api.http.parameters import Parameters
 from flux_api.models.headers import BadFile, read_header
 from flux_api.models.info import merge_loras
-from flux_api.models.lora_files import LoraFolder, check_lora, describe_lora
+from flux_api.models.lora_files import (
+    LoraFacts,
+    LoraFolder,
+    check_lora,
+    describe_lora,
+)
 from tests.support.servers import run_api
 
 NAMES = [
@@ -197,6 +202,32 @@ def test_the_list_of_trigger_words_has_an_end(tmp_path):
     words = {"modelspec.trigger_phrase": "word, " * 100_000}
     write(tmp_path / "a.safetensors", words)
     assert len(describe_lora(tmp_path / "a.safetensors").trigger_words) < 1000
+
+
+def test_a_file_whose_list_would_take_long_to_read_says_nothing(tmp_path):
+    """Anybody may ask for the list, and the files are anybody's."""
+    long = "x" * 2**21
+    tags = json.dumps({"a": {f"tag {number}": 1 for number in range(100_000)}})
+    write(tmp_path / "tags.safetensors", {"ss_tag_frequency": tags})
+    write(tmp_path / "family.safetensors", {"modelspec.architecture": long})
+    write(tmp_path / "header.safetensors", {"modelspec.architecture": long * 8})
+    few = json.dumps({"a": {"x" * 2**19: 2, "ink": 1}})
+    write(tmp_path / "few.safetensors", {"ss_tag_frequency": few})
+    told = {path.stem: describe_lora(path) for path in tmp_path.iterdir()}
+    assert told["tags"] == LoraFacts(None, 4, ())
+    assert len(told["family"].family) == 1000
+    assert told["header"] == LoraFacts(None, None, ())
+    assert [len(word) for word in told["few"].trigger_words] == [1000, 3]
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write(path, rank=4)
+    ranks = [describe_lora(path).rank]
+    write(path, rank=8)
+    ranks.append(describe_lora(path).rank)
+    path.unlink()
+    assert [*ranks, describe_lora(path).rank] == [4, 8, None]
 
 
 def test_the_list_tells_family_rank_and_trigger_words(tmp_path):

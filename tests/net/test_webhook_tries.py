@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 import time
 from ipaddress import ip_network
 
@@ -73,6 +74,25 @@ def test_what_is_no_webhook_goes_and_keeps_no_other_waiting(tmp_path):
         told.start()
         wait_for(lambda: not list(tmp_path.iterdir()), 20)
         assert len(seen.requests) == 1
+
+
+def test_a_receiver_that_never_answers_leaves_a_place_to_others(tmp_path):
+    ended = threading.Event()
+
+    def hang(seen, conn):
+        ended.wait(30)
+        return answer(b"")
+
+    with trap(read_body(hang)) as silent, trap(read_body(answer(b""))) as other:
+        told = Webhooks(LOCAL, ("127.0.0.1",), tmp_path)
+        for _ in range(8):
+            told.promise(silent.url("/hook"), None, "lost").keep("done")
+        told.promise(other.url("/hook"), None, "lost").keep("done")
+        told.start()
+        wait_for(lambda: other.requests, 20)
+        ended.set()
+        wait_for(lambda: not list(tmp_path.iterdir()), 20)
+    assert len(silent.requests) == 8
 
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):

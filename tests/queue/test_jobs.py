@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from flux_api.core import ImageResult, Queued, Started
-from flux_api.errors import JobNotFound, PipelineFailed
+from flux_api.errors import JobConflict, JobNotFound, PipelineFailed
 from flux_api.queue import jobs
 from flux_api.queue.job_table import JobTable
 from flux_api.queue.jobs import Job
@@ -103,9 +103,9 @@ def test_it_was_begun_as_often_as_the_picture_that_took_most():
     assert counts == [1, 1, 3, 3]
 
 
-def add(table, name):
+def add(table, name, caller="A"):
     """A job in ``table``."""
-    job = Job(request(), id=name, caller="A")
+    job = Job(request(), id=name, caller=caller, owner=caller)
     table.add(job)
     return job
 
@@ -139,6 +139,29 @@ def test_ended_jobs_are_kept_for_ten_minutes(clock):
     assert known(table) == ["lives"]
     with pytest.raises(JobNotFound):
         table.find("in vain", None)
+
+
+def test_an_ended_jobs_id_is_its_owners_while_it_is_kept(clock):
+    table = JobTable()
+    hers = add(table, "heart")
+    finish(hers, 0)
+    with pytest.raises(JobConflict):
+        add(table, "heart", "B")
+    assert table.find("heart", "A") is hers
+    again = add(table, "heart")
+    finish(again, 0)
+    clock.seconds += 601
+    his = add(table, "heart", "B")
+    assert table.find("heart", "B") is his
+
+
+def test_who_makes_thousands_forgets_no_others():
+    table = JobTable()
+    finish(add(table, "hers"), 0)
+    for number in range(2000):
+        finish(add(table, f"his {number}", "B"), 0)
+    assert known(table) == ["hers"]
+    assert len(table.of("B")) == 999
 
 
 def test_of_those_in_vain_the_newest_hundred_outlast_any_number_of_others():

@@ -432,17 +432,22 @@ def test_a_job_that_failed_is_told_of_among_a_thousand_that_did_not():
     assert len(manager.jobs_of("B")) == 999
 
 
-def test_an_id_is_free_for_everybody_when_its_job_has_ended(gate):
+def test_an_id_is_free_for_its_owner_when_its_job_has_ended(gate):
     manager = start(lambda _: gate.wait())
     job = submit(manager, request(), job_id="whose-is-it", owner="alice")
     with pytest.raises(JobConflict):
         manager.open(job_id="whose-is-it", owner="bob")
     gate.set()
     job.wait(10)
-    submit(manager, request(), job_id="whose-is-it", owner="bob").wait(10)
-    assert manager.find("whose-is-it", owner="bob").outcome
+    # He would take its pictures from her.
+    with pytest.raises(JobConflict):
+        manager.open(job_id="whose-is-it", owner="bob")
     with pytest.raises(JobNotFound):
-        manager.find("whose-is-it", owner="alice")
+        manager.find("whose-is-it", owner="bob")
+    assert manager.find("whose-is-it", owner="alice") is job
+    again = submit(manager, request(), job_id="whose-is-it", owner="alice")
+    again.wait(10)
+    assert manager.find("whose-is-it", owner="alice") is again
 
 
 def test_a_request_that_is_still_read_has_a_place_in_the_queue():
