@@ -10,12 +10,15 @@ def is_cross_site(headers: Headers) -> bool:
 
     By Fetch Metadata (https://www.w3.org/TR/fetch-metadata/), which browsers send to
     https and to this machine alone; elsewhere by an Origin with another name than the
-    Host, or than a proxy says that it was: no page can set either. Ports are not
-    compared, as proxies drop them.
+    Host, or than a proxy says that it was. Ports are not compared, as proxies drop
+    them. No page can set these for another site, nor X-Requested-With unless that site
+    allows it beforehand.
     """
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
     if site is not None or origin is None:
         return site == "cross-site"
+    if "X-Requested-With" in headers:
+        return False
     hosts = headers.get("Host", ""), headers.get("X-Forwarded-Host", "")
     names = {host_name(host) for told in hosts for host in told.split(",")}
     return host_name(origin.partition("://")[2]) not in names - {""}

@@ -31,12 +31,16 @@ export class ApiError extends Error {
   }
 }
 
+// Which a page of another site cannot send: behind a proxy that tells the server another
+// Host, its origin alone would make it one.
+export const OWN_PAGE = { "X-Requested-With": "XMLHttpRequest" };
+
 // Relative to the page, which may lie below a path of its proxy.
 export const addressOf = (path) => new URL(path, document.baseURI).href;
 
 export async function call(path, options = {}) {
   const own = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
-  const headers = { ...own, ...options.headers };
+  const headers = { ...OWN_PAGE, ...own, ...options.headers };
   let answer;
   try {
     answer = await fetch(addressOf(path), { ...options, headers });

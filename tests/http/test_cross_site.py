@@ -46,6 +46,9 @@ def test_without_fetch_metadata_the_origin_counts(fake, path):
         answer = post(fake, path, Origin=origin, **named)
         assert answer.status_code == 200, answer.text
     assert post(fake, path, Origin="http://[::1]:1", Host="[::1]:8000").ok
+    # What another site's page cannot send unasked, as this server's own page does.
+    own = {"X_Requested_With": "XMLHttpRequest"}
+    assert post(fake, path, Origin="http://gpu.lan", **own).ok
 
 
 def test_the_openai_dialect_has_a_code_for_it(fake):

@@ -1,6 +1,6 @@
 // A form that calls one operation, and its answer as it comes.
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
-import { addressOf, key } from "../api.js";
+import { addressOf, key, OWN_PAGE } from "../api.js";
 import { fieldsOf, typeOf } from "./spec.js";
 import { say } from "./words.js";
 
@@ -39,7 +39,7 @@ function requestOf(operation, form) {
   const values = (place) => operation[place].filter(({ name }) => form.get(`${name}`));
   let path = operation.path;
   const query = new URLSearchParams();
-  const headers = {};
+  const headers = { ...OWN_PAGE };
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
   if (form.get("Accept")) headers.Accept = form.get("Accept");
   for (const { name, in: place } of values("parameters")) {
