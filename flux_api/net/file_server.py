@@ -14,6 +14,7 @@ from urllib3.filepost import encode_multipart_formdata
 from flux_api.errors import Unavailable
 from flux_api.images.codec import EncodedImage
 from flux_api.net.connections import FAILURES, Deadline, ask, connect_to_own
+from flux_api.net.urls import UrlError, parse_url, under_own_name
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,12 @@ class FileServer:
     def name_of(self, url: str) -> str | None:
         """The name of a stored picture in ``url``, None for any other URL."""
         base, slash, name = url.strip().rpartition("/i/")
-        ours = (self._public, self._base.geturl())
-        return name if base in ours and _PATH.fullmatch(slash + name) else None
+        ours = [parse_url(base) for base in (self._public, self._base.geturl())]
+        try:
+            is_ours = under_own_name(parse_url(base), ours) in ours
+        except UrlError:
+            return None
+        return name if is_ours and _PATH.fullmatch(slash + name) else None
 
     def url_of(self, name: str) -> str:
         """Where this server finds the stored picture of that name."""
