@@ -79,7 +79,7 @@ class FileServer:
         try:
             status, answer = self._ask("GET", f"/i/{picture}/recipe", None, headers)
             if status not in (200, 404):
-                raise ValueError(f"status {status}")
+                raise ValueError(_refusal(status, "FILE_SERVER_TOKEN", "BEARER_TOKEN"))
         except _FAILURES as error:
             logger.warning("the file server gave no recipe: %s", error)
             message = "The file server gave no recipe."
@@ -101,7 +101,8 @@ class FileServer:
             headers["traceparent"] = traceparent
         status, answer = self._ask("POST", "/upload", body, headers)
         if status not in (200, 201):
-            raise ValueError(f"status {status}")
+            own, theirs = "FILE_SERVER_UPLOAD_TOKEN", "UPLOAD_TOKEN"
+            raise ValueError(_refusal(status, own, theirs))
         return answer
 
     def _ask(
@@ -119,6 +120,14 @@ class FileServer:
             # A connection that was shut in the middle looks like an answer's end.
             deadline.remaining()
         return answer
+
+
+def _refusal(status: int, own: str, theirs: str) -> str:
+    """What a ``status`` says to the operator, whose variable ``own`` is to hold what
+    ``theirs`` holds at the file server."""
+    if status in (401, 403):
+        return f"status {status}: {own} has to be its {theirs}"
+    return f"status {status}"
 
 
 def _path_in(answer: bytes) -> str:

@@ -191,6 +191,23 @@ def test_a_slip_in_json_is_told_by_its_place(fake):
     assert "line 2, column" in message_of(answer)
 
 
+@pytest.mark.parametrize("encoding", ["shift_jis", "euc_jp"])
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_json_that_is_no_utf_8_is_told_so(fake, path, encoding):
+    body = json.dumps({"prompt": "\u8d64\u3044\u732b"}, ensure_ascii=False)
+    answer = post(fake, path, data=body.encode(encoding))
+    assert answer.status_code == 400
+    assert "its text is not UTF-8" in message_of(answer)
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_size_may_have_the_sign_of_multiplication(fake, path):
+    for size in ("128\u00d764", "128X64"):
+        answer = post(fake, path, json=PROMPT | {"size": size})
+        assert answer.status_code == 200, answer.text
+        assert seen(fake)["size"] == [128, 64]
+
+
 def test_a_packed_body_is_read_and_bounded(fake):
     kind = {"Content-Type": "application/json"}
     url, body = fake.url + GENERATIONS, json.dumps(PROMPT).encode()
