@@ -6,6 +6,7 @@ line or move a terminal's cursor.
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import sys
@@ -28,8 +29,15 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # Nothing but ASCII: line ends, escapes and lone surrogates come out as \u....
-        return json.dumps(line, default=str)
+        return json_line(line)
+
+
+class AsciiJsonFormatter(JsonFormatter):
+    """The same in ASCII, for a stream in an encoding that lacks letters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The one line."""
+        return json.dumps(json.loads(super().format(record)))
 
 
 class TerminalFormatter(logging.Formatter):
@@ -55,9 +63,21 @@ class TerminalFormatter(logging.Formatter):
         return "\n    ".join(map(_printable, lines))
 
 
+def json_line(value: object) -> str:
+    """``value`` as JSON on one line, which UTF-8 can encode whatever is in it: letters
+    as they are, so that they can be searched for; line ends, escapes and halves of
+    surrogate pairs by their numbers."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    # Whatever is not printable stands in a string, where its escape means the same.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def formatter_for(stream: TextIO) -> logging.Formatter:
     """What suits the ``stream`` that a handler writes to."""
-    return TerminalFormatter() if stream.isatty() else JsonFormatter()
+    if stream.isatty():
+        return TerminalFormatter()
+    is_utf_8 = codecs.lookup(stream.encoding or "utf-8").name == "utf-8"
+    return JsonFormatter() if is_utf_8 else AsciiJsonFormatter()
 
 
 def configure(package: str, level: str = "info") -> None:

@@ -9,10 +9,12 @@ from ipaddress import ip_address
 from socket import socket
 
 from flask import Flask
+from werkzeug import formparser
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flux_server import log_lines
 from flux_server.environment import near_misses
+from flux_server.multipart import LenientDecoder
 
 from . import hooks, metrics, openapi, views
 from .cleaner import Cleaner
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 RECIPE_BYTES = 500_000
 FORM_BYTES = 64 * 1024 + RECIPE_BYTES
 """What the multipart form around a file, with a recipe in it, may add to it."""
+
+# There is no other place where Flask's reader of forms could be given one.
+formparser.MultipartDecoder = LenientDecoder  # type: ignore[attr-defined]
 
 
 def create_app(

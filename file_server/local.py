@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
 from .media import HEAD_BYTES, is_name, is_ours, new_name
-from .storage import FULL, Latest, StoredFile, Usage, measure
+from .storage import FULL, SMALL_BYTES, Latest, StoredFile, Usage, measure
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +137,11 @@ class LocalStorage:
             return Usage(files, self._used(), shutil.disk_usage(self.root).free)
 
     def check(self) -> None:
-        """Open a file without a name: proves that the folder can be written."""
+        """Ask for room as an upload does, and open a file without a name: proves that
+        the folder can be written."""
         with _translated():
+            self._require_free(SMALL_BYTES)
+            self._require_quota(SMALL_BYTES)
             nameless = getattr(os, "O_TMPFILE", None)
             if nameless is not None:
                 try:

@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .errors import FileServerError
+from .errors import FileServerError, StorageFull
 from .storage import Storage, Usage
 from .views import context, require_token
 
@@ -78,13 +78,18 @@ class _Everything(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from REGISTRY.collect()
+        ready = True
         try:
-            self._storage.check()
+            try:
+                self._storage.check()
+            except StorageFull:
+                # How full it is can still be told.
+                ready = False
             usage = self._measure()
         except FileServerError:
             yield _gauge("flux_files_ready", _READY, 0)
             return
-        yield _gauge("flux_files_ready", _READY, 1)
+        yield _gauge("flux_files_ready", _READY, ready)
         yield _gauge("flux_files_stored", "Pictures that are stored.", usage.files)
         yield _gauge("flux_files_stored_bytes", "Bytes of them.", usage.bytes)
         if usage.free is not None:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from .errors import FileMissing, StorageFull, StorageUnavailable
 from .media import HEAD_BYTES, is_name, is_ours, media_type, new_name
-from .storage import Latest, StoredFile, Usage, measure
+from .storage import SMALL_BYTES, Latest, StoredFile, Usage, measure
 
 LATEST = "latest.json"
 # Other processes store and remove in the same bucket.
@@ -139,12 +139,16 @@ class S3Storage:
         return Usage(files, sum(size for _, size, _ in found), None)
 
     def check(self) -> None:
-        """Ask for the bucket: proves that it is there and the keys are right."""
+        """Ask for the bucket: proves that it is there and the keys are right. Whether
+        there is room is known by the last count, as listing costs too much for this;
+        the next upload that needs it counts anew."""
         with _translated():
             try:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
                 raise StorageUnavailable from error
+        if self.max_total and self._used + SMALL_BYTES > self.max_total:
+            raise StorageFull
 
     def _put_json(self, key: str, body: bytes) -> None:
         kind = "application/json"

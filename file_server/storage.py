@@ -12,6 +12,8 @@ from .media import media_type, sniff
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The operating system's words for: no room."""
+SMALL_BYTES = 65_536
+"""A small picture: where there is no room for it, there is none for pictures."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Storage(Protocol):
         """Count what is stored."""
 
     def check(self) -> None:
-        """Return when files could be stored now; leaves nothing behind."""
+        """Return when files could be stored now; leaves nothing behind. ``StorageFull``
+        when there is no room for one of ``SMALL_BYTES``."""
 
 
 def measure(source: BinaryIO) -> int:

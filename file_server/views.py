@@ -178,7 +178,11 @@ def healthz() -> ResponseReturnValue:
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
     """Answer 200 when uploads could be stored now, else 503 with the reason."""
-    context().storage.check()
+    try:
+        context().storage.check()
+    except StorageFull as error:
+        # Its status is an upload's.
+        raise StorageUnavailable("There is no room left for pictures.") from error
     return {"status": "ready"}
 
 

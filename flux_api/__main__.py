@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -13,6 +14,9 @@ def main() -> None:
     """Run one command, and end at once: threads that load or run a model are not waited
     for, and the interpreter's own end may abort in one."""
     end_at_ctrl_c()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Files' names go out as they came in, in whatever encoding they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
     code = run(None, os.environ)
     try:
         sys.stdout.flush()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -71,7 +72,8 @@ def create_app(
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
     log_lines.configure("flux_api", settings.log_level)
-    _warn_of_slips(settings)
+    for sentence in slips(settings, os.environ):
+        logger.warning(sentence)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     # A picture in Base64 is a field of text: Werkzeug's own bound is half a megabyte.
@@ -91,14 +93,23 @@ def create_app(
     return app
 
 
-def _warn_of_slips(settings: Settings) -> None:
-    for sentence in setting_values.unknown(Settings, os.environ):
-        logger.warning(sentence)
+def slips(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each thing in ``environ`` that stops no start, and is hardly what
+    was meant; ``settings`` are what was read of it."""
+    yield from setting_values.unknown(Settings, environ)
     if settings.trusted_proxies and is_hidden(settings):
-        logger.warning(
+        yield (
             "FILE_SERVER is an address of this machine: callers behind the proxy need "
             "FILE_SERVER_PUBLIC_URL, the address under which they reach it"
         )
+
+
+def check_start(settings: Settings) -> None:
+    """BadSetting names what would stop a server with ``settings`` at its start."""
+    check_machine(settings)
+    # All that a start puts together but the model, so that no check is forgotten here.
+    make_backend = functools.partial(_make_backend, settings, None)
+    _make_context(settings, new_manager(settings, make_backend, lambda: None))
 
 
 def _make_context(settings: Settings, manager: PipelineManager | None) -> Context:

@@ -66,6 +66,7 @@ def text(name):
 def blocks(name):
     """The fenced blocks, without what is said beside the code, nor in prompts."""
     shown = re.sub(r"""(?<=prompt=)([^"'\n]*|"[^"\n]*")(?=["',)])""", "", text(name))
+    shown = re.sub(r'(?<="prompt": )"[^"\n]*"', "", shown)
     found = re.findall(r"^```(\w*)\n(.*?)^```", shown, re.M | re.S)
     return [
         (language, [_without_words(line) for line in body.splitlines()])
@@ -90,6 +91,14 @@ def test_both_languages_have_the_same_headings_tables_and_commands(english, japa
 
     assert shape(japanese) == shape(english)
     assert blocks(japanese) == blocks(english)
+
+
+@pytest.mark.parametrize("page", ["docs/jobs.md", "docs/ja/jobs.md"])
+def test_the_answer_that_is_shown_is_to_the_request_above_it(page):
+    asked = re.search(
+        r'"prompt=([^"]+)" -F "dry_run=1".+?"prompt": "([^"]+)"', text(page), re.S
+    )
+    assert asked and asked[1] == asked[2]
 
 
 def test_every_page_is_there_in_both_languages_unless_it_is_said_to_be_english():

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from flux_api.blueprints.accepted import accept, check_async
 from flux_api.core import ImageRequest
+from flux_api.errors import missing_parameter
 from flux_api.http.bodies import Body
 from flux_api.http.clients import chosen_job_id, open_job, wait_for
 from flux_api.http.context import Context, get_context
@@ -150,6 +151,8 @@ def _complete(
 ) -> ImageRequest:
     """The request in full; ``made_by`` is the mode of the recipe that it repeats."""
     if parameters.scale is not None or made_by == "upscale":
+        if not inputs.images:
+            raise missing_parameter("input_file")
         return complete_upscale(context, name, parameters.scale, parameters, inputs)
     varies = made_by == "variation" and inputs.images
     prompt = None if varies else parameters.prompt

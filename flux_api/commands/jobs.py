@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from flux_api.commands.api import Api, Json
 from flux_api.commands.connecting import connect, server_options
 from flux_api.commands.files import Plan, write
 from flux_api.commands.transport import Failure
+from flux_server.log_lines import json_line
 
 _HEAD = ("ID", "STATE", "MODE", "MODEL", "SIZE", "STEPS", "AGE", "WHY")
 
@@ -46,7 +46,7 @@ def jobs(
     found = _api(server, key).jobs()
     if as_json:
         for job in found:
-            click.echo(json.dumps(job))
+            click.echo(json_line(job))
         return
     rows = [_HEAD, *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,8 @@ from flux_api.commands.files import STDOUT, Plan, format_of
 from flux_api.commands.options import picture_options, size_option
 from flux_api.commands.screen import Screen
 from flux_api.commands.signals import Signals
-from flux_api.commands.transport import Failure
+from flux_api.commands.transport import REFUSED, Failure
+from flux_server.log_lines import json_line
 
 FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 _SENT = {
@@ -162,6 +164,8 @@ def draw(
         Request(label, route, [*own, *fields], plan.names(label, count, file_format))
         for label, own in inputs
     ]
+    for request in requests:
+        _check_text(request.fields)
     # Before anything is loaded, which may take minutes.
     signals = Signals()
     api = connect(environ, options["server"], options["key"], options["model"])
@@ -177,6 +181,13 @@ def draw(
             codes.append(failure.exit_code)
             _tell_failure(screen, request, failure, as_json)
     return signals.exit_code or max(codes)
+
+
+def _check_text(fields: list[Field]) -> None:
+    for name, value in fields:
+        # A letter for each byte that the terminal's encoding does not have.
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+            raise Failure(f"Invalid {name!r}: the text is not UTF-8.", REFUSED)
 
 
 def _fields(options: dict[str, Any], file_format: str) -> list[Field]:
@@ -199,10 +210,10 @@ def _lora(text: str) -> Json:
 
 
 def content_of(path: Path) -> tuple[str, bytes]:
-    """What the API is sent of a file."""
-    if path == STDOUT:
-        return "picture", sys.stdin.buffer.read()
-    return path.name, path.read_bytes()
+    """What the API is sent of a file. Its own name, which may be in any encoding, does
+    not matter to it."""
+    data = sys.stdin.buffer.read() if path == STDOUT else path.read_bytes()
+    return "picture", data
 
 
 def _tell(screen: Screen, event: Json, as_json: bool) -> None:
@@ -210,7 +221,7 @@ def _tell(screen: Screen, event: Json, as_json: bool) -> None:
     if path == STDOUT:
         path = "standard output"
     elif as_json:
-        click.echo(json.dumps({"file": str(path), **facts}))
+        click.echo(json_line({"file": str(path), **facts}))
     # On a terminal the line below says it.
     elif not (sys.stdout.isatty() and sys.stderr.isatty()):
         click.echo(path)
@@ -226,5 +237,5 @@ def _tell_failure(
     screen: Screen, request: Request, failure: Failure, as_json: bool
 ) -> None:
     if as_json:
-        click.echo(json.dumps({"job_id": request.job_id, "error": failure.error}))
+        click.echo(json_line({"job_id": request.job_id, "error": failure.error}))
     screen.say(f"flux-api: {request.label}: {failure}")

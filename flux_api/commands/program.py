@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +105,8 @@ def doctor(environ: Mapping[str, str], what: Path | None, gpu: float | None) -> 
     settings, models = _settings_and_models(environ)
     # Imported where they are needed: torch takes seconds, which --help should not.
     if what is None:
+        if gpu is None:
+            _check_settings(settings, environ)
         from flux_api.commands.doctor import examine
         from flux_api.commands.doctor_memory import memory_lines
 
@@ -159,6 +162,16 @@ for _command in (
     *(jobs, serve, quality, completion),
 ):
     program.add_command(_command)
+
+
+def _check_settings(settings: Settings, environ: Mapping[str, str]) -> None:
+    from flux_api.factory import check_start, slips
+
+    for sentence in slips(settings, environ):
+        click.echo(f"flux-api: {sentence}", err=True)
+    # Where gunicorn has its worker look for the module of FLUX_FILTER.
+    sys.path.append(os.getcwd())
+    check_start(settings)
 
 
 def _settings_and_models(

@@ -156,7 +156,7 @@ def _prompts(found: Recipe, options: dict[str, Any]) -> dict[str, str]:
             raise Failure(f"the recipe asks for no {_option(name)}", REFUSED)
         if wanted is None:
             continue
-        if given is None or hash_of(given.encode()) != wanted:
+        if given is None or hash_of(given.encode(errors="surrogateescape")) != wanted:
             why = "lacks" if given is None else "is another one"
             message = f"{_option(name)} {why}: its SHA-256 has to be {wanted}"
             raise Failure(message, REFUSED)

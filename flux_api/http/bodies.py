@@ -16,7 +16,6 @@ from werkzeug.sansio.multipart import (
     Epilogue,
     Field,
     File,
-    MultipartDecoder,
     NeedData,
 )
 
@@ -24,6 +23,7 @@ from flux_api.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from flux_api.http.body_text import TextRoom, read_fields, read_json, read_text
 from flux_api.images.decoder import is_picture
 from flux_server.incoming import CountedInput, drain
+from flux_server.multipart import LenientDecoder
 
 _CHUNK = 65_536
 # A part's headers are read at once, a line at a time, at many times their size.
@@ -132,6 +132,8 @@ def _read_multipart(request: Request, stream: IO[bytes]) -> Body:
         for part, data in _split(request, stream):
             if part.name is None:
                 raise InvalidRequest("A part of the form has no name.")
+            if "\ufffd" in part.name:
+                raise InvalidRequest("The name of a field in the form is not UTF-8.")
             if isinstance(part, Field) and (text := _text_of(part, data)) is not None:
                 fields.append((part.name, text))
             # A browser's form sends an empty part for a file that was not chosen.
@@ -156,7 +158,7 @@ def _split(request: Request, stream: IO[bytes]) -> Iterator[tuple[Field | File, 
             "itself."
         )
     most = request.max_form_parts
-    decoder = MultipartDecoder(boundary, _MOST_HEADERS, max_parts=most)
+    decoder = LenientDecoder(boundary, _MOST_HEADERS, max_parts=most)
     room, data = TextRoom(), list[bytes]()
     while not isinstance(event := decoder.next_event(), Epilogue):
         if isinstance(event, NeedData):

@@ -127,6 +127,8 @@ def read_json(data: bytes, most: int) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise NotJson(f"The body is not valid JSON: {place}.") from None
+    except UnicodeDecodeError:
+        raise NotJson("The body is not valid JSON: its text is not UTF-8.") from None
     except ValueError:
         raise NotJson("The body is not valid JSON.") from None
     if not isinstance(value, dict):

@@ -76,7 +76,8 @@ _HARMLESS = {
     "background": ("auto", "opaque"),
 }
 
-_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
+# Input methods and texts on pictures have the sign of multiplication.
+_SIZE = re.compile(r"([0-9]{1,5})[xX\u00d7]([0-9]{1,5})")
 _RATIO = re.compile(r"([1-9][0-9]{0,3}):([1-9][0-9]{0,3})")
 # Sides lie on a grid, so no size has its ratio to the last digit.
 _SAME_SHAPE = 0.05

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -78,7 +79,7 @@ def knows_order(source: Source, order: str) -> bool:
     follows: a change that it knows, or a thing to become."""
     if known_words(source) is None or not order.strip():
         return True
-    order = order.lower()
+    order = _as_read(order)
     if _ABOUT.search(order) or _finds(source, order, ("changes",), without=_VAGUE):
         return True
     return not _BRINGS.search(order) and any(True for _ in _things(source, order))
@@ -89,7 +90,7 @@ def two_things(source: Source, prompt: str) -> bool:
     ``source`` knows: it draws one."""
     if known_words(source) is None:
         return False
-    prompt, last = prompt.lower(), None
+    prompt, last = _as_read(prompt), None
     for found in _things(source, prompt):
         if last is not None and last.group() != found.group():
             between = prompt[last.end() : found.start()]
@@ -100,6 +101,12 @@ def two_things(source: Source, prompt: str) -> bool:
                 return True
         last = found
     return False
+
+
+def _as_read(prompt: str) -> str:
+    """``prompt`` as tokenizers read it. In NFC as theirs: what was typed or pasted on a
+    Mac may be decomposed; half-width letters are other ones to them, and are here."""
+    return unicodedata.normalize("NFC", prompt).lower()
 
 
 def _things(source: Source, prompt: str) -> Iterator[re.Match[str]]:
@@ -129,7 +136,7 @@ def _finds(
     """Whether a listed word of ``kinds`` stands in ``prompt``."""
     single, anywhere = _tables(source, kinds)
     # English is cut at spaces; Japanese is searched.
-    prompt = prompt.lower()
+    prompt = _as_read(prompt)
     return not (single - without).isdisjoint(_WORD.findall(prompt)) or any(
         word in prompt for word in anywhere if word not in without
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,9 @@ logger = logging.getLogger(__name__)
 NOT_STATED = "not stated, see the model's page"
 
 _LONGEST_SHOWN = 200
+_NAMES = "expected a name of A-Z, a-z, 0-9, '.', '_' and '-'"
+# A table whose name would have to be in quotes for TOML, and is refused with them.
+_ODD_TABLE = re.compile(r"^[ \t]*\[[^\]\"'\n]*[^\x00-\x7f]", re.MULTILINE)
 
 
 def load_models(
@@ -57,12 +61,19 @@ def load_models(
     if path is None:
         return models
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Windows' editors begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+        tables = tomllib.loads(text)
     except OSError as error:
         raise BadSetting(f"MODEL_INFO={str(path)!r}: {error}") from None
+    except UnicodeDecodeError:
+        message = "it is not in UTF-8: save it as UTF-8"
+        raise BadSetting(f"MODEL_INFO={str(path)!r}: {message}") from None
     # Tables in tables without end are a RecursionError.
     except (ValueError, RecursionError) as error:
-        raise BadSetting(f"MODEL_INFO={str(path)!r}: no TOML: {error}") from None
+        # The parser says that a bracket lacks, or which byte is none of a name's.
+        why = f"{error}; {_NAMES}" if _ODD_TABLE.search(text) else error
+        raise BadSetting(f"MODEL_INFO={str(path)!r}: no TOML: {why}") from None
     # Paths are relative to the file, wherever the server was started.
     beside = path.resolve().parent
     for name, table in tables.items():
@@ -83,7 +94,7 @@ def _model(
 ) -> ModelInfo:
     """ValueError where what is right in itself does not go together."""
     if not NAME.fullmatch(name):
-        raise ValueError(": expected a name of A-Z, a-z, 0-9, '.', '_' and '-'")
+        raise ValueError(f": {_NAMES}")
     # What the table does not set stays as it was, whatever the defaults here are.
     changes = ModelTable.model_validate(table).model_dump(exclude_unset=True)
     like = changes.pop("like", name)
@@ -105,7 +116,7 @@ def _model(
         if "licence" not in changes and _has_others(made, start):
             made = dataclasses.replace(made, licence=NOT_STATED)
     elif "base_model" not in changes:
-        raise ValueError(".base_model: missing")
+        raise ValueError(".base_model: missing, or 'like' with the set that it is like")
     elif not tasks:
         raise ValueError(".tasks: missing")
     else:

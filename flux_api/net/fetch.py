@@ -25,7 +25,7 @@ from flux_api.errors import ImageFetchFailed, InvalidRequest, Unavailable, short
 from flux_api.metrics.instruments import measured
 from flux_api.net.addresses import Address, Network, is_reachable
 from flux_api.net.connections import FAILURES, Deadline, open_connection
-from flux_api.net.urls import Url, UrlError, parse_url
+from flux_api.net.urls import Url, UrlError, parse_url, under_own_name
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,9 @@ class Fetcher:
                 param="bearer_token",
             )
         try:
-            first = parse_url(url.strip())
+            # The file server names its pictures as it was asked, say by localhost. What
+            # is called then is the address that the operator wrote: no other one opens.
+            first = under_own_name(parse_url(url.strip()), self._own)
         except UrlError as error:
             raise InvalidRequest(f"{param} {error}", param=param) from error
         self._check_literal(first, param)
@@ -119,9 +121,8 @@ class Fetcher:
             if (short := shortage(error)) is not None:
                 raise short from error
             logger.warning("fetch of %s failed: %s", first, _describe(error))
-            if isinstance(error, _Status) and self._is_own_file(first):
-                # Our own file server's answer is no secret of anybody's network.
-                message = f"cannot fetch {param}: the file server {error.meaning}"
+            if self._is_own_file(first) and (why := _told_by_own(error)):
+                message = f"cannot fetch {param}: the file server {why}"
                 raise ImageFetchFailed(message, param=param) from None
             raise _failure(param, "no picture came from there") from None
 
@@ -236,6 +237,14 @@ class Fetcher:
             if inside and _FILE_PATH.match(url.path, len(prefix)):
                 return True
         return False
+
+
+def _told_by_own(error: Exception) -> str | None:
+    """What our own file server did, which is no secret of anybody's network; None where
+    it was not to be asked, or sent no picture."""
+    if isinstance(error, _Status):
+        return error.meaning
+    return None if isinstance(error, Refused | UrlError) else "does not answer."
 
 
 def _failure(param: str, why: str) -> ImageFetchFailed:

@@ -14,6 +14,7 @@ from urllib3.filepost import encode_multipart_formdata
 from flux_api.errors import Unavailable
 from flux_api.images.codec import EncodedImage
 from flux_api.net.connections import FAILURES, Deadline, ask, connect_to_own
+from flux_api.net.urls import UrlError, parse_url, under_own_name
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,12 @@ class FileServer:
     def name_of(self, url: str) -> str | None:
         """The name of a stored picture in ``url``, None for any other URL."""
         base, slash, name = url.strip().rpartition("/i/")
-        ours = (self._public, self._base.geturl())
-        return name if base in ours and _PATH.fullmatch(slash + name) else None
+        ours = [parse_url(base) for base in (self._public, self._base.geturl())]
+        try:
+            is_ours = under_own_name(parse_url(base), ours) in ours
+        except UrlError:
+            return None
+        return name if is_ours and _PATH.fullmatch(slash + name) else None
 
     def url_of(self, name: str) -> str:
         """Where this server finds the stored picture of that name."""
@@ -74,7 +79,7 @@ class FileServer:
         try:
             status, answer = self._ask("GET", f"/i/{picture}/recipe", None, headers)
             if status not in (200, 404):
-                raise ValueError(f"status {status}")
+                raise ValueError(_refusal(status, "FILE_SERVER_TOKEN", "BEARER_TOKEN"))
         except _FAILURES as error:
             logger.warning("the file server gave no recipe: %s", error)
             message = "The file server gave no recipe."
@@ -96,7 +101,8 @@ class FileServer:
             headers["traceparent"] = traceparent
         status, answer = self._ask("POST", "/upload", body, headers)
         if status not in (200, 201):
-            raise ValueError(f"status {status}")
+            own, theirs = "FILE_SERVER_UPLOAD_TOKEN", "UPLOAD_TOKEN"
+            raise ValueError(_refusal(status, own, theirs))
         return answer
 
     def _ask(
@@ -114,6 +120,14 @@ class FileServer:
             # A connection that was shut in the middle looks like an answer's end.
             deadline.remaining()
         return answer
+
+
+def _refusal(status: int, own: str, theirs: str) -> str:
+    """What a ``status`` says to the operator, whose variable ``own`` is to hold what
+    ``theirs`` holds at the file server."""
+    if status in (401, 403):
+        return f"status {status}: {own} has to be its {theirs}"
+    return f"status {status}"
 
 
 def _path_in(answer: bytes) -> str:

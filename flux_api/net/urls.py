@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin, urlsplit
 
 import idna
@@ -18,6 +18,7 @@ _FORBIDDEN = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\ud800-\udfff]")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z")
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 Origin = tuple[str, str, int]
 
@@ -61,6 +62,16 @@ def is_named(host: str, names: Iterable[str]) -> bool:
         name in ("*", host) or (name[:1] == "." and f".{host}".endswith(name))
         for name in names
     )
+
+
+def under_own_name(url: Url, bases: Iterable[Url]) -> Url:
+    """``url`` with the host of that one of ``bases`` that is the same port of this
+    machine under another name; as it is where there is none."""
+    for base in bases:
+        same_port = (url.scheme, url.port) == (base.scheme, base.port)
+        if same_port and {url.host, base.host} <= _THIS_MACHINE:
+            return replace(url, host=base.host)
+    return url
 
 
 def parse_url(text: str) -> Url:

@@ -33,6 +33,16 @@ def stored(server, files=None, **fields):
     return answer.json()["result_image_url"]
 
 
+def test_a_picture_by_another_name_of_this_machine_is_the_stored_one(server):
+    made = stored(server, prompt="a cat", seed=300)
+    by_name = made.replace("127.0.0.1", "localhost")
+    assert by_name != made
+    edit = stored(server, prompt="a hat", input_image_url=by_name)
+    key = {"Authorization": f"Bearer {TOKEN}"}
+    told = requests.get(f"{edit.rpartition('.')[0]}/recipe", headers=key, timeout=5)
+    assert told.json()["stored_inputs"] == [made.rpartition("/")[2]]
+
+
 def test_the_same_and_the_same_but(server):
     url = stored(server, prompt="a cat", seed=300, width=128, height=64, steps=3)
     first = drawn(server)

@@ -142,6 +142,7 @@ def test_without_a_picture_there_is_nothing_to_make_larger(fake):
     assert post(fake, UPSCALE, json={}).json()["error"]["param"] == "image"
     answer = post(fake, "/process", json={"prompt": "x", "scale": 2})
     assert (answer.status_code, stats(fake)["begun"]) == (400, 0)
+    assert answer.json()["error"] == "Missing required parameter: 'input_file'."
 
 
 def test_a_message_alone_names_its_parameter(fake):

@@ -21,6 +21,7 @@ from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
 from flux_api.models.sources import Repository
 from tests.commands.program import terminal
+from tests.support.credentials import make_certificates
 from tests.support.fake_hub import Hub, hub_settings, run_hub
 from tests.support.servers import QUIET, ROOT, run_api, wait_for
 from tests.support.tiny_checkpoints import build
@@ -195,7 +196,7 @@ def memory_bounds(report):
     return parts, total
 
 
-def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
+def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor, tmp_path):
     given = {
         "FLUX_MAX_UPLOAD_MB": 3,
         "FLUX_MAX_QUEUE": 5,
@@ -205,9 +206,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor):
         "FLUX_PROMPT_CACHE_MB": 13,
         "FLUX_LORA_CACHE_MB": 117,
         "FLUX_MAX_LOADED": 2,
-        # Any file: it is not opened.
-        "FLUX_C2PA_CERT": "README.md",
-        "FLUX_C2PA_KEY": "README.md",
+        **make_certificates(tmp_path)[0],
     }
     report = doctor(**given)
     assert report.returncode == 0, report.stderr
@@ -323,6 +322,50 @@ def test_a_wrong_setting_is_said_where_it_disturbs_no_pipe(doctor):
     refused = doctor(FLUX_MAX_QUEUE="many")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "FLUX_MAX_QUEUE='many'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("FLUX_MODEL", "klein4b", "Did you mean 'klein-4b'?"),
+        ("FLUX_MODELS", "tiny,klien-4b", "Did you mean 'klein-4b'?"),
+        ("FLUX_BFL_MODELS", "flux-dev=nosuch", "one of tiny,"),
+        ("FLUX_FILTER", "my_missing:f", "No module named 'my_missing'"),
+        ("FLUX_C2PA_CERT", "/etc/hostname", "FLUX_C2PA_KEY is not set"),
+    ],
+)
+def test_what_would_stop_a_start_is_said_before_one(doctor, name, value, why):
+    refused = doctor(**{name: value})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"flux-api: {name.partition('_C2PA')[0]}")
+    assert why in refused.stderr
+    # A card that is not here says nothing of this machine's settings.
+    assert doctor("--gpu", "24", **{name: value}).returncode == 0
+
+
+def test_a_filter_beside_the_service_is_found_as_the_server_finds_it(tmp_path):
+    (tmp_path / "beside.py").write_text("def review(prompt, image): ...")
+    # Not what 'python -m' does by itself, as the installed program has no such path.
+    code = "import sys; from flux_api.__main__ import main; sys.path.remove(''); main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor"],
+        cwd=tmp_path,
+        env=os.environ | QUIET | {"PYTHONPATH": ROOT, "FLUX_FILTER": "beside:review"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_doctor_warns_of_names_that_are_no_settings(doctor):
+    report = doctor(FLUX_MODLE="tiny", FLUX_SERVER="http://localhost:8000")
+    assert report.returncode == 0 and "Recommended here" in report.stdout
+    assert report.stderr == (
+        "flux-api: FLUX_MODLE is set, but there is no such setting; did you mean "
+        "FLUX_MODEL?\n"
+    )
 
 
 def test_fetch_goes_on_after_a_set_that_cannot_be_had(settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 
 import numpy as np
@@ -19,6 +20,8 @@ from tests.support.wire import stats
 
 # 1280x800 pixels.
 LARGE = ROOT / "docs" / "images" / "page-en.png"
+# What a shell hands on where it was typed in another encoding than the terminal's.
+ODD = os.fsdecode("\u8d64\u3044\u30cf\u30fc\u30c8".encode("shift_jis"))
 
 
 @pytest.fixture
@@ -138,6 +141,44 @@ def test_pictures_go_through_pipes(ask, fake):
     assert varied.returncode == 0, varied.stderr
     assert Image.open(io.BytesIO(varied.stdout)).format == "PNG"
     assert requests_of(fake)[-1]["mode"] == "variation"
+
+
+@pytest.mark.parametrize("command", [["edit", "make it blue"], ["vary"], ["upscale"]])
+def test_files_in_other_encodings_are_sent_and_named(ask, tmp_path, command):
+    # As they come out of archives that were made on a Japanese Windows.
+    given = os.fsdecode("\u732b.png".encode("shift_jis"))
+    out = "\u72ac.png".encode("shift_jis")
+    (tmp_path / given).write_bytes(make_png((96, 64)))
+    arguments = [command[0], given, *command[1:], "-o", os.fsdecode(out)]
+    done = ask(*arguments)
+    assert done.returncode == 0, done.stderr
+    # A pipe gets the name that the file has.
+    assert done.stdout == out + b"\n" and (tmp_path / os.fsdecode(out)).exists()
+    told = json.loads(ask(*arguments, "--json").stdout)
+    assert told["file"] == os.fsdecode(out)
+
+
+def test_json_has_letters_as_they_are(ask):
+    done = ask("generate", "a cat", "-o", "\u732b.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "\u732b.png".encode() in done.stdout
+    assert json.loads(done.stdout)["file"] == "\u732b.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["generate", ODD], "prompt"),
+        (["generate", "a cat", "--negative-prompt", ODD], "negative_prompt"),
+        (["upscale", str(LARGE), "--prompt", ODD], "prompt"),
+    ],
+)
+def test_words_that_are_no_text_are_refused(ask, tmp_path, arguments, name):
+    done = ask(*arguments)
+    assert done.returncode == 2
+    message = f"flux-api: Invalid '{name}': the text is not UTF-8.\n"
+    assert done.stderr.decode() == message
+    assert names(tmp_path) == []
 
 
 def test_loras_are_sent_by_name_and_weight(tmp_path):

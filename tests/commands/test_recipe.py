@@ -87,6 +87,7 @@ def test_what_lacks_is_named_and_nothing_is_drawn(ask, fake_multi, tmp_path):
     for arguments, words in (
         ([], f"--prompt lacks: its SHA-256 has to be {sha256(b'a cat')}"),
         (["--prompt", "a dog"], "--prompt is another one"),
+        (["--prompt", "\udc90"], "--prompt is another one"),
         (["--prompt", "a cat"], f"--input FILE with the SHA-256 {sha256(make_png())}"),
         (["--prompt", "a cat", "--input", "two.png"], "not of this recipe: two.png"),
         (["--prompt", "a cat", "--negative-prompt", "x"], "asks for no --negative"),

@@ -42,6 +42,16 @@ def assert_refused(answer, status):
     assert "/" not in answer.json()["error"]
 
 
+def assert_not_ready(server):
+    answer = server.get("/readyz")
+    assert_refused(answer, 503)
+    assert answer.json()["error"] == "There is no room left for pictures."
+    numbers = server.get("/metrics", headers=AUTH).text.splitlines()
+    assert "flux_files_ready 0.0" in numbers
+    # How full it is can be told all the same.
+    assert any(line.startswith("flux_files_stored_bytes ") for line in numbers)
+
+
 def assert_fully_alive(server, old):
     assert server.get(old).content == sealed(1)
     assert server.get("/healthz").status_code == 200
@@ -100,11 +110,13 @@ def test_the_total_is_kept_and_room_can_be_made(kind, new_place, serve):
     filler = server.stored(sealed(2, 380_000))
     for _ in range(2):
         assert_refused(server.upload(sealed(3)), 507)
+    assert_not_ready(server)
     assert_fully_alive(server, old)
     assert server.latest_path() == filler
     small = server.stored(sealed(4, 1000))
     place.remove(filler.removeprefix("/i/"))
     path = server.stored(sealed(5))
+    assert server.get("/readyz").status_code == 200
     assert server.latest_path() == path
     for kept in (old, small, path):
         assert server.get(kept).status_code == 200
@@ -181,7 +193,11 @@ def test_the_free_space_asked_for_is_left(serve, folder):
     old = server.stored(sealed(1))
     assert_refused(server.upload(sealed(2, 950_000)), 507)
     assert_fully_alive(server, old)
+    assert server.get("/readyz").status_code == 200
     assert server.upload(sealed(3)).status_code == 200
+    greedy = serve(prefix=mounted, FILES_MIN_FREE_MB="5", **folder.settings)
+    assert_refused(greedy.upload(picture()), 507)
+    assert_not_ready(greedy)
 
 
 @fact("W18-read-only")

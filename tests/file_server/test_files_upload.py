@@ -53,10 +53,12 @@ NO_IMAGES = {
 }
 
 
-def multipart(name="file", filename='; filename="a.png"', data=PNG_MAGIC):
+def multipart(
+    name="file", filename='; filename="a.png"', data=PNG_MAGIC, encoding="utf-8"
+):
     """A multipart body with the boundary 'cut', written by hand."""
     head = f'--cut\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'
-    return head.encode() + data + b"\r\n--cut--\r\n"
+    return head.encode(encoding) + data + b"\r\n--cut--\r\n"
 
 
 def request_head(length, path="/upload"):
@@ -147,6 +149,21 @@ def test_file_names_of_the_sender_are_never_used(server, place, name):
     answer = requests.post(f"{server.url}/upload", files=files, timeout=30)
     assert answer.status_code == 200
     assert answer.json()["url"].removeprefix("/i/") in place.names()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "shift_jis", "euc_jp"])
+def test_the_name_of_a_file_may_be_in_any_encoding(server, encoding):
+    # In Shift_JIS the second of these ends in the byte of a backslash.
+    name = '; filename="\u732b\u8868.png"'.encode(encoding).decode("latin-1")
+    data = sealed(1)
+    answer = requests.post(
+        f"{server.url}/upload",
+        data=multipart(filename=name, data=data, encoding="latin-1"),
+        headers={"Content-Type": "multipart/form-data; boundary=cut"},
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    assert server.get(answer.json()["url"]).content == data
 
 
 @pytest.mark.parametrize("extra", [1, 300_000, 20_000_000])

@@ -191,6 +191,23 @@ def test_a_slip_in_json_is_told_by_its_place(fake):
     assert "line 2, column" in message_of(answer)
 
 
+@pytest.mark.parametrize("encoding", ["shift_jis", "euc_jp"])
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_json_that_is_no_utf_8_is_told_so(fake, path, encoding):
+    body = json.dumps({"prompt": "\u8d64\u3044\u732b"}, ensure_ascii=False)
+    answer = post(fake, path, data=body.encode(encoding))
+    assert answer.status_code == 400
+    assert "its text is not UTF-8" in message_of(answer)
+
+
+@pytest.mark.parametrize("path", [GENERATIONS, "/process"])
+def test_a_size_may_have_the_sign_of_multiplication(fake, path):
+    for size in ("128\u00d764", "128X64"):
+        answer = post(fake, path, json=PROMPT | {"size": size})
+        assert answer.status_code == 200, answer.text
+        assert seen(fake)["size"] == [128, 64]
+
+
 def test_a_packed_body_is_read_and_bounded(fake):
     kind = {"Content-Type": "application/json"}
     url, body = fake.url + GENERATIONS, json.dumps(PROMPT).encode()
@@ -215,6 +232,33 @@ def test_a_picture_without_a_file_name_is_a_file(fake, png):
     answer = requests.post(fake.url + EDITS, body, headers=kind, timeout=20)
     assert answer.status_code == 200, answer.text
     assert seen(fake)["prompt"] == "BMW, a red one"
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "euc_jp", "gb18030", "latin-1"])
+@pytest.mark.parametrize("path", ["/process", EDITS])
+def test_the_name_of_a_file_may_be_in_any_encoding(fake, png, path, encoding):
+    # In Shift_JIS the last of these ends in the byte of a backslash.
+    name = "\xe9t\xe9.png" if encoding == "latin-1" else "\u732b\u8868.png"
+    field = "image" if path == EDITS else "input_file"
+    head = f'; name="{field}"; filename="{name}"'.encode(encoding)
+    answer = send_form(fake, path, head, png)
+    assert answer.status_code == 200, answer.text
+    assert seen(fake)["images"] == [[96, 64]]
+
+
+def test_the_name_of_a_field_has_to_be_utf_8(fake, png):
+    answer = send_form(fake, "/process", b'; name="\x89\xe6"; filename="a"', png)
+    assert answer.status_code == 400
+    assert "The name of a field in the form is not UTF-8." in message_of(answer)
+
+
+def send_form(fake, path, head, picture):
+    """Post a prompt, and a picture whose head is written by hand."""
+    start = b"--cut\r\nContent-Disposition: form-data"
+    body = start + b'; name="prompt"\r\n\r\na cat\r\n'
+    body += start + head + b"\r\n\r\n" + picture + b"\r\n--cut--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=cut"}
+    return post(fake, path, data=body, headers=headers)
 
 
 def test_a_file_that_was_not_chosen_is_none(fake):

@@ -170,7 +170,8 @@ def test_prompts_are_logged_in_full_when_asked_for():
         )
         assert line_of(server, "open")["prompt"] == PROMPT
         assert "\x1b" not in server.output
-        assert server.output.isascii()
+        # As letters, so that they can be searched for.
+        assert "\u732b" in server.output
 
 
 def test_no_caller_can_forge_a_line(keyed):
@@ -233,12 +234,30 @@ def test_every_line_of_gunicorns_own_is_json_too(fake):
 
 
 def test_the_formatter_survives_what_no_encoding_takes():
-    record = logging.LogRecord("n", logging.INFO, "", 0, "a\ud800\r\nb", (), None)
-    record.fields = {"odd": {1, 2}, "half": "\udfff"}
+    odd = "\\\ud800\r\n\x85\u2028\u2029\x9b\U000e0001\u732b"
+    record = logging.LogRecord("n", logging.INFO, "", 0, odd, (), None)
+    record.fields = {"odd": {1, 2}, odd: "\udfff"}
     text = JsonFormatter().format(record)
-    assert "\n" not in text
-    assert text.isascii()
-    assert json.loads(text)["half"] == "\udfff"
+    assert text.encode().splitlines() == [text.encode()] and text.isprintable()
+    assert "\u732b" in text
+    told = json.loads(text)
+    assert told["message"] == odd and told[odd] == "\udfff"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "euc-jp"])
+def test_where_an_encoding_lacks_letters_lines_are_ascii(encoding):
+    code = (
+        "import logging, log_lines; log_lines.configure('flux_api');"
+        "logging.getLogger('flux_api').error('\\xe9\\u732b')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stderr.decode("ascii"))["message"] == "\xe9\u732b"
 
 
 def on_a_terminal(code):

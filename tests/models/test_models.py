@@ -364,7 +364,10 @@ def test_what_the_file_does_not_set_stays(tmp_path):
         ("mine.like = 'nobody'", "mine.like: expected one of"),
         ("mine.like = 'klein4b'", "Did you mean 'klein-4b'?"),
         ("{'mine': {}}", "no TOML: "),
-        ("mine.licence = 'free'", "mine.base_model: missing"),
+        ("mine.licence = 'free'", "mine.base_model: missing, or 'like' with the set"),
+        ("[\u7d75]\nlike = 'tiny'", "; expected a name of A-Z"),
+        ("[tiny]\n\n [my \u7d75.sizes]\n", "; expected a name of A-Z"),
+        ("['\u7d75']\nlike = 'tiny'", "\u7d75: expected a name of A-Z"),
         ("mine.base_model = 'a/b'", "mine.tasks: missing"),
         ("'a b'.like = 'tiny'", "a b: expected a name"),
         ("x = 1", "x: expected a table"),
@@ -510,6 +513,15 @@ def test_a_lora_of_a_task_that_is_nowhere_is_named(tmp_path):
     (tmp_path / "ink.safetensors").touch()
     settings["FLUX_LORA_DIR"] = str(tmp_path)
     assert offered_models(Settings.from_env(settings))
+
+
+def test_the_file_may_begin_with_a_byte_order_mark_and_is_in_utf_8(tmp_path):
+    path, text = tmp_path / "models.toml", "# \u7d75\n[mine]\nlike = 'tiny'\n"
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert load_models(path, MODEL_INFO)["mine"].tasks == MODEL_INFO["tiny"].tasks
+    path.write_bytes(text.encode("shift_jis"))
+    with pytest.raises(BadSetting, match="save it as UTF-8"):
+        load_models(path, MODEL_INFO)
 
 
 def test_the_file_is_refused_with_the_line_of_a_slip(tmp_path):

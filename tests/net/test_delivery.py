@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from flux_api.errors import ImageFetchFailed
+from flux_api.errors import ImageFetchFailed, Unavailable
 from flux_api.http import pictures
 from flux_api.http.outgoing import fetch_policy, file_server
 from flux_api.images.codec import EncodedImage
@@ -82,6 +82,19 @@ def test_a_wrong_answer_is_no_url(case):
         assert server.upload(PICTURE) is None
         assert time.monotonic() - began < 5
         assert seen.connections == 1
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_token_that_is_refused_is_named_in_the_log(caplog, status):
+    with trap(read_body(answer(b"{}", status))) as seen:
+        server = FileServer(seen.url(""), "https://files.example", lambda: "hidden")
+        assert server.upload(PICTURE) is None
+        with pytest.raises(Unavailable):
+            server.recipe("0123456789abcdef.png")
+    told = f"status {status[:3]}: FILE_SERVER"
+    assert f"{told}_UPLOAD_TOKEN has to be its UPLOAD_TOKEN" in caplog.text
+    assert f"{told}_TOKEN has to be its BEARER_TOKEN" in caplog.text
+    assert "hidden" not in caplog.text
 
 
 def test_the_longest_recipe_that_a_file_server_keeps_comes_whole():

@@ -426,9 +426,37 @@ def test_own_origin_is_exact():
     with trap() as seen, trap() as other:
         fetcher = Fetcher(own(seen))
         assert_refused(fetcher, other.url())
-        assert_refused(fetcher, seen.url(host="localhost"))
+        assert_refused(fetcher, other.url(host="localhost"))
         assert_refused(fetcher, seen.url(host="127.1"))
+        assert_refused(fetcher, seen.url(host="127.0.0.2"))
         assert_refused(fetcher, seen.url(scheme="https"))
+        assert_refused(fetcher, seen.url(scheme="https", host="localhost"))
+        assert_refused(fetcher, seen.url("/upload", host="localhost"))
+
+
+@pytest.mark.parametrize("base", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
+def test_own_files_are_open_by_every_name_of_this_machine(base, host):
+    # What answers for another of the names at that port is not asked.
+    resolve = names(**{base: ["127.0.0.1"]})
+    with trap() as seen:
+        fetcher = Fetcher(own(seen, host=base), resolve=resolve)
+        assert fetcher.fetch(seen.url(host=host)) == BODY
+        assert seen.header("Host") == f"{base}:{seen.port}"
+    # Where the file server is elsewhere, they are this machine's own.
+    with trap() as seen:
+        away = Fetcher(own(seen, host="files.example"), resolve=resolve)
+        assert_failed(away, seen.url(host=host))
+        assert seen.connections == 0
+
+
+def test_that_the_own_file_server_is_down_is_told():
+    with trap() as seen:
+        fetcher = Fetcher(own(seen))
+    with pytest.raises(ImageFetchFailed) as caught:
+        fetcher.fetch(seen.url())
+    told = "cannot fetch input_image_url: the file server does not answer."
+    assert caught.value.message == told
 
 
 def test_own_origin_may_be_a_name_for_loopback():
