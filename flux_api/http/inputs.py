@@ -249,6 +249,8 @@ class _Fetch:
 def _read(fetch: _Fetch, param: str, reference: Any) -> bytes:
     fetch.job.check()
     if isinstance(reference, bytes):
+        if not reference:
+            raise InvalidImage(f"{param} is an empty file", param=param)
         return reference
     text = _unwrap(reference, param)
     if _REMOTE.match(text):

@@ -124,8 +124,6 @@ def name_format(data: bytes) -> str:
         )
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "is a JPEG XL picture, which is not supported; send it as PNG or JPEG"
-    if not data:
-        return "is an empty file"
     signatures = (b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II", b"MM")
     known = data.startswith(signatures) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
     return "is damaged or not a supported image" if known else f"is not {KINDS}"

@@ -69,6 +69,12 @@ def test_a_picture_of_no_known_name_is_not_lost(fake, png, path):
     assert told.status_code in (200, 202)
 
 
+def test_an_empty_file_is_told(fake):
+    answer = post(fake, EDITS, data=PROMPT, files={"image": ("a.png", b"")})
+    assert answer.status_code == 400
+    assert message_of(answer) == "image is an empty file"
+
+
 def test_a_prompt_that_came_as_a_file_is_told(fake):
     answer = post(fake, GENERATIONS, files={"prompt": ("p.txt", b"a cat")})
     assert answer.status_code == 400

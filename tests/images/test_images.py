@@ -206,8 +206,6 @@ def test_heic_is_read_in_the_child_alone_where_its_reader_is_installed(tmp_path)
             fresh.image(data + b"cut")
     with pytest.raises(InvalidImage, match="is not a PNG"):
         fresh.image(b"no picture at all")
-    with pytest.raises(InvalidImage, match="^image is an empty file$"):
-        fresh.image(b"")
     assert "pillow_heif" not in sys.modules
 
 
