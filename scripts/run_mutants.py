@@ -33,6 +33,7 @@ CLUSTER = Path("flux_api", "cluster")
 """Left out where Ray is not installed: no test would run it."""
 RUN_SECONDS = 3600
 """A run that takes longer hangs outside of any test: in an import, or at its end."""
+FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 MARK = "MUTANT_IN"
 """The variable by which the processes of a run are found: servers that tests started
 are in sessions of their own, and outlive a run that was killed."""
@@ -180,33 +181,37 @@ class Run:
 
     def __init__(self, root, patience, workers):
         self.root, self._patience, self._workers = root, patience, workers
-        self._green = set()
 
     def noticed_by(self, path, mutated):
         """The tests that fail while ``path`` holds ``mutated``; None: none does."""
         own = own_tests(self.root, path)
-        self._need_green(own)
         # training/ imports neither package: its tests cannot notice.
         others = [f"--ignore={name}" for name in [*own, "tests/training"]]
         # Workers take seconds to start: they pay where there is much to run.
         several = ["-n", str(self._workers), "--dist", "loadfile"]
         source = (self.root / path).read_bytes()
-        (self.root / path).write_text(mutated, "utf-8")
-        try:
-            if not passes(self.root, self._patience, *own)[0]:
-                return "its own tests"
-            passed, _ = passes(self.root, self._patience, *several, *others, "tests")
-            return None if passed else "the other tests"
-        finally:
-            (self.root / path).write_bytes(source)
-
-    def _need_green(self, own):
-        """Tests that fail anyway would notice everything."""
-        if (names := frozenset(own)) not in self._green:
-            passed, output = passes(self.root, self._patience, *own)
+        for by, tests in (
+            ("its own tests", own),
+            ("the other tests", [*several, *others, "tests"]),
+        ):
+            (self.root / path).write_text(mutated, "utf-8")
+            try:
+                passed, output = passes(self.root, self._patience, *tests)
+            finally:
+                (self.root / path).write_bytes(source)
             if not passed:
-                sys.exit(f"{own[0]} and its like fail without any mutant:\n{output}")
-            self._green.add(names)
+                self._need_green(output)
+                return by
+        return None
+
+    def _need_green(self, output):
+        """What failed, by the ``output``, passes without a mutant: else it would notice
+        everything. Of tests that hang, or take the interpreter with them, none is
+        named."""
+        for test in FAILED.findall(output):
+            passed, output = passes(self.root, self._patience, test)
+            if not passed:
+                sys.exit(f"{test} fails without any mutant:\n{output}")
 
 
 def try_mutants(root, options):

@@ -67,29 +67,34 @@ def test_names():
 """
 
 
+def run_in(folder, files):
+    """The command in a checkout at ``folder`` of ``files``, texts by name."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "linked").symlink_to("flux_api/queue")
+    subprocess.run([need("git"), "init", "-q"], cwd=folder, check=True)
+    return subprocess.run(
+        [
+            *(sys.executable, ROOT / "scripts" / "run_mutants.py"),
+            *("--patience", "5", "--workers", "0"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
 def test_survivors_are_told_hangs_are_noticed_and_the_checkout_is_left_alone(tmp_path):
     files = {
         "flux_api/queue/names.py": SOURCE,
         "tests/queue/test_names.py": OWN_TESTS,
         "tests/http/test_next_instance.py": OTHER_TESTS,
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "linked").symlink_to("flux_api/queue")
-    subprocess.run([need("git"), "init", "-q"], cwd=tmp_path, check=True)
-    done = subprocess.run(
-        [
-            *(sys.executable, ROOT / "scripts" / "run_mutants.py"),
-            *("--patience", "5", "--workers", "0"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = run_in(tmp_path, files)
     assert done.returncode == 0, done.stdout + done.stderr
     fates = dict(
         line.split(maxsplit=2)[1:]
@@ -106,3 +111,14 @@ def test_survivors_are_told_hangs_are_noticed_and_the_checkout_is_left_alone(tmp
     assert "\n-    return names[2]\n" in done.stdout
     assert done.stdout.endswith("\n1 of 4 mutants survived: 25%\n")
     assert {name: (tmp_path / name).read_text() for name in files} == files
+
+
+def test_a_test_that_fails_anyway_notices_nothing(tmp_path):
+    files = {
+        "flux_api/queue/names.py": SOURCE,
+        "tests/queue/test_names.py": OWN_TESTS + "\n\ndef test_x():\n    assert 0\n",
+    }
+    done = run_in(tmp_path, files)
+    assert done.returncode == 1
+    told = "tests/queue/test_names.py::test_x fails without any mutant"
+    assert done.stderr.startswith(told), done.stderr
