@@ -39,6 +39,7 @@ BY_NGINX = {
     r"in_their_form\[asterisk\]": "an asterisk is no address: 400",
     r"forged_hosts_do_nothing\[[^\[]*-\]$": "an empty Host: 400",
     r"prefix_of_a_proxy_counts.*\[1\]": "no header with an underscore is passed on",
+    "what_the_pages_address_was": "nginx tells the Host as it is, and nothing else",
     r"open_port.*\[0.0.0.0--True\]": "'serve' says it, which starts them",
 }
 # With two instances each bounds for itself: what one has no room for the other takes.
