@@ -68,7 +68,7 @@ def reason_of(error: FluxError) -> str:
         if error.code == "unsupported_parameter":
             return f"Unsupported {param}"
         if error.code == "array_above_max_length":
-            return ", ".join(("Too many pictures", *_advice(error)))
+            return ", ".join((f"Too many pictures in {param}", *_advice(error)))
         return BY_PARAM.get(param) or ", ".join((f"Invalid {param}", *_advice(error)))
     return HTTPStatus(error.status).phrase
 

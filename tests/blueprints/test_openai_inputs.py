@@ -113,7 +113,7 @@ def test_a_model_of_one_reference_says_so(fake, png):
     assert (error["maximum"], error["given"]) == (1, 2)
     assert "at most 1 input image" in error["message"]
     # All that Open WebUI shows.
-    assert answer.reason == "Too many pictures, at most 1"
+    assert answer.reason == "Too many pictures in image, at most 1"
 
 
 JSON_SHAPES = {
