@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 JST = timezone(timedelta(hours=9))
 YEAR_SECONDS = 31_536_000
 CHUNK_BYTES = 256 * 1024
+_RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 
 bp = Blueprint("files", __name__)
 
@@ -277,9 +278,6 @@ def _deliver(file: StoredFile) -> Response:
         response.close()
         raise
     return response
-
-
-_RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 
 
 def _range_environ(size: int) -> dict[str, Any]:

@@ -38,8 +38,9 @@ class JobTable:
         for another owner, who may still come for its pictures."""
         self._forget_old()
         earlier = self._jobs.get(job.id)
-        is_kept = earlier is not None and earlier.owner != job.owner
-        if earlier is not None and (is_kept or earlier.outcome is None):
+        if earlier is not None and (
+            earlier.outcome is None or earlier.owner != job.owner
+        ):
             raise JobConflict("This job id is in use.", param="job_id")
         self._jobs[job.id] = job
         # In place of an ended one of that id it would keep the place of the old.
