@@ -107,6 +107,9 @@ def test_plain_files_are_weighed_like_the_set_itself(tmp_path):
     # What is in the file has not to come.
     [line] = [x for x in examine({"mine": info}, 12).splitlines() if "downloads" in x]
     assert "14.9 GiB in bfloat16; downloads about 8 GiB from" in line
+    source = "black-forest-labs/FLUX.2-klein-4B"
+    with_it = f"  with what comes from {source}: 14.9 GiB of weights"
+    assert with_it in examine_file(path, {}, 12).splitlines()
 
 
 def test_a_lora_is_tried_on_each_set(tmp_path):

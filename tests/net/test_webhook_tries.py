@@ -65,6 +65,20 @@ def test_only_a_success_takes_it(tmp_path):
     assert asked == ["POST /hook"] * len(statuses)
 
 
+def test_one_whose_file_somebody_removed_meanwhile_is_no_fault(tmp_path):
+    def handle(seen, conn):
+        [file] = tmp_path.iterdir()
+        file.unlink()
+        return answer(b"")
+
+    with trap(read_body(handle)) as seen:
+        told = Webhooks(LOCAL, ("127.0.0.1",), tmp_path)
+        told.promise(seen.url("/hook"), None, "lost").keep("done")
+        told.start()
+        # Its thread ends; one that ended by an exception would fail this test.
+        wait_for(lambda: seen.requests and not +told._running, 20)
+
+
 def test_what_is_no_webhook_goes_and_keeps_no_other_waiting(tmp_path):
     for number, text in enumerate(("", "{", "[]", "7", "{}", '{"url": "x"}')):
         (tmp_path / f"{number}.json").write_text(text)
