@@ -164,6 +164,14 @@ class PartialImage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ImageDone:
+    """Picture ``index`` is made, and others of its request are not yet."""
+
+    index: int
+    result: ImageResult
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Completed:
     """All pictures, in the order of their seeds."""
 
@@ -177,7 +185,7 @@ class Failed:
     error: FluxError
 
 
-Event = Queued | Started | Progress | PartialImage | Completed | Failed
+Event = Queued | Started | Progress | PartialImage | ImageDone | Completed | Failed
 
 
 class LoadingProgress(str):

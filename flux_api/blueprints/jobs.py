@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from flux_api.core import (
     Completed,
-    Event,
     Failed,
+    ImageDone,
     PartialImage,
     Progress,
     Queued,
@@ -207,12 +207,17 @@ def _stream(
             yield frame_comment("keep-alive")
         else:
             job, event = found
+            # Its last step has said so.
+            if isinstance(event, ImageDone):
+                continue
             name, data = _describe_event(event, job, context.results)
             yield frame_event(name, {"type": name, "job_id": job.id} | data)
 
 
 def _describe_event(
-    event: Event, job: Job, results: ResultStore
+    event: Queued | Started | Progress | PartialImage | Completed | Failed,
+    job: Job,
+    results: ResultStore,
 ) -> tuple[str, dict[str, Any]]:
     match event:
         case Queued(position):

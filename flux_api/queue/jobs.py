@@ -12,6 +12,7 @@ from flux_api.core import (
     Completed,
     Event,
     Failed,
+    ImageDone,
     ImageRequest,
     ImageResult,
     PartialImage,
@@ -168,6 +169,7 @@ class Job:
                 self._performances.append(result.performance)
             self._attempts = max(self._attempts, result.attempts)
             if len(self._results) < self.request.num_images_per_prompt:
+                self.post(ImageDone(index, result))
                 return
             results = tuple(self._results[i] for i in sorted(self._results))
             self.post(Completed(results))
@@ -279,7 +281,8 @@ class Job:
         with self._changed:
             self._results.clear()
             newest = {type(event): (n, event) for n, event in self._events}
-            newest.pop(PartialImage, None)
+            for kind in (PartialImage, ImageDone):
+                newest.pop(kind, None)
             kept = sorted(newest.values(), key=lambda pair: pair[0])
             if kept and isinstance(kept[-1][1], Completed):
                 kept[-1] = (kept[-1][0], Completed(()))

@@ -13,7 +13,8 @@ from PIL import Image
 
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.blueprints.openai.stream import Stream
-from flux_api.core import Completed, PartialImage, Preview
+from flux_api.core import Completed, ImageResult, PartialImage, Preview
+from flux_api.errors import PipelineFailed
 from flux_api.http import clients
 from flux_api.http.sse import frame_comment, frame_event
 from tests.queue.test_results import a_job
@@ -223,6 +224,38 @@ def test_a_preview_is_small_however_large_the_picture(size):
     (_, partial), (name, _) = streamed(job)
     assert max(size_of(partial)[0]) == 512
     assert name == "error"
+
+
+def test_each_picture_is_sent_as_soon_as_it_is_made(fake):
+    """While the next one is drawn: its steps come behind the picture before it."""
+    answer = generate(fake, stream=True, n=3, steps=2, seed=2**64 - 1, size="64x64")
+    told = re.findall(r": (step \S+)|\nevent: \S+\.(\w+)\ndata: (.*)", answer.text)
+    assert [step or name for step, name, _ in told] == [
+        *["step 1/2", "step 2/2", "completed"] * 3
+    ]
+    made = [json.loads(data) for *_, data in told if data]
+    assert [data["image_index"] for data in made] == [0, 1, 2]
+    assert [data["seed"] for data in made] == [2**64 - 1, 0, 1]
+    # What the whole request took in, and this picture alone.
+    plain = generate(fake, n=3, steps=2, size="64x64").json()["usage"]
+    for data in made:
+        assert data["usage"]["input_tokens"] == plain["input_tokens"]
+        assert data["usage"]["output_tokens"] * 3 == plain["output_tokens"]
+    # The bytes that were sent are those that are kept.
+    for index, data in enumerate(made):
+        path = f"/jobs/{answer.headers['X-Job-Id']}/result?index={index}"
+        kept = requests.get(fake.url + path, timeout=10)
+        assert kept.content == base64.b64decode(data["b64_json"])
+
+
+def test_a_picture_that_is_out_stays_where_a_later_one_fails():
+    job = a_job(2)
+    job.finish_image(1, ImageResult(Image.new("RGB", (64, 64)), 1))
+    job.fail(PipelineFailed("The model made no usable picture."))
+    (made, picture), (name, data) = streamed(job)
+    assert (made, picture["image_index"]) == ("image_generation.completed", 1)
+    assert size_of(picture) == ((64, 64), "WEBP")
+    assert (name, data["error"]["code"]) == ("error", "generation_failed")
 
 
 def streamed(job):

@@ -77,7 +77,7 @@ def render_response(
         "quality": parameters.echoed_quality,
         "size": size_of(image_request),
         "model": image_request.model,
-        "usage": usage_of(image_request),
+        "usage": usage_of(image_request, image_request.num_images_per_prompt),
     }
     # Of the first: what was read otherwise was so for all of them.
     if "warning" in pictures[0].facts:
@@ -124,9 +124,10 @@ def size_of(image_request: ImageRequest) -> str:
     return f"{image_request.width}x{image_request.height}"
 
 
-def usage_of(image_request: ImageRequest) -> dict[str, Any]:
-    """Token counts in OpenAI's shape: text is its UTF-8 length / 4, a picture its
-    pixels / 256 (one for each patch of 16x16), both rounded up."""
+def usage_of(image_request: ImageRequest, pictures: int) -> dict[str, Any]:
+    """Token counts of the request and so many ``pictures`` of it in OpenAI's shape:
+    text is its UTF-8 length / 4, a picture its pixels / 256 (one for each patch of
+    16x16), both rounded up."""
     text = sum(
         -(-len(prompt.encode()) // _BYTES_PER_TOKEN)
         for prompt in (image_request.prompt, image_request.negative_prompt or "")
@@ -135,7 +136,7 @@ def usage_of(image_request: ImageRequest) -> dict[str, Any]:
         -(-i.width * i.height // _PIXELS_PER_TOKEN) for i in image_request.images
     )
     output = -(-image_request.width * image_request.height // _PIXELS_PER_TOKEN)
-    output *= image_request.num_images_per_prompt
+    output *= pictures
     return {
         "input_tokens": text + images,
         "output_tokens": output,

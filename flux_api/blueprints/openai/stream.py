@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Set
 from typing import Any
 
 from flask import Response, request
@@ -13,6 +14,8 @@ from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.core import (
     Completed,
     Failed,
+    ImageDone,
+    ImageResult,
     PartialImage,
     Progress,
     Queued,
@@ -46,10 +49,13 @@ class Stream:
         self._context, self._job = context, job
         self._parameters, self._kind = parameters, kind
         # Of the request as it came: when the job has ended it forgets its prompt.
-        self._usage = usage_of(job.request)
+        self._usage = usage_of(job.request, 1)
         # OpenAI's events, unlike its plain answers, have none.
         self._usage.pop("output_tokens_details")
         self._kept_seconds = kept_seconds()
+        self._lock = threading.Lock()
+        self._encoded: dict[int, FinishedPicture] = {}
+        """The files of pictures until all are made, by index."""
 
     def response(self) -> Response:
         """The stream for the client of this request."""
@@ -59,19 +65,29 @@ class Stream:
     def _blocks(self, connection: socket.socket | None) -> Iterator[bytes]:
         """Blocks as things happen, until the job ends or the client has left."""
         yield frame_comment(f"job {self._job.id}")
-        for event in follow(self._job, connection):
-            if event is None:
-                yield frame_comment("waiting")
-            elif isinstance(event, Completed):
-                yield from self._render_completed(event)
-            else:
-                yield self._render(event)
+        sent: set[int] = set()
+        try:
+            for event in follow(self._job, connection):
+                if not isinstance(event, (ImageDone, Completed)):
+                    yield self._render(event)
+                    continue
+                for index, picture in self._pictures(event, sent):
+                    sent.add(index)
+                    yield self._render_picture(index, picture)
+        except FluxError as error:
+            # The stream has begun: its end is the only place to say so.
+            yield self._render_error(error)
+        finally:
+            # Kept with an Idempotency-Key, it would hold them past the store's budget.
+            self._encoded.clear()
 
     def _render(
-        self, event: Queued | Started | Progress | PartialImage | Failed
+        self, event: Queued | Started | Progress | PartialImage | Failed | None
     ) -> bytes:
         """One event of a job on the wire; what OpenAI has no event for is a comment."""
         match event:
+            case None:
+                return frame_comment("waiting")
             case Queued(position):
                 return frame_comment(f"queued behind {position}")
             case Started():
@@ -93,19 +109,6 @@ class Stream:
         about = {"partial_image_index": event.number, "image_index": event.index}
         return frame_event(name, data | about)
 
-    def _render_completed(self, event: Completed) -> Iterator[bytes]:
-        try:
-            pictures = self._finished(event)
-        except FluxError as error:
-            # The stream has begun: its end is the only place to say so.
-            yield self._render_error(error)
-            return
-        for index, picture in enumerate(pictures):
-            yield self._render_picture(index, picture)
-        if not pictures:
-            gone = ResultExpired("This picture is no longer kept.")
-            yield self._render_error(gone)
-
     def _render_error(self, error: FluxError) -> bytes:
         # Flat error fields would be taken for an ordinary event by some clients.
         return frame_event("error", {"error": error_object(error)})
@@ -126,16 +129,33 @@ class Stream:
             data["safety_identifier"] = identifier
         return frame_event(name, data)
 
-    def _finished(self, event: Completed) -> list[FinishedPicture]:
+    def _pictures(
+        self, event: ImageDone | Completed, sent: Set[int]
+    ) -> list[tuple[int, FinishedPicture]]:
+        """The files of what ``event`` tells, each with its index, without those that
+        were ``sent``; ResultExpired where they are gone."""
+        if isinstance(event, ImageDone):
+            return [(event.index, self._encode(event.index, event.result))]
         # Another client of the same job may have been here first.
         pictures = self._context.results.pictures(self._job)
-        if pictures is None and event.results:
-            pictures = encode_pictures(
-                self._context, self._job, self._parameters, event.results
-            )
+        if pictures is None:
+            pictures = [self._encode(*made) for made in enumerate(event.results)]
+            if not pictures:
+                raise ResultExpired("This picture is no longer kept.")
             seconds = self._kept_seconds
             self._context.results.keep(self._job, pictures, seconds=seconds)
-        return pictures or []
+        return [made for made in enumerate(pictures) if made[0] not in sent]
+
+    def _encode(self, index: int, result: ImageResult) -> FinishedPicture:
+        # Each once, however many clients there are.
+        with self._lock:
+            picture = self._encoded.get(index)
+            if picture is None:
+                [picture] = encode_pictures(
+                    self._context, self._job, self._parameters, (result,)
+                )
+                self._encoded[index] = picture
+            return picture
 
     def _about(self) -> dict[str, Any]:
         return {
