@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -14,6 +13,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.coroutines import run_coroutine
 from tests.support.node_client import FOLDER, install
 from tests.support.pictures import make_png, save
 from tests.support.servers import run_api, wait_for
@@ -68,7 +68,7 @@ def test_the_python_client(fake):
             wrong = await client.call_tool("generate_image", {"prompt": "x", "n": 99})
             return listed, made, wrong
 
-    listed, made, wrong = asyncio.run(use(f"{fake.url}/mcp"))
+    listed, made, wrong = run_coroutine(use(f"{fake.url}/mcp"))
     assert [tool.name for tool in listed.tools] == TOOLS
     kinds = [block.type for block in made.content]
     assert kinds == ["image", "image", "text"]

@@ -7,6 +7,7 @@ import asyncio
 import openai
 import pytest
 
+from tests.support.coroutines import run_coroutine
 from tests.support.sdk import BOTH, SMALL, call, stream
 from tests.support.servers import free_port, run_api, wait_for
 from tests.support.wire import begin, stats
@@ -204,7 +205,7 @@ def test_cancelling_a_task_stops_its_run(fake):
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    asyncio.run(run())
+    run_coroutine(run())
     wait_for(lambda: stats(fake)["running"] == 0, 10)
     assert stats(fake)["finished"] == 0
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import openai
 import pytest
+
+from tests.support.coroutines import run_coroutine
 
 SMALL = {"model": "gpt-image-2", "size": "64x64"}
 BOTH = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -23,7 +23,7 @@ def call(kind, server, action, **options):
         async with openai.AsyncOpenAI(**options) as client:
             return await action(client)
 
-    return asyncio.run(run())
+    return run_coroutine(run())
 
 
 def stream(kind, server, method, **values):
@@ -38,4 +38,4 @@ def stream(kind, server, method, **values):
             events = await getattr(client.images, method)(stream=True, **values)
             return [event async for event in events]
 
-    return asyncio.run(run())
+    return run_coroutine(run())
