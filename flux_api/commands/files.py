@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
+import uuid
 from pathlib import Path
 
 from flux_api.commands.transport import REFUSED, Failure
@@ -65,18 +65,17 @@ def write(path: Path, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
+    # Opened as any file is: one of tempfile's would be its owner's alone, and the umask
+    # can only be asked for by setting it, for all threads.
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
+        try:
+            with part.open("xb") as file:
                 file.write(data)
-                file.flush()
-                # A temporary file is its owner's alone; this one is like any other.
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
 
@@ -116,10 +115,3 @@ def existing_parent(path: Path) -> Path:
 
 def _is_folder(out: str) -> bool:
     return out.endswith("/") or Path(out).is_dir()
-
-
-def _umask() -> int:
-    # There is no way to ask for it but to set it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
