@@ -95,10 +95,12 @@ class Plan:
         given |= {
             "FLUX_INSTANCE": str(number),
             "FLUX_TRUSTED_PROXIES": str(settings.trusted_proxies + 1),
-            "FILE_SERVER": settings.file_server or f"http://{local(self.files_bind)}",
         }
-        # nginx hands out the file server's pictures as well.
-        given.setdefault("FILE_SERVER_PUBLIC_URL", self.url)
+        if not settings.file_server:
+            given["FILE_SERVER"] = f"http://{local(self.files_bind)}"
+            # nginx hands out the pictures of this one as well.
+            public = settings.file_server_public_url or self.url
+            given["FILE_SERVER_PUBLIC_URL"] = public
         gpu = self.gpus[number]
         if gpu is not None:
             given["CUDA_VISIBLE_DEVICES"] = gpu
