@@ -95,10 +95,12 @@ def test_connections_that_say_nothing_do_not_hold_up_the_end(serve, folder):
 
 def test_who_takes_nothing_of_a_picture_holds_no_thread_for_good(impatient):
     """More of them than the server has threads."""
+    from flux_server.gunicorn_settings import threads
+
     path = impatient.stored(sealed(1, 12_000_000))
     idle = []
     try:
-        for _ in range(40):
+        for _ in range(threads + 12):
             connection = socket.socket()
             idle.append(connection)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
