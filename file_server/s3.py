@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
@@ -66,12 +66,23 @@ class S3Storage:
                 ContentType=media_type(extension),
                 **self._lifetime(),
             )
-            if recipe:
-                self._put_json(self._beside(name), recipe)
-            mark = json.dumps({"name": name, "uploaded_ns": self._clock()})
-            self._put_json(self.prefix + LATEST, mark.encode())
+            try:
+                if recipe:
+                    self._put_json(self._beside(name), recipe)
+                mark = json.dumps({"name": name, "uploaded_ns": self._clock()})
+                self._put_json(self.prefix + LATEST, mark.encode())
+            except (ClientError, BotoCoreError):
+                # Else a picture would lie there whose name nobody was told.
+                with suppress(ClientError, BotoCoreError):
+                    self._remove(name)
+                raise
         self._used += size + len(recipe)
         return name
+
+    def _remove(self, name: str) -> None:
+        # A delete of what is not there is none.
+        for key in (self.prefix + name, self._beside(name)):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def _lifetime(self) -> dict[str, Any]:
         """What the bucket itself tells of a new picture where browsers read from it. An
@@ -127,9 +138,7 @@ class S3Storage:
         gone = [name for name in old if name != keep]
         with _translated():
             for name in gone:
-                # A delete of what is not there is none.
-                for key in (self.prefix + name, self._beside(name)):
-                    self._client.delete_object(Bucket=self.bucket, Key=key)
+                self._remove(name)
         return len(gone)
 
     def usage(self) -> Usage:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import subprocess
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 from PIL import Image
 
+from file_server.errors import StorageUnavailable
+from file_server.s3 import S3Storage
 from tests.file_server.serving import PNG_MAGIC, fact, picture, sealed
 
 TYPES = {
@@ -33,6 +37,25 @@ def test_a_page_of_another_site_stores_nothing(server):
     # To plain http on another machine browsers send the origin alone.
     for origin, status in (("http://evil.test", 403), ("null", 403), (server.url, 200)):
         assert server.upload(headers={"Origin": origin}).status_code == status
+
+
+@pytest.mark.parametrize("refused", [".json", "latest.json"])
+def test_of_an_upload_that_a_bucket_refuses_half_way_nothing_is_left(refused):
+    class Bucket(dict):
+        """A client of an S3 service that takes no object of the ``refused`` name."""
+
+        def put_object(self, *, Bucket, Key, Body, **_):
+            if Key.endswith(refused):
+                raise ClientError({"Error": {"Code": "SlowDown"}}, "PutObject")
+            self[Key] = Body
+
+        def delete_object(self, *, Bucket, Key):
+            self.pop(Key, None)
+
+    bucket = Bucket()
+    with pytest.raises(StorageUnavailable):
+        S3Storage("b", client=bucket).save(io.BytesIO(PNG_MAGIC), "png", b"{}")
+    assert not bucket
 
 
 NO_IMAGES = {
