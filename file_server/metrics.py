@@ -34,7 +34,7 @@ REFUSALS = Counter(
     registry=REGISTRY,
 )
 # Those that may come are there from the start: what has not happened is 0, not missing.
-for _status in (400, 401, 403, 413, 415, 503, 507):
+for _status in (400, 401, 403, 408, 413, 415, 500, 503, 507):
     REFUSALS.labels(str(_status))
 SHARE = 0.01
 """Of all time, what counting the files of a storage may take."""
