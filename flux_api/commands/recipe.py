@@ -167,24 +167,26 @@ def _prompts(found: Recipe, options: dict[str, Any]) -> dict[str, str]:
 def _pictures(found: Recipe, options: dict[str, Any]) -> list[Field]:
     """The input pictures in the order of the recipe; Failure names those that lack and
     those that are not in it."""
-    given = {hash_of(content_of(path)[1]): path for path in options["input"]}
+    # Each is read once: it may be standard input.
+    given: dict[str, tuple[Path, tuple[str, bytes]]] = {}
+    for path in options["input"]:
+        content = content_of(path)
+        given[hash_of(content[1])] = path, content
+    mask = None if options["mask"] is None else content_of(options["mask"])
     wanted = list(found.get("inputs", []))
     lacking = [f"--input FILE with the SHA-256 {h}" for h in wanted if h not in given]
-    mask = options["mask"]
-    if "mask" in found and (
-        mask is None or hash_of(content_of(mask)[1]) != found["mask"]
-    ):
+    if "mask" in found and (mask is None or hash_of(mask[1]) != found["mask"]):
         lacking.append(f"--mask FILE with the SHA-256 {found['mask']}")
-    strange = [str(path) for h, path in given.items() if h not in wanted]
+    strange = [str(path) for h, (path, _) in given.items() if h not in wanted]
     if mask is not None and "mask" not in found:
-        strange.append(str(mask))
+        strange.append(str(options["mask"]))
     if lacking or strange:
         parts = [f"send along {', '.join(lacking)}"] if lacking else []
         parts += [f"not of this recipe: {', '.join(strange)}"] if strange else []
         raise Failure("; ".join(parts), REFUSED)
-    fields: list[Field] = [("image[]", content_of(given[h])) for h in wanted]
+    fields: list[Field] = [("image[]", given[h][1]) for h in wanted]
     if mask is not None:
-        fields.append(("mask", content_of(mask)))
+        fields.append(("mask", mask))
     return fields
 
 

@@ -27,8 +27,8 @@ def ask(fake_multi, tmp_path):
     (tmp_path / "one.png").write_bytes(make_png())
     (tmp_path / "two.png").write_bytes(make_png(color="blue"))
 
-    def ask(*arguments):
-        return run(tmp_path, *arguments, FLUX_SERVER=fake_multi.url)
+    def ask(*arguments, **more):
+        return run(tmp_path, *arguments, FLUX_SERVER=fake_multi.url, **more)
 
     return ask
 
@@ -121,9 +121,15 @@ def test_the_mask_is_asked_for_and_counts(ask, fake_multi, tmp_path):
         done = ask(*again, *arguments)
         assert done.returncode == 2
         assert f"--mask FILE with the SHA-256 {sha256(mask)}" in done.stderr.decode()
-    done = ask(*again, "--mask", "mask.png")
-    assert done.returncode == 0, done.stderr
-    assert b"the same pixels" in done.stderr
+    sent = make_png()
+    for arguments, stdin in (
+        ([*again, "--mask", "mask.png"], b""),
+        ([*again, "--mask", "-"], mask),
+        ([*again[:-1], "-", "--mask", "mask.png"], sent),
+    ):
+        done = ask(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        assert b"the same pixels" in done.stderr
 
 
 def test_what_a_terminal_would_obey_is_shown_as_text(ask, tmp_path):
