@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from flux_api.commands.api import Api, Json
-from flux_api.commands.connecting import connect, server_options
+from flux_api.commands.connecting import server_options
 from flux_api.commands.files import Plan, write
-from flux_api.commands.transport import Failure
+from flux_api.commands.transport import Failure, Remote
 from flux_server.log_lines import json_line
 
 _HEAD = ("ID", "STATE", "MODE", "MODEL", "SIZE", "STEPS", "AGE", "WHY")
@@ -102,7 +102,10 @@ def _tell(job_id: str, failure: Failure) -> int:
 def _api(server: str | None, key: str | None) -> Api:
     if not server:
         raise click.UsageError("jobs are a server's: say --server URL or FLUX_SERVER")
-    return connect({}, server, key, None)
+    api = Api(Remote(server, key))
+    # Whatever else listens there is told apart here.
+    api.capabilities()
+    return api
 
 
 def _pictures(api: Api, job_id: str) -> list[tuple[bytes, Json]]:

@@ -312,7 +312,7 @@ def cells(head, row):
     return {word: row[head.index(word) :].split()[0] for word in head.split()[:-1]}
 
 
-def test_jobs_are_listed_saved_and_cancelled(ask, fake, tmp_path):
+def test_jobs_are_listed_saved_and_cancelled(ask, fake, fake_without_results, tmp_path):
     form = {"prompt": "hold", "size": "64x64"}
     headers = {"Prefer": "respond-async", "X-Job-Id": "to-be-stopped"}
     url = f"{fake.url}/v1/images/generations"
@@ -346,5 +346,8 @@ def test_jobs_are_listed_saved_and_cancelled(ask, fake, tmp_path):
     assert newest.endswith("The model made no usable picture.")
     step, steps = cells(head, before)["STEPS"].split("/")
     assert cells(head, before)["STATE"] == "done" and step == steps
+    # What keeps no pictures has jobs all the same.
+    place = {"FLUX_SERVER": fake_without_results.url}
+    assert run(tmp_path, "jobs", **place).returncode == 0
     nowhere = run(tmp_path, "jobs")
     assert nowhere.returncode == 2 and b"FLUX_SERVER" in nowhere.stderr
