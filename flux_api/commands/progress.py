@@ -52,6 +52,9 @@ class Progress:
             case "done" | "failed" | "cancelled":
                 request.done = dict.fromkeys(range(request.pictures), request.steps)
                 request.state = "ended"
+            case "ended":
+                # One that was refused has no steps to come.
+                request.pictures, request.state = len(request.done), "ended"
 
     @property
     def line(self) -> str:

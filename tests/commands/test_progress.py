@@ -68,6 +68,16 @@ def test_steps_of_all_pictures_are_counted_and_the_rest_of_the_time_told(clock):
     assert shown.line == told
 
 
+def test_one_that_was_refused_has_no_steps_to_come(clock):
+    shown = Progress([1, 3])
+    shown.hear(0, step(0, 4, 4))
+    shown.hear(1, {"type": "ended"})
+    assert shown.line.startswith(f"[{'#' * 24}] 4/4 steps  1 of 2 requests")
+    shown.hear(0, {"type": "done"})
+    shown.hear(0, {"type": "ended"})
+    assert shown.line.startswith(f"[{'#' * 24}] 4/4 steps  2 of 2 requests")
+
+
 def test_of_one_request_it_is_not_said_how_many_have_ended(clock):
     shown = Progress([1])
     shown.hear(0, step(0, 1, 4))
