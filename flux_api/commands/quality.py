@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from flux_api.commands.completion import complete_model
+from flux_api.commands.screen import Screen
 from flux_api.core import Performance
 from flux_api.errors import FluxError
 from flux_api.settings import Settings
@@ -45,11 +46,15 @@ def quality(
     chosen: tuple[Performance, ...] = levels or ("speed", "max")
     from flux_api.factory import measure_quality
 
+    screen = Screen(sys.stderr, environ, previews=False)
     try:
-        found = measure_quality(Settings.from_env(own), chosen, _show)
+        found = measure_quality(Settings.from_env(own), chosen, screen.show)
     except FluxError as error:
-        print(f"flux-api: {error.message}", file=sys.stderr)
+        screen.say(f"flux-api: {error.message}")
         return 1
+    finally:
+        # The table is not to begin behind it.
+        screen.clear()
     print(f"{'':6} {'PSNR dB':>8} {'SSIM':>7} {'s a picture':>12}")
     print(f"{'exact':6} {'':8} {'':7} {found[chosen[0]].exact_seconds:12.2f}")
     for level, row in found.items():
@@ -59,9 +64,3 @@ def quality(
             f"{f'not used: {why}' if why else 'good'}"
         )
     return int(any(row.is_fault(level) for level, row in found.items()))
-
-
-def _show(text: str) -> None:
-    """What is going on, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
