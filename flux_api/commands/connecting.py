@@ -9,7 +9,6 @@ import click
 
 from flux_api.commands.api import Api
 from flux_api.commands.transport import NO_SERVER, REFUSED, Failure, InProcess, Remote
-from flux_api.errors import BadSetting
 from flux_api.models.near_names import did_you_mean
 from flux_api.settings import Settings
 
@@ -68,7 +67,4 @@ def connect(
     # Imported where it is needed: it takes a second, which others need not wait for.
     from flux_api.factory import create_app
 
-    try:
-        return Api(InProcess(create_app(Settings.from_env(own))))
-    except BadSetting as error:
-        raise Failure(str(error), REFUSED) from None
+    return Api(InProcess(create_app(Settings.from_env(own))))

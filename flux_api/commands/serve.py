@@ -22,7 +22,7 @@ from flux_api.commands.instances import (
     list_gpus,
     local,
 )
-from flux_api.errors import BadSetting
+from flux_api.settings import Settings
 
 MOST_INSTANCES = 64
 API = "flux_server.wsgi:app"
@@ -112,6 +112,8 @@ def serve(
     FLUX_MODEL=klein-4b flux-api serve --gpus all --bind 0.0.0.0:8000
     """
     environ: Mapping[str, str] = click.get_current_context().obj
+    # What is wrong is told before anything starts.
+    Settings.from_env(environ)
     if gpus and instances:
         raise click.UsageError("--gpus and --instances exclude each other")
     if not (gpus or instances or print_nginx):
@@ -124,11 +126,6 @@ def serve(
         return 1
     tls = tls and (tls[0].resolve(), tls[1].resolve())
     plan = Plan(bind, files_bind, first_port, devices, tls, environ)
-    try:
-        plan.settings  # noqa: B018 (what is wrong is told before anything starts)
-    except BadSetting as error:
-        say(str(error))
-        return 1
     if print_nginx:
         click.echo(plan.nginx_text(), nl=False)
         return 0

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from flux_api.commands import fleet
 from flux_api.commands.fleet import Fleet, Server
 from flux_api.commands.instances import Plan
-from flux_api.commands.program import program
+from flux_api.commands.program import run
 from flux_api.commands.serve import Address, welcome
 from tests.support.servers import wait_for
 from tests.support.trap_server import answer, trap
@@ -72,6 +71,22 @@ def test_each_instance_has_its_place():
     assert {one["FLUX_TRUSTED_PROXIES"] for one in own} == {"2"}
     assert given.files_environ()["FILES_TRUSTED_PROXIES"] == "2"
     assert {one["FILE_SERVER"] for one in own} == {"http://127.0.0.1:8010"}
+    assert {one["FILE_SERVER_PUBLIC_URL"] for one in own} == {given.url}
+
+
+@pytest.mark.parametrize(
+    ("environ", "public"),
+    [
+        # nginx has no picture of another file server.
+        ({"FILE_SERVER": "https://files.example.org"}, None),
+        ({"FILE_SERVER_PUBLIC_URL": ""}, "http://127.0.0.1:8000"),
+        ({"FILE_SERVER_PUBLIC_URL": "https://me.example"}, "https://me.example"),
+    ],
+)
+def test_urls_of_pictures_lead_to_where_they_are(environ, public):
+    given = plan("127.0.0.1:8000", count=2, **environ).api_environ(1)
+    assert given.get("FILE_SERVER_PUBLIC_URL") == public
+    assert given["FILE_SERVER"] == environ.get("FILE_SERVER", "http://127.0.0.1:8010")
 
 
 @pytest.mark.parametrize(
@@ -82,12 +97,10 @@ def test_the_name_that_it_is_bound_to_is_trusted(bind, host):
     assert {"localhost", host} <= set(names)
 
 
-def test_a_wrong_setting_is_said_before_anything_starts(capfd):
-    options = ["serve", "--instances", "2"]
-    environ = {"FLUX_MAX_QUEUE": "many"}
-    done = CliRunner().invoke(program, options, obj=environ, standalone_mode=False)
-    assert done.return_value == 1
-    assert "FLUX_MAX_QUEUE='many'" in done.output
+@pytest.mark.parametrize("options", [[], ["--instances", "2"], ["--print-nginx"]])
+def test_a_wrong_setting_is_said_before_anything_starts(capfd, options):
+    assert run(["serve", *options], {"FLUX_MAX_QUEUE": "many"}) == 2
+    assert "flux-api: FLUX_MAX_QUEUE='many'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
