@@ -44,8 +44,7 @@ def examine(
         if footprint is None:
             told += [f"  {name}: not downloaded, and its size is not known beforehand"]
             continue
-        width = number_for(info, machine).itemsize
-        plans[name] = plan_memory(footprint, machine, width=width)
+        plans[name] = plan_for(info, footprint, machine)
         told += _model_lines(name, info, footprint, plans[name], machine)
     if gpu is not None:
         lines = [f"Models on {machine.device_name}, all of it free", *told]
@@ -61,7 +60,7 @@ def examine_model(name: str, info: ModelInfo, gpu: float | None) -> str:
     machine, footprint = card_of(gpu), footprint_of(info)
     if footprint is None:
         return f"{name}: not downloaded, and its size is not known beforehand"
-    plan = plan_memory(footprint, machine)
+    plan = plan_for(info, footprint, machine)
     lines = _model_lines(name, info, footprint, plan, machine)
     tasks = [
         f"{task} in {defaults.num_inference_steps} steps"
@@ -74,6 +73,17 @@ def examine_model(name: str, info: ModelInfo, gpu: float | None) -> str:
             f"  FLUX_MODEL={name} makes it the default, FLUX_MODELS adds it to others",
         ]
     )
+
+
+def plan_for(info: ModelInfo, footprint: Footprint, machine: Machine) -> Plan:
+    """How a server would hold ``info`` on ``machine``."""
+    return plan_memory(footprint, machine, width=number_for(info, machine).itemsize)
+
+
+def verdict(plan: Plan) -> str:
+    """Whether it fits, and with how much of the host's memory."""
+    word = f"fits with {plan}" if plan.fits else f"does not fit ({plan})"
+    return f"{word}, {plan.host / GIB:.1f} GiB of RAM"
 
 
 def card_of(gpu: float | None) -> Machine:
@@ -105,8 +115,7 @@ def _model_lines(
     yield f"  {name}: {info.description}"
     weights = footprint.total("none")
     if machine.device_name:
-        verdict = f"fits with {plan}" if plan.fits else f"does not fit ({plan})"
-        yield f"    {verdict}, {plan.host / GIB:.1f} GiB of RAM"
+        yield f"    {verdict(plan)}"
     elif info.native_size:
         yield f"    runs here on the CPU, {weights * 2 / GIB:.2f} GiB"
     else:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from flux_api.commands.doctor import card_of
+from flux_api.commands.doctor import card_of, plan_for, verdict
 from flux_api.commands.doctor_folder import examine_folder
 from flux_api.commands.model_table import like_of_part, table
 from flux_api.errors import BadSetting, InvalidRequest
 from flux_api.loading.footprint import GIB, build_empty, describe, footprint_of
 from flux_api.loading.lora_reader import read_lora
 from flux_api.loading.loras import COMPONENTS
-from flux_api.loading.plan import plan_memory
 from flux_api.models.checkpoints import CheckpointFacts, identify_file
 from flux_api.models.file_sets import set_of_path
 from flux_api.models.headers import BadFile
@@ -34,7 +33,7 @@ def examine_file(
 ) -> str:
     """A report on the file or folder at ``path``, judged by this machine's card or by
     one with ``gpu`` GB; BadSetting says why there is none."""
-    # Its findings are the report.
+    # What it would warn of stands in the report.
     logging.getLogger("flux_api.loading").setLevel(logging.ERROR)
     if path.is_dir():
         report, whole = examine_folder(path, like)
@@ -73,9 +72,8 @@ def _memory_lines(info: ModelInfo, gpu: float | None) -> Iterator[str]:
     weights = footprint.total("none") / GIB
     yield f"  with what comes from {info.base_model}: {weights:.1f} GiB of weights"
     if card.device_name:
-        plan = plan_memory(footprint, card)
-        verdict = f"fits with {plan}" if plan.fits else f"does not fit ({plan})"
-        yield f"  on {card.device_name}: {verdict}, {plan.host / GIB:.1f} GiB of RAM"
+        plan = plan_for(info, footprint, card)
+        yield f"  on {card.device_name}: {verdict(plan)}"
     else:
         yield "  this machine has no GPU; --gpu 12 judges by a card of 12 GB"
 

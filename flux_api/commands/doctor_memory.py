@@ -9,8 +9,9 @@ from flux_api.loading.host_memory import free_host_bytes
 from flux_api.loading.prompt_reader import MOST_BYTES
 from flux_api.settings import MIB, Settings
 
-# Beside the queue and the watchers, as gunicorn.conf.py has it.
-_MORE_THREADS = 16 + 8
+# Beside the queue and the watchers, as gunicorn.conf.py has it: pictures that run at
+# most, and threads for health and refusals.
+_RUNNING, _SPARE = {"local": 16, "ray": 128}, 8
 
 
 def memory_lines(settings: Settings) -> Iterator[str]:
@@ -24,7 +25,8 @@ def memory_lines(settings: Settings) -> Iterator[str]:
 
 def memory_bounds(settings: Settings) -> dict[str, int]:
     """Bytes by what they are for."""
-    threads = settings.max_queue + settings.max_watchers + _MORE_THREADS
+    threads = settings.max_queue + settings.max_watchers
+    threads += _RUNNING[settings.backend] + _SPARE
     upload, models = settings.max_upload_mb, settings.max_loaded
     signers = signing.CHILDREN if settings.c2pa_cert is not None else 0
     level, free = settings.performance, free_host_bytes()

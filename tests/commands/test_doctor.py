@@ -13,6 +13,7 @@ import pytest
 import requests
 import torch
 
+from flux_api.commands import doctor_memory
 from flux_api.commands.doctor import examine
 from flux_api.images.decode_child import MEMORY_BYTES
 from flux_api.images.recipe import read_recipe
@@ -20,6 +21,7 @@ from flux_api.models import hub as hub_files
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import draw_bar
 from flux_api.models.sources import Repository
+from flux_api.settings import Settings
 from tests.commands.program import terminal
 from tests.support.credentials import make_certificates
 from tests.support.fake_hub import Hub, hub_settings, run_hub
@@ -196,6 +198,19 @@ def memory_bounds(report):
     return parts, total
 
 
+def threads_of(settings):
+    """How many gunicorn starts."""
+    code = "import runpy; print(runpy.run_path('gunicorn.conf.py')['threads'])"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in settings.items()},
+        capture_output=True,
+        check=True,
+    )
+    return int(told.stdout)
+
+
 def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor, tmp_path):
     given = {
         "FLUX_MAX_UPLOAD_MB": 3,
@@ -211,15 +226,7 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor, tmp_path):
     report = doctor(**given)
     assert report.returncode == 0, report.stderr
     bounds, total = memory_bounds(report.stdout)
-    code = "import runpy; print(runpy.run_path('gunicorn.conf.py')['threads'])"
-    threads = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {name: str(value) for name, value in given.items()},
-        capture_output=True,
-        check=True,
-    )
-    bodies = 3 * int(threads.stdout)
+    bodies = 3 * threads_of(given)
     decoding = signing = 2 * MEMORY_BYTES >> 20
     assert bounds == [bodies, 65, decoding, signing, 11, 13, 2 * 16, 2 * 117, 0]
     assert total == sum(bounds)
@@ -232,6 +239,10 @@ def test_doctor_adds_up_the_memory_that_the_settings_allow(doctor, tmp_path):
     assert others == bounds[:-1]
     all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     assert 1 < copies <= all_of_it / 2
+    # A cluster makes more pictures at once.
+    cluster = {"FLUX_BACKEND": "ray", "FLUX_MAX_UPLOAD_MB": "3"}
+    bodies, *_ = doctor_memory.memory_bounds(Settings.from_env(cluster)).values()
+    assert bodies == threads_of(cluster) * 3 << 20
 
 
 def test_doctor_says_what_fits_a_gpu(monkeypatch):
@@ -256,6 +267,12 @@ def test_doctor_says_what_fits_a_gpu(monkeypatch):
     # The demo is nobody's choice who has a card.
     assert fitting[0] == "tiny" and 1 < len(fitting) < len(MODEL_INFO)
     assert text.endswith(f"These fit: {', '.join(fitting[1:])}.")
+    # FLUX.2 is computed in twice as many bytes where there is no bfloat16.
+    machine = Machine(20 * GIB, 24 * GIB, "An Older Card", bfloat16=False)
+    klein = {"klein-4b": MODEL_INFO["klein-4b"]}
+    [line] = [line for line in examine(klein).splitlines() if "fits with" in line]
+    assert "quantization nf4" in line
+    assert line[2:] in doctor.examine_model("klein-4b", *klein.values(), None)
     machine = Machine(GIB, 24 * GIB, "A Card")
     text = examine({name: MODEL_INFO[name] for name in ("tiny", "klein-4b")})
     assert text.endswith("FLUX_MODEL=tiny; the GPU has too little memory free.")
