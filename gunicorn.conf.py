@@ -65,7 +65,7 @@ class ServerLogger(Logger):
             handler.setFormatter(formatter_for(handler.stream))
 
 
-def whole(name, default):
+def whole_number(name, default):
     """A setting that this file needs; the application refuses a wrong one by name."""
     text = os.environ.get(name, "").strip().partition(".")[0]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else default
@@ -79,20 +79,21 @@ preload_app = False
 # cluster), the watchers, and 8 more for health and refusals. With fewer the surplus
 # would wait unseen.
 running = 16 if os.environ.get("FLUX_BACKEND", "local").strip() != "ray" else 128
-queue = whole("FLUX_MAX_QUEUE", 32)
-watchers = whole("FLUX_MAX_WATCHERS", 32)
+queue = whole_number("FLUX_MAX_QUEUE", 32)
+watchers = whole_number("FLUX_MAX_WATCHERS", 32)
 needed_threads = queue + running + watchers + 8
 threads = needed_threads
 # More than threads: beyond it nobody is accepted, not even to be told 429.
 worker_connections = needed_threads + 1000
 timeout = 120
-graceful_timeout = whole("FLUX_REQUEST_TIMEOUT", 280) + 30
+graceful_timeout = whole_number("FLUX_REQUEST_TIMEOUT", 280) + 30
 keepalive = 75
 max_requests = 0
 control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # What a proxy says of the address counts where there are proxies, for each application.
-proxies = whole("FLUX_TRUSTED_PROXIES", 0) + whole("FILES_TRUSTED_PROXIES", 0)
+proxies = whole_number("FLUX_TRUSTED_PROXIES", 0)
+proxies += whole_number("FILES_TRUSTED_PROXIES", 0)
 forwarded_allow_ips = "*" if proxies else ""
 forwarder_headers = "SCRIPT_NAME" if proxies else ""
 loglevel = os.environ.get("FLUX_LOG_LEVEL", "").strip() or "info"
@@ -111,45 +112,45 @@ def post_worker_init(worker):
     extensions = getattr(worker.wsgi, "extensions", {})
     for name in ("file_server", "flux_api"):
         if name in extensions:
-            # For heads and answers what counts for bodies, by either server's setting.
+            # A request's head and its answer are bounded by the setting for bodies.
             seconds = extensions[name].settings.body_timeout
             worker.client_seconds = max(1.0, seconds)
     if "file_server" in extensions:
         from file_server import warn_if_open
 
         warn_if_open(worker.wsgi, [listener.sock for listener in worker.sockets])
-    here = extensions.get("flux_api")
-    if here is None:
+    context = extensions.get("flux_api")
+    if context is None:
         worker.handover.say_ready()
         return
     check_options(worker)
     from flux_api.api_keys import is_loopback
 
     addresses = [socket.getsockname() for socket in worker.sockets]
-    # What is answered on this one leads to no picture.
-    own = here.settings.metrics_address
-    addresses = [address for address in addresses if address[:2] != own]
-    if not here.settings.api_keys and not all(map(is_loopback, addresses)):
+    # FLUX_METRICS_BIND answers /metrics alone, which needs no key.
+    metrics = context.settings.metrics_address
+    addresses = [address for address in addresses if address[:2] != metrics]
+    if not context.settings.api_keys and not all(map(is_loopback, addresses)):
         worker.log.warning(
             "anybody who reaches this port can use it: set FLUX_API_KEYS or bind to "
             "127.0.0.1"
         )
-    if not here.settings.api_keys and not here.settings.trusted_proxies:
-        here.hosts.bind(addresses)
-    worker.busy = lambda: is_busy(here.manager)
-    drain_at_term(worker, here.manager)
+    if not context.settings.api_keys and not context.settings.trusted_proxies:
+        context.hosts.bind(addresses)
+    worker.busy = lambda: is_busy(context.manager)
+    drain_at_term(worker, context.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.
         if worker.handover.waits:
             worker.worker_connections = 0
         elif worker.handover.beside:
-            # It takes no requests, so nothing is lost.
+            # The older one takes no requests yet, so nothing is lost.
             worker.handover.ask_for_room()
-        here.manager.start(worker.handover)
-        here.webhooks.start()
+        context.manager.start(worker.handover)
+        context.webhooks.start()
         threading.Thread(
             target=take_over,
-            args=(worker, here.manager),
+            args=(worker, context.manager),
             name="flux-takeover",
             daemon=True,
         ).start()

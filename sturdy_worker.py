@@ -98,7 +98,7 @@ class SturdyWorker(gthread.ThreadWorker):
     client_seconds = 30
 
     def init_process(self):
-        """As gunicorn, with as many descriptors as may be had, and one to spare."""
+        """As gunicorn, with as many descriptors as the limit allows, and one spare."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = _MOST_DESCRIPTORS
         if hard != resource.RLIM_INFINITY:

@@ -18,7 +18,7 @@ from gunicorn.errors import HaltServer
 
 # What a worker says of itself: it takes requests; the older ones are to end first.
 READY, NEEDS_ROOM = "ready", "needs room"
-_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
 _BOOT_SECONDS = 5.0
 _ADDRESS = re.compile(r"[0-9a-fA-F.:\[\]]+:[0-9]{1,5}")
 
@@ -42,6 +42,12 @@ class Board:
         data = text.encode()[: self._SIZE]
         self._page[start : start + self._SIZE] = data.ljust(self._SIZE, b"\0")
 
+    @property
+    def state(self):
+        """The age of the worker that spoke last, and what it said."""
+        age, _, word = self["state"].partition(" ")
+        return int(age or 0), word
+
 
 class TakeoverArbiter(Arbiter):
     """One that ends older workers only when the newest says so."""
@@ -58,10 +64,8 @@ class TakeoverArbiter(Arbiter):
 
     def setup(self, app):
         """As gunicorn; the API is to listen on FLUX_METRICS_BIND too."""
-        own, binds = (
-            os.environ.get("FLUX_METRICS_BIND", "").strip(),
-            app.cfg.settings["bind"],
-        )
+        own = os.environ.get("FLUX_METRICS_BIND", "").strip()
+        binds = app.cfg.settings["bind"]
         # The file server may have the same environment. What is no address at all, the
         # application refuses by name.
         is_api = not str(getattr(app, "app_uri", "")).startswith("file_server")
@@ -75,7 +79,7 @@ class TakeoverArbiter(Arbiter):
         if (coming := self._coming()) is not None:
             # An update within an update: only the last one counts.
             self.kill_worker(coming.pid, signal.SIGTERM)
-        age, word = self._state()
+        age, word = self.board.state
         self._older, self._last_age = tuple(old), self.worker_age
         self._older_ready = word == READY and age in {w.age for w in old.values()}
         self.board["why"] = ""
@@ -107,7 +111,7 @@ class TakeoverArbiter(Arbiter):
         except HaltServer:
             ended = [w.age for pid, w in before.items() if pid not in self.WORKERS]
             has_older = any(w.age < min(ended) for w in self.WORKERS.values())
-            if not (has_older or self._state()[1] == READY):
+            if not (has_older or self.board.state[1] == READY):
                 raise
             # Once it served, what is wrong may pass: a folder that is away, say.
         if self._stopping and time.monotonic() < self._stopping + _BOOT_SECONDS:
@@ -137,12 +141,7 @@ class TakeoverArbiter(Arbiter):
         if self._stopping or len(self.WORKERS) <= self.num_workers:
             return None
         newest = max(self.WORKERS.values(), key=lambda worker: worker.age)
-        return None if self._state()[0] > self._last_age else newest
-
-    def _state(self):
-        """The age of the worker that spoke last, and what it said."""
-        age, _, word = self.board["state"].partition(" ")
-        return int(age or 0), word
+        return None if self.board.state[0] > self._last_age else newest
 
 
 class Handover:
@@ -161,8 +160,8 @@ class Handover:
     @property
     def replaced(self):
         """Whether a newer worker takes requests."""
-        age, _, word = self._board["state"].partition(" ")
-        return int(age or 0) > self._age and word == READY
+        age, word = self._board.state
+        return age > self._age and word == READY
 
     @property
     def older(self):
@@ -211,7 +210,7 @@ class Handover:
         self.ask_for_room()
         until = time.monotonic() + seconds
         while self.beside and time.monotonic() < until:
-            time.sleep(_SECONDS)
+            time.sleep(_LOOK_SECONDS)
         return not self.beside
 
 
