@@ -2,7 +2,7 @@
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-TORCH := torch==2.13.0
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 SERVE_OPTIONS ?=
 # Hundreds of servers that tests start read compiled modules, a second sooner each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -89,6 +89,7 @@ mixed: install-dev
 GPU_CHECK_OPTIONS ?=
 gpu-check:
 	$(or $(wildcard $(PYTHON)),$(PYTHON3)) -m benchmarks.gpu_check $(GPU_CHECK_OPTIONS)
+
 SOAK_SECONDS ?= 1800
 soak: install
 	$(PYTHON) -m benchmarks.soak $(SOAK_SECONDS)
@@ -136,6 +137,7 @@ IMAGE_OPTIONS ?=
 image: | $(PYTHON)
 	command -v debootstrap >/dev/null || apt-get install -y --no-install-recommends debootstrap
 	$(PYTHON) -m scripts.check_image $(IMAGE_OPTIONS)
+
 lines:
 	$(PYTHON3) -m scripts.count_lines flux_api file_server
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, jsonify, request
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException
 
 from flux_server.incoming import CountedInput, drain, stop_watching
 from flux_server.request_id import request_id_of
@@ -129,8 +129,7 @@ def _render_http(error: HTTPException) -> Response:
     if status == HTTPStatus.NOT_FOUND and _OF_THE_API.match(request.path):
         sentence = f"{sentence} {ABOUT}"
     response = _render(status, sentence)
-    if not isinstance(error, InternalServerError):
-        for name, value in error.get_response(request.environ).headers.items():
-            if name in ("Allow", "Content-Range", "Retry-After"):
-                response.headers[name] = value
+    for name, value in error.get_response(request.environ).headers.items():
+        if name in ("Allow", "Content-Range", "Retry-After"):
+            response.headers[name] = value
     return response

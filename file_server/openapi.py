@@ -32,7 +32,7 @@ def _record(**fields: Schema) -> Schema:
 
 _JSON = "application/json"
 _TEXT: Schema = {"type": "string"}
-_MESSAGE = {"application/json": {"schema": _record(error=_TEXT)}}
+_MESSAGE = {_JSON: {"schema": _record(error=_TEXT)}}
 _KINDS = dict.fromkeys(media_type(name) for name in EXTENSIONS if name != "jpeg")
 _FILES: Schema = {
     name: {"schema": {}} for name in (*_KINDS, "application/octet-stream")
@@ -63,7 +63,7 @@ _UPLOAD = {
 
 
 def _json(**fields: Schema) -> Schema:
-    return {"application/json": {"schema": _record(**fields)}}
+    return {_JSON: {"schema": _record(**fields)}}
 
 
 _STORE = (errors.StorageUnavailable,)
@@ -81,7 +81,7 @@ _OPERATIONS: dict[str, tuple[Schema, tuple[type[FileServerError], ...], Schema]]
     ),
     "fetch": (_FILES, (errors.FileMissing, *_STORE), _PART_OF_FILE),
     "recipe": (
-        {"application/json": {"schema": {"type": "object"}}},
+        {_JSON: {"schema": {"type": "object"}}},
         (*_TOKEN, errors.FileMissing, *_STORE),
         {},
     ),
@@ -94,7 +94,7 @@ _OPERATIONS: dict[str, tuple[Schema, tuple[type[FileServerError], ...], Schema]]
     "healthz": (_json(status=_TEXT), (), {}),
     "readyz": (_json(status=_TEXT), _STORE, {}),
     "metrics": ({"text/plain": {"schema": _TEXT}}, _TOKEN, {}),
-    "document": ({"application/json": {"schema": {}}}, (), {}),
+    "document": ({_JSON: {"schema": {}}}, (), {}),
 }
 
 

@@ -1,4 +1,4 @@
-"""The routes: upload, fetch, the latest, and the two probes."""
+"""The routes: upload, pictures and their recipes, the latest, and the two probes."""
 
 from __future__ import annotations
 

@@ -17,6 +17,10 @@ VERSION = "0.1.0"
 Mode = Literal["generate", "edit", "variation", "upscale"]
 Performance = Literal["exact", "speed", "max"]
 
+MOST_SHARING = 13
+"""Pictures that share forwards at once. With three that take turns beside them 16 run,
+as gunicorn.conf.py's threads allow."""
+
 # torch takes no larger seed.
 SEED_MODULUS = 2**64
 MAX_SEED = SEED_MODULUS - 1

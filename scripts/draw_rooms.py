@@ -33,14 +33,16 @@ PLACES = {
     "metrics": (1, 4, "counters, histograms"),
 }
 WAY = [
+    ("check_page, check_key", "http/cross_site", "who may call at all"),
     ("read_body", "http/bodies", "a form or JSON, bounded"),
     ("Parameters.read", "http/parameters", "each field described once"),
+    ("open_job", "http/clients", "its place; 429 or 503 with Retry-After"),
     ("read_inputs", "http/inputs", "pictures, decoded in a process"),
-    ("complete_request", "http/model_defaults", "the model's defaults"),
-    ("submit", "queue/manager", "a job; 429 or 503 with Retry-After"),
-    ("prepare, encode_prompt", "engine", "in a pipeline's words"),
-    ("denoise, decode", "engine", "forwards are shared"),
-    ("follow", "http/clients", "an answer is a drained stream"),
+    ("complete", "http/model_defaults", "nothing is optional after this"),
+    ("submit", "queue/manager", "the job's turn comes"),
+    ("Backend.run", "engine/backend", "data in, callbacks, a picture out"),
+    ("encode_prompt, denoise, decode", "engine/steps", "forwards are shared"),
+    ("wait_for, follow", "http/clients", "until its pictures are there"),
     ("encode_pictures", "http/pictures", "one file, one list of facts"),
     ("render", "blueprints", "JSON, bytes or events"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -150,8 +151,11 @@ def test_the_server_and_its_file_server_never_import_each_other():
 
 
 def test_the_drawn_picture_is_of_this_table():
-    from scripts.draw_rooms import OUT, PLACES, draw
+    from scripts.draw_rooms import OUT, PLACES, WAY, draw
 
     assert OUT.read_text("utf-8") == draw()
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for call, file, _ in WAY:
+        assert re.search(rf"{re.escape(call)} +{file}", text), call
     rooms = {path.parent.name for path in (ROOT / "flux_api").glob("*/*.py")}
     assert rooms <= set(PLACES)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flux_api.commands.transport import NO_SERVER, REFUSED, Failure
+from flux_api.core import MOST_SHARING
 from flux_api.errors import Unavailable
 from flux_api.settings import Settings
 
@@ -29,8 +30,6 @@ _PASSED_ON = frozenset(
         *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
     }
 )
-# As many pictures as the engine has in its forwards at once.
-_SHARED_SLOTS = 13
 
 
 class _Count(click.ParamType[tuple[int, int]]):
@@ -170,7 +169,7 @@ def _deploy(
 
     settings = Settings.from_env(environ)
     shares = gpus > 0 or settings.performance != "exact"
-    slots = _SHARED_SLOTS if shares else 1
+    slots = MOST_SHARING if shares else 1
     asked = application.Replicas(*replicas, gpus, cpus, slots, settings.max_loaded)
     _look()
     passed = {name: environ[name] for name in _PASSED_ON & environ.keys()}

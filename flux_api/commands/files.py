@@ -15,7 +15,7 @@ STDOUT = Path("-")
 _LONGEST_STEM = 40
 
 
-class Plan:
+class PictureFiles:
     """Names for the pictures of several requests. ``out`` is a file, whose name gets
     numbers where there are several pictures, a folder, or ``-`` for standard output;
     without it names are made up in the current folder, and no file is written over."""

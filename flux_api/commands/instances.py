@@ -24,7 +24,7 @@ _COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """Where everything listens, as HOST:PORT, and on which GPUs."""
 
     bind: str

@@ -10,7 +10,7 @@ import click
 
 from flux_api.commands.api import Api, Json
 from flux_api.commands.connecting import server_options
-from flux_api.commands.files import Plan, write
+from flux_api.commands.files import PictureFiles, write
 from flux_api.commands.transport import Failure, Remote
 from flux_server.log_lines import json_line
 
@@ -83,10 +83,10 @@ def save(
             pictures[job_id] = _pictures(api, job_id)
         except Failure as failure:
             code = max(code, _tell(job_id, failure))
-    plan = Plan(out, sum(map(len, pictures.values())))
+    files = PictureFiles(out, sum(map(len, pictures.values())))
     for job_id, found in pictures.items():
         for data, facts in found:
-            [path] = plan.names(job_id, 1, facts["format"])
+            [path] = files.names(job_id, 1, facts["format"])
             write(path, data)
             if out != "-":
                 click.echo(path)

@@ -18,8 +18,8 @@ _EMBEDDINGS = ("model.embed_tokens.weight", "token_embd.weight")
 def table(path: Path, like: str, key: str) -> Iterator[str]:
     """A table like the model ``like`` whose ``key`` is at ``path``, to be pasted."""
     name = name_of(path)
-    # A dot would make it a table in a table.
     yield "  in the file of MODEL_INFO:"
+    # A dot would make it a table in a table.
     yield f'    ["{name}"]' if "." in name else f"    [{name}]"
     yield f'    like = "{like}"'
     # TOML writes texts as JSON does.

@@ -97,9 +97,6 @@ def site_text(site: Site) -> str:
         "FORWARDED_PROTO": '"$http_x_forwarded_proto, $scheme"'
         if site.outer_proxies
         else "$scheme",
-        "CLIENT": "$proxy_add_x_forwarded_for"
-        if site.outer_proxies
-        else "$remote_addr",
         "PROXIES": str(site.outer_proxies + 1),
         "INSTANCE": " and its number,\n# FLUX_INSTANCE=0 and so on"
         if len(site.instances) > 1

@@ -15,7 +15,7 @@ import click
 from flux_api.commands.api import Field, Json
 from flux_api.commands.connecting import connect
 from flux_api.commands.drawing import Drawing, Request, show
-from flux_api.commands.files import STDOUT, Plan, format_of
+from flux_api.commands.files import STDOUT, PictureFiles, format_of
 from flux_api.commands.options import picture_options, size_option
 from flux_api.commands.screen import Screen
 from flux_api.commands.signals import Signals
@@ -156,12 +156,12 @@ def draw(
         raise click.UsageError("--json and '-o -' both want standard output")
     screen = Screen(sys.stderr, environ, previews=options["preview"])
     file_format, count = format_of(out, options["file_format"]), options["n"]
-    plan = Plan(out, count * len(inputs))
+    files = PictureFiles(out, count * len(inputs))
     fields = _fields(options, file_format)
     if screen.shows_pictures:
         fields.append(("partial_images", _PREVIEWS))
     requests = [
-        Request(label, route, [*own, *fields], plan.names(label, count, file_format))
+        Request(label, route, [*own, *fields], files.names(label, count, file_format))
         for label, own in inputs
     ]
     for request in requests:

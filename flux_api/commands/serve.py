@@ -16,7 +16,7 @@ import click
 from flux_api.commands.fleet import Fleet, Server, say
 from flux_api.commands.instances import (
     GUNICORN,
-    Plan,
+    Layout,
     find_nginx,
     is_local,
     list_gpus,
@@ -125,11 +125,11 @@ def serve(
         say("CUDA shows no GPU here: 'flux-api doctor' says more; try --instances 1")
         return 1
     tls = tls and (tls[0].resolve(), tls[1].resolve())
-    plan = Plan(bind, files_bind, first_port, devices, tls, environ)
+    layout = Layout(bind, files_bind, first_port, devices, tls, environ)
     if print_nginx:
-        click.echo(plan.nginx_text(), nl=False)
+        click.echo(layout.nginx_text(), nl=False)
         return 0
-    return serve_many(plan)
+    return serve_many(layout)
 
 
 def serve_one(bind: str, files_bind: str, environ: Mapping[str, str]) -> int:
@@ -143,25 +143,25 @@ def serve_one(bind: str, files_bind: str, environ: Mapping[str, str]) -> int:
     return tend(fleet, api, files)
 
 
-def serve_many(plan: Plan) -> int:
+def serve_many(layout: Layout) -> int:
     """Several instances behind nginx until TERM or Ctrl-C; the exit status."""
-    nginx = find_nginx(plan.environ)
+    nginx = find_nginx(layout.environ)
     if nginx is None:
         print(NO_NGINX, file=sys.stderr)
         return 1
-    if not are_free(plan.listeners):
+    if not are_free(layout.listeners):
         return 1
-    if not (plan.settings.api_keys or is_local(plan.bind)):
+    if not (layout.settings.api_keys or is_local(layout.bind)):
         say("anybody who reaches this port can use it: set FLUX_API_KEYS")
-    warn_of_urls(plan.bind, plan.url, plan.environ)
+    warn_of_urls(layout.bind, layout.url, layout.environ)
     instances = [
-        api_server(f"instance g{number}", address, plan.api_environ(number))
-        for number, address in enumerate(plan.instances)
+        api_server(f"instance g{number}", address, layout.api_environ(number))
+        for number, address in enumerate(layout.instances)
     ]
-    files = files_server(plan.files_bind, plan.files_environ())
-    front = Server("nginx", plan.nginx_command(nginx), plan.environ)
-    fleet = Fleet(instances, files, front, nginx_url=plan.url)
-    return tend(fleet, plan.url, plan.url)
+    files = files_server(layout.files_bind, layout.files_environ())
+    front = Server("nginx", layout.nginx_command(nginx), layout.environ)
+    fleet = Fleet(instances, files, front, nginx_url=layout.url)
+    return tend(fleet, layout.url, layout.url)
 
 
 def api_server(name: str, address: str, environ: Mapping[str, str]) -> Server:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flux_api.core import ImageRequest, ImageResult, Performance
+from flux_api.core import MOST_SHARING, ImageRequest, ImageResult, Performance
 from flux_api.engine import sharing
 from flux_api.engine.drawing import Drawer
 from flux_api.engine.inputs import InputCache, Inputs, fit_inputs
@@ -39,9 +39,6 @@ from flux_api.models.info import ModelInfo, task_name
 from flux_api.queue.tasks import BackendBroken, Callbacks, Kept, Picture
 
 logger = logging.getLogger(__name__)
-
-# With those that take turns beside them 16 run at most, as gunicorn's threads allow.
-_MOST_SLOTS = 13
 
 
 class DiffusersBackend:
@@ -118,7 +115,7 @@ class DiffusersBackend:
     @property
     def slots(self) -> int:
         """How many pictures may share forwards at once."""
-        return _MOST_SLOTS if self._batch_tokens else 1
+        return MOST_SHARING if self._batch_tokens else 1
 
     @property
     def batch_tokens(self) -> int:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flux_api.commands.files import Plan, slug, write
+from flux_api.commands.files import PictureFiles, slug, write
 from flux_api.commands.transport import FAILED, Failure
 
 
@@ -46,12 +46,12 @@ def test_a_file_is_whole_or_not_there_and_others_may_read_it(tmp_path):
 
 def test_names_are_numbered_where_one_was_given_for_several(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = Plan("out.v2.webp", 3)
+    plan = PictureFiles("out.v2.webp", 3)
     names = [*plan.names("a cat", 2, "webp"), *plan.names("a dog", 1, "webp")]
     assert [str(name) for name in names] == [
         *("out.v2-1.webp", "out.v2-2.webp", "out.v2-3.webp")
     ]
-    plan = Plan(None, 3)
+    plan = PictureFiles(None, 3)
     (tmp_path / "a-cat.jpg").touch()
     names = [*plan.names("a cat", 2, "jpeg"), *plan.names("a dog", 1, "jpeg")]
     assert [str(name) for name in names] == ["a-cat-2.jpg", "a-cat-3.jpg", "a-dog.jpg"]

@@ -12,7 +12,7 @@ import pytest
 
 from flux_api.commands import fleet
 from flux_api.commands.fleet import Fleet, Server
-from flux_api.commands.instances import Plan
+from flux_api.commands.instances import Layout
 from flux_api.commands.program import run
 from flux_api.commands.serve import Address, welcome
 from tests.support.servers import wait_for
@@ -21,7 +21,7 @@ from tests.support.trap_server import answer, trap
 
 def plan(bind="127.0.0.1:8000", count=1, certificate=None, **environ):
     """Of as many instances as ``count`` says, without GPUs."""
-    return Plan(bind, "127.0.0.1:8010", 8100, (None,) * count, certificate, environ)
+    return Layout(bind, "127.0.0.1:8010", 8100, (None,) * count, certificate, environ)
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "[::]:8000", "host:65535"])

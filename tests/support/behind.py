@@ -18,7 +18,7 @@ from pathlib import Path
 
 import requests
 
-from flux_api.commands.instances import Plan
+from flux_api.commands.instances import Layout
 from flux_api.commands.nginx import site_text
 from tests.support.nginx import run_nginx_with
 from tests.support.servers import Server
@@ -85,17 +85,17 @@ def run_fronted(run_one, options, settings):
     ``options`` are none, or -b and where nginx is to listen."""
     given = {name: str(value) for name, value in settings.items()}
     _, bind = options or ("-b", _BIND)
-    plan = Plan(bind, _FILES, 1, (None,) * COUNT, None, given)
+    layout = Layout(bind, _FILES, 1, (None,) * COUNT, None, given)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         instances = []
         for number in range(COUNT):
-            own = plan.api_environ(number)
+            own = layout.api_environ(number)
             if "FILE_SERVER" not in given:
                 del own["FILE_SERVER"], own["FILE_SERVER_PUBLIC_URL"]
             instances.append(stack.enter_context(run_one(**own)))
         addresses = tuple(one.url.removeprefix("http://") for one in instances)
-        site = replace(plan.site, listen=_BIND, instances=addresses, folder=None)
+        site = replace(layout.site, listen=_BIND, instances=addresses, folder=None)
         text = site_text(site)
         told = stack.enter_context(_all_fakes(instances))
         inside = f"location /fake/ {{ proxy_pass {told}; }}\n    location / {{"
