@@ -199,6 +199,33 @@ def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
     assert stats(fake)["begun"] == 1
 
 
+@pytest.mark.parametrize("prompt", ["hold fail=pipeline at=1", "hold"])
+def test_what_came_to_nothing_is_held_for_nobody_that_waited(prompt):
+    app = ready_client().application
+    app.test_client().post("/fake/reset")
+    manager = app.extensions["flux_api"].manager
+
+    def ask():
+        body = {"prompt": prompt, "job_id": f"nothing-{len(prompt)}"}
+        headers = {"Idempotency-Key": body["job_id"]}
+        with app.test_client().post("/process", json=body, headers=headers) as answer:
+            return answer.status_code
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask)
+        wait_for(lambda: manager.running, 10)
+        job = manager.find(f"nothing-{len(prompt)}")
+        other = pool.submit(ask)
+        wait_for(lambda: len(job._clients) == 2, 10)
+        if prompt == "hold":
+            manager.cancel(job)
+        app.test_client().post("/fake/release")
+        assert first.result() == (499 if prompt == "hold" else 500)
+        # Where it was cancelled, this one runs.
+        assert other.result() == (200 if prompt == "hold" else 500)
+    assert job.request.prompt == ""
+
+
 def test_who_has_waited_long_enough_for_the_first_is_told_so():
     """So it is where a picture's URL keeps the first one's job from beginning."""
     app = ready_client().application
