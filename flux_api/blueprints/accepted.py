@@ -53,12 +53,19 @@ def finish_later(
     """Keep what ``finish`` makes of the pictures of ``job`` in a thread of its own, and
     ``tell`` of its end, whatever it was."""
     keep = partial(context.results.keep, job, seconds=kept_seconds())
-    threading.Thread(
+    thread = threading.Thread(
         target=_finish,
         args=(job, finish, keep, at_end(job), tell),
         name=f"flux-finish-{job.id}",
         daemon=True,
-    ).start()
+    )
+    try:
+        thread.start()
+    except RuntimeError:
+        # Short of threads: nobody would fetch what it makes.
+        context.manager.cancel(job)
+        job.release()
+        raise
 
 
 def _render(job: Job) -> Response:

@@ -72,10 +72,10 @@ def begin(hosted: str) -> Response:
         bfl_job = BflJob(job, context.results, request.host_url.rstrip("/"))
         with _promise(context, bfl_job, parameters) as tell:
             context.manager.submit(job, image_request)
-        job.outlive_clients()
-    # With the prompt, which the job forgets at its end and the result tells.
-    finish = partial(_finish, context, job, parameters, image_request.prompt)
-    finish_later(context, job, finish, tell)
+            job.outlive_clients()
+            # With the prompt, which the job forgets at its end and the result tells.
+            finish = partial(_finish, context, job, parameters, image_request.prompt)
+            finish_later(context, job, finish, tell)
     return keep_answer(context, partial(_render, bfl_job, name, parameters))
 
 
