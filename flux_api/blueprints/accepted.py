@@ -29,11 +29,18 @@ Finish = Callable[[tuple[ImageResult, ...]], list[FinishedPicture]]
 def check_async(context: Context) -> None:
     """InvalidRequest where the client prefers not to wait, and no picture is kept that
     it could fetch later."""
-    if prefers_async(request) and context.settings.results_mb == 0:
+    if prefers_async(request):
+        check_kept(context, "leave 'Prefer: respond-async' out", "prefer")
+
+
+def check_kept(context: Context, advice: str, param: str | None = None) -> None:
+    """InvalidRequest, with ``advice``, where no picture is kept that could be fetched
+    later."""
+    if context.settings.results_mb == 0:
         raise InvalidRequest(
             "This server keeps no pictures (FLUX_RESULTS_MB=0), so there would be none "
-            "to fetch later: leave 'Prefer: respond-async' out.",
-            param="prefer",
+            f"to fetch later: {advice}.",
+            param=param,
         )
 
 
