@@ -128,6 +128,7 @@ def complete_request(
         mask_file=inputs.mask_file,
     )
 
+            *_empty_mask(mask_image),
 
 def _size_of(
     images: Sequence[Image], model: ModelInfo, parameters: Parameters
@@ -199,6 +200,13 @@ def _of_small_models(
     """A warning where a small model cannot do what ``prompt`` says."""
     source, prompt = model.base_model, prompt or ""
     if not knows(source, prompt):
+def _empty_mask(mask: Image | None) -> list[str]:
+    """A warning where ``mask`` is black all over."""
+    if mask is None or mask.getbbox() is not None:
+        return []
+    return ["The mask leaves nothing to repaint."]
+
+
         return [
             f"The model {name!r} knows no word of this prompt; GET /v1/models/{name} "
             "lists what it draws."

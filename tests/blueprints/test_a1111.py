@@ -212,8 +212,14 @@ def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):
     assert (seen(fake)["mode"], seen(fake)["mask"]) == ("edit", [0, 255])
     assert info["denoising_strength"] == 0.5
     body["mask"] = base64.b64encode(save(Image.new("L", (96, 64), 255))).decode()
-    make(fake, "img2img", body | {"inpainting_mask_invert": 1})
+    _, info = make(fake, "img2img", body | {"inpainting_mask_invert": 1})
     assert seen(fake)["mask"] == [0, 0]
+    opaque = "The mask is opaque: its black area is repainted."
+    nothing = "The mask leaves nothing to repaint."
+    assert sorted(info["warnings"]) == [opaque, nothing]
+    body["mask"] = base64.b64encode(save(Image.new("L", (96, 64), 0))).decode()
+    _, info = make(fake, "img2img", body | {"inpainting_mask_invert": 1})
+    assert (seen(fake)["mask"], info["warnings"]) == ([255, 255], [opaque])
 
 
 def test_loras_in_the_prompt(tmp_path):
