@@ -235,6 +235,18 @@ def test_loras_in_the_prompt(tmp_path):
         request = answer.json()["request"]
         assert request["prompt"] == "a cat"
         assert request["loras"] == [{"name": "my style", "adapter_weight": 0.5}]
+        # Beside others, in every form that these may have.
+        (tmp_path / "other.safetensors").write_bytes(b"not looked at, too")
+        for others in ("other:2", [{"name": "other", "adapter_weight": 2}]):
+            answer = post(server, f"{SD}/txt2img", json=body | {"loras": others})
+            assert answer.json()["request"]["loras"] == [
+                {"name": "other", "adapter_weight": 2},
+                {"name": "my style", "adapter_weight": 0.5},
+            ]
+        for wrong in (7, "[{", ["my style"]):
+            answer = post(server, f"{SD}/txt2img", json=body | {"loras": wrong})
+            assert answer.status_code == 422, wrong
+            assert "'loras'" in answer.json()["errors"]
         body["prompt"] = "a cat <lora:no-such:1>"
         answer = post(server, f"{SD}/txt2img", json=body)
         assert answer.status_code == 422
