@@ -19,12 +19,10 @@ def follow(response: Response) -> Response:
     if request.method != "POST" or request.url_rule is None:
         return response
     job = g.get("job")
-    if job is not None and job.outlives_clients:
-        return response
     # A dialect may tell an error with another status.
     status = g.get("error_status", response.status_code)
-    # Neither a picture nor a refusal of one: a message, a choice, a plan.
-    if job is None and status < 400:
+    # A job that goes on, or none: a message, a choice, a plan. Failures are an end.
+    if status < 400 and (job is None or job.outlives_clients):
         return response
     count = _counter()
     if response.is_streamed and job is not None:

@@ -94,6 +94,8 @@ def test_all_else_is_counted_once_by_its_status():
     later = waited_for()
     later.outlive_clients()
     assert follow(later) == ([], [])
+    # Unless it does not go on after all.
+    assert follow(later, streamed=False, status=503) == (["refused"], ["refused"])
 
 
 def test_what_asks_for_no_picture_is_not_counted():
