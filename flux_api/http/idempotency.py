@@ -83,10 +83,12 @@ def _wait_for(context: Context, entry: Entry, until: float) -> None:
                 if entry.job is not None:
                     leave(context, entry.job, is_here)
                 raise _still_runs() if late else Cancelled("The client has left.")
-    if entry.job is None or entry.render is not None:
+    if entry.job is None:
         return
     outcome = entry.job.outcome
-    # It came to no answer: the last one to leave lets its pictures go.
+    if entry.render is not None and outcome is None:
+        return  # A stream, or told of while it runs: it is joined.
+    # The last one to leave lets its pictures go; files that are kept are told anyway.
     leave(context, entry.job, is_here)
     if isinstance(outcome, Failed) and not isinstance(outcome.error, Cancelled):
         raise copy.copy(outcome.error)
