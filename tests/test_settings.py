@@ -258,6 +258,7 @@ def start(command, **settings):
         ("FLUX_MODEL", "no-such-set"),
         ("FLUX_TRUSTED_PROXIES", "-1"),
         ("MODEL_INFO", "/no/such/file"),
+        ("FILE_SERVER", "http://[fe80::1%eth0]:8010"),
     ],
 )
 def test_gunicorn_stops_with_one_clear_line(name, value):

@@ -29,11 +29,18 @@ Finish = Callable[[tuple[ImageResult, ...]], list[FinishedPicture]]
 def check_async(context: Context) -> None:
     """InvalidRequest where the client prefers not to wait, and no picture is kept that
     it could fetch later."""
-    if prefers_async(request) and context.settings.results_mb == 0:
+    if prefers_async(request):
+        check_kept(context, "leave 'Prefer: respond-async' out", "prefer")
+
+
+def check_kept(context: Context, advice: str, param: str | None = None) -> None:
+    """InvalidRequest, with ``advice``, where no picture is kept that could be fetched
+    later."""
+    if context.settings.results_mb == 0:
         raise InvalidRequest(
             "This server keeps no pictures (FLUX_RESULTS_MB=0), so there would be none "
-            "to fetch later: leave 'Prefer: respond-async' out.",
-            param="prefer",
+            f"to fetch later: {advice}.",
+            param=param,
         )
 
 
@@ -53,12 +60,19 @@ def finish_later(
     """Keep what ``finish`` makes of the pictures of ``job`` in a thread of its own, and
     ``tell`` of its end, whatever it was."""
     keep = partial(context.results.keep, job, seconds=kept_seconds())
-    threading.Thread(
+    thread = threading.Thread(
         target=_finish,
         args=(job, finish, keep, at_end(job), tell),
         name=f"flux-finish-{job.id}",
         daemon=True,
-    ).start()
+    )
+    try:
+        thread.start()
+    except RuntimeError:
+        # Short of threads: nobody would fetch what it makes.
+        context.manager.cancel(job)
+        job.release()
+        raise
 
 
 def _render(job: Job) -> Response:

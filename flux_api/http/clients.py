@@ -106,13 +106,13 @@ def tell_of_job(response: Response) -> Response:
     """Let every answer tell of its job, the failures too, and end with it."""
     if job := g.get("job"):
         response.headers.update(_job_headers(job))
-        end = partial(_end, get_context(), job, client_of(request))
+        end = partial(leave, get_context(), job, client_of(request))
         response.call_on_close(end)
     return response
 
 
-def _end(context: Context, job: Job, client: Callable[[], bool]) -> None:
-    """When the answer is out or its client gone. Once nobody waits for ``job`` any more
+def leave(context: Context, job: Job, client: Callable[[], bool]) -> None:
+    """When its answer is out or the client gone. Once nobody waits for ``job`` any more
     it keeps its story, not its pictures."""
     if not job.leave(client):
         return

@@ -15,18 +15,20 @@ from flux_api.queue.jobs import Job
 def follow(response: Response) -> Response:
     """Count a POST: now, or when its stream is over. What only begins a job is counted
     at the job's end, by :func:`at_end`."""
-    # What reads costs nothing to count by; only POSTs make pictures.
+    # Only POSTs make pictures.
     if request.method != "POST" or request.url_rule is None:
         return response
     job = g.get("job")
-    if job is not None and job.outlives_clients:
+    # A dialect may tell an error with another status.
+    status = g.get("error_status", response.status_code)
+    # A job that goes on, or none: a message, a choice, a plan. Failures are an end.
+    if status < 400 and (job is None or job.outlives_clients):
         return response
     count = _counter()
     if response.is_streamed and job is not None:
         response.call_on_close(lambda: count(job, _status_of(job)))
     else:
-        # A dialect may tell an error with another status.
-        count(job, g.get("error_status", response.status_code))
+        count(job, status)
     return response
 
 

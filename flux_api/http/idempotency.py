@@ -15,7 +15,7 @@ from flask import Response, abort, g, request
 from flux_api.core import Failed
 from flux_api.errors import Cancelled, InvalidRequest, KeyInUse, ResultExpired
 from flux_api.http.bodies import Body, read_body
-from flux_api.http.clients import POLL_SECONDS, caller_of, client_of
+from flux_api.http.clients import POLL_SECONDS, caller_of, client_of, leave
 from flux_api.http.context import Context, get_context
 from flux_api.http.kept_answers import KEPT_SECONDS, Entry
 from flux_api.metrics.instruments import note_lookup
@@ -81,9 +81,15 @@ def _wait_for(context: Context, entry: Entry, until: float) -> None:
             late = time.monotonic() > until
             if late or not is_here():
                 if entry.job is not None:
-                    entry.job.leave(is_here)
+                    leave(context, entry.job, is_here)
                 raise _still_runs() if late else Cancelled("The client has left.")
-    outcome = entry.job.outcome if entry.job is not None else None
+    if entry.job is None:
+        return
+    outcome = entry.job.outcome
+    if entry.render is not None and outcome is None:
+        return  # A stream, or told of while it runs: it is joined.
+    # The last one to leave lets its pictures go; files that are kept are told anyway.
+    leave(context, entry.job, is_here)
     if isinstance(outcome, Failed) and not isinstance(outcome.error, Cancelled):
         raise copy.copy(outcome.error)
 

@@ -77,8 +77,6 @@ def read_inputs(
                 context.decoder, data, picture=images[0], param=param
             )
         warnings += notes
-        if mask.getbbox() is None:
-            warnings.append(f"The {param} leaves nothing to repaint.")
     if context.settings.filter and body.values.get("partial_images"):
         warnings.append("No previews: a content filter looks at finished pictures.")
     return Inputs(tuple(images), mask, tuple(warnings), tuple(files), mask_file)

@@ -65,11 +65,17 @@ def check_size(model: ModelInfo, parameters: Parameters) -> None:
 
 
 def complete(
-    context: Context, name: str, mode: Mode, parameters: Parameters, inputs: Inputs
+    context: Context,
+    name: str,
+    mode: Mode,
+    parameters: Parameters,
+    inputs: Inputs,
+    *,
+    model: ModelInfo | None = None,
 ) -> ImageRequest:
-    """The request to the set that this server offers as ``name``; InvalidRequest names
-    the parameter that it cannot honour."""
-    model = context.models[name]
+    """The request to the set that this server offers as ``name``, or to ``model`` in
+    its place; InvalidRequest names the parameter that it cannot honour."""
+    model = model or context.models[name]
     return complete_request(
         name,
         model,
@@ -122,6 +128,7 @@ def complete_request(
             *parameters.notes,
             *inputs.warnings,
             *_near_model(name, parameters.model, model_names),
+            *_empty_mask(mask_image),
             *_of_small_models(name, model, mode, parameters.prompt, mask_image),
         ),
         image_files=inputs.image_files,
@@ -191,6 +198,13 @@ def _near_model(name: str, asked: str | None, known: Set[str]) -> list[str]:
         return []
     # It goes into a header, too.
     return [f"There is no model {asked!a}, so {name!r} was taken.{meant}"]
+
+
+def _empty_mask(mask: Image | None) -> list[str]:
+    """A warning where ``mask`` is black all over."""
+    if mask is None or mask.getbbox() is not None:
+        return []
+    return ["The mask leaves nothing to repaint."]
 
 
 def _of_small_models(

@@ -6,24 +6,37 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from flux_api.api_keys import is_loopback, watch_token
+from flux_api.errors import BadSetting
 from flux_api.net.content_filter import open_filter
 from flux_api.net.fetch import FetchPolicy
 from flux_api.net.file_server import FileServer
+from flux_api.net.urls import Url, UrlError, parse_url
 from flux_api.queue.filtering import FilteredBackend
 from flux_api.queue.tasks import Backend
 from flux_api.settings import Settings
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:
-    """What ``input_image_url`` may reach under ``settings``."""
+    """What ``input_image_url`` may reach under ``settings``; BadSetting names an
+    address that no caller's URL could have."""
     # By either name: callers send back the URLs that they were given.
-    own = (settings.file_server, settings.file_server_public_url)
+    own = {
+        "FILE_SERVER": settings.file_server,
+        "FILE_SERVER_PUBLIC_URL": settings.file_server_public_url,
+    }
     return FetchPolicy(
-        own_origins=tuple(base for base in own if base),
+        own_origins=tuple(_parse(name, base) for name, base in own.items() if base),
         allowed_networks=settings.allow_private_nets,
         allow_private=settings.allow_private_urls,
         max_bytes=settings.max_upload_bytes,
     )
+
+
+def _parse(name: str, base: str) -> Url:
+    try:
+        return parse_url(base)
+    except UrlError as error:
+        raise BadSetting(f"{name}={base[:200]!r}: it {error}") from None
 
 
 def file_server(settings: Settings) -> FileServer | None:

@@ -56,7 +56,8 @@ def recall(context: Context, body: Body) -> tuple[Body, Recipe]:
     if "scale" in given and not enlarged:
         recipe = _to_enlarge(recipe, picture)
     pictures = _pictures(context.file_server, body, recipe)
-    return Body(fields_of(recipe) | pictures | given, body.uploads), recipe
+    # Pictures last: what the caller has in their place is empty.
+    return Body(fields_of(recipe) | given | pictures, body.uploads), recipe
 
 
 def _picture_of(asked: Any) -> str:

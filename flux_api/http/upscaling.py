@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from flux_api.core import ImageRequest
 from flux_api.errors import InvalidRequest, missing_parameter
 from flux_api.http.context import Context
-from flux_api.http.model_defaults import Inputs, complete_request
+from flux_api.http.model_defaults import Inputs, complete
 from flux_api.http.parameters import Parameters
 from flux_api.http.values import read_integer, refuse_value
 from flux_api.images.decoder import original_size
@@ -59,10 +59,8 @@ def complete_upscale(
     # The model's own grid is that of the tiles.
     sizes = SizeRules(1, 1, MOST_SIDE, (width, height), MOST_SIDE**2)
     asked = parameters.model_copy(update={"width": width, "height": height})
-    model = context.models[name]
-    names = context.lora_names(model, parameters.loras)
-    info = replace(model, sizes=sizes)
-    request = complete_request(name, info, "upscale", asked, inputs, lora_names=names)
+    info = replace(context.models[name], sizes=sizes)
+    request = complete(context, name, "upscale", asked, inputs, model=info)
     tiling = tiles_of((width, height), info.native_size)
     return replace(request, tiles=len(tiling.boxes))
 

@@ -52,7 +52,7 @@ class FetchPolicy:
     """
 
     max_bytes: int
-    own_origins: tuple[str, ...] = ()
+    own_origins: tuple[Url, ...] = ()
     allowed_networks: tuple[Network, ...] = ()
     allow_private: bool = False
     total_seconds: float = 15.0
@@ -88,7 +88,7 @@ class Fetcher:
         self._policy = policy
         self._resolve = resolve
         self._tls = tls
-        self._own = [parse_url(base) for base in policy.own_origins]
+        self._own = policy.own_origins
 
     def fetch(
         self,

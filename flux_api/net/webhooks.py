@@ -55,9 +55,12 @@ class Webhooks:
         if self._started:  # asked before every request: not to wait for the lock
             return
         with self._starting:
-            started, self._started = self._started, True
-        if started or not self._hosts:
-            return
+            if not self._started and self._hosts:
+                self._start()
+            # Not before: where no thread is to be had, the next request tries again.
+            self._started = True
+
+    def _start(self) -> None:
         try:
             self._make_folder()
         except OSError as error:
@@ -150,9 +153,16 @@ class Webhooks:
         self._postpone(file)
         # Waits while all are taken: what is behind is looked at later.
         self._slots.acquire()
-        threading.Thread(
+        thread = threading.Thread(
             target=self._try, args=(locked, locked.webhook), name="webhook", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # Short of threads: the others are looked at still, this one after a pause.
+            logger.warning("a webhook cannot be sent for now: %s", error)
+            locked.close()
+            self._give_back(receiver)
 
     def _postpone(self, file: Path) -> None:
         """Have ``file`` looked at again after a pause, twice as long each time."""
@@ -169,9 +179,13 @@ class Webhooks:
                 elif self._send(webhook):
                     locked.remove()
         finally:
-            with self._counting:
-                self._running -= Counter([_receiver_of(webhook)])
-            self._slots.release()
+            self._give_back(_receiver_of(webhook))
+
+    def _give_back(self, receiver: str) -> None:
+        """One fewer is being sent there."""
+        with self._counting:
+            self._running -= Counter([receiver])
+        self._slots.release()
 
     def _send(self, webhook: Webhook) -> bool:
         """Whether it was taken."""

@@ -212,8 +212,14 @@ def test_a_mask_is_white_where_to_paint_or_the_reverse(fake):
     assert (seen(fake)["mode"], seen(fake)["mask"]) == ("edit", [0, 255])
     assert info["denoising_strength"] == 0.5
     body["mask"] = base64.b64encode(save(Image.new("L", (96, 64), 255))).decode()
-    make(fake, "img2img", body | {"inpainting_mask_invert": 1})
+    _, info = make(fake, "img2img", body | {"inpainting_mask_invert": 1})
     assert seen(fake)["mask"] == [0, 0]
+    opaque = "The mask is opaque: its black area is repainted."
+    nothing = "The mask leaves nothing to repaint."
+    assert sorted(info["warnings"]) == [opaque, nothing]
+    body["mask"] = base64.b64encode(save(Image.new("L", (96, 64), 0))).decode()
+    _, info = make(fake, "img2img", body | {"inpainting_mask_invert": 1})
+    assert (seen(fake)["mask"], info["warnings"]) == ([255, 255], [opaque])
 
 
 def test_loras_in_the_prompt(tmp_path):
@@ -229,6 +235,18 @@ def test_loras_in_the_prompt(tmp_path):
         request = answer.json()["request"]
         assert request["prompt"] == "a cat"
         assert request["loras"] == [{"name": "my style", "adapter_weight": 0.5}]
+        # Beside others, in every form that these may have.
+        (tmp_path / "other.safetensors").write_bytes(b"not looked at, too")
+        for others in ("other:2", [{"name": "other", "adapter_weight": 2}]):
+            answer = post(server, f"{SD}/txt2img", json=body | {"loras": others})
+            assert answer.json()["request"]["loras"] == [
+                {"name": "other", "adapter_weight": 2},
+                {"name": "my style", "adapter_weight": 0.5},
+            ]
+        for wrong in (7, "[{", ["my style"]):
+            answer = post(server, f"{SD}/txt2img", json=body | {"loras": wrong})
+            assert answer.status_code == 422, wrong
+            assert "'loras'" in answer.json()["errors"]
         body["prompt"] = "a cat <lora:no-such:1>"
         answer = post(server, f"{SD}/txt2img", json=body)
         assert answer.status_code == 422

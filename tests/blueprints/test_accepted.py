@@ -100,3 +100,29 @@ def test_an_end_that_cannot_be_told_is_logged_and_changes_nothing(log):
     ended = [r for r in log.records if r.message == "job ended"]
     assert json.dumps(ended[-1].fields).count(job.id) == 1
     assert "traceparent" not in ended[-1].fields
+
+
+@pytest.mark.parametrize("path", ["/process", "/v1/flux-dev"])
+def test_where_no_thread_is_to_be_had_nothing_is_made(path, tmp_path, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("flux-finish"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setenv("FLUX_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("FLUX_WEBHOOK_HOSTS", "127.0.0.1")
+    monkeypatch.setenv("FLUX_ALLOW_PRIVATE_NETS", "127.0.0.0/8")
+    client = ready_client.__wrapped__()  # One of its own, of these settings.
+    body = {"prompt": "hold", "width": 64, "height": 64}
+    if path != "/process":
+        body["webhook_url"] = "http://127.0.0.1:9/hook"
+    with client.post(path, json=body, headers={"Prefer": "respond-async"}) as answer:
+        assert answer.status_code == 503
+    manager = client.application.extensions["flux_api"].manager
+    job = manager.find(answer.headers["X-Job-Id"])
+    assert (job.state, job.request.prompt) == ("cancelled", "")
+    # Nor does it tell anybody.
+    assert list(tmp_path.rglob("*.json")) == []

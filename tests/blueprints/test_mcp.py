@@ -291,3 +291,21 @@ def test_fifty_times_the_same_key_is_one_run(fake):
         answers = list(pool.map(again, range(50)))
     assert all(answer == answers[0] for answer in answers)
     assert stats(fake)["begun"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "headers"),
+    [
+        ({"wait": False}, {}),
+        ({"result": "link"}, {}),
+        ({}, {"Prefer": "respond-async"}),
+    ],
+    ids=["wait", "link", "prefer"],
+)
+def test_where_no_picture_is_kept_none_is_promised(fake_without_results, more, headers):
+    before = stats(fake_without_results)["begun"]
+    arguments = SMALL | more
+    made = call(fake_without_results, "generate_image", arguments, headers=headers)
+    assert made["isError"]
+    assert "FLUX_RESULTS_MB" in made["content"][0]["text"]
+    assert stats(fake_without_results)["begun"] == before

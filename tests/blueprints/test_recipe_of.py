@@ -154,6 +154,10 @@ def test_a_mask_is_found_again_or_named(server, files):
     assert (first["mode"], first["mask"]) == ("edit", [0, 255])
     process(server, recipe_of=url)
     assert drawn(server) == first
+    # An empty one is none.
+    body = {"recipe_of": url, "image": [], "mask": {}}
+    assert requests.post(f"{server.url}/process", json=body, timeout=60).ok
+    assert drawn(server) == first
     # The caller's own wins.
     assert process(server, {"mask": make_mask((96, 64), (0, 0, 95, 63))}, recipe_of=url)
     assert drawn(server) == first | {"mask": [255, 255]}

@@ -50,6 +50,12 @@ def test_process_takes_a_scale(fake, png):
     assert (told["mode"], told["width"], told["height"]) == ("upscale", 192, 128)
 
 
+def test_a_models_name_that_is_nearly_one_is_warned_of(fake, png):
+    body = {"image": data_url(png), "model": "tinny"}
+    answer = post(fake, UPSCALE, json=body)
+    assert "so 'tiny' was taken" in answer.json()["warning"]
+
+
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "webp"])
 def test_its_recipe_makes_it_again(fake, tmp_path, file_format):
     # Of a size that is on no grid.

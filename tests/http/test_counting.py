@@ -94,3 +94,24 @@ def test_all_else_is_counted_once_by_its_status():
     later = waited_for()
     later.outlive_clients()
     assert follow(later) == ([], [])
+    # Unless it does not go on after all.
+    assert follow(later, streamed=False, status=503) == (["refused"], ["refused"])
+
+
+def test_what_asks_for_no_picture_is_not_counted():
+    def all_counted():
+        return REGISTRY.get_sample_value("flux_request_latency_seconds_count")
+
+    client, before = ready_client(), all_counted()
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    plan = {"prompt": "a cat", "dry_run": True}
+    for path, body in (
+        ("/mcp", ping),
+        ("/sdapi/v1/interrupt", {}),
+        ("/process", plan),
+    ):
+        assert client.post(path, json=body).status_code == 200
+    assert all_counted() == before
+    # A refusal of one is.
+    assert client.post("/process", json={}).status_code == 400
+    assert all_counted() == before + 1

@@ -199,6 +199,39 @@ def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
     assert stats(fake)["begun"] == 1
 
 
+@pytest.mark.parametrize(
+    ("prompt", "statuses"),
+    [
+        ("hold fail=pipeline at=1", (500, 500)),
+        # The next one is done anew where this is stopped, or nothing of it is kept.
+        ("hold and stop", (499, 200)),
+        ("hold", (200, 200)),
+    ],
+)
+def test_what_several_waited_for_is_let_go_at_its_end(prompt, statuses, monkeypatch):
+    monkeypatch.setenv("FLUX_RESULTS_MB", "0")
+    app = ready_client.__wrapped__().application  # One of its own, of this setting.
+    manager = app.extensions["flux_api"].manager
+    body = {"prompt": prompt, "job_id": "several-wait"}
+
+    def ask():
+        headers = {"Idempotency-Key": "several-wait"}
+        with app.test_client().post("/process", json=body, headers=headers) as answer:
+            return answer.status_code
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask)
+        wait_for(lambda: manager.running, 10)
+        job = manager.find(body["job_id"])
+        other = pool.submit(ask)
+        wait_for(lambda: len(job._clients) == 2, 10)
+        if "stop" in prompt:
+            manager.cancel(job)
+        app.test_client().post("/fake/release")
+        assert (first.result(), other.result()) == statuses
+    assert job.request.prompt == ""
+
+
 def test_who_has_waited_long_enough_for_the_first_is_told_so():
     """So it is where a picture's URL keeps the first one's job from beginning."""
     app = ready_client().application

@@ -350,7 +350,7 @@ def test_allow_private_opens_all():
 
 def own(seen, prefix="", host="127.0.0.1", **options):
     base = f"http://{host}:{seen.port}{prefix}"
-    return policy(own_origins=(base,), total_seconds=5, **options)
+    return policy(own_origins=(parse_url(base),), total_seconds=5, **options)
 
 
 @pytest.mark.parametrize(
@@ -480,9 +480,8 @@ def test_a_redirect_into_the_own_origin_is_open_for_its_pictures_only():
     with trap() as files:
         for path, outcome in (("/i/a.png", 1), ("/upload", 0)):
             with trap(redirect(files.url(path))) as seen:
-                both = policy(
-                    own_origins=(files.url(""), seen.url("")), total_seconds=5
-                )
+                own_origins = (parse_url(files.url("")), parse_url(seen.url("")))
+                both = policy(own_origins=own_origins, total_seconds=5)
                 before = files.connections
                 if outcome:
                     assert Fetcher(both).fetch(seen.url()) == BODY

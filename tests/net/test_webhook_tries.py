@@ -119,3 +119,26 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_thread_is_to_be_had_it_is_tried_again(tmp_path, monkeypatch):
+    # More often than there are places for one receiver, or at all.
+    lacking = ["webhooks", *["webhook"] * 6]
+    start = threading.Thread.start
+
+    def start_later(thread):
+        if thread.name in lacking:
+            lacking.remove(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    with trap(read_body(answer(b""))) as seen:
+        told = Webhooks(LOCAL, ("127.0.0.1",), tmp_path)
+        told.promise(seen.url("/hook"), None, "lost").keep("done")
+        with pytest.raises(RuntimeError, match="new thread"):
+            told.start()
+        told.start()
+        wait_for(lambda: not list(tmp_path.iterdir()), 20)
+        assert len(seen.requests) == 1
+    assert lacking == []

@@ -18,6 +18,7 @@ from flux_api.blueprints.description.operations import (
     EXAMPLE_TASK,
     OPERATIONS,
 )
+from flux_api.blueprints.openai.parameters import QUALITY
 from flux_api.queue.manager import PipelineManager
 from flux_api.settings import Settings
 from tests.support.servers import ROOT, run_api, wait_for
@@ -276,6 +277,15 @@ def test_what_would_be_made_is_described_beside_what_is(server):
             check_answer(document, operation, answer, where)
             plans += 1
     assert plans > 10
+
+
+def test_every_quality_that_is_told_is_described(server):
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+    where = "/v1/images/generations"
+    for quality in QUALITY:
+        body = {"prompt": "a cat", "size": "64x64", "quality": quality}
+        answer = requests.post(server.url + where, json=body, timeout=30)
+        check_answer(document, document["paths"][where]["post"], answer, quality)
 
 
 NOTIFICATION = {"jsonrpc": "2.0", "method": "notifications/initialized"}

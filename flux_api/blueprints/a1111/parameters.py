@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, Field, model_validator
@@ -104,8 +105,9 @@ def read_parameters(values: Mapping[str, Any]) -> A1111Parameters:
     given, prompt = dict(values), values.get("prompt")
     if isinstance(prompt, str) and (found := list(_LORA.finditer(prompt))):
         tags = [{"name": tag[1], "adapter_weight": tag[2] or 1} for tag in found]
-        others = given.get("loras")
-        given["loras"] = [*(others if isinstance(others, list) else []), *tags]
+        # In any form that they have without tags; what is none is refused.
+        others = A1111Parameters.read({"loras": given.get("loras")}).loras
+        given["loras"] = [*map(asdict, others), *tags]
         given["prompt"] = _LORA.sub("", prompt).strip()
     return A1111Parameters.read(given)
 

@@ -213,7 +213,8 @@ def _complete(
         changes["strength"] = parameters.denoising_strength
     mask = inputs.mask_image
     if mask is not None and parameters.inpainting_mask_invert:
-        mask = mask.point(range(255, -1, -1))
+        mask = context.decoder.keep(mask.point(range(255, -1, -1)))
+        notes = [note.replace("its white area", "its black area") for note in notes]
     inputs = replace(inputs, mask_image=mask, warnings=tuple(notes))
     changed = parameters.model_copy(update=changes)
     return complete(context, name, mode, changed, inputs)

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.routing import BaseConverter
 
-from flux_api.blueprints.accepted import finish_later
+from flux_api.blueprints.accepted import check_kept, finish_later
 from flux_api.blueprints.bfl.answers import BflJob
 from flux_api.blueprints.bfl.parameters import (
     BflParameters,
@@ -20,7 +20,7 @@ from flux_api.blueprints.bfl.parameters import (
     read_parameters,
 )
 from flux_api.core import ImageRequest, ImageResult
-from flux_api.errors import InvalidRequest, JobNotFound
+from flux_api.errors import JobNotFound
 from flux_api.http.bodies import Body
 from flux_api.http.body_text import PICTURE_FIELD
 from flux_api.http.clients import chosen_job_id, open_job, owner_of
@@ -60,7 +60,7 @@ def begin(hosted: str) -> Response:
     context = get_context()
     body = in_order(read_new_body())
     parameters = read_parameters(body.values | chosen_job_id(request))
-    _check_kept(context)
+    check_kept(context, "use /v1/images/generations")
     if parameters.webhook_url:
         context.webhooks.check(parameters.webhook_url)
     name = _find_model(context, hosted, parameters)
@@ -72,10 +72,10 @@ def begin(hosted: str) -> Response:
         bfl_job = BflJob(job, context.results, request.host_url.rstrip("/"))
         with _promise(context, bfl_job, parameters) as tell:
             context.manager.submit(job, image_request)
-        job.outlive_clients()
-    # With the prompt, which the job forgets at its end and the result tells.
-    finish = partial(_finish, context, job, parameters, image_request.prompt)
-    finish_later(context, job, finish, tell)
+            job.outlive_clients()
+            # With the prompt, which the job forgets at its end and the result tells.
+            finish = partial(_finish, context, job, parameters, image_request.prompt)
+            finish_later(context, job, finish, tell)
     return keep_answer(context, partial(_render, bfl_job, name, parameters))
 
 
@@ -103,14 +103,6 @@ def _own(job: Job) -> Job:
     if job.dialect != DIALECT:
         raise JobNotFound("There is no such job.", param="id")
     return job
-
-
-def _check_kept(context: Context) -> None:
-    if context.settings.results_mb == 0:
-        raise InvalidRequest(
-            "This server keeps no pictures (FLUX_RESULTS_MB=0), so there would be none "
-            "to fetch later: use /v1/images/generations."
-        )
 
 
 def _find_model(context: Context, hosted: str, parameters: BflParameters) -> str:

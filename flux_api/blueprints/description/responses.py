@@ -22,6 +22,7 @@ from flux_api.blueprints.description.shapes import (
     ref,
     words,
 )
+from flux_api.blueprints.openai.parameters import QUALITY
 from flux_api.core import Mode, Performance
 from flux_api.http.parameters import FORMATS
 from flux_api.queue.jobs import State
@@ -96,7 +97,7 @@ SCHEMAS: dict[str, Schema] = {
                 )
             ),
             "output_format": words(*FORMATS),
-            "quality": words("low", "medium", "high"),
+            "quality": words(*dict.fromkeys(told for _, told in QUALITY.values())),
             "size": TEXT,
             "model": TEXT,
             "usage": record(

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response, request
 
-from flux_api.blueprints.accepted import finish_later
+from flux_api.blueprints.accepted import check_async, check_kept, finish_later
 from flux_api.blueprints.capabilities import describe_capabilities
 from flux_api.blueprints.description.request_bodies import (
     PICTURE,
@@ -77,6 +77,7 @@ def _make(
     name = context.find_model(parameters.model)
     model = context.models[name]
     check_size(model, parameters)
+    _check_promises(context, parameters)
     with open_job(context, request, parameters.job_id) as job:
         inputs = read_inputs(context, job, Body(arguments, []), model)
         if mode == "generate" and inputs.images:
@@ -98,6 +99,15 @@ def _make(
     pictures = finish(wait_for(context, job, began=began))
     render = partial(to_pictures, job, parameters.result)
     return deliver(context, job, pictures, render)
+
+
+def _check_promises(context: Context, parameters: ToolParameters) -> None:
+    """InvalidRequest where the answer would be a way to pictures that nobody keeps."""
+    check_async(context)
+    if not parameters.wait:
+        check_kept(context, "leave 'wait' out", "wait")
+    if parameters.result == "link" and context.file_server is None:
+        check_kept(context, "ask for the result 'image'", "result")
 
 
 def _list_models(
