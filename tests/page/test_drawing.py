@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import subprocess
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,7 +15,10 @@ import requests
 from PIL import Image
 from safetensors.numpy import save_file
 
+from flux_api.blueprints.page import PAGE
+from flux_api.models.catalog import MODEL_INFO
 from tests.support.browser import draw, kept_pictures, open_page
+from tests.support.programs import need
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import stats
 
@@ -257,6 +263,24 @@ def test_numbers_that_cannot_be_meant_are_put_right(fake, browser):
         draw(page, "a cat")
     # Any, as in other tools: not that one.
     assert 0 <= stats(fake)["requests"][-1]["seed"] < 2**32
+
+
+FIT = """
+import { fitSize } from "./recipe.js";
+const [sizes, wanted] = JSON.parse(process.argv[1]);
+console.log(JSON.stringify(wanted.map((size) => fitSize(...size, sizes))));
+"""
+
+
+def test_sizes_are_put_right_to_what_the_server_takes():
+    for sizes in {info.sizes for info in MODEL_INFO.values()}:
+        sides = range(sizes.minimum, sizes.maximum + 1, 8)
+        wanted = [(side, sizes.max_pixels // side) for side in sides]
+        told = json.dumps([asdict(sizes), wanted])
+        command = [need("node"), "--input-type=module", "-e", FIT, told]
+        done = subprocess.run(command, cwd=PAGE, capture_output=True, check=True)
+        for fitted in json.loads(done.stdout):
+            assert sizes.choose(sizes.default, fitted, "size") == tuple(fitted)
 
 
 def test_digits_of_a_japanese_keyboard_are_digits(fake, browser):
