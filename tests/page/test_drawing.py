@@ -114,6 +114,22 @@ def test_stop_ends_the_run_on_the_server(fake, browser):
         assert page.locator(".card").count() == 1
 
 
+def test_what_was_stopped_while_it_was_fetched_stays_away(fake, browser):
+    held = []
+    with open_page(browser, fake) as page:
+        page.route("**/result", lambda route: held.append(route))
+        draw(page, "a red cat", state="fetching")
+        wait_for(lambda: page.wait_for_timeout(50) or held, 20)
+        page.click(".progress .stop")
+        newest(page, "stopped")
+        held[0].continue_()
+        page.unroute("**/result")
+        draw(page, "a blue dog")
+        assert [kept["recipe"]["prompt"] for kept in kept_pictures(page)] == [
+            "a blue dog"
+        ]
+
+
 def test_nothing_is_lost_when_the_page_is_reloaded_in_mid_run(fake, browser):
     with open_page(browser, fake) as page:
         draw(page, "hold", state="running")
