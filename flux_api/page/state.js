@@ -219,7 +219,8 @@ function takeOne([first, ...more], said) {
 export async function restore(job) {
   const { inputs = [], mask = null, recipe: { mode, ...recipe } } = job.origin || job;
   const usual = modelNow(recipe.model)?.sizes.default;
-  const size = String(recipe.size) === String(usual) ? null : recipe.size;
+  // Beside inputs null is the first one's size.
+  const size = mode === "generate" && String(recipe.size) === String(usual) ? null : recipe.size;
   setDraft({ ...EMPTY_DRAFT, ...recipe, size });
   setInputs(inputs, mask);
   set({ restored: state.restored + 1 });
