@@ -102,6 +102,22 @@ def test_what_a_recipe_does_not_tell_is_asked_for(fake, browser):
         assert page.input_value("#prompt") == ""
 
 
+def test_the_pictures_of_a_recipe_are_added_one_by_one(fake_multi, browser):
+    digests = [digit * 64 for digit in "123"]
+    told = RECIPE | {"mode": "inpaint", "inputs": digests[:2], "mask": digests[2]}
+    with open_page(browser, fake_multi) as page:
+        choose(page, marked(told))
+        page.wait_for_selector(".notice >> text=carries its settings")
+        for count in (1, 2):
+            choose(page, marked(RECIPE | {"prompt": "an input's own"}))
+            page.wait_for_selector(f".input:nth-child({count})")
+            assert page.input_value("#prompt") == told["prompt"]
+        # No more were asked for: this one brings its own.
+        choose(page, marked(RECIPE | {"prompt": "a blue dog"}))
+        page.wait_for_selector(".input", state="detached")
+        assert page.input_value("#prompt") == "a blue dog"
+
+
 def test_a_size_that_was_chosen_for_an_edit_is_restored(fake, browser, png):
     with open_page(browser, fake) as page:
         choose(page, png)
