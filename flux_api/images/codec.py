@@ -20,7 +20,6 @@ class EncodedImage:
 
     data: bytes
     media_type: str
-    extension: str
 
 
 def encode_image(
@@ -29,13 +28,12 @@ def encode_image(
     """The picture, which is RGB, as a PNG, JPEG or WebP file without any metadata; the
     compression is the quality, 0 to 100, of the last two."""
     if output_format == "png":
-        return EncodedImage(_encode_png(image), "image/png", "png")
+        return EncodedImage(_encode_png(image), "image/png")
     picture = image.copy()
     picture.info = {}
     buffer, options = BytesIO(), _OPTIONS[output_format]
     picture.save(buffer, output_format, quality=output_compression, **options)
-    extension = "jpg" if output_format == "jpeg" else output_format
-    return EncodedImage(buffer.getvalue(), f"image/{output_format}", extension)
+    return EncodedImage(buffer.getvalue(), f"image/{output_format}")
 
 
 def _encode_png(image: Image.Image) -> bytes:

@@ -40,8 +40,12 @@ class Metadata:
 def add_metadata(file: EncodedImage, metadata: Metadata) -> EncodedImage:
     """``file``, fresh from :func:`~flux_api.images.codec.encode_image`, with
     ``metadata``; ValueError where a JPEG has no room for it."""
-    add = {"png": _add_to_png, "jpg": _add_to_jpeg, "webp": _add_to_webp}
-    return replace(file, data=add[file.extension](file.data, metadata))
+    add = {
+        "image/png": _add_to_png,
+        "image/jpeg": _add_to_jpeg,
+        "image/webp": _add_to_webp,
+    }
+    return replace(file, data=add[file.media_type](file.data, metadata))
 
 
 def picture_data(data: bytes) -> bytes:

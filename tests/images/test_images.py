@@ -725,7 +725,7 @@ def test_png_keeps_every_pixel(size):
     samples = random.Random(7).randbytes(size[0] * size[1] * 3)
     image = Image.frombytes("RGB", size, samples)
     encoded = encode_image(image)
-    assert (encoded.media_type, encoded.extension) == ("image/png", "png")
+    assert encoded.media_type == "image/png"
     with Image.open(io.BytesIO(encoded.data)) as read:
         assert (read.mode, read.size) == ("RGB", size)
         assert read.tobytes() == samples

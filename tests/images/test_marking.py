@@ -99,7 +99,7 @@ def test_exiftool_reads_the_mark(file_format, mode, word, tmp_path):
     exiftool = need("exiftool")
     plain = encode_image(picture(), file_format)
     file = add_metadata(plain, Metadata(make_xmp(mode, RECIPE), "a cat\nSteps: 4"))
-    path = tmp_path / f"picture.{file.extension}"
+    path = tmp_path / f"picture.{file_format}"
     path.write_bytes(file.data)
     done = subprocess.run(
         [exiftool, "-json", "-warning", "-error", path],
