@@ -2,6 +2,8 @@
 
     FluxError
     ├── InvalidRequest             400
+    │   ├── NotJson                400
+    │   └── UnsupportedMedia       415
     ├── InvalidImage               400
     ├── ImageFetchFailed           400
     ├── WebhookRefused             400
@@ -17,12 +19,12 @@
     ├── StillWorking               409
     ├── KeyInUse                   409
     ├── ResultExpired              410
-    ├── KeyReused                  422
     ├── PayloadTooLarge            413
-    ├── UnsupportedMedia           415
+    ├── KeyReused                  422
     ├── QueueFull                  429
     ├── PipelineFailed             500
     ├── Unavailable                503
+    │   └── ModelMissing           503, in models/hub.py
     ├── DeadlineExceeded           504
     ├── InsufficientStorage        507
     └── Cancelled                  499

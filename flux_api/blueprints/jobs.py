@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -22,6 +21,7 @@ from flux_api.core import (
 from flux_api.errors import JobNotFound
 from flux_api.http.clients import (
     caller_of,
+    client_of,
     follow_all,
     owner_of,
 )
@@ -35,7 +35,6 @@ from flux_api.images.codec import encode_image
 from flux_api.images.previews import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import ResultStore
-from flux_server.incoming import connection_of
 
 bp = Blueprint("jobs", __name__, url_prefix="/jobs")
 
@@ -92,8 +91,7 @@ def all_events() -> Response:
     else:
         own = context.manager.jobs_of(caller_of(request))
         jobs, missing = [job for job in own if job.outcome is None], []
-    connection = connection_of(request.environ)
-    return _watched(context, _stream(context, jobs, missing, connection))
+    return _watched(context, _stream(context, jobs, missing, client_of(request)))
 
 
 @bp.get("/<job_id>")
@@ -115,8 +113,8 @@ def events(job_id: str) -> Response:
     """The job's events, past and to come, as ``text/event-stream``. A job that is not
     there yet is waited for a moment: its POST may be on its way."""
     context = get_context()
-    job, connection = _find_coming(job_id), connection_of(request.environ)
-    return _watched(context, _stream(context, [job], [], connection))
+    job = _find_coming(job_id)
+    return _watched(context, _stream(context, [job], [], client_of(request)))
 
 
 @bp.get("/<job_id>/result")
@@ -196,13 +194,13 @@ def _stream(
     context: Context,
     jobs: list[Job],
     missing: list[str],
-    connection: socket.socket | None,
+    client: Callable[[], bool],
 ) -> Iterator[bytes]:
     yield frame_comment("watching")
     gone = {"message": "There is no such job.", "code": JobNotFound.code}
     for job_id in missing:
         yield frame_event("failed", {"type": "failed", "job_id": job_id, "error": gone})
-    for found in follow_all(jobs, connection):
+    for found in follow_all(jobs, client):
         if found is None:
             yield frame_comment("keep-alive")
         else:

@@ -160,12 +160,12 @@ def is_here(connection: socket.socket | None) -> bool:
         return False
 
 
-def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]:
+def follow(job: Job, client: Callable[[], bool]) -> Iterator[Event | None]:
     """The job's events for a client that reads them as they come, and None whenever a
     sign of life is due; it ends with the job, or when the client has left."""
     said = time.monotonic()
     for event in job.events(POLL_SECONDS):
-        if event is None and not is_here(connection):
+        if event is None and not client():
             return
         if event is not None or time.monotonic() - said >= KEEP_ALIVE_SECONDS:
             yield event
@@ -173,14 +173,14 @@ def follow(job: Job, connection: socket.socket | None) -> Iterator[Event | None]
 
 
 def follow_all(
-    jobs: list[Job], connection: socket.socket | None
+    jobs: list[Job], client: Callable[[], bool]
 ) -> Iterator[tuple[Job, Event] | None]:
     """The events of all ``jobs`` as they happen, each with its job, and None whenever a
-    sign of life is due; it ends with the last of them, or when the client has left.
+    sign of life is due; it ends with the last of them, or when the ``client`` has left.
     That a job is done is told when its pictures can be fetched."""
     seen = dict.fromkeys(jobs, 0)
     said = time.monotonic()
-    while seen and is_here(connection):
+    while seen and client():
         # One is waited for, for a moment; the others are looked at.
         wait = ALL_POLL_SECONDS
         for job in list(seen):

@@ -52,7 +52,8 @@ def mark(
         recipe["output_compression"] = compression
     # Of the picture alone: what is written beside it changes no pixel.
     recipe["picture_sha256"] = hash_of(picture_data(file.data))
-    metadata = _metadata(context, request, recipe, roomy=file.extension != "jpg")
+    roomy = file.media_type != "image/jpeg"
+    metadata = _metadata(context, request, recipe, roomy=roomy)
     return add_metadata(file, metadata), to_text(recipe | _stored(request))
 
 

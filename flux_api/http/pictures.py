@@ -120,8 +120,7 @@ def upload_pictures(
         # After one failure the others would only wait for the same time-out, and a
         # slow file server must not make an answer late that was nearly so before.
         late = time.monotonic() > until
-        extension = picture.media_type.rpartition("/")[2]
-        file = EncodedImage(picture.data, picture.media_type, extension)
+        file = EncodedImage(picture.data, picture.media_type)
         url = None
         if server is not None and not late:
             with measured("upload"):

@@ -20,40 +20,35 @@ class EncodedImage:
 
     data: bytes
     media_type: str
-    extension: str
 
 
 def encode_image(
     image: Image.Image, output_format: str = "png", output_compression: int = 100
 ) -> EncodedImage:
-    """The picture as a PNG, JPEG or WebP file without any metadata; the compression
-    is the quality, 0 to 100, of the last two."""
-    picture = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
+    """The picture, which is RGB, as a PNG, JPEG or WebP file without any metadata; the
+    compression is the quality, 0 to 100, of the last two."""
     if output_format == "png":
-        return EncodedImage(_encode_png(picture), "image/png", "png")
-    picture = (picture.convert("RGB") if output_format == "jpeg" else picture).copy()
+        return EncodedImage(_encode_png(image), "image/png")
+    picture = image.copy()
     picture.info = {}
     buffer, options = BytesIO(), _OPTIONS[output_format]
     picture.save(buffer, output_format, quality=output_compression, **options)
-    extension = "jpg" if output_format == "jpeg" else output_format
-    return EncodedImage(buffer.getvalue(), f"image/{output_format}", extension)
+    return EncodedImage(buffer.getvalue(), f"image/{output_format}")
 
 
 def _encode_png(image: Image.Image) -> bytes:
     """Sub filter and ISA-L's deflate: a fifth of the time that Pillow's encoder takes
     for a file that is a few per cent larger."""
     samples = numpy.asarray(image)
-    height, width = samples.shape[:2]
-    samples = samples.reshape(height, width, -1)
-    channels = samples.shape[2]
-    rows = numpy.empty((height, 1 + width * channels), numpy.uint8)
+    height, width, _ = samples.shape
+    rows = numpy.empty((height, 1 + width * 3), numpy.uint8)
     # Each row begins with its filter: 1 is Sub.
     rows[:, 0] = 1
-    filtered = rows[:, 1:].reshape(height, width, channels)
+    filtered = rows[:, 1:].reshape(height, width, 3)
     filtered[:, 0] = samples[:, 0]
     numpy.subtract(samples[:, 1:], samples[:, :-1], out=filtered[:, 1:])
-    colour_type = {1: 0, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    # 8 bits, RGB.
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = isal_zlib.compress(rows, 1)
     chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)

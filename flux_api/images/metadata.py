@@ -40,8 +40,12 @@ class Metadata:
 def add_metadata(file: EncodedImage, metadata: Metadata) -> EncodedImage:
     """``file``, fresh from :func:`~flux_api.images.codec.encode_image`, with
     ``metadata``; ValueError where a JPEG has no room for it."""
-    add = {"png": _add_to_png, "jpg": _add_to_jpeg, "webp": _add_to_webp}
-    return replace(file, data=add[file.extension](file.data, metadata))
+    add = {
+        "image/png": _add_to_png,
+        "image/jpeg": _add_to_jpeg,
+        "image/webp": _add_to_webp,
+    }
+    return replace(file, data=add[file.media_type](file.data, metadata))
 
 
 def picture_data(data: bytes) -> bytes:
@@ -96,18 +100,16 @@ def _add_to_jpeg(data: bytes, metadata: Metadata) -> bytes:
 
 def _add_to_webp(data: bytes, metadata: Metadata) -> bytes:
     chunks = dict(_webp_chunks(data))
-    header = chunks.pop(b"VP8X", None)
-    if header is None:
-        # A frame of VP8 says its size behind ten bytes, in 14 bits each.
-        width, height = struct.unpack_from("<HH", chunks[b"VP8 "], 6)
-        sides = ((side & 0x3FFF) - 1 for side in (width, height))
-        header = bytes(4) + b"".join(side.to_bytes(3, "little") for side in sides)
-    flags = header[0] | _HAS_XMP
+    # A frame of VP8 says its size behind ten bytes, in 14 bits each.
+    width, height = struct.unpack_from("<HH", chunks[b"VP8 "], 6)
+    sides = ((side & 0x3FFF) - 1 for side in (width, height))
+    header = bytes(3) + b"".join(side.to_bytes(3, "little") for side in sides)
+    flags = _HAS_XMP
     if metadata.parameters:
         flags |= _HAS_EXIF
         chunks[b"EXIF"] = _exif(metadata.parameters).removeprefix(_EXIF)
     chunks[b"XMP "] = metadata.xmp
-    chunks = {b"VP8X": bytes([flags]) + header[1:], **chunks}
+    chunks = {b"VP8X": bytes([flags]) + header, **chunks}
     body = b"WEBP" + b"".join(_webp_chunk(*chunk) for chunk in chunks.items())
     return b"RIFF" + struct.pack("<I", len(body)) + body
 

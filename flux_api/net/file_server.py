@@ -89,8 +89,7 @@ class FileServer:
     def _send(
         self, encoded: EncodedImage, recipe: str, traceparent: str | None
     ) -> bytes:
-        file = f"image.{encoded.extension}", encoded.data, encoded.media_type
-        fields: dict[str, Any] = {"file": file}
+        fields: dict[str, Any] = {"file": ("image", encoded.data, encoded.media_type)}
         if recipe:
             fields["recipe"] = recipe
         body, content_type = encode_multipart_formdata(fields)

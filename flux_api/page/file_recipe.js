@@ -34,6 +34,7 @@ function understand(told) {
     loras: loras.map(({ name, adapter_weight: weight }) => ({ name, weight: number(weight) ?? 1 })),
   };
   const prompts = [told.prompt_sha256, told.negative_prompt_sha256].filter(text);
-  const pictures = [...list(told.inputs), told.mask].filter(text);
-  return { recipe, prompts, pictures, strength: number(told.strength), seedIsLarge: recipe.seed == null };
+  const inputs = list(told.inputs).filter(text);
+  const pictures = [...inputs, told.mask].filter(text);
+  return { recipe, prompts, inputs, pictures, strength: number(told.strength), seedIsLarge: recipe.seed == null };
 }

@@ -129,7 +129,7 @@ async function collect(id, url) {
   for (let attempt = 1; ; attempt++) {
     try {
       const [answer, story] = await Promise.all([call(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`)]);
-      return await keep(find(id), await answer.blob(), answer.headers, story, url);
+      return await keep(job, await answer.blob(), answer.headers, story, url);
     } catch (error) {
       if (GONE.includes(error.code)) return end(id, { state: "lost" });
       const waits = error.status === 0 || error.code === "job_not_done";
@@ -144,6 +144,8 @@ async function keep(job, blob, headers, story, url) {
   const { guidance_scale: guidance, num_inference_steps: steps, run_seconds: seconds } = story;
   const [hash, small] = await Promise.all([hashOf(blob), thumbnail(blob)]);
   const { id, recipe, inputs, mask, origin, created } = job;
+  // Stopped meanwhile.
+  if (find(id)?.state !== "fetching") return;
   const picture = {
     id, recipe, inputs, mask, origin, created, blob, hash, small, url, steps, guidance, seconds,
     size: [number("Width"), number("Height")],

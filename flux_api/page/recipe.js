@@ -51,7 +51,10 @@ const onGrid = (side, { multiple, minimum, maximum }) =>
 export function fitSize(width, height, sizes) {
   const sides = [width, height].map((side) => Math.max(1, side));
   const shrink = Math.min(1, Math.sqrt(sizes.max_pixels / (sides[0] * sides[1])));
-  return sides.map((side) => onGrid(side * shrink, sizes));
+  const fitted = sides.map((side) => onGrid(side * shrink, sizes));
+  // Rounding both sides up can pass the limit.
+  while (fitted[0] * fitted[1] > sizes.max_pixels) fitted[fitted[0] < fitted[1] ? 1 : 0] -= sizes.multiple;
+  return fitted;
 }
 
 // The usual shapes at about the model's own number of pixels.

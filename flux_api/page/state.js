@@ -24,7 +24,8 @@ export const state = {
   dialog: null,
   notice: null,
   restored: 0,
-  // How many pictures the recipe of a file has asked for.
+  // How many more inputs the recipe of a file has asked for: what comes is one of them,
+  // whatever it carries.
   awaited: 0,
   spoken: "",
 };
@@ -134,7 +135,7 @@ export function putFirst(input) {
 
 export async function addFiles(files) {
   if (state.awaited) {
-    set({ awaited: 0 });
+    set({ awaited: Math.max(0, state.awaited - files.length) });
     return addInputs([...files]);
   }
   const [fresh, said] = [[], []];
@@ -156,7 +157,7 @@ export async function addFiles(files) {
 async function restoreFrom(file, notes) {
   const told = await readRecipe(file).catch(() => null);
   if (!told) return false;
-  const { recipe, prompts, pictures, strength, seedIsLarge } = told;
+  const { recipe, prompts, inputs, pictures, strength, seedIsLarge } = told;
   if (recipe.mode === "upscale") {
     // The form makes no picture larger: the original is what has settings for it.
     notes.push(t("originalWanted", pictures.map(short).join(", ")));
@@ -173,7 +174,7 @@ async function restoreFrom(file, notes) {
   if (seedIsLarge) said.push(t("largeSeed"));
   if (prompts.length) said.push(t("promptWanted", prompts.map(short).join(", ")));
   if (pictures.length) said.push(t("picturesWanted", pictures.map(short).join(", ")));
-  set({ awaited: pictures.length });
+  set({ awaited: inputs.length });
   notify(said.join(t("gap")), t("useInstead"), () => {
     set({ awaited: 0 });
     addInputs([file]);
@@ -219,10 +220,11 @@ function takeOne([first, ...more], said) {
 export async function restore(job) {
   const { inputs = [], mask = null, recipe: { mode, ...recipe } } = job.origin || job;
   const usual = modelNow(recipe.model)?.sizes.default;
-  const size = String(recipe.size) === String(usual) ? null : recipe.size;
+  // Beside inputs null is the first one's size.
+  const size = mode === "generate" && String(recipe.size) === String(usual) ? null : recipe.size;
   setDraft({ ...EMPTY_DRAFT, ...recipe, size });
   setInputs(inputs, mask);
-  set({ restored: state.restored + 1 });
+  set({ restored: state.restored + 1, awaited: 0 });
   notify(t("restored"));
 }
 

@@ -11,6 +11,11 @@ from flux_api.http.clients import DELIVERY_SECONDS, follow_all
 from flux_api.queue.jobs import Job
 
 
+def here():
+    """A client that stays."""
+    return True
+
+
 class Undelivered(Job):
     """A job that has ended, and whose pictures are files at the ``third`` look."""
 
@@ -38,7 +43,7 @@ def ended(kind):
 
 def test_an_end_waits_for_the_files():
     job = ended(Undelivered)
-    told = list(follow_all([job], None))
+    told = list(follow_all([job], here))
     assert [(of, type(event)) for of, event in told] == [
         *((job, Progress), (job, Completed)),
     ]
@@ -47,7 +52,7 @@ def test_an_end_waits_for_the_files():
 
 def test_an_end_does_not_wait_for_files_that_should_have_been_there_long_ago():
     job = ended(Lost)
-    assert [of for of, _ in follow_all([job], None)] == [job] * 2
+    assert [of for of, _ in follow_all([job], here)] == [job] * 2
 
 
 class Silent(Job):
@@ -67,7 +72,7 @@ def test_of_many_jobs_one_is_waited_for_and_the_others_are_looked_at():
     """Else the tenth would be told of a second late."""
     asked = []
     jobs = [Silent(asked, id=f"job-000{n}", caller="me") for n in range(3)]
-    assert len(list(follow_all(jobs, None))) == 3
+    assert len(list(follow_all(jobs, here))) == 3
     first, *others = asked[:3]
     assert first > 0 and others == [0, 0]
 

@@ -25,7 +25,7 @@ from tests.support.trap_server import BODY, answer, drip, flood, redirect, trap
 
 STORED = json.dumps({"url": "/i/0123456789abcdef.png"}).encode()
 GOOD = answer(STORED)
-PICTURE = EncodedImage(b"picture", "image/png", "png")
+PICTURE = EncodedImage(b"picture", "image/png")
 
 
 def says(url):

@@ -962,7 +962,7 @@ def test_without_a_port_it_is_the_one_that_servers_of_the_scheme_listen_at(
     own = FileServer(f"{scheme}://192.0.2.1", "https://files.example")
     with connections_tried() as tried:
         assert_failed(fetcher, f"{scheme}://pictures.test/a.png")
-        assert own.upload(EncodedImage(b"picture", "image/png", "png")) is None
+        assert own.upload(EncodedImage(b"picture", "image/png")) is None
     assert tried == [("8.8.8.8", port), ("192.0.2.1", port)]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import subprocess
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,7 +15,10 @@ import requests
 from PIL import Image
 from safetensors.numpy import save_file
 
+from flux_api.blueprints.page import PAGE
+from flux_api.models.catalog import MODEL_INFO
 from tests.support.browser import draw, kept_pictures, open_page
+from tests.support.programs import need
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import stats
 
@@ -106,6 +112,22 @@ def test_stop_ends_the_run_on_the_server(fake, browser):
         release(fake)
         newest(page, "done")
         assert page.locator(".card").count() == 1
+
+
+def test_what_was_stopped_while_it_was_fetched_stays_away(fake, browser):
+    held = []
+    with open_page(browser, fake) as page:
+        page.route("**/result", lambda route: held.append(route))
+        draw(page, "a red cat", state="fetching")
+        wait_for(lambda: page.wait_for_timeout(50) or held, 20)
+        page.click(".progress .stop")
+        newest(page, "stopped")
+        held[0].continue_()
+        page.unroute("**/result")
+        draw(page, "a blue dog")
+        assert [kept["recipe"]["prompt"] for kept in kept_pictures(page)] == [
+            "a blue dog"
+        ]
 
 
 def test_nothing_is_lost_when_the_page_is_reloaded_in_mid_run(fake, browser):
@@ -257,6 +279,24 @@ def test_numbers_that_cannot_be_meant_are_put_right(fake, browser):
         draw(page, "a cat")
     # Any, as in other tools: not that one.
     assert 0 <= stats(fake)["requests"][-1]["seed"] < 2**32
+
+
+FIT = """
+import { fitSize } from "./recipe.js";
+const [sizes, wanted] = JSON.parse(process.argv[1]);
+console.log(JSON.stringify(wanted.map((size) => fitSize(...size, sizes))));
+"""
+
+
+def test_sizes_are_put_right_to_what_the_server_takes():
+    for sizes in {info.sizes for info in MODEL_INFO.values()}:
+        sides = range(sizes.minimum, sizes.maximum + 1, 8)
+        wanted = [(side, sizes.max_pixels // side) for side in sides]
+        told = json.dumps([asdict(sizes), wanted])
+        command = [need("node"), "--input-type=module", "-e", FIT, told]
+        done = subprocess.run(command, cwd=PAGE, capture_output=True, check=True)
+        for fitted in json.loads(done.stdout):
+            assert sizes.choose(sizes.default, fitted, "size") == tuple(fitted)
 
 
 def test_digits_of_a_japanese_keyboard_are_digits(fake, browser):

@@ -15,6 +15,7 @@ from tests.page.test_editing import MORE, choose, stroke
 from tests.support.browser import draw, kept_pictures, open_page
 from tests.support.programs import need
 from tests.support.servers import run_api, wait_for
+from tests.support.wire import stats
 
 KEY = "sk-key-one"
 QUOTES = """it's "quoted" @ $HOME \\ 猫"""
@@ -99,6 +100,37 @@ def test_what_a_recipe_does_not_tell_is_asked_for(fake, browser):
         choose(page, marked(RECIPE))
         page.wait_for_selector(".input")
         assert page.input_value("#prompt") == ""
+
+
+def test_the_pictures_of_a_recipe_are_added_one_by_one(fake_multi, browser):
+    digests = [digit * 64 for digit in "123"]
+    told = RECIPE | {"mode": "inpaint", "inputs": digests[:2], "mask": digests[2]}
+    with open_page(browser, fake_multi) as page:
+        choose(page, marked(told))
+        page.wait_for_selector(".notice >> text=carries its settings")
+        for count in (1, 2):
+            choose(page, marked(RECIPE | {"prompt": "an input's own"}))
+            page.wait_for_selector(f".input:nth-child({count})")
+            assert page.input_value("#prompt") == told["prompt"]
+        # No more were asked for: this one brings its own.
+        choose(page, marked(RECIPE | {"prompt": "a blue dog"}))
+        page.wait_for_selector(".input", state="detached")
+        assert page.input_value("#prompt") == "a blue dog"
+
+
+def test_a_size_that_was_chosen_for_an_edit_is_restored(fake, browser, png):
+    with open_page(browser, fake) as page:
+        choose(page, png)
+        page.wait_for_selector(".input")
+        # The model's own size, which is not that of the picture.
+        page.check("[name=size] >> nth=1", force=True)
+        draw(page, "make it blue")
+        page.check("[name=size] >> nth=0", force=True)
+        page.click(MORE)
+        page.click(".menu-list >> text=Restore its settings")
+        page.wait_for_selector(".notice >> text=Settings restored.")
+        draw(page, "make it red")
+    assert [one["size"] for one in stats(fake)["requests"]] == [[512, 512]] * 2
 
 
 def test_a_dropped_picture_of_ours_brings_its_settings_back(fake, browser):

@@ -100,10 +100,11 @@ GENERATING: Errors = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One view: the shelf that it stands on, what a good answer holds by media type,
-    the errors that it may meet, and what it reads. ``prompt`` says whether it is
-    needed; ``example`` is a body that works, and ``pictures`` the fields that may be
-    files; ``is_json`` says that it is never a form."""
+    """One view: its ``tag`` in the document, what a good ``answer`` and each ``other``
+    status hold by media type, the ``errors`` that it may meet, and the parameters of
+    its ``query`` and ``body``, of which those of ``required`` have to be there.
+    ``example`` is a body that works, and ``pictures`` the fields that may be files;
+    ``is_json`` says that it is never a form."""
 
     tag: str
     answer: Content

@@ -7,12 +7,12 @@ from typing import get_args
 from flux_api.blueprints.bfl.answers import STATUSES
 from flux_api.blueprints.description.shapes import (
     FLAG,
-    NO_NUMBER,
-    NO_TEXT,
-    NO_WHOLE,
     NUMBER,
+    NUMBER_OR_NULL,
     TEXT,
+    TEXT_OR_NULL,
     WHOLE,
+    WHOLE_OR_NULL,
     Schema,
     about,
     listed,
@@ -33,7 +33,7 @@ _FACTS = {
     "mode": _MODE,
     "width": WHOLE,
     "height": WHOLE,
-    "guidance_scale": NO_NUMBER,
+    "guidance_scale": NUMBER_OR_NULL,
     "num_inference_steps": WHOLE,
     "model": TEXT,
     "performance": about(words(*get_args(Performance)), "How it was made."),
@@ -52,7 +52,7 @@ _JOB = {
     "height?": WHOLE,
     "seed?": WHOLE,
     "num_inference_steps?": WHOLE,
-    "guidance_scale?": NO_NUMBER,
+    "guidance_scale?": NUMBER_OR_NULL,
     "images?": about(WHOLE, "How many pictures were asked for."),
     "queue_seconds": NUMBER,
     "run_seconds": NUMBER,
@@ -123,15 +123,15 @@ SCHEMAS: dict[str, Schema] = {
                     "mode": _MODE,
                     "model": TEXT,
                     "prompt": TEXT,
-                    "negative_prompt": NO_TEXT,
+                    "negative_prompt": TEXT_OR_NULL,
                     "width": WHOLE,
                     "height": WHOLE,
                     "native_size": about(
-                        NO_WHOLE, "The side of the square that the model works at."
+                        WHOLE_OR_NULL, "The side of the square that the model works at."
                     ),
                     "num_inference_steps": WHOLE,
-                    "guidance_scale": NO_NUMBER,
-                    "strength": NO_NUMBER,
+                    "guidance_scale": NUMBER_OR_NULL,
+                    "strength": NUMBER_OR_NULL,
                     "seed": about(WHOLE, "Send it to get the picture of this plan."),
                     "n": WHOLE,
                     "loras": _FACTS["loras"],
@@ -145,7 +145,7 @@ SCHEMAS: dict[str, Schema] = {
             ),
             "position": about(WHOLE, "How many requests wait in front of it."),
             "expected_seconds": about(
-                NO_NUMBER, "Until it is done; null: nothing was measured yet."
+                NUMBER_OR_NULL, "Until it is done; null: nothing was measured yet."
             ),
             "warnings": listed(TEXT),
         },
@@ -178,7 +178,7 @@ SCHEMAS: dict[str, Schema] = {
                     }
                 )
             ),
-            "progress": about(NO_NUMBER, "From 0 to 1."),
+            "progress": about(NUMBER_OR_NULL, "From 0 to 1."),
             "details": or_null(record({"code": TEXT, "message": TEXT})),
             "preview": {"type": "null"},
         }
@@ -195,7 +195,7 @@ SCHEMAS: dict[str, Schema] = {
             "object": words("model"),
             "created": WHOLE,
             "owned_by": TEXT,
-            "revision?": about(NO_TEXT, "The commit of its files."),
+            "revision?": about(TEXT_OR_NULL, "The commit of its files."),
             "root": about(TEXT, "The model that is meant."),
             "description?": TEXT,
             "known_words?": about(named({}), "All that a small model draws."),
@@ -210,9 +210,9 @@ SCHEMAS: dict[str, Schema] = {
                     {
                         "id": TEXT,
                         "object": words("lora"),
-                        "model": about(NO_TEXT, "Whose own it is, if any's."),
-                        "family?": NO_TEXT,
-                        "rank?": NO_WHOLE,
+                        "model": about(TEXT_OR_NULL, "Whose own it is, if any's."),
+                        "family?": TEXT_OR_NULL,
+                        "rank?": WHOLE_OR_NULL,
                         "trigger_words?": listed(TEXT),
                     }
                 )
@@ -231,7 +231,7 @@ SCHEMAS: dict[str, Schema] = {
                         "description": TEXT,
                         "licence": TEXT,
                         "demo": FLAG,
-                        "native_size": NO_WHOLE,
+                        "native_size": WHOLE_OR_NULL,
                         "sizes": record(
                             {
                                 "multiple": WHOLE,
@@ -245,7 +245,7 @@ SCHEMAS: dict[str, Schema] = {
                             record(
                                 {
                                     "num_inference_steps": WHOLE,
-                                    "guidance_scale": NO_NUMBER,
+                                    "guidance_scale": NUMBER_OR_NULL,
                                     "negative_prompt": FLAG,
                                     "max_input_images": WHOLE,
                                 }
@@ -255,7 +255,7 @@ SCHEMAS: dict[str, Schema] = {
                     }
                 )
             ),
-            "loras": listed(record({"id": TEXT, "model": NO_TEXT})),
+            "loras": listed(record({"id": TEXT, "model": TEXT_OR_NULL})),
             "formats": listed(words(*FORMATS)),
             "limits": named({"type": ["number", "boolean"]}),
         }
@@ -263,7 +263,7 @@ SCHEMAS: dict[str, Schema] = {
     "Status": record(
         {
             "status": words("loading", "ready", "failed", "draining"),
-            "reason": NO_TEXT,
+            "reason": TEXT_OR_NULL,
             "progress": or_null(_PROGRESS),
             "asleep": about(FLAG, "Whether the next request waits for the weights."),
             "weights": _WEIGHTS,
@@ -292,7 +292,7 @@ SCHEMAS: dict[str, Schema] = {
             "name": TEXT,
             "models": listed(TEXT),
             "ready": FLAG,
-            "not_ready": NO_TEXT,
+            "not_ready": TEXT_OR_NULL,
             "routes": named(TEXT),
         }
     ),
@@ -343,11 +343,11 @@ SCHEMAS: dict[str, Schema] = {
                 {
                     "message": about(TEXT, "One sentence."),
                     "type": TEXT,
-                    "param": about(NO_TEXT, "The parameter at fault."),
-                    "code": about(NO_TEXT, "A word that does not change."),
-                    "minimum?": NO_NUMBER,
-                    "maximum?": NO_NUMBER,
-                    "multiple?": NO_NUMBER,
+                    "param": about(TEXT_OR_NULL, "The parameter at fault."),
+                    "code": about(TEXT_OR_NULL, "A word that does not change."),
+                    "minimum?": NUMBER_OR_NULL,
+                    "maximum?": NUMBER_OR_NULL,
+                    "multiple?": NUMBER_OR_NULL,
                     "given?": about({}, "What was sent, where it was out of range."),
                 }
             )

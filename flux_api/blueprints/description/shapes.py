@@ -10,9 +10,9 @@ TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
-NO_NUMBER: Schema = {"type": ["number", "null"]}
-NO_WHOLE: Schema = {"type": ["integer", "null"]}
-NO_TEXT: Schema = {"type": ["string", "null"]}
+NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+WHOLE_OR_NULL: Schema = {"type": ["integer", "null"]}
+TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 
 
 def record(fields: dict[str, Schema], about: str = "") -> Schema:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 from flask import Response, request
@@ -22,7 +21,7 @@ from flux_api.core import (
     Started,
 )
 from flux_api.errors import FluxError, ResultExpired
-from flux_api.http.clients import follow
+from flux_api.http.clients import client_of, follow
 from flux_api.http.context import Context
 from flux_api.http.dialects import error_object
 from flux_api.http.idempotency import kept_seconds
@@ -32,7 +31,6 @@ from flux_api.images.codec import encode_image
 from flux_api.images.previews import show_preview
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
-from flux_server.incoming import connection_of
 
 # A preview is looked at for a moment: some decoders take quadratic time over it.
 _LARGEST_PREVIEW = (512, 512)
@@ -59,15 +57,15 @@ class Stream:
 
     def response(self) -> Response:
         """The stream for the client of this request."""
-        blocks = self._blocks(connection_of(request.environ))
+        blocks = self._blocks(client_of(request))
         return Response(blocks, mimetype=MEDIA_TYPE, headers=HEADERS)
 
-    def _blocks(self, connection: socket.socket | None) -> Iterator[bytes]:
+    def _blocks(self, client: Callable[[], bool]) -> Iterator[bytes]:
         """Blocks as things happen, until the job ends or the client has left."""
         yield frame_comment(f"job {self._job.id}")
         sent: set[int] = set()
         try:
-            for event in follow(self._job, connection):
+            for event in follow(self._job, client):
                 if not isinstance(event, (ImageDone, Completed)):
                     yield self._render(event)
                     continue
