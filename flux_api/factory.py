@@ -32,7 +32,7 @@ from flux_api.http.outgoing import (
     content_filter,
     fetch_policy,
     file_server,
-    is_hidden,
+    gives_local_urls,
 )
 from flux_api.images.decoder import CHILDREN, Decoder
 from flux_api.images.signing import find_library, open_signer
@@ -97,7 +97,7 @@ def slips(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each thing in ``environ`` that stops no start, and is hardly what
     was meant; ``settings`` are what was read of it."""
     yield from setting_values.unknown(Settings, environ)
-    if settings.trusted_proxies and is_hidden(settings):
+    if settings.trusted_proxies and gives_local_urls(settings):
         yield (
             "FILE_SERVER is an address of this machine: callers behind the proxy need "
             "FILE_SERVER_PUBLIC_URL, the address under which they reach it"
