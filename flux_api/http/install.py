@@ -36,8 +36,9 @@ def install(app: Flask) -> None:
         clients.tell_of_job,
         access.admit_origin,
         next_instance.hand_on,
-        every_request.finish,  # After all that may still make it an error.
-        counting.follow,  # After all that may still make it an error, too.
+        # After all that may still make it an error:
+        every_request.finish,
+        counting.follow,
         request_log.follow,  # Last: it sees the answer as it goes out.
     )
     # Flask calls what was registered last first.
