@@ -23,6 +23,7 @@ from flux_api.blueprints.mcp import routes as mcp
 from flux_api.blueprints.openai import routes as openai
 from flux_api.core import Performance
 from flux_api.errors import BadSetting
+from flux_api.http.allocator import return_large_blocks
 from flux_api.http.context import Context
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.install import install
@@ -72,6 +73,7 @@ def create_app(
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
     log_lines.configure("flux_api", settings.log_level)
+    return_large_blocks()
     for sentence in slips(settings, os.environ):
         logger.warning(sentence)
     app = Flask(__name__, static_folder=None)

@@ -9,7 +9,6 @@ from flask import Flask
 
 from flux_api.http import (
     access,
-    allocator,
     clients,
     counting,
     cross_site,
@@ -47,7 +46,6 @@ def install(app: Flask) -> None:
     app.teardown_request(every_request.end)
     app.teardown_request(idempotency.let_go)
     error_handlers.register(app)
-    allocator.return_large_blocks()
     # Around Flask: its routing has been done before its first hook runs.
     tidy_paths(app)
 
