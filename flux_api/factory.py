@@ -23,6 +23,7 @@ from flux_api.blueprints.mcp import routes as mcp
 from flux_api.blueprints.openai import routes as openai
 from flux_api.core import Performance
 from flux_api.errors import BadSetting
+from flux_api.http.allocator import return_large_blocks
 from flux_api.http.context import Context
 from flux_api.http.hosts import TrustedHosts
 from flux_api.http.install import install
@@ -32,7 +33,7 @@ from flux_api.http.outgoing import (
     content_filter,
     fetch_policy,
     file_server,
-    is_hidden,
+    gives_local_urls,
 )
 from flux_api.images.decoder import CHILDREN, Decoder
 from flux_api.images.signing import find_library, open_signer
@@ -72,6 +73,7 @@ def create_app(
     ``gunicorn.conf.py``), else at the first request. BadSetting names a wrong one."""
     settings = settings or Settings.from_env(os.environ)
     log_lines.configure("flux_api", settings.log_level)
+    return_large_blocks()
     for sentence in slips(settings, os.environ):
         logger.warning(sentence)
     app = Flask(__name__, static_folder=None)
@@ -97,7 +99,7 @@ def slips(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each thing in ``environ`` that stops no start, and is hardly what
     was meant; ``settings`` are what was read of it."""
     yield from setting_values.unknown(Settings, environ)
-    if settings.trusted_proxies and is_hidden(settings):
+    if settings.trusted_proxies and gives_local_urls(settings):
         yield (
             "FILE_SERVER is an address of this machine: callers behind the proxy need "
             "FILE_SERVER_PUBLIC_URL, the address under which they reach it"

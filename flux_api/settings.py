@@ -22,7 +22,7 @@ Quantization = Literal["none", "nf4", "int8", "fp8"]
 Offload = Literal["none", "text", "model", "group", "sequential"]
 """How weights are stored, and what of them waits in the host's memory."""
 Memory = Literal["auto", "manual"]
-Level = Literal["none", "mark", "recipe", "prompt"]
+MetadataLevel = Literal["none", "mark", "recipe", "prompt"]
 FilterFail = Literal["closed", "open"]
 BackendName = Literal["local", "ray"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -153,7 +153,7 @@ class Settings(EnvironmentSettings):
     body_timeout: Annotated[float, _env("FLUX_BODY_TIMEOUT", 0.5, 3600)] = 30.0
     """Seconds in which a request's head must be there, its body bring at least 64 KiB
     or its end, and some of the answer be taken."""
-    metadata: Annotated[Level, _env("FLUX_METADATA")] = "recipe"
+    metadata: Annotated[MetadataLevel, _env("FLUX_METADATA")] = "recipe"
     """What pictures say of themselves: nothing, a mark that they are synthetic, or how
     they were made as well, without prompts or with them."""
     c2pa_cert: Annotated[Path | None, _env("FLUX_C2PA_CERT"), values.file] = None

@@ -1,4 +1,5 @@
-"""The page for people: static files, sealed; all it does goes through the API."""
+"""The page for people: static files under a strict policy; all that it does goes
+through the API."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from flask import Blueprint, Response, abort, request, send_file
 from flux_api.blueprints.service import describe_server
 
 # A blueprint of this name needs no key; what the page calls does.
-bp = Blueprint("playground", __name__)
+bp = Blueprint("page", __name__)
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
 FILES = {

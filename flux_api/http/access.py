@@ -10,7 +10,7 @@ from flux_api.api_keys import ApiKey, holder_of
 from flux_api.errors import Unauthorized
 from flux_api.http.context import get_context
 
-OPEN_BLUEPRINTS = frozenset({"service", "playground", "description", "bfl_samples"})
+OPEN_BLUEPRINTS = frozenset({"service", "page", "description", "bfl_samples"})
 """Health, pages, what describes the API, and pictures by a random id: they are served
 without a key."""
 

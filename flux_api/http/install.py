@@ -9,7 +9,6 @@ from flask import Flask
 
 from flux_api.http import (
     access,
-    allocator,
     clients,
     counting,
     cross_site,
@@ -36,8 +35,9 @@ def install(app: Flask) -> None:
         clients.tell_of_job,
         access.admit_origin,
         next_instance.hand_on,
-        every_request.finish,  # After all that may still make it an error.
-        counting.follow,  # After all that may still make it an error, too.
+        # After all that may still make it an error:
+        every_request.finish,
+        counting.follow,
         request_log.follow,  # Last: it sees the answer as it goes out.
     )
     # Flask calls what was registered last first.
@@ -46,7 +46,6 @@ def install(app: Flask) -> None:
     app.teardown_request(every_request.end)
     app.teardown_request(idempotency.let_go)
     error_handlers.register(app)
-    allocator.return_large_blocks()
     # Around Flask: its routing has been done before its first hook runs.
     tidy_paths(app)
 

@@ -53,9 +53,9 @@ def file_server(settings: Settings) -> FileServer | None:
     )
 
 
-def is_hidden(settings: Settings) -> bool:
-    """Whether callers are given URLs that only this machine can open, and nobody said
-    that they should be."""
+def gives_local_urls(settings: Settings) -> bool:
+    """Whether callers are given URLs that only this machine can open, and no
+    FILE_SERVER_PUBLIC_URL says otherwise."""
     base = settings.file_server
     if settings.file_server_public_url is not None:
         return False

@@ -130,7 +130,7 @@ def refuse_others(values: Mapping[str, Any], elsewhere: Mapping[str, str]) -> No
         value = values.get(name)
         if value in (None, "") or str(value).strip().lower() in _HARMLESS.get(name, ()):
             continue
-        message = f"This API does not support this '{name}': use {where}."
+        message = f"This API does not support '{name}' with this value: use {where}."
         raise InvalidRequest(message, param=name, code="unsupported_parameter")
 
 

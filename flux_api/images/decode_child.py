@@ -400,7 +400,7 @@ def read_texts(data: bytes, most: int) -> bytes:
     return texts
 
 
-SEALED = (
+MEDIA_TYPES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"RIFF", "image/webp"),
@@ -445,7 +445,7 @@ def media_type(data: bytes) -> str | None:
     """That of a file that can have credentials, by its first bytes."""
     if data[4:8] == b"ftyp":
         return "image/avif" if data[8:12] in (b"avif", b"avis") else "image/heic"
-    return next((kind for start, kind in SEALED if data.startswith(start)), None)
+    return next((kind for start, kind in MEDIA_TYPES if data.startswith(start)), None)
 
 
 TELLERS = {CREDENTIALS: read_credentials, TEXTS: read_texts}

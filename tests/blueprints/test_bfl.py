@@ -145,7 +145,7 @@ def test_words_of_other_apis_that_ask_for_more_are_refused(fake, name, value):
     body = {"prompt": "x", "dry_run": True, name: value}
     answer = post(fake, "/v1/flux-dev", json=body)
     assert answer.status_code == 422
-    assert f"This API does not support this '{name}': use /v1" in answer.text
+    assert f"does not support '{name}' with this value: use /v1" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def render(info: dict[str, Any], pictures: list[FinishedPicture]) -> Response:
     # One may have come up since, such as a time stamp that could not be had.
     said = pictures[0].facts.get("warning", "")
     if later := said.removeprefix(" ".join(info["warnings"])).strip():
-        info["warnings"].append(later)
+        info = info | {"warnings": [*info["warnings"], later]}
     told = {name: fact for name, fact in info.items() if name != "infotexts"}
     return jsonify(
         images=[to_base64(picture.data) for picture in pictures],
