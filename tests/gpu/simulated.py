@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -140,8 +141,14 @@ def build():
     if library.exists():
         return library
     _CACHE.mkdir(parents=True, exist_ok=True)
-    # Another process may be at the same.
-    with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
+    with (
+        open(_CACHE / "lock", "w") as alone,
+        tempfile.TemporaryDirectory(dir=_CACHE) as folder,
+    ):
+        # Another process may be at the same.
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        if library.exists():
+            return library
         made = Path(folder) / library.name
         command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-w", str(_SOURCE)]
         command += ["-o", str(made), "-D_GLIBCXX_USE_CXX11_ABI=1"]

@@ -35,14 +35,17 @@ from tests.support.pictures import make_png
 from tests.support.servers import run_api
 from tests.support.tiny_checkpoints import build_lora
 
+# The server's first picture is of the default size: a CPU takes long for it.
 SETS = {
     "flux1": (
+        "sizes.default = [256, 256]\n"
         'tasks.generate = {{ pipeline = "FluxPipeline", num_inference_steps = 2, '
         'guidance_parameter = "guidance_scale", guidance_scale = 3.5, '
         "max_sequence_length = 64 }}\n"
     ),
     "klein": (
-        'like = "klein-4b"\ntasks.generate.max_sequence_length = 64\n'
+        'like = "klein-4b"\nsizes.default = [256, 256]\n'
+        "tasks.generate.max_sequence_length = 64\n"
         "tasks.edit.max_sequence_length = 64\n"
     ),
 }

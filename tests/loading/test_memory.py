@@ -257,7 +257,12 @@ def test_quantized_layers_draw_nearly_the_same(models, name, quantization):
 
 def test_quantized_server_draws_and_takes_loras(folder, models, tmp_path):
     write_lora(tmp_path / "pencil.safetensors", family="klein", seed=9)
-    settings = {"MODEL_INFO": folder / "models.toml", "FLUX_MODEL": "klein-4b"}
+    info = tmp_path / "models.toml"
+    # Its first picture is of the default size: a CPU takes long for it.
+    info.write_text(
+        f'[klein-4b]\nbase_model = "{folder / "klein"}"\nsizes.default = [256, 256]\n'
+    )
+    settings = {"MODEL_INFO": info, "FLUX_MODEL": "klein-4b"}
     settings |= {"FLUX_QUANTIZATION": "nf4", "FLUX_LORA_DIR": tmp_path}
     with run_api(**settings) as server:
         server.wait_ready()

@@ -50,6 +50,8 @@ def server(base, tmp_path_factory):
         common = [
             f'like = "klein-4b"\nbase_model = "{base}"',
             f'quantization = "{kind}"',
+            # The server's first picture is of that size: a CPU takes long for it.
+            "sizes.default = [256, 256]",
         ]
         lines += [f"[whole-{kind}]", *common]
         lines += [f"[packed-{kind}]", *common]
