@@ -100,5 +100,6 @@ def test_what_is_as_large_as_the_cache_is_kept():
 
 def test_work_in_place_does_not_reach_what_is_kept():
     cache = PromptCache(100)
-    cache.get("key", lambda: made(1), CPU)[0].zero_()
+    for _ in range(2):
+        cache.get("key", lambda: made(1), CPU)[0].zero_()
     assert cache.get("key", lambda: made(9), CPU)[0][0] == 1
