@@ -38,12 +38,12 @@ class PromptCache:
         note_lookup(kind, found=found is not None)
         if found is not None:
             self._kept.move_to_end(key)
-            return tuple(tensor.to(device) for tensor in found)
+            return tuple(tensor.to(device, copy=True) for tensor in found)
         made = encode()
         size = _size_of(made)
         # Larger than all that may be kept: it would only push the others out.
         if size <= self.most_bytes:
-            # Copies, as a pipeline may work in place.
+            # Copies, here and above, as a pipeline may work in place.
             self._kept[key] = tuple(tensor.to("cpu", copy=True) for tensor in made)
             self._bytes += size
         while self._bytes > self.most_bytes:

@@ -3,8 +3,9 @@
 Only the first block of a transformer runs; where it changes the picture as it did the
 last time that all of them ran, what the others added then is added again. After
 https://github.com/chengzeyi/ParaAttention, whose threshold is near-lossless. diffusers'
-own does not know FLUX.2's blocks, and cache-dit keeps one picture's state for each
-pipeline; here each picture has its own, so pictures may take turns.
+own fails where the last blocks have text and picture in one, as FLUX.2's do, and
+forgets all pictures at once; cache-dit keeps one picture's state for each pipeline.
+Here each picture has its own, so pictures may take turns.
 """
 
 from __future__ import annotations

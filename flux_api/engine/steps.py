@@ -80,7 +80,6 @@ def denoise(
     callback of classic pipelines; modular ones have none, but some an ``upsampler`` of
     prompts, which is called in place of theirs too."""
     view = copy.copy(pipeline)
-    view.__dict__ = dict(pipeline.__dict__)
     view.scheduler = copy.deepcopy(pipeline.scheduler)
     boundary = _Encoder(vae)
     # Past torch's and diffusers' own __setattr__, which take modules only.

@@ -20,7 +20,6 @@ def reading_no_further(pipeline: Any) -> Iterator[Any]:
         return
     read = max(parameters["text_encoder_out_layers"].default)
     view = copy.copy(pipeline)
-    view.__dict__ = dict(pipeline.__dict__)
     # Past torch's and diffusers' own __setattr__, which take modules only.
     object.__setattr__(view, "text_encoder", _Headless(pipeline.text_encoder))
     config = pipeline.text_encoder.config.get_text_config()

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -94,7 +93,6 @@ class Tuner:
         self.wanted, self._device, self._compiler = wanted, device, compiler
         self.verdicts = verdicts or Verdicts(None, device)
         self._is_worth_it = is_worth_it or is_faster
-        self._tuned: WeakKeyDictionary[torch.nn.Module, Tuned] = WeakKeyDictionary()
         self._compiles = False
         self._lacks = ""
         self.newest = Tuned()
@@ -103,7 +101,9 @@ class Tuner:
 
     def find(self, transformer: torch.nn.Module) -> Tuned | None:
         """How ``transformer`` runs; None before it has been tuned."""
-        return Tuned() if self.wanted == "exact" else self._tuned.get(transformer)
+        if self.wanted == "exact":
+            return Tuned()
+        return getattr(transformer, "tuned", None)
 
     def step_cache(self, transformer: torch.nn.Module, steps: int) -> StepCache | None:
         """What leaves out some of so many ``steps``."""
@@ -145,7 +145,9 @@ class Tuner:
         tuned = replace(tuned, notes=aim.notes + tuned.notes)
         for note in tuned.notes:
             logger.warning(note)
-        self._tuned[transformer] = self.newest = tuned
+        # At the transformer, which it refers to: so they go together.
+        transformer.tuned = tuned
+        self.newest = replace(tuned, plain=None, step_cache=None)
         return tuned
 
     def _tune_vae(self, vae: Any, show_life: Callable[[], None]) -> bool:

@@ -102,7 +102,7 @@ class Weights:
         try:
             with measured("load"):
                 prepared = call.prepare(loaded.pipeline, loaded.prior)
-                weights = bare.model, call.base_model, bare.loras
+                weights = bare.model, call.base_model, bare.loras, loaded.lora_stamps
                 device = loaded.placement.device
                 kwargs = encode_prompt(
                     loaded.pipeline, prepared, self._prompts, weights, device

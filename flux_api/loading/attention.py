@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers import attention_backend
 
 NATIVE = "native"
 # What comes with torch, then the packages of their own; those of the Hub are code that
@@ -21,4 +22,7 @@ def attention_ways(device: torch.device) -> tuple[str, ...]:
 def set_attention(transformer: Any, way: str) -> None:
     """Compute the attention of ``transformer`` in this ``way``. ImportError,
     RuntimeError or ValueError where what it needs is not installed."""
-    transformer.set_attention_backend(way)
+    # diffusers makes it the choice of all transformers that have none of their own,
+    # too; beyond this block it is not.
+    with attention_backend(NATIVE):
+        transformer.set_attention_backend(way)

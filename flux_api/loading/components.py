@@ -79,7 +79,7 @@ def load(
         # Without its traceback, which holds what was loaded so far.
         raise ModelMissing(
             f"{source} does not fit into the GPU's memory; "
-            f"'python -m flux_api doctor' says what does"
+            f"'flux-api doctor' says what fits"
         ) from None
     except ModelMissing as missing:
         # Which of the set's checkpoints it is, unless that is said already.

@@ -19,6 +19,9 @@ from flux_api.models.hub import ModelMissing, is_packed_folder, listed
 _PART = r"(?:-\d+-of-\d+)?"
 _VARIANT = re.compile(rf"model{_PART}\.(\w+){_PART}\.safetensors$")
 
+# What reading an index of shards raises that was cut short, or is something else.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 
 def load_folder_part(
     kind: Any,
@@ -55,12 +58,16 @@ def load_folder_part(
 
 def check_weights(folder: Path, name: str) -> list[str]:
     """The names of the component's files of weights; ModelMissing where one is not
-    there."""
+    there, or where what lists them is damaged."""
     files = [path.name for path in folder.glob("*.safetensors")]
     if not files:
         raise ModelMissing(f"there is no .safetensors file of the {name}")
     for index in folder.glob("*.safetensors.index*.json"):
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        try:
+            weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+            shards = {str(shard) for shard in weight_map.values()}
+        except _DAMAGED:
+            raise ModelMissing(f"{index.name} of the {name} is damaged") from None
         if missing := sorted(shards - set(files)):
             raise ModelMissing(f"the {name} lacks {listed(missing)}")
     return files

@@ -59,7 +59,7 @@ class Adapters:
 
     def apply(self, loras: tuple[Lora, ...]) -> None:
         """Work with exactly ``loras`` from now on. InvalidRequest where a file cannot
-        be used; none are applied then."""
+        be used; none are applied then, unless just these were before: those stay."""
         # Weight 0 is off, and no reason to read a file.
         wanted = tuple(lora for lora in loras if lora.adapter_weight != 0)
         on = tuple(lora for lora, _ in self._applied)
@@ -67,11 +67,16 @@ class Adapters:
             return
         # Where others take turns with it, a switch must not cost a copy of the weights.
         self._may_fuse = self._may_fuse and self._fused is None
+        before = self._applied
         self._take_off()
         self._cache.trim({lora.name for lora in wanted})
-        found = tuple((lora, self._read(lora.name)) for lora in wanted)
-        self._add_to_outputs(_by_layer(found))
-        self._applied = found
+        try:
+            self._put_on(tuple((lora, self._read(lora.name)) for lora in wanted))
+        except BaseException:
+            if wanted == on:
+                # Other pictures are in the middle of being drawn with them.
+                self._put_on(before)
+            raise
 
     def fuse(self) -> None:
         """Have those that are on become part of the transformer's weights, for as long
@@ -98,6 +103,10 @@ class Adapters:
     def stamps(self) -> tuple[Stamp, ...]:
         """Those of the files that are on: others, once a file is written over."""
         return tuple(read.stamp for _, read in self._applied)
+
+    def _put_on(self, loras: tuple[tuple[Lora, ReadLora], ...]) -> None:
+        self._add_to_outputs(_by_layer(loras))
+        self._applied = loras
 
     def _add_to_outputs(self, changes: Changes) -> None:
         room = self._room

@@ -25,6 +25,11 @@ def check_model(info: ModelInfo) -> Iterator[str]:
     for name, part in info.components.items():
         if isinstance(part, File) and isinstance(part.source, Folder):
             yield from _check_component(name, part.source.path / part.name, info)
+    if info.shared_components and info.base_model not in info.bases:
+        yield (
+            ".base_model: no task works with it, but all take components from it: give "
+            "it here instead of for each task"
+        )
     for task, defaults in info.tasks.items():
         source = info.base_of(defaults)
         key = f".tasks.{task}.base_model" if defaults.base_model else ".base_model"

@@ -106,14 +106,14 @@ class TaskDefaults:
     def choose_strength(self, asked: float | None, steps: int) -> float | None:
         """How far a picture is changed in ``steps``, None where the pipeline has no
         such thing; InvalidRequest where it is ``asked`` for all the same."""
-        if asked is None:
-            return self.strength
         if self.strength is None:
+            if asked is None:
+                return None
             raise InvalidRequest(
                 "This model takes no strength for that: leave it out.", param="strength"
             )
         # At least one step is made.
-        return max(asked, 1 / steps)
+        return max(self.strength if asked is None else asked, 1 / steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,12 +68,9 @@ class BackendLoader:
             files = self._look_at_files()
             self._life = LoadingLife()
             try:
-                backend = self._make_backend()
-                backend.load(self._tell)
-                break
+                self._result = self._load_once()
+                return
             except BackendBroken as broken:
-                # Nothing is expected of it any more until the process ends.
-                self._life = None
                 self._result = broken
                 return
             except BaseException as error:  # whatever a loader raises: ready says so
@@ -85,11 +82,17 @@ class BackendLoader:
                     exc_info=not isinstance(error, FluxError),
                 )
                 self._readiness.fail(f"loading failed: {reason}")
+            finally:
+                # Nothing is expected of it until the next try, if there is one.
+                self._life = None
             # Outside the handler: its traceback holds what was loaded so far.
-            self._life = None
             self._wait_for_files(files, pause)
-        self._life = None
-        self._result = backend
+
+    def _load_once(self) -> Backend:
+        """A backend that is loaded; nobody holds one that could not be."""
+        backend = self._make_backend()
+        backend.load(self._tell)
+        return backend
 
     def _tell(self, text: str) -> None:
         if self._life is not None:

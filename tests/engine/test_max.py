@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.hooks import FirstBlockCacheConfig
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from flux_api.core import Completed
 from flux_api.engine import step_cache, tuning
@@ -18,6 +19,7 @@ from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.quality import Quality, QualityGate
 from flux_api.engine.step_cache import StepCache
 from flux_api.engine.tuning import Tuner
+from flux_api.loading.attention import set_attention
 from flux_api.loading.fp8 import Fp8Linear, has_fp8, restore, to_fp8
 from flux_api.models.info import ModelInfo, TaskDefaults
 from flux_api.models.sizes import SizeRules
@@ -275,3 +277,11 @@ def test_attention_is_computed_in_the_way_that_is_clearly_quickest(
     card = Card(monkeypatch, *seconds.values(), 1.0, 1.0)
     assert card.tune("speed").level == ("exact" if best == "native" else "speed")
     assert taken == [*seconds, best]
+
+
+def test_attention_is_chosen_for_one_transformer_alone():
+    transformer, before = flux1_transformer(), _AttentionBackendRegistry._active_backend
+    set_attention(transformer, "_native_math")
+    attention = transformer.transformer_blocks[0].attn
+    assert attention.processor._attention_backend == "_native_math"
+    assert _AttentionBackendRegistry._active_backend == before == "native"

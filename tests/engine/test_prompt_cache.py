@@ -10,6 +10,7 @@ import torch
 
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.prompt_cache import PromptCache
+from flux_api.engine.tuning import Tuner
 from flux_api.models.catalog import MODEL_INFO
 from tests.engine.test_engine import FAMILIES, TINY, draw, family, start
 from tests.support.complete import complete
@@ -71,6 +72,16 @@ def test_other_weights_and_other_lengths_are_other_prompts():
     assert length > 0
 
 
+def test_what_a_transformer_is_tuned_with_is_what_is_drawn_next():
+    tuner = Tuner("speed", CPU, compiler="no-such-compiler")
+    backend = DiffusersBackend(MODEL_INFO, TINY, tuner=tuner)
+    keys = []
+    backend.prompts.get = lambda key, encode, device: keys.append(key) or encode()
+    backend.load(print)
+    assert len(keys) > 1
+    assert len({weights for weights, *_ in keys}) == 1
+
+
 def made(number, size=4):
     """Embeddings of ``size`` floats."""
     return (torch.full((size,), float(number)),)
@@ -100,5 +111,6 @@ def test_what_is_as_large_as_the_cache_is_kept():
 
 def test_work_in_place_does_not_reach_what_is_kept():
     cache = PromptCache(100)
-    cache.get("key", lambda: made(1), CPU)[0].zero_()
+    for _ in range(2):
+        cache.get("key", lambda: made(1), CPU)[0].zero_()
     assert cache.get("key", lambda: made(9), CPU)[0][0] == 1

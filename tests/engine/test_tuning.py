@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from flux_api.engine.tuning import Tuner
 from flux_api.engine.verdicts import Verdicts
 from flux_api.loading.attention import set_attention
 from flux_api.loading.compiling import graphs
+from flux_api.loading.device import free_memory
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.upscaling import with_upscale
 from flux_api.queue.tasks import Callbacks, Picture
@@ -193,6 +195,25 @@ def test_attention_that_breaks_is_not_drawn_with(monkeypatch):
     monkeypatch.setattr(tuning, "set_attention", take)
     assert load(Tuner("speed", CPU))["performance"] == "exact"
     assert taken == ["native", "flash", "native"]
+
+
+@pytest.mark.parametrize("level", ["speed", "max"])
+def test_a_tuned_transformer_goes_with_its_set(level):
+    tuner = Tuner(level, CPU, compiler="eager", is_worth_it=lambda *_: True)
+    good = Quality(30.0, 0.9, exact_seconds=1.0, seconds=0.5)
+    QualityGate(tuner.verdicts).keep("max", "tiny", MODEL_INFO["tiny"], good)
+    backend = DiffusersBackend(MODEL_INFO, "tiny", tuner=tuner, batch_tokens=0)
+    backend.load(lambda _: None)
+    assert backend.performance["performance"] == level
+    loaded = backend.sets.use("tiny", print).load("generate", (), print)
+    gone = weakref.ref(loaded.pipeline.transformer)
+    tuned = tuner.find(gone())
+    assert tuned.level == level
+    assert tuner.find(gone()).plain is tuned.plain, "what is shared is one object"
+    del loaded, tuned
+    backend.sets.drop("tiny")
+    free_memory()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -77,6 +77,21 @@ def test_what_it_does_not_need_is_not(models, name, task, spoiled):
     check_files(models[name], task, print)
 
 
+@pytest.mark.parametrize(
+    "text", ['{"weight_map": {"a', "{}", "[]", '{"weight_map": 1}']
+)
+def test_an_index_that_was_cut_short_is_damaged(models, folder, text):
+    name = "diffusion_pytorch_model.safetensors.index.json"
+    index = folder / "dev/transformer" / name
+    index.write_text(text)
+    try:
+        with pytest.raises(ModelMissing) as caught:
+            check_files(models["flux1"], "generate", print)
+    finally:
+        index.unlink()
+    assert caught.value.message == f"dev: {name} of the transformer is damaged"
+
+
 def test_a_file_takes_the_rest_from_another_model_of_its_family(models, folder):
     """Fill over the folder of dev, which alone would be no checkpoint for it."""
     tensors = to_bfl("flux1", read(folder / "fill", "transformer"))

@@ -130,6 +130,21 @@ def test_a_file_that_was_written_over_is_read_again(bench):
     assert bench.switch("a")[1] == ["a"]
 
 
+def test_one_that_is_gone_stays_on_for_those_who_have_it(bench):
+    """Pictures with the same LoRAs are drawn together."""
+    bench = bench()
+    bench.write("a")
+    plain, _ = bench.switch()
+    drawn, _ = bench.switch("a")
+    (bench.folder / "a.safetensors").unlink()
+    with pytest.raises(InvalidRequest, match="'a' is gone"):
+        bench.switch("a")
+    sample = torch.linspace(-1, 1, bench.layer.in_features)[None]
+    with torch.no_grad():
+        assert (bench.layer(sample) == drawn).all()
+    assert (bench.switch()[0] == plain).all()
+
+
 def test_one_that_is_gone_is_refused_and_leaves_nothing_on(bench):
     bench = bench()
     bench.write("a", "b")

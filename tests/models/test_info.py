@@ -34,6 +34,12 @@ def test_however_little_is_to_change_a_step_is_made(asked, steps, strength):
     assert made.strength == strength
 
 
+@pytest.mark.parametrize(("own", "strength"), [(0.0, 0.25), (0.1, 0.25), (0.5, 0.5)])
+def test_the_sets_own_strength_makes_a_step_too(own, strength):
+    task = replace(SCHNELL.tasks["variation"], strength=own)
+    assert task.choose_strength(None, 4) == task.choose_strength(own, 4) == strength
+
+
 def test_a_strength_is_the_sets_own_or_has_no_place():
     own = complete("schnell", SCHNELL, "variation", images=(PHOTO,))
     assert own.strength == SCHNELL.tasks["variation"].strength

@@ -410,6 +410,10 @@ def test_what_the_file_does_not_set_stays(tmp_path):
             "klein-4b = {base_model='klein', revision='v2'}",
             "klein-4b.revision: the base_model is not a Hub id",
         ),
+        (
+            "flux1.tasks = {generate.base_model='a/b', variation.base_model='a/b'}",
+            "flux1.base_model: no task works with it",
+        ),
         ("klein-4b.vae = 'a b'", "klein-4b.vae: expected a folder, or a Hub id like "),
         ("klein-4b.vae = 'a b'", "or a file in one, got 'a b'"),
         (

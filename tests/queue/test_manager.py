@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import logging
 import os
 import threading
 import time
+import weakref
 
 import pytest
 from PIL import Image
@@ -733,6 +735,30 @@ def test_loading_that_failed_is_tried_again_later_though_no_file_has_changed(
     ]
     when = "loading failed, next try in 0.05 s or when the files change: "
     assert told == [(when + "the weights are damaged", False), (when + "OSError", True)]
+
+
+def test_a_backend_that_failed_to_load_is_gone_while_the_next_try_waits(monkeypatch):
+    monkeypatch.setattr("flux_api.queue.backend_loader._RELOAD_SECONDS", (0.05,))
+    made, alive = [], []
+
+    def make():
+        backend = Scripted(lambda task: None)
+        if not made:
+            backend.load = fail
+        made.append(weakref.ref(backend))
+        return backend
+
+    def fail(report):
+        raise Unavailable("the weights are damaged")
+
+    def look_at_files():
+        gc.collect()
+        alive.append([one() is not None for one in made])
+
+    backend = BackendLoader(make, look_at_files, Readiness()).load(yielding=False)
+    assert backend is made[1]()
+    assert alive[0] == []
+    assert alive[1:] == [[False]] * len(alive[1:]) != []
 
 
 def test_who_loads_beside_an_older_worker_leaves_it_the_cores():
