@@ -24,7 +24,6 @@
     ├── QueueFull                  429
     ├── PipelineFailed             500
     ├── Unavailable                503
-    │   └── ModelMissing           503, in models/hub.py
     ├── DeadlineExceeded           504
     ├── InsufficientStorage        507
     └── Cancelled                  499

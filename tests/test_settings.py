@@ -278,7 +278,7 @@ def test_gunicorn_stops_with_one_clear_line(name, value):
     assert output.count("Booting worker") == 1
 
 
-def test_serve_stops_both_and_says_why(tmp_path):
+def test_serve_starts_neither_and_says_why(tmp_path):
     api, files = free_port(), free_port()
     status, output = start(
         [sys.executable, "-m", "flux_api", "serve"]
@@ -287,8 +287,8 @@ def test_serve_stops_both_and_says_why(tmp_path):
         BEARER_TOKEN="x",
         STORAGE_URL=f"file://{tmp_path}",
     )
-    assert status == 1
-    assert output.count("flux_api: FLUX_MAX_QUEUE='lots': a whole number") == 1
+    assert status == 2
+    assert output.count("flux-api: FLUX_MAX_QUEUE='lots': a whole number") == 1
     assert "Traceback" not in output
 
 

@@ -151,15 +151,16 @@ async function keep(job, blob, headers, story, url) {
     size: [number("Width"), number("Height")],
     warning: headers.get("X-Flux-Warning") || "",
   };
-  end(id, { ...picture, state: "done", preview: null }, t("announceDone"));
-  storage.keepPicture(picture).catch(() => notify(t("notKept")));
+  // Pending until it is kept: where the page is closed in between, it is fetched again.
+  const kept = storage.keepPicture(picture).catch(() => notify(t("notKept")));
+  end(id, { ...picture, state: "done", preview: null }, t("announceDone"), kept);
 }
 
-function end(id, patch, spoken) {
+function end(id, patch, spoken, kept = null) {
   advance(id, { preview: null, ...patch });
   follow.unwatch(id);
   paces.delete(id);
-  storage.dropPending(id).catch(() => {});
+  Promise.resolve(kept).then(() => storage.dropPending(id)).catch(() => {});
   if (spoken) set({ spoken });
   pump();
 }
