@@ -43,7 +43,7 @@ from flux_api.models.file_stamps import look_at_files
 from flux_api.models.hub import Report
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.offered import offered_models
-from flux_api.models.sources import Source
+from flux_api.models.sources import File, Source
 from flux_api.models.toml_file import load_models
 from flux_api.net.fetch import Fetcher
 from flux_api.net.webhooks import Webhooks
@@ -126,7 +126,7 @@ def _make_context(settings: Settings, manager: PipelineManager | None) -> Contex
     return Context(
         settings=named,
         keys=watch_keys(settings.api_keys, settings.api_keys_file),
-        manager=manager or get_manager(settings, models[named.model].sources),
+        manager=manager or get_manager(settings, models[named.model].everything),
         models=models,
         known=frozenset(load_models(settings.model_info, MODEL_INFO)),
         loras=LoraFolder(settings.lora_dir),
@@ -160,7 +160,9 @@ def _register_blueprints(app: Flask, settings: Settings) -> None:
     app.register_blueprint(mcp.bp)
 
 
-def get_manager(settings: Settings, sources: Sequence[Source]) -> PipelineManager:
+def get_manager(
+    settings: Settings, sources: Sequence[Source | File]
+) -> PipelineManager:
     """The process's one pipeline manager, made at the first call; loading that failed
     is tried again when the files of ``sources`` change."""
     global _manager
@@ -234,7 +236,7 @@ def manager_of_replica(environ: Mapping[str, str]) -> PipelineManager:
     settings = Settings.from_env(environ)
     log_lines.configure("flux_api", settings.log_level)
     models = offered_models(settings)
-    return get_manager(settings, models[next(iter(models))].sources)
+    return get_manager(settings, models[next(iter(models))].everything)
 
 
 def _make_backend(settings: Settings, handover: Handover | None) -> Backend:

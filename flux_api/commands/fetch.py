@@ -17,7 +17,7 @@ from flux_api.models.hub import (
 from flux_api.models.hub_lock import unlock_commit
 from flux_api.models.info import ModelInfo
 from flux_api.models.near_names import did_you_mean
-from flux_api.models.sources import Repository
+from flux_api.models.sources import File, Repository
 
 
 def fetch_models(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
@@ -49,8 +49,8 @@ def fetch_models(names: Sequence[str], models: Mapping[str, ModelInfo]) -> int:
 def unlock_models(names: Sequence[str], models: Mapping[str, ModelInfo]) -> None:
     """Let the models ``names`` move on to their revisions' newest commits."""
     for info in (models[name] for name in names if name in models):
-        files = (file.source for file in info.lora_files.values())
-        for source in (*info.sources, *files):
+        for wanted in info.everything:
+            source = wanted.source if isinstance(wanted, File) else wanted
             if isinstance(source, Repository):
                 unlock_commit(source)
 

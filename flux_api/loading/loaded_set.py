@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,12 +24,10 @@ from flux_api.loading.placement import Placement, is_modular
 from flux_api.loading.preview_fits import FILE, PreviewFits
 from flux_api.loading.prompt_reader import PromptReader
 from flux_api.loading.residence import Residence
-from flux_api.models.hub import Report, fetch_file
+from flux_api.models.hub import Report, fetch_file, present_file
 from flux_api.models.hub_lock import at_commit
 from flux_api.models.info import ModelInfo, TaskDefaults, TaskName
 from flux_api.models.sources import Folder, Source
-
-logger = logging.getLogger(__name__)
 
 _STATEFUL = ("Flux2KleinKVPipeline", "Flux3DistilledModularPipeline")
 
@@ -128,6 +125,10 @@ class LoadedSet:
             if source != self._info.base_of(defaults) and other.adapters is not None:
                 other.adapters.reset()
         base = self._base(defaults, report)
+        for file in (self._info.lora_files.get(lora.name) for lora in loras):
+            # Not when it is read: it may be on its way for minutes.
+            if file is not None and present_file(file) is None:
+                fetch_file(file, report)
         if base.adapters is None and loras:
             known = self._info.lora_files
             files = {
@@ -217,7 +218,7 @@ class LoadedSet:
 
     def _find(self, name: str) -> Path | None:
         own = self._info.lora_files.get(name)
-        return self._find_lora(name) if own is None else fetch_file(own, logger.info)
+        return self._find_lora(name) if own is None else present_file(own)
 
     def _base(self, defaults: TaskDefaults, report: Report) -> LoadedBase:
         source = self._info.base_of(defaults)

@@ -6,18 +6,23 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from flux_api.models.hub import present_folder
-from flux_api.models.sources import Source
+from flux_api.models.hub import present_file, present_folder
+from flux_api.models.sources import File, Source
 
 Stamp = tuple[str, int, int]
 
 
-def look_at_files(sources: Iterable[Source], file: Path | None) -> frozenset[Stamp]:
+def look_at_files(
+    sources: Iterable[Source | File], file: Path | None
+) -> frozenset[Stamp]:
     """Something else whenever a file of ``sources``, as far as they are on this
     machine, or ``file`` is another, has come or has gone."""
     stamps = {stamp for path in ([file] if file else []) for stamp in _stamp(str(path))}
     for source in sources:
-        if (folder := present_folder(source)) is not None:
+        if isinstance(source, File):
+            # It alone: the folder that it lies in may be anything.
+            stamps.update(_stamp(str(present_file(source) or "")))
+        elif (folder := present_folder(source)) is not None:
             for root, _, names in os.walk(folder):
                 for name in names:
                     stamps.update(_stamp(os.path.join(root, name)))

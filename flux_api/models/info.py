@@ -194,6 +194,12 @@ class ModelInfo:
         priors = {task.prior for task in self.tasks.values() if task.prior is not None}
         return [*self.bases, *priors]
 
+    @property
+    def everything(self) -> list[Source | File]:
+        """All that it is loaded from: its sources, and the components and LoRAs that
+        are files or folders of their own."""
+        return [*self.sources, *self.components.values(), *self.lora_files.values()]
+
 
 def task_name(mode: Mode, *, masked: bool) -> TaskName:
     """What a request of ``mode`` asks of its set."""

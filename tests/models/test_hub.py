@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from flux_api.commands.fetch import unlock_models
 from flux_api.models import hub
+from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.hub import (
     ModelMissing,
     fetch_file,
@@ -122,6 +125,20 @@ def test_a_commit_stays_until_an_update_is_wanted(cache):
     unlock_commit(MINE)
     assert (locked_commit(MINE), locked_commit(other)) == (None, "f" * 16)
     assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_an_update_is_of_all_that_a_model_is_loaded_from(cache):
+    parts, loras = Repository("maker/parts"), Repository("maker/loras")
+    mine = replace(
+        MODEL_INFO["tiny"],
+        base_model=MINE,
+        components={"vae": File(parts, "vae.safetensors"), "transformer": parts},
+        lora_files={"pencil": File(loras, "a.safetensors")},
+    )
+    for source in (MINE, parts, loras):
+        lock_commit(source, COMMIT)
+    unlock_models(["mine"], {"mine": mine})
+    assert not any(map(locked_commit, (MINE, parts, loras)))
 
 
 def test_what_is_here_is_that_of_the_commit_in_use(cache):
