@@ -30,7 +30,7 @@ from flux_api.engine.tuning import Tuned, Tuner
 from flux_api.engine.upscaling import Upscale
 from flux_api.engine.warm_up import warm_up_request
 from flux_api.engine.weights import Weights
-from flux_api.errors import InvalidRequest, PipelineFailed
+from flux_api.errors import InvalidRequest, PipelineFailed, StillWorking
 from flux_api.loading.device import device_memory, first_line, losses
 from flux_api.loading.model_sets import ModelSets
 from flux_api.loading.placement import Placement, choose_device
@@ -102,8 +102,12 @@ class DiffusersBackend:
 
     def sleep(self, kept: Kept | None = None) -> None:
         """Have every set leave the device; InvalidRequest where it is not kept as
-        asked."""
+        asked, StillWorking where a picture is in the middle of a run."""
         with self._batcher.taken():
+            # One that had begun lends the device to whoever comes, also to this.
+            if not self._batcher.is_alone:
+                message = "A picture has begun meanwhile; ask again when it is done."
+                raise StillWorking(message, retry_after=5)
             why = "" if kept == "dropped" else self.sets.rest()
             if why and kept == "host":
                 message = f"The host's memory cannot keep the weights: {why}."

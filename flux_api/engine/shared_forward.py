@@ -55,6 +55,11 @@ class ForwardBatcher:
                 self._present -= 1
                 self._lock.notify_all()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other run has begun. Only within :meth:`taken`."""
+        return self._present == 1
+
     def forward(
         self,
         module: Callable[..., Any],

@@ -14,12 +14,14 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from flux_api.core import PartialImage
 from flux_api.engine.backend import DiffusersBackend
 from flux_api.engine.shared_forward import ForwardBatcher
+from flux_api.errors import StillWorking
 from flux_api.images.previews import show_preview
 from flux_api.models.catalog import MODEL_INFO, TaskDefaults
 from flux_api.queue.tasks import Callbacks, Picture
 from tests.engine.test_engine import FAMILIES, TINY, build, family, noise, outcome
 from tests.engine.test_engine import start as start_backend
 from tests.support.complete import complete
+from tests.support.servers import wait_for
 from tests.support.submitting import submit
 
 PHOTO = (4000, 3000)
@@ -224,3 +226,34 @@ def test_a_newcomer_prepares_while_the_device_is_held():
     finally:
         go_on.set()
         runs.join(30)
+
+
+def test_weights_stay_with_a_picture_that_begins_as_they_are_to_leave(monkeypatch):
+    """It has a forward to do while they wait for the device: it lends that to them."""
+    manager, backend = start_backend(MODEL_INFO, TINY, 4096)
+    begun, told = threading.Event(), []
+    forward = ForwardBatcher.forward
+
+    def late(batcher, *given):
+        begun.set()
+        # Nobody else asks for the device here.
+        wait_for(lambda: batcher._arriving or told, 20)
+        return forward(batcher, *given)
+
+    def leave():
+        try:
+            backend.sleep("host")
+            told.append(None)
+        except StillWorking as error:
+            told.append(error)
+
+    monkeypatch.setattr(ForwardBatcher, "forward", late)
+    request = complete(TINY, MODEL_INFO[TINY], prompt="a cat", seed=1, size=(64, 64))
+    job = submit(manager, request)
+    assert begun.wait(60)
+    sleeping = threading.Thread(target=leave)
+    sleeping.start()
+    sleeping.join(60)
+    assert isinstance(told[0], StillWorking)
+    assert not backend.sets.rests
+    outcome(job)
