@@ -314,14 +314,14 @@ def test_a_wrong_setting_is_not_tried_again_and_again():
     done = subprocess.run(
         [*SERVE, "--bind", ports[0], "--files-bind", ports[1]],
         cwd=ROOT,
-        env=environment(FLUX_MAX_QUEUE="many"),
+        env=environment(FLUX_MODEL="no-such-model"),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 1
-    assert "FLUX_MAX_QUEUE='many'" in done.stderr
+    assert "FLUX_MODEL='no-such-model'" in done.stderr
     assert "the API cannot start; its last lines say why" in done.stderr
 
 
@@ -347,8 +347,10 @@ def test_gpus_are_those_that_cuda_is_shown(monkeypatch):
     named = {"CUDA_VISIBLE_DEVICES": "3, GPU-ab"}
     assert instances.list_gpus(named) == ("3", "GPU-ab")
     named["FLUX_METRICS_BIND"] = "[::1]:9100"
-    plan = instances.Plan("127.0.0.1:1", "127.0.0.1:2", 3, ("3", "GPU-ab"), None, named)
-    given = plan.api_environ(1)
+    layout = instances.Layout(
+        "127.0.0.1:1", "127.0.0.1:2", 3, ("3", "GPU-ab"), None, named
+    )
+    given = layout.api_environ(1)
     assert given["FLUX_METRICS_BIND"] == "[::1]:9101"
     assert given["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
     assert given["FLUX_INSTANCE"] == "1" and "OMP_NUM_THREADS" not in given
@@ -365,8 +367,8 @@ def test_gpus_are_those_that_cuda_is_shown(monkeypatch):
     ids=str,
 )
 def test_local_names_are_for_those_whom_nobody_else_reaches(bind, settings, local):
-    plan = instances.Plan(bind, "127.0.0.1:2", 3, (None,), None, settings)
-    assert ("FLUX_TRUSTED_HOSTS" in plan.api_environ(0)) == local
+    layout = instances.Layout(bind, "127.0.0.1:2", 3, (None,), None, settings)
+    assert ("FLUX_TRUSTED_HOSTS" in layout.api_environ(0)) == local
 
 
 @pytest.mark.parametrize(
