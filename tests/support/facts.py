@@ -115,7 +115,7 @@ FACTS = {
         [
             "test_a_wrong_value_is_one_line_with_its_name",
             "test_gunicorn_stops_with_one_clear_line",
-            "test_serve_stops_both_and_says_why",
+            "test_serve_starts_neither_and_says_why",
         ],
     ),
     # Fetching URLs
