@@ -18,7 +18,9 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"image_file_server: {error}")
     command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py")]
-    command += ["--chdir", str(ROOT), "-b", settings.bind, "file_server:create_app()"]
+    # The current folder stays: settings may name files in it.
+    command += ["--pythonpath", str(ROOT), "-b", settings.bind]
+    command += ["file_server:create_app()"]
     # What is told to another gunicorn of this machine does not count.
     environ = {k: v for k, v in os.environ.items() if k != "GUNICORN_CMD_ARGS"}
     os.execve(sys.executable, command, environ)

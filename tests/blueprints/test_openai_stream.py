@@ -11,6 +11,7 @@ import pytest
 import requests
 from PIL import Image
 
+from flux_api.blueprints.openai import stream as stream_module
 from flux_api.blueprints.openai.parameters import ImagesParameters
 from flux_api.blueprints.openai.stream import Stream
 from flux_api.core import Completed, ImageResult, PartialImage, Preview
@@ -256,6 +257,44 @@ def test_a_picture_that_is_out_stays_where_a_later_one_fails():
     assert (made, picture["image_index"]) == ("image_generation.completed", 1)
     assert size_of(picture) == ((64, 64), "WEBP")
     assert (name, data["error"]["code"]) == ("error", "generation_failed")
+
+
+def test_who_leaves_takes_no_file_from_those_who_stay(monkeypatch):
+    """What they were sent is what is kept: signed once more it would be other bytes."""
+    encoded, encode = [], stream_module.encode_pictures
+
+    def counted(context, job, parameters, results):
+        encoded.extend(results)
+        return encode(context, job, parameters, results)
+
+    monkeypatch.setattr(stream_module, "encode_pictures", counted)
+    job = a_job(2)
+    parameters = ImagesParameters.read({"prompt": "a cat"})
+    made = [ImageResult(Image.new("RGB", (64, 64)), seed) for seed in (1, 2)]
+    app = ready_client().application
+    with app.test_request_context():
+        stream = Stream(app.extensions["flux_api"], job, parameters, "generation")
+        leaving, staying = (iter(stream.response().response) for _ in range(2))
+        job.finish_image(0, made[0])
+        for client in (leaving, staying):
+            while b"completed" not in next(client):
+                pass
+        leaving.close()
+        job.finish_image(1, made[1])
+        assert b"completed" in b"".join(staying)
+    assert encoded == made
+    assert not stream._encoded
+    # Of a job that failed nothing is kept.
+    with app.test_request_context():
+        job = a_job(2)
+        stream = Stream(app.extensions["flux_api"], job, parameters, "generation")
+        leaving = iter(stream.response().response)
+        job.finish_image(0, made[0])
+        while b"completed" not in next(leaving):
+            pass
+        leaving.close()
+        job.cancel()
+    assert not stream._encoded
 
 
 def streamed(job):

@@ -53,11 +53,14 @@ def test_the_script_serves_on_port_8010_and_stops_on_ctrl_c(folder, tmp_path):
 
 
 @pytest.fixture
-def impatient(folder):
-    """The script, with a second for everything that a client does."""
+def impatient(folder, tmp_path):
+    """The script, with a second for everything that a client does, and a file of the
+    folder that it is started in."""
+    (tmp_path / "token").write_text("x")
     settings = {"FILES_BIND": "127.0.0.1:0", "FILES_BODY_TIMEOUT": "1"}
-    env = clean_env(BEARER_TOKEN="x", **settings, **folder.settings)
-    server = launch([sys.executable, SCRIPT], env)
+    env = clean_env(BEARER_TOKEN_FILE="token", **settings, **folder.settings)
+    env.pop("PYTHONPATH", None)
+    server = launch([sys.executable, SCRIPT], env, cwd=tmp_path)
     yield server
     server.stop(signal.SIGKILL)
 

@@ -54,6 +54,8 @@ class Stream:
         self._lock = threading.Lock()
         self._encoded: dict[int, FinishedPicture] = {}
         """The files of pictures until all are made, by index."""
+        # Kept with an Idempotency-Key, this would hold them past the store's budget.
+        job.call_at_end(self._forget_lost)
 
     def response(self) -> Response:
         """The stream for the client of this request."""
@@ -76,7 +78,12 @@ class Stream:
             # The stream has begun: its end is the only place to say so.
             yield self._render_error(error)
         finally:
-            # Kept with an Idempotency-Key, it would hold them past the store's budget.
+            # Before the end other clients were sent the same files, which will be kept.
+            if self._job.outcome is not None:
+                self._encoded.clear()
+
+    def _forget_lost(self, job: Job) -> None:
+        if isinstance(job.outcome, Failed):
             self._encoded.clear()
 
     def _render(
