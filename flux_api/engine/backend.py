@@ -217,7 +217,7 @@ class DiffusersBackend:
         if reader is not None:
             call = PipelineCall(request, info, task, seed=0, inputs=Inputs())
             kwargs = call.prepare(reader.pipeline)
-            for prompt in prompts_of(kwargs).values():
+            for prompt in prompts_of(reader.pipeline, kwargs).values():
                 reader.read(prompt, kwargs["max_sequence_length"])
 
     def _inputs_of(self, request: ImageRequest) -> Inputs:

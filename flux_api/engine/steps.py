@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flux_api.engine.pipeline_call import parameters_of
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.text_encoder_layers import reading_no_further
 from flux_api.engine.upsampler import Upsampler
@@ -36,7 +37,7 @@ def encode_prompt(
     if is_modular(pipeline):
         return kwargs
     rest, length = dict(kwargs), kwargs["max_sequence_length"]
-    for prefix, prompt in prompts_of(kwargs).items():
+    for prefix, prompt in prompts_of(pipeline, kwargs).items():
 
         def encode(prompt: str = prompt) -> tuple[torch.Tensor, ...]:
             with reading_no_further(pipeline) as reader:
@@ -48,20 +49,28 @@ def encode_prompt(
             return tuple(embeddings)
 
         embeddings = cache.get((weights, prompt, length), encode, device)
-        del rest[f"{prefix}prompt"]
+        rest.pop(f"{prefix}prompt", None)
         # FLUX.2 has no pooled embeddings.
         for name, tensor in zip(_EMBEDDINGS, embeddings, strict=False):
             rest[f"{prefix}{name}"] = tensor
+    if "negative_prompt" not in parameters_of(pipeline):
+        rest.pop("negative_prompt", None)
     return rest
 
 
-def prompts_of(kwargs: dict[str, Any]) -> dict[str, str]:
+def prompts_of(pipeline: Any, kwargs: dict[str, Any]) -> dict[str, str]:
     """The prompts of a call that are read, by what their names begin with: "" and
     "negative_"."""
+    found = {"": kwargs.get("prompt")}
+    accepted = parameters_of(pipeline)
     # A negative prompt is not read where nothing is guided away from it.
-    guided = (kwargs.get("true_cfg_scale") or 1.0) > 1
-    prefixes = ("", "negative_") if guided else ("",)
-    found = {prefix: kwargs.get(f"{prefix}prompt") for prefix in prefixes}
+    if (kwargs.get("true_cfg_scale") or 1.0) > 1:
+        found["negative_"] = kwargs.get("negative_prompt")
+    elif "negative_prompt_embeds" in accepted and "negative_prompt" not in accepted:
+        # Undistilled FLUX.2 klein would encode an empty one for every picture.
+        guided = (kwargs.get("guidance_scale") or 1.0) > 1
+        if guided and not pipeline.config.is_distilled:
+            found["negative_"] = kwargs.get("negative_prompt", "")
     return {prefix: prompt for prefix, prompt in found.items() if prompt is not None}
 
 

@@ -21,6 +21,7 @@ MOST_BYTES = 16 << 20
 """What the tokenizers of a set remember at most: about 500 prompts."""
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
+_KEPT = (*_TOKENIZERS, "_internal_dict")  # diffusers' ``config``
 _ENCODERS = ("text_encoder", "text_encoder_2")
 
 
@@ -52,7 +53,7 @@ def _without_weights(pipeline: Any) -> Any:
     view.__dict__ = {
         name: value
         for name, value in vars(pipeline).items()
-        if value is None or isinstance(value, (int, str)) or name in _TOKENIZERS
+        if value is None or isinstance(value, (int, str)) or name in _KEPT
     }
     encoders = [name for name in _ENCODERS if name in pipeline.components]
     for name in encoders:

@@ -110,6 +110,7 @@ def _klein_base(name: str, licence: str, description: str) -> ModelInfo:
         num_inference_steps=50,
         guidance_scale=4.0,
         guidance_parameter="guidance_scale",
+        negative_prompt=True,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,7 @@ from flux_api.engine.pipeline_call import PipelineCall
 from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.steps import encode_prompt, first_call
 from flux_api.models.catalog import MODEL_INFO
-from tests.engine.test_engine import FAMILIES, TINY, family
+from tests.engine.test_engine import FAMILIES, TINY, draw, family, start
 from tests.support.complete import complete
 from tests.support.tiny_checkpoints import build
 
@@ -55,3 +56,28 @@ def test_a_preview_has_the_shape_asked_for_in_256_pixels(size, shown):
     request = dataclasses.replace(request, width=size[0], height=size[1])
     call = PipelineCall(request, info, info.tasks["generate"], 1)
     assert call.preview(Image.new("RGB", (64, 64))).size == shown
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "guidance_scale", "read"),
+    [("klein-base", 4.0, True), ("klein-base", 1.0, False), ("klein", 4.0, False)],
+)
+def test_klein_reads_a_negative_prompt_where_it_is_guided(
+    checkpoint, guidance_scale, read, tmp_path
+):
+    """Its pipeline takes the embeddings of one alone, which an undistilled set reads."""
+    folder = build(checkpoint, tmp_path / checkpoint)
+    row = dataclasses.replace(
+        FAMILIES["klein"][2],
+        guidance_scale=guidance_scale,
+        num_inference_steps=2,
+        negative_prompt=True,
+    )
+    info = family(folder, "generate", row)
+    manager, _ = start({"klein": info}, "klein", 0)
+    asked = {"prompt": "a cat", "seed": 1, "size": (64, 64)}
+    plain, away = (
+        draw(manager, info, "klein", **asked, negative_prompt=text)[0]
+        for text in ("", "a fish")
+    )
+    assert np.array_equal(plain, away) is not read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,15 +31,19 @@ def encodings(backend, name):
     hook.remove()
 
 
-# The embedded model is guided away from the empty prompt, which was encoded with the
-# first picture.
-@pytest.mark.parametrize(("name", "prompts"), [("tiny", 2), ("klein", 1)])
+# The embedded model and klein's base are guided away from the empty prompt, which was
+# encoded with the first picture.
+@pytest.mark.parametrize(
+    ("name", "prompts"), [("tiny", 2), ("klein", 1), ("klein-base", 2)]
+)
 def test_n_pictures_and_a_repeat_encode_once(name, prompts, tmp_path):
-    if name == "klein":
-        checkpoint, task, row, wanted = FAMILIES[name]
-        models = {name: family(build(checkpoint, tmp_path / checkpoint), task, row)}
-    else:
+    if name == "tiny":
         models, wanted = MODEL_INFO, {"num_inference_steps": 2}
+    else:
+        _, task, row, wanted = FAMILIES["klein"]
+        if name == "klein-base":
+            row = replace(row, guidance_scale=4.0, num_inference_steps=2)
+        models = {name: family(build(name, tmp_path / name), task, row)}
     manager, backend = start(models, name, 0)
     info = models[name]
     asked = {"prompt": "a red heart", "seed": 3} | wanted
