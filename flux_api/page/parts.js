@@ -57,7 +57,8 @@ export function Notice() {
 export function Menu({ icon, name, children }) {
   const [open, setOpen] = useState(false);
   const place = useRef();
-  useEffect(() => {
+  // A key may come as soon as it is seen.
+  useLayoutEffect(() => {
     if (!open) return undefined;
     place.current.querySelector(".menu-list button").focus();
     const press = (event) => !place.current.contains(event.target) && setOpen(false);
@@ -74,7 +75,7 @@ export function Menu({ icon, name, children }) {
     };
   }, [open]);
   return html`<div class="menu" ref=${place}>
-    <button class="button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
+    <button class="button" aria-expanded=${open} onClick=${() => setOpen((was) => !was)}>
       <${Icon} name=${icon} /><span>${name}</span></button>
     ${open && html`<div class="menu-list" onClick=${() => setOpen(false)}>${children}</div>`}</div>`;
 }

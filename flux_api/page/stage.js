@@ -103,7 +103,7 @@ function Picture({ job }) {
     ${backdrop && html`<img class="backdrop" src=${urlOf(backdrop)} alt="" />`}
     ${shown ? html`<img src=${urlOf(shown)} alt=${name} />` : html`<span class="sheen"></span>`}
     ${!busy && before && html`<button class="button framed original" aria-pressed=${original}
-      onClick=${() => setOriginal(!original)}>${t("original")}</button>`}
+      onClick=${() => setOriginal((was) => !was)}>${t("original")}</button>`}
     ${!busy && html`<button class="button framed square enlarge" aria-label=${t("enlarge")} title=${t("enlarge")}
       onClick=${() => set({ dialog: "view" })}><${Icon} name="expand" /></button>`}
   </div></figure>`;
