@@ -212,7 +212,7 @@ class DiffusersBackend:
     def _read_prompts(self, request: ImageRequest) -> None:
         """Have them tokenized, where the set is loaded."""
         info = self._models[request.model]
-        task = info.task(request.mode, masked=request.mask_image is not None)
+        task = info.task_of(request)
         reader = self.sets.reader(request.model, info.base_of(task))
         if reader is not None:
             call = PipelineCall(request, info, task, seed=0, inputs=Inputs())
@@ -222,7 +222,7 @@ class DiffusersBackend:
 
     def _inputs_of(self, request: ImageRequest) -> Inputs:
         info = self._models[request.model]
-        task = info.task(request.mode, masked=request.mask_image is not None)
+        task = info.task_of(request)
         return self._inputs.get(request, lambda: fit_inputs(request, info, task))
 
     def run(self, picture: Picture, callbacks: Callbacks) -> ImageResult:
@@ -245,10 +245,9 @@ class DiffusersBackend:
         info = self._models[request.model]
         if request.mode == "upscale":
             return self._enlarge(picture, callbacks)
-        masked = request.mask_image is not None
-        task, inputs = info.task(request.mode, masked=masked), self._inputs_of(request)
+        task, inputs = info.task_of(request), self._inputs_of(request)
         call = PipelineCall(request, info, task, seed, inputs=inputs)
-        name = task_name(request.mode, masked=masked)
+        name = task_name(request.mode, masked=request.mask_image is not None)
         pixels, tuned = self._drawer.draw(call, picture, name, callbacks)
         if pixels is None:
             raise PipelineFailed("The model made no usable picture.")

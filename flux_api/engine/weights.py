@@ -51,7 +51,7 @@ class Weights:
     def of(self, request: ImageRequest) -> tuple[Hashable, ...]:
         """What tells the weights and LoRAs of ``request`` from others."""
         info = self._models[request.model]
-        task = info.task(request.mode, masked=request.mask_image is not None)
+        task = info.task_of(request)
         return request.model, info.base_of(task), request.loras
 
     def load(self, picture: Picture, name: TaskName, callbacks: Callbacks) -> Loaded:

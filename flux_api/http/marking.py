@@ -23,7 +23,6 @@ from flux_api.images.recipe import (
 from flux_api.models.digests import digest_of
 from flux_api.models.hub import present_file
 from flux_api.models.hub_lock import locked_commit
-from flux_api.models.info import TaskDefaults
 from flux_api.models.sources import Repository
 
 _FACTS = (
@@ -94,7 +93,7 @@ def _write_recipe(
 ) -> Recipe:
     recipe: Recipe = {"recipe": FORM, "software": SOFTWARE}
     recipe |= {name: facts[name] for name in _FACTS if facts.get(name) is not None}
-    if request.strength != _task(context, request).strength:
+    if request.strength != context.models[request.model].task_of(request).strength:
         recipe["strength"] = request.strength
     source = context.models[request.model].base_model
     if isinstance(source, Repository):
@@ -128,12 +127,7 @@ def _describe(context: Context, request: ImageRequest, lora: Lora) -> dict[str, 
     return told
 
 
-def _task(context: Context, request: ImageRequest) -> TaskDefaults:
-    masked = request.mask_image is not None
-    return context.models[request.model].task(request.mode, masked=masked)
-
-
 def _is_distilled(context: Context, request: ImageRequest) -> bool:
-    task = _task(context, request)
+    task = context.models[request.model].task_of(request)
     classic = task.guidance_parameter == "true_cfg_scale"
     return not (classic or task.pipeline.startswith(_CLASSIFIER_FREE))

@@ -169,6 +169,10 @@ class ModelInfo:
             raise InvalidRequest(f"This model does no {name}: {which}.", param="model")
         return self.tasks[name]
 
+    def task_of(self, request: ImageRequest) -> TaskDefaults:
+        """The defaults for a complete request to this set."""
+        return self.task(request.mode, masked=request.mask_image is not None)
+
     def base_of(self, task: TaskDefaults) -> Source:
         """The checkpoint behind ``task``."""
         return task.base_model or self.base_model

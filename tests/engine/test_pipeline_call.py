@@ -65,7 +65,7 @@ def test_a_preview_has_the_shape_asked_for_in_256_pixels(size, shown):
 def test_klein_reads_a_negative_prompt_where_it_is_guided(
     checkpoint, guidance_scale, read, tmp_path
 ):
-    """Its pipeline takes the embeddings of one alone, which an undistilled set reads."""
+    """Its pipeline takes the embeddings of one alone; undistilled sets read them."""
     folder = build(checkpoint, tmp_path / checkpoint)
     row = dataclasses.replace(
         FAMILIES["klein"][2],
