@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -39,10 +40,10 @@ def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
     end = time.monotonic() + 2.6
 
     def keep_uploading(worker):
-        number = worker * 10_000
-        while time.monotonic() < end:
-            number += 1
-            data = sealed(number, 5000)
+        numbers = itertools.count()
+        # Four each, however busy the machine is.
+        while (number := next(numbers)) < 4 or time.monotonic() < end:
+            data = sealed(worker * 10_000 + number, 5000)
             start = time.monotonic()
             answer = server.get(server.stored(data))
             # S3 counts whole seconds; a busy machine may take longer than that.
@@ -51,10 +52,9 @@ def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
                 age = re.search(r"max-age=(\d+)", answer.headers["Cache-Control"])
                 assert int(age[1]) <= SECONDS
             assert server.latest().status_code == 200
-        return number - worker * 10_000
 
     with ThreadPoolExecutor(3) as pool:
-        assert sum(pool.map(keep_uploading, range(3))) > 10
+        list(pool.map(keep_uploading, range(3)))
     last = server.stored(PNG_MAGIC)
     # What comes after it expires after it: so there was a round that let it be.
     place.put(f"{'c' * 32}.png", PNG_MAGIC)
