@@ -19,7 +19,7 @@ from tests.support.servers import ROOT, free_port, run, run_api, wait_for
 
 
 def test_port_answers_while_the_model_loads_and_post_is_refused():
-    with run_api() as server:
+    with run_api(imports={}) as server:
         ready = requests.get(f"{server.url}/readyz", timeout=5)
         assert ready.status_code == 503
         assert ready.json()["reason"]

@@ -28,7 +28,8 @@ CAT = SMALL | {"prompt": "a cat"}
 def fake(load):
     """A server of its own, whose loading ``load`` commands; its gunicorn ends workers
     that show no life for 3 seconds."""
-    with run_api("--timeout", "3", app=FAKE, FAKE_LOAD=load) as server:
+    settings = {"FAKE_LOAD": load}
+    with run_api("--timeout", "3", app=FAKE, imports={}, **settings) as server:
         yield server.wait_ready()
 
 
@@ -346,7 +347,7 @@ def test_worker_whose_loading_failed_is_replaced_cleanly(tmp_path):
     for path, data in whole.items():
         path.write_bytes(data[:1000])
     models.write_text(f'[own]\nlike = "tiny"\nbase_model = "{folder}"\n')
-    with run_api(MODEL_INFO=models, FLUX_MODEL="own") as server:
+    with run_api(imports={}, MODEL_INFO=models, FLUX_MODEL="own") as server:
         # In the middle of its first try, and while it waits for the next.
         hup(server)
         wait_for(lambda: "failed" in ready(server).json()["reason"], 60, server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ import time
 from pathlib import Path
 
 import requests
+
+from tests.support.warm_start import Forker, import_heavy, import_light
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-of-the-tests"
@@ -33,6 +36,12 @@ SETTINGS = (
     "MODEL_INFO",
     "FAKE_",
 )
+# What the processes of each application may have imported before they begin.
+IMPORTS = {
+    "wsgi:app": import_heavy,
+    "tests.support.fake_app:app": import_light,
+    "file_server:create_app()": import_light,
+}
 
 
 class Server:
@@ -86,21 +95,39 @@ def wait_for(true, seconds, server=None):
     raise AssertionError(f"not true within {seconds} s{output}")
 
 
+def quiet_environ():
+    """This process's environment without settings of ours."""
+    ours = (*SETTINGS, "PYTEST_CURRENT_TEST")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | QUIET
+
+
+@functools.cache
+def forker(imports):
+    """The one process that servers with these imports are forked from."""
+    return Forker(imports, quiet_environ())
+
+
 @contextlib.contextmanager
-def run(command, *, url, settings, cwd=ROOT):
-    """``command`` with only ``settings`` of ours in its environment."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
-    env |= QUIET | {name: str(value) for name, value in settings.items()}
+def run(command, *, url, settings, cwd=ROOT, imports=None):
+    """``command`` with only ``settings`` of ours in its environment; forked from a
+    process that has done ``imports`` where they are given, and would be the same."""
+    environ = quiet_environ()
+    env = environ | {name: str(value) for name, value in settings.items()}
+    # What libraries read when they are imported is none of our settings.
+    is_warm = imports and all(name.startswith(SETTINGS) for name in settings)
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
-        process = subprocess.Popen(
-            command,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        if is_warm and forker(imports).environ == environ:
+            process = forker(imports).run(command, env=env, cwd=cwd, output=log)
+        else:
+            process = subprocess.Popen(
+                command,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
             yield Server(url, process, log.name)
         finally:
@@ -110,32 +137,34 @@ def run(command, *, url, settings, cwd=ROOT):
 
 
 @contextlib.contextmanager
-def run_api(*options, app="wsgi:app", **settings):
+def run_api(*options, app="wsgi:app", imports=IMPORTS, **settings):
     """The API under gunicorn as an operator starts it; once the port answers.
-    ``app="tests.support.fake_app:app"`` is the same over a backend without torch, and
-    ``BEHIND_NGINX=1`` in the environment puts nginx in front of it."""
+    ``app="tests.support.fake_app:app"`` is the same over a backend without torch,
+    ``imports={}`` lets it import all by itself, and ``BEHIND_NGINX=1`` in the
+    environment puts nginx in front of it."""
     from tests.support import behind
 
     if not behind.COUNT:
-        with _run_one_api(*options, app=app, **settings) as server:
+        with _run_one_api(options, app, imports.get(app), settings) as server:
             yield server
         return
 
     def run_one(**own):
-        return _run_one_api(app=app, **own)
+        return _run_one_api((), app, imports.get(app), own)
 
     with behind.run_fronted(run_one, options, settings) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _run_one_api(*options, app, **settings):
+def _run_one_api(options, app, imports, settings):
     port = free_port()
     command = [
         *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"),
         *("-b", f"127.0.0.1:{port}", *options, app),
     ]
-    with run(command, url=f"http://127.0.0.1:{port}", settings=settings) as server:
+    url = f"http://127.0.0.1:{port}"
+    with run(command, url=url, settings=settings, imports=imports) as server:
         wait_for(
             lambda: requests.get(f"{server.url}/healthz", timeout=5).ok, 60, server
         )
@@ -146,12 +175,10 @@ def _run_one_api(*options, app, **settings):
 def run_files(folder, **settings):
     """The file server under gunicorn, storing in ``folder``."""
     port = free_port()
-    command = [
-        *(sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}"),
-        "file_server:create_app()",
-    ]
+    app, url = "file_server:create_app()", f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", app]
     settings = {"BEARER_TOKEN": TOKEN, "STORAGE_URL": f"file://{folder}"} | settings
-    with run(command, url=f"http://127.0.0.1:{port}", settings=settings) as server:
+    with run(command, url=url, settings=settings, imports=IMPORTS[app]) as server:
         wait_for(
             lambda: requests.get(f"{server.url}/healthz", timeout=5).ok, 30, server
         )
