@@ -25,7 +25,7 @@ from flux_api.engine.steps import (
     to_pixels,
 )
 from flux_api.engine.tuning import Tuned, Tuner
-from flux_api.engine.upsampler import Upsampler
+from flux_api.engine.upsampler import upsampler_of
 from flux_api.engine.upscaling import Upscale, count_tiles
 from flux_api.engine.weights import Weights
 from flux_api.errors import InsufficientStorage, Unavailable
@@ -180,15 +180,10 @@ class Drawer:
                 gate,
                 RememberingVae(vae, self._prompts, weights[:2]),
                 on_step_end,
-                upsampler=self._upsampler(pipeline, callbacks),
+                upsampler=upsampler_of(pipeline, self._device, callbacks.check),
             )
         loaded.release()
         return latents
-
-    def _upsampler(self, pipeline: Any, callbacks: Callbacks) -> Upsampler | None:
-        if not hasattr(pipeline, "prompt_upsampler"):
-            return None
-        return Upsampler(pipeline.prompt_upsampler, self._device, callbacks.check)
 
     def _gate(
         self, pipeline: Any, call: PipelineCall, steps: int, callbacks: Callbacks

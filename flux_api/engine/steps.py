@@ -104,13 +104,20 @@ def denoise(
     return boundary.latents
 
 
-def first_call(pipeline: Any, kwargs: dict[str, Any], vae: Any) -> dict[str, Any]:
+def first_call(
+    pipeline: Any,
+    kwargs: dict[str, Any],
+    vae: Any,
+    *,
+    upsampler: Upsampler | None = None,
+) -> dict[str, Any]:
     """The arguments of the first forward that :func:`denoise` would run; ``kwargs`` are
     as fresh afterwards as before."""
     generator = kwargs["generator"]
     state = generator.get_state()
     try:
-        denoise(pipeline, kwargs, _Stopper(pipeline.transformer), vae)
+        stopper = _Stopper(pipeline.transformer)
+        denoise(pipeline, kwargs, stopper, vae, upsampler=upsampler)
     except _Called as call:
         return call.kwargs
     finally:

@@ -37,6 +37,15 @@ class Upsampler:
             hook.leave()
 
 
+def upsampler_of(
+    pipeline: Any, device: torch.device, check: Callable[[], None]
+) -> Upsampler | None:
+    """The one of ``pipeline``, where it has one."""
+    if not hasattr(pipeline, "prompt_upsampler"):
+        return None
+    return Upsampler(pipeline.prompt_upsampler, device, check)
+
+
 class _Life(BaseStreamer):  # type: ignore[misc]
     """What transformers tells of each token."""
 

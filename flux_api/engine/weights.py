@@ -15,6 +15,7 @@ from flux_api.engine.prompt_cache import PromptCache
 from flux_api.engine.quality import QualityGate
 from flux_api.engine.steps import encode_prompt, first_call
 from flux_api.engine.tuning import Aim, Tuned, Tuner
+from flux_api.engine.upsampler import upsampler_of
 from flux_api.errors import Cancelled, Unavailable
 from flux_api.loading.device import allocation_failures, free_memory
 from flux_api.loading.loaded_set import Loaded
@@ -107,7 +108,10 @@ class Weights:
                 kwargs = encode_prompt(
                     loaded.pipeline, prepared, self._prompts, weights, device
                 )
-                forward = first_call(loaded.pipeline, kwargs, loaded.pipeline.vae)
+                upsampler = upsampler_of(loaded.pipeline, device, show_life)
+                forward = first_call(
+                    loaded.pipeline, kwargs, loaded.pipeline.vae, upsampler=upsampler
+                )
                 aim = Aim(f"{bare.model} ({call.base_model})", *self._aim(bare.model))
                 return self._tuner.tune(aim, loaded, forward, show_life)
         finally:

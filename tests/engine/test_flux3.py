@@ -11,6 +11,7 @@ from diffusers import modular_pipelines
 from diffusers.modular_pipelines import ModularPipelineBlocks
 
 from flux_api.engine.backend import DiffusersBackend
+from flux_api.engine.tuning import Tuner
 from flux_api.errors import Cancelled
 from flux_api.loading.components import load
 from flux_api.loading.placement import Placement
@@ -129,24 +130,43 @@ class Watched:
         return Callbacks(self.check, self.on_step, print, lambda _: None)
 
 
-def test_the_upsampler_shows_life_at_each_token_and_stops_there(folder, tmp_path):
-    tokens = 40
+TOKENS = 40
+
+
+@pytest.fixture
+def upsampled(folder, tmp_path):
+    """The sets, of which flux3-klein writes ``TOKENS`` tokens first, and a request to
+    it."""
     (tmp_path / "m.toml").write_text(
         f'flux3-klein.base_model = "{folder}"\n'
-        f"flux3-klein.tasks.generate.arguments.max_new_tokens = {tokens}"
+        f"flux3-klein.tasks.generate.arguments.max_new_tokens = {TOKENS}"
     )
     models = load_models(tmp_path / "m.toml", MODEL_INFO)
-    backend = DiffusersBackend(models, "flux3-klein", batch_tokens=0)
     wanted = {"size": (64, 64), "prompt": "a duck", "num_inference_steps": 1}
-    request = complete("flux3-klein", models["flux3-klein"], **wanted)
-    whole, stopped = Watched(), Watched(stop=tokens // 2)
+    return models, complete("flux3-klein", models["flux3-klein"], **wanted)
+
+
+def test_the_upsampler_shows_life_at_each_token_and_stops_there(upsampled):
+    models, request = upsampled
+    backend = DiffusersBackend(models, "flux3-klein", batch_tokens=0)
+    whole, stopped = Watched(), Watched(stop=TOKENS // 2)
     backend.run(Picture(request, 0, "whole"), whole.callbacks)
     # A random upsampler writes as many as it may.
-    assert whole.checks >= tokens
+    assert whole.checks >= TOKENS
     before = forwards()
     with pytest.raises(Cancelled):
         backend.run(Picture(request, 0, "stopped"), stopped.callbacks)
-    assert stopped.checks == tokens // 2 and forwards() == before
+    assert stopped.checks == TOKENS // 2 and forwards() == before
+
+
+def test_the_upsampler_shows_life_while_its_set_is_tuned(upsampled):
+    models, request = upsampled
+    tuner = Tuner("speed", CPU, compiler="no-such-compiler")
+    backend = DiffusersBackend(models, "flux3-klein", batch_tokens=0, tuner=tuner)
+    watched = Watched()
+    backend.run(Picture(request, 0, "first"), watched.callbacks)
+    # Once for the transformer's arguments, once for the picture.
+    assert watched.checks >= 2 * TOKENS
 
 
 def test_no_code_of_a_checkpoint_is_run(folder, tmp_path):
