@@ -42,7 +42,8 @@ class Fp8Linear(torch.nn.Linear):
 
 def has_fp8(device: torch.device) -> bool:
     """Whether ``device`` multiplies 8-bit floats: NVIDIA's Ada, Hopper and later."""
-    if device.type != "cuda":
+    # AMD's cards count otherwise, and have 8-bit floats of another kind.
+    if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 9)
 

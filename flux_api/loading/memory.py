@@ -8,6 +8,7 @@ import torch
 
 from flux_api.loading.device import bytes_of
 from flux_api.loading.footprint import GIB, footprint_of
+from flux_api.loading.fp8 import has_fp8
 from flux_api.loading.host_memory import free_host_bytes
 from flux_api.loading.placement import Placement
 from flux_api.loading.plan import Machine, plan_memory
@@ -15,8 +16,8 @@ from flux_api.models.hub import Report
 from flux_api.models.info import ModelInfo
 from flux_api.settings import Settings
 
-# NVIDIA's generations: Ampere computes with bfloat16, Ada with 8-bit floats.
-_AMPERE, _ADA = (8, 0), (8, 9)
+_AMPERE = (8, 0)
+"""NVIDIA's first generation that computes with bfloat16."""
 
 
 def choose_placement(
@@ -86,15 +87,12 @@ def look_at_machine(device: torch.device) -> Machine:
     free, _ = bytes_of(device)
     # What this process has reserved and not in use is free to it.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    generation = torch.cuda.get_device_capability(device)
     # AMD's cards count otherwise; all that ROCm runs on have bfloat16.
     nvidia = torch.version.hip is None
     return Machine(
         free,
         free_host_bytes(),
         torch.cuda.get_device_name(device),
-        bfloat16=generation >= _AMPERE or not nvidia,
-        fp8=nvidia
-        and generation >= _ADA
-        and importlib.util.find_spec("torchao") is not None,
+        bfloat16=not nvidia or torch.cuda.get_device_capability(device) >= _AMPERE,
+        fp8=has_fp8(device) and importlib.util.find_spec("torchao") is not None,
     )

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from flux_api.errors import BadSetting
+from flux_api.loading.fp8 import has_fp8
 from flux_api.settings import Quantization
 
 # The large components. CLIP and the VAE are small, and a VAE shows rounding.
@@ -102,7 +103,7 @@ def check_quantization(quantization: Quantization, device: torch.device) -> None
     """BadSetting where this machine cannot do ``quantization``."""
     if quantization == "fp8":
         _check_torchao()
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+        if not has_fp8(device):
             raise BadSetting(
                 "FLUX_QUANTIZATION='fp8': needs an NVIDIA GPU of the Ada, Hopper or a "
                 "later generation; take int8 or nf4"

@@ -253,7 +253,7 @@ def test_a_file_is_quantized_as_a_folder_is_and_takes_a_lora(server):
         "FLUX_MAX_LOADED": 2,
     }
     lora = one_lora("klein")
-    with run_api(**settings) as quantized:
+    with run_api(imports={}, **settings) as quantized:
         quantized.wait_ready()
         file, folder, packed = (draw(quantized, name, **lora) for name in wanted)
         bare = draw(quantized, "klein-gguf-Q8_0", n=1)

@@ -264,7 +264,7 @@ def test_quantized_server_draws_and_takes_loras(folder, models, tmp_path):
     )
     settings = {"MODEL_INFO": info, "FLUX_MODEL": "klein-4b"}
     settings |= {"FLUX_QUANTIZATION": "nf4", "FLUX_LORA_DIR": tmp_path}
-    with run_api(**settings) as server:
+    with run_api(imports={}, **settings) as server:
         server.wait_ready()
         before, _ = draw(server, "klein-4b")
         with_lora, applied = draw(server, "klein-4b", "pencil:2")

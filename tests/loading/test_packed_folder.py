@@ -64,7 +64,8 @@ def server(base, tmp_path_factory):
     lora = folder / "loras" / "a.safetensors"
     tiny_checkpoints.build_lora(lora, module, "Flux2KleinPipeline", **options)
     settings = {"MODEL_INFO": info, "FLUX_LORA_DIR": lora.parent}
-    with run_api(FLUX_MODEL="packed-nf4", FLUX_MAX_LOADED=2, **settings) as running:
+    settings |= {"FLUX_MODEL": "packed-nf4", "FLUX_MAX_LOADED": 2}
+    with run_api(imports={}, **settings) as running:
         yield running.wait_ready()
 
 

@@ -36,6 +36,11 @@ SETTINGS = (
     "MODEL_INFO",
     "FAKE_",
 )
+# What the API sets for libraries, in this process too where a test draws in it.
+OF_LIBRARIES = (
+    *("GOMP_SPINCOUNT", "TORCHINDUCTOR_CACHE_DIR"),
+    *("DIFFUSERS_DISABLE_REMOTE_CODE", "PYTEST_CURRENT_TEST"),
+)
 # What the processes of each application may have imported before they begin.
 IMPORTS = {
     "wsgi:app": import_heavy,
@@ -97,7 +102,7 @@ def wait_for(true, seconds, server=None):
 
 def quiet_environ():
     """This process's environment without settings of ours."""
-    ours = (*SETTINGS, "PYTEST_CURRENT_TEST")
+    ours = (*SETTINGS, *OF_LIBRARIES)
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | QUIET
 
 
@@ -140,8 +145,8 @@ def run(command, *, url, settings, cwd=ROOT, imports=None):
 def run_api(*options, app="wsgi:app", imports=IMPORTS, **settings):
     """The API under gunicorn as an operator starts it; once the port answers.
     ``app="tests.support.fake_app:app"`` is the same over a backend without torch,
-    ``imports={}`` lets it import all by itself, and ``BEHIND_NGINX=1`` in the
-    environment puts nginx in front of it."""
+    ``imports={}`` lets it import all by itself, as sets with quantized weights need it,
+    and ``BEHIND_NGINX=1`` in the environment puts nginx in front of it."""
     from tests.support import behind
 
     if not behind.COUNT:
