@@ -106,6 +106,7 @@ def complete_request(
     parameters = parameters.in_shape(model.sizes)
     width, height = _size_of(images, model, parameters)
     steps = _steps_of(task, parameters)
+    guidance_scale = task.choose_guidance(parameters.guidance_scale)
     # Names, never paths: nothing of a request reaches the file system.
     known = model.lora_files.keys() | lora_names
     return ImageRequest(
@@ -118,7 +119,7 @@ def complete_request(
         width=width,
         height=height,
         num_inference_steps=steps,
-        guidance_scale=task.choose_guidance(parameters.guidance_scale),
+        guidance_scale=guidance_scale,
         strength=task.choose_strength(parameters.strength, steps),
         num_images_per_prompt=parameters.num_images,
         seed=_seed_of(parameters),
@@ -129,6 +130,7 @@ def complete_request(
             *inputs.warnings,
             *_near_model(name, parameters.model, model_names),
             *_empty_mask(mask_image),
+            *_unread_negative_prompt(parameters.negative_prompt, guidance_scale),
             *_of_small_models(name, model, mode, parameters.prompt, mask_image),
         ),
         image_files=inputs.image_files,
@@ -205,6 +207,15 @@ def _empty_mask(mask: Image | None) -> list[str]:
     if mask is None or mask.getbbox() is not None:
         return []
     return ["The mask leaves nothing to repaint."]
+
+
+def _unread_negative_prompt(text: str | None, guidance: float | None) -> list[str]:
+    """A warning where a picture is not guided, so not away from ``text`` either."""
+    if not text or guidance is None or guidance > 1:
+        return []
+    return [
+        f"negative_prompt plays no part: guidance_scale is {guidance:g}, not above 1."
+    ]
 
 
 def _of_small_models(

@@ -353,6 +353,18 @@ def test_a_mask_that_leaves_nothing_to_repaint_is_told(fake, png):
     assert "The mask leaves nothing to repaint." in answer.json()["warning"]
 
 
+@pytest.mark.parametrize(
+    ("guidance", "told"), [({}, False), ({"guidance_scale": 1}, True)]
+)
+def test_a_negative_prompt_that_is_not_read_is_told(fake, guidance, told):
+    values = PROMPT | guidance
+    plain = post(fake, GENERATIONS, json=values).json()
+    assert "warning" not in plain
+    answer = post(fake, GENERATIONS, json=values | {"negative_prompt": "a dog"}).json()
+    unread = "negative_prompt plays no part: guidance_scale is 1, not above 1."
+    assert (answer.get("warning") == unread) is told
+
+
 def test_a_mask_alone_or_in_a_variation_is_refused(fake, png):
     mask = data_url(make_mask((96, 64), (0, 0, 9, 9)))
     assert post(fake, GENERATIONS, json=PROMPT | {"mask": mask}).status_code == 400
