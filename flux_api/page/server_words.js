@@ -8,6 +8,7 @@ const KNOWN = [
   [/The model '([^']*)' draws one thing at a time, and this prompt names two; send a request for each\./, "drawsOneThing"],
   [/The mask is opaque: its white area is repainted\./, "maskOfWhite"],
   [/The mask was scaled from (\w+) to (\w+)\./, "maskScaled"],
+  [/negative_prompt plays no part: guidance_scale is \S+, not above 1\./, "negativeUnread"],
   [/.*is a HEIC picture.*/, "noHeic"],
   [/.*is \w+; the limits are (\d+) pixels a side and (\d+) million pixels.*/, "pictureTooLarge"],
   [/.*(?:is damaged or not a supported image|is cut off).*/, "pictureDamaged"],

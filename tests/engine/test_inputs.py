@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_what_is_larger_than_the_most_is_shrunk_to_it_in_its_shape(size):
     made = as_reference(Image.new("RGB", size), MOST)
     assert made.width * made.height == pytest.approx(MOST, rel=0.002)
     assert made.width / made.height == pytest.approx(size[0] / size[1], rel=0.002)
+
+
+def test_other_pipelines_get_four_megapixels_of_a_reference():
+    _, task, row, _ = FAMILIES["klein edit"]
+    row = dataclasses.replace(row, pipeline="Flux3DistilledModularPipeline")
+    info, photo = family(Path("nowhere"), task, row), Image.new("RGB", (8000, 2000))
+    request = complete("it", info, prompt="a cat", images=(photo,), size=(64, 64))
+    [made] = fit_inputs(request, info, row).images
+    assert made.size == (4096, 1024)
 
 
 @pytest.mark.parametrize("size", [(1500, 900), (1024, 1025), (1024, 1024), (300, 200)])

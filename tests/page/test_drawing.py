@@ -249,6 +249,17 @@ def test_no_prompt_is_no_request(fake, browser):
         assert page.locator(".card").count() == 0
 
 
+def test_a_negative_prompt_that_is_not_read_is_told_in_japanese(fake, browser):
+    with open_page(browser, fake, locale="ja") as page:
+        page.click(".settings summary")
+        page.fill("#field-guidance", "1")
+        page.fill("[name=negative]", "text")
+        draw(page, "a cat")
+        said = "ガイダンスが 1 以下のため、「除きたいもの」は使われませんでした。"
+        page.wait_for_selector(f".facts .note >> text={said}")
+        assert page.locator(".facts .note").count() == 1
+
+
 def test_settings_reach_the_request(fake, browser):
     with open_page(browser, fake) as page:
         page.click(".choices.size label:nth-child(4)")

@@ -221,6 +221,7 @@ export default {
   knowsNoWord: (model) => `The model ${model} knows no word of this prompt. Try one of these:`,
   maskOfWhite: "The mask has no transparent area: its white area was repainted.",
   maskScaled: (from, to) => `The mask was scaled from ${from} to ${to}.`,
+  negativeUnread: "“Leave out” played no part: it needs a guidance above 1.",
   noHeic: "This server does not read HEIC. Save the picture as JPEG and add it again.",
   pictureTooLarge: (side, millions) => `The picture may have at most ${side} pixels a side and ${millions} million in all. Make it smaller and add it again.`,
   pictureDamaged: "The file is damaged, or of a kind that is not read. Save it again as PNG or JPEG.",

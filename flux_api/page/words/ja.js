@@ -219,6 +219,7 @@ export default {
   knowsNoWord: (model) => `モデル ${model} は、このプロンプトの言葉をどれも知りません。次の例をお試しください。`,
   maskOfWhite: "マスクに透明な部分がないため、白い部分を描き直しました。",
   maskScaled: (from, to) => `マスクを ${from} から ${to} に拡大縮小しました。`,
+  negativeUnread: "ガイダンスが 1 以下のため、「除きたいもの」は使われませんでした。",
   noHeic: "このサーバーは HEIC を読み込めません。JPEG で保存し直して追加してください。",
   pictureTooLarge: (side, millions) => `画像は 1 辺 ${side} ピクセル、合計 ${millions} 百万ピクセルまでです。小さくして追加し直してください。`,
   pictureDamaged: "ファイルが壊れているか、対応していない形式です。PNG か JPEG で保存し直してください。",
