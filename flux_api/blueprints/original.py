@@ -116,7 +116,7 @@ def _submit(context: Context) -> tuple[Job, ProcessParameters, float]:
     if parameters.scale is None and made_by != "upscale":
         check_size(model, parameters)
     token = parameters.bearer_token
-    with open_job(context, request, parameters.job_id) as job:
+    with open_job(context, request, parameters.own_job_id) as job:
         # One picture, unless the recipe that is repeated was made from more.
         most = max(1, len(recipe.get("inputs", ())))
         inputs = read_inputs(context, job, body, model, most=most, bearer_token=token)

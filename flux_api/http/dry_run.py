@@ -27,11 +27,11 @@ def give_plan(
     """The request of ``job`` with every default filled in, how many wait in front of
     it, and in about how many seconds it would be done (None: nothing was measured
     yet). The place of ``job`` in the queue is free again."""
-    # Nothing of it is left to look at, so its id is not told either.
+    # Nothing of it is left to look at.
     g.pop("job", None)
     # While it still holds its own place, which is not in front of itself.
     position, seconds = context.manager.forecast(image_request)
-    context.manager.cancel(job)
+    context.manager.forget(job)
     native = context.models[image_request.model].native_size
     return {
         "dry_run": True,

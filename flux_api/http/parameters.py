@@ -275,6 +275,11 @@ class Parameters(Fields):
         return super()._note_on(name, known)
 
     @property
+    def own_job_id(self) -> str | None:
+        """The id for the job. A dry run takes none: there may be pictures under it."""
+        return None if self.dry_run else self.job_id
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what came and was ignored."""
         if self.aspect_ratio is None or self.size == (None, None):

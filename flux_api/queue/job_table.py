@@ -50,6 +50,13 @@ class JobTable:
         job.call_at_end(self._ended.append)
         self._forget_old()
 
+    def remove(self, job: Job) -> None:
+        """Forget ``job``, which ended without a picture."""
+        self._note_ends()
+        if job in self._vain:
+            self._vain.remove(job)
+        self._forget(job)
+
     def find(self, job_id: str, owner: str | None) -> Job:
         """The job, where it is ``owner``'s (None: anybody's); else JobNotFound."""
         self._forget_old()

@@ -266,6 +266,12 @@ class PipelineManager:
             # It may have been what kept others from starting.
             self._runner.wake()
 
+    def forget(self, job: Job) -> None:
+        """End ``job`` now, and have nothing of it be found any more."""
+        self.cancel(job)
+        with self._changed:
+            self._jobs.remove(job)
+
     @property
     def queue_depth(self) -> int:
         """How many requests wait for their first picture's start."""

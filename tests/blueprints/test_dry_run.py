@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
+import requests
 
 from tests.support.servers import wait_for
 from tests.support.wire import begin, data_url, make_mask, post, release, stats
@@ -36,6 +37,18 @@ def test_the_whole_request_is_told_and_nothing_runs(fake, path):
     assert request["output_format"] == "png"
     assert (told["position"], stats(fake)["begun"]) == (0, 0)
     assert stats(fake)["queued"] == 0
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_nothing_of_it_is_left_and_nothing_is_lost(fake, path):
+    named = {"job_id": f"dry{path.replace('/', '-')}"}
+    job = f"{fake.url}/jobs/{named['job_id']}"
+    assert post(fake, path, json=SMALL | named | {"dry_run": False}).ok
+    made = requests.get(f"{job}/result", timeout=10).content
+    before = requests.get(f"{fake.url}/jobs", timeout=10).json()
+    plan(fake, path, **named)
+    assert requests.get(f"{fake.url}/jobs", timeout=10).json() == before
+    assert requests.get(f"{job}/result", timeout=10).content == made
 
 
 @pytest.mark.parametrize(

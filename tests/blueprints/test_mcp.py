@@ -208,6 +208,13 @@ def test_a_dry_run_and_the_models(fake):
     assert (told["default_model"], told["models"][0]["id"]) == ("tiny", "tiny")
 
 
+def test_who_does_not_wait_is_told_of_them_too(fake):
+    arguments = SMALL | {"mood": "calm", "model": "Tiny", "wait": False}
+    told = call(fake, "generate_image", arguments)["structuredContent"]
+    assert "'mood' was ignored" in told["warning"]
+    assert "so 'tiny' was taken" in told["warning"]
+
+
 def test_arguments_that_no_tool_has_are_told_of(fake):
     made = call(fake, "generate_image", SMALL)["structuredContent"]
     for tool in ("job_status", "cancel_job", "list_models"):

@@ -76,6 +76,14 @@ def test_every_route_answers_at_once_with_the_jobs_addresses(
     assert names[-1] == "done"
 
 
+def test_what_was_ignored_is_told_at_once_and_by_the_job(fake):
+    told = submit(fake, model="Tiny").json()
+    assert "so 'tiny' was taken" in told["warning"]
+    await_end(fake, told["id"])
+    assert get(fake, f"/jobs/{told['id']}").json()["warning"] == told["warning"]
+    assert "warning" not in submit(fake).json()
+
+
 def test_it_is_the_picture_that_a_plain_request_gets(fake):
     plain = post(fake, "/process/raw", json=SMALL)
     job_id = submit(fake, path="/process/raw").json()["id"]

@@ -165,7 +165,7 @@ def _answer(operation: Literal["txt2img", "img2img"]) -> Response:
     parameters = read_parameters(body.values | chosen_job_id(request))
     name = _find_model(context, parameters.checkpoint or _chosen())
     check_size(context.models[name], parameters)
-    with open_job(context, request, parameters.job_id) as job:
+    with open_job(context, request, parameters.own_job_id) as job:
         job.dialect = DIALECT
         inputs = read_inputs(context, job, body, context.models[name])
         _check_pictures(operation, inputs)

@@ -61,6 +61,7 @@ _JOB = {
     "step?": WHOLE,
     "steps?": about(WHOLE, "How many a picture takes, those of all tiles together."),
     "urls?": about(listed(TEXT), "Where its pictures are stored."),
+    "warning?": about(TEXT, "What was read otherwise than it was sent."),
     "error?": record({"message": TEXT, "code": TEXT}),
 }
 _PLACE = record({"loc": listed(TEXT), "msg": TEXT, "type": TEXT})

@@ -71,7 +71,8 @@ def _result(
     blocks: list[dict[str, Any]], facts: dict[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
     if notes:
-        facts = facts | {"warning": " ".join(notes)}
+        earlier = [facts["warning"]] if "warning" in facts else []
+        facts = facts | {"warning": " ".join([*notes, *earlier])}
     # Both: older clients read the text, newer ones the structure.
     text = {"type": "text", "text": json.dumps(facts, ensure_ascii=False)}
     content = [*blocks, text]

@@ -78,7 +78,7 @@ def _make(
     model = context.models[name]
     check_size(model, parameters)
     _check_promises(context, parameters)
-    with open_job(context, request, parameters.job_id) as job:
+    with open_job(context, request, parameters.own_job_id) as job:
         inputs = read_inputs(context, job, Body(arguments, []), model)
         if mode == "generate" and inputs.images:
             message = "generate_image takes no picture: use edit_image or vary_image."

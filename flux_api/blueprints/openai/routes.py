@@ -114,7 +114,7 @@ def _answer(operation: Operation, deployment: str | None = None) -> Response:
     began = time.monotonic()
     check_async(context)
     parameters = read_parameters(request, body, operation, deployment)
-    with open_job(context, request, parameters.job_id) as job:
+    with open_job(context, request, parameters.own_job_id) as job:
         image_request = parse_request(context, job, body, operation, parameters)
         stop_dry_run(context, job, image_request, parameters)
         context.manager.submit(job, image_request)
