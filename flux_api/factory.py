@@ -128,7 +128,7 @@ def _make_context(settings: Settings, manager: PipelineManager | None) -> Contex
         keys=watch_keys(settings.api_keys, settings.api_keys_file),
         manager=manager or get_manager(settings, models[named.model].everything),
         models=models,
-        known=frozenset(load_models(settings.model_info, MODEL_INFO)),
+        known=load_models(settings.model_info, MODEL_INFO),
         loras=LoraFolder(settings.lora_dir),
         hosts=TrustedHosts(settings.trusted_hosts),
         fetcher=fetcher,

@@ -137,8 +137,6 @@ def describe(job: Job) -> dict[str, Any]:
         story |= job.request.facts | {"images": job.request.num_images_per_prompt}
         # About: once it has begun, the pipeline counts them itself.
         story["steps"] = job.request.total_steps
-        if job.request.warnings:
-            story["warning"] = " ".join(job.request.warnings)
     story["queue_seconds"] = round(job.queue_seconds, 3)
     story["run_seconds"] = round(job.run_seconds, 3)
     queued, progress = job.last(Queued), job.last(Progress)
@@ -149,6 +147,8 @@ def describe(job: Job) -> dict[str, Any]:
         story["steps"] = progress.total
     if urls := get_context().results.urls(job):
         story["urls"] = urls
+    if job.is_complete and job.request.warnings:
+        story["warning"] = " ".join(job.request.warnings)
     if isinstance(job.outcome, Failed):
         error = job.outcome.error
         story["error"] = {"message": error.message, "code": error.code}

@@ -18,7 +18,7 @@ from flux_api.http.hosts import TrustedHosts
 from flux_api.http.kept_answers import KeptAnswers
 from flux_api.images.decoder import Decoder
 from flux_api.images.signing import Signer
-from flux_api.models.info import ModelInfo, find_model
+from flux_api.models.info import ModelInfo, find_model, unknown_model
 from flux_api.models.lora_files import LoraFolder, normal_name
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
@@ -43,7 +43,7 @@ class Context:
     keys: Callable[[], tuple[ApiKey, ...]]
     manager: PipelineManager
     models: dict[str, ModelInfo]
-    known: frozenset[str]
+    known: dict[str, ModelInfo]
     loras: LoraFolder
     hosts: TrustedHosts
     fetcher: Fetcher
@@ -88,17 +88,22 @@ class Context:
         return self.lora_files.keys()
 
     def find_model(self, name: str | None) -> str:
-        """The set that a request's ``name`` asks for; ModelNotFound where names are
-        taken at their word, and for a set that is known but not offered: another
-        model's picture is not what was meant."""
-        if name in self.known and name not in self.models:
+        """The set that a request's ``name`` asks for, the default where it is none's;
+        ModelNotFound for that where names are taken at their word, and for a set that
+        is known but not offered: another model's picture is not what was meant."""
+        if not name:
+            return self.settings.model
+        if found := find_model(self.models, name):
+            return found
+        if find_model(self.known, name):
             message = (
                 f"This server does not offer {name} but {', '.join(self.models)}; "
                 "FLUX_MODELS adds models."
             )
             raise ModelNotFound(message, param="model")
-        strict = self.settings.strict_models
-        return find_model(self.models, self.settings.model, name, strict=strict)
+        if self.settings.strict_models:
+            raise unknown_model(name, self.models)
+        return self.settings.model
 
 
 def get_context() -> Context:

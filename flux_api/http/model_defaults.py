@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from flux_api.http.context import Context
 from flux_api.http.parameters import MAX_STEPS, Parameters
 from flux_api.models.info import ModelInfo, TaskDefaults, merge_loras
 from flux_api.models.known_words import knows, knows_order, two_things
-from flux_api.models.near_names import NEARLY_THE_SAME, did_you_mean
+from flux_api.models.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_OF_OPENAI = re.compile(r"(openai/)?(chatgpt-|gpt-|dall-e)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +86,7 @@ def complete(
         parameters,
         inputs,
         lora_names=context.lora_names(model, parameters.loras),
-        model_names=context.known,
+        model_names=context.models.keys(),
     )
 
 
@@ -99,7 +102,7 @@ def complete_request(
 ) -> ImageRequest:
     """The request to ``model``, which is offered as ``name``. InvalidRequest names the
     parameter that it cannot honour; ``lora_names`` are the registered LoRAs beside its
-    own, ``model_names`` all that the caller may have meant."""
+    own, ``model_names`` those that are offered."""
     images, mask_image = inputs.images, inputs.mask_image
     task = model.task(mode, masked=mask_image is not None)
     task.check(len(images), parameters.negative_prompt)
@@ -128,7 +131,7 @@ def complete_request(
         warnings=(
             *parameters.notes,
             *inputs.warnings,
-            *_near_model(name, parameters.model, model_names),
+            *_other_model(name, model, parameters.model, model_names),
             *_empty_mask(mask_image),
             *_unread_negative_prompt(parameters.negative_prompt, guidance_scale),
             *_of_small_models(name, model, mode, parameters.prompt, mask_image),
@@ -191,15 +194,18 @@ def _choose_size(
         raise
 
 
-def _near_model(name: str, asked: str | None, known: Set[str]) -> list[str]:
-    """A warning where ``asked``, which got the default model, looks like a slip."""
-    if not asked or asked == name:
+def _other_model(
+    name: str, model: ModelInfo, asked: str | None, offered: Set[str]
+) -> list[str]:
+    """A warning where ``asked`` is no model's name, so that the default was taken."""
+    if not asked or asked == name or model.is_called(asked):
         return []
-    meant = did_you_mean(asked, sorted(known), likeness=NEARLY_THE_SAME)
-    if not meant:
+    # Apps have those of OpenAI built in.
+    if _OF_OPENAI.match(asked):
         return []
+    meant = did_you_mean(asked, sorted(offered))
     # It goes into a header, too.
-    return [f"There is no model {asked!a}, so {name!r} was taken.{meant}"]
+    return [f"There is no model {asked[:64]!a}, so {name!r} was taken.{meant}"]
 
 
 def _empty_mask(mask: Image | None) -> list[str]:

@@ -11,7 +11,7 @@ from flux_api.errors import InvalidRequest, ModelNotFound
 from flux_api.models.lora_files import normal_name
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sizes import SizeRules
-from flux_api.models.sources import File, Source
+from flux_api.models.sources import File, Repository, Source
 from flux_api.models.upscale_tiles import tiles_of
 from flux_api.settings import Offload, Quantization
 
@@ -177,6 +177,13 @@ class ModelInfo:
         """The checkpoint behind ``task``."""
         return task.base_model or self.base_model
 
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is that of a checkpoint of it on the Hub, with its owner or
+        without; capitals do not count."""
+        ids = [str(base) for base in self.bases if isinstance(base, Repository)]
+        names = {part.lower() for id in ids for part in (id, id.rpartition("/")[2])}
+        return name.lower() in names
+
     def takes_whole(self, source: Source) -> bool:
         """Whether it takes the transformer of the checkpoint ``source``, its own."""
         return source == self.base_model and "transformer" not in self.components
@@ -210,16 +217,12 @@ def task_name(mode: Mode, *, masked: bool) -> TaskName:
     return "inpaint" if masked else mode
 
 
-def find_model(
-    models: Mapping[str, ModelInfo], default: str, name: str | None, *, strict: bool
-) -> str:
-    """The key of the set that ``name`` asks for: itself where it is offered, else the
-    default, or ModelNotFound when ``strict``."""
+def find_model(models: Mapping[str, ModelInfo], name: str) -> str | None:
+    """The key of the set that ``name`` is the name of: its own, else that of its
+    checkpoint on the Hub."""
     if name in models:
-        return str(name)
-    if strict and name:
-        raise unknown_model(name, models)
-    return default
+        return name
+    return next((key for key, info in models.items() if info.is_called(name)), None)
 
 
 def unknown_model(name: str, known: Iterable[str]) -> ModelNotFound:

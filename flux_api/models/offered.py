@@ -8,7 +8,7 @@ from pathlib import Path
 from flux_api.errors import BadSetting
 from flux_api.models.catalog import MODEL_INFO
 from flux_api.models.file_sets import with_path
-from flux_api.models.info import ModelInfo
+from flux_api.models.info import ModelInfo, find_model
 from flux_api.models.lora_files import LoraFolder
 from flux_api.models.near_names import did_you_mean
 from flux_api.models.sources import is_repository_id
@@ -54,11 +54,10 @@ def _meant(name: str, known: Mapping[str, ModelInfo]) -> str:
     """What ``name``, which is no set, may mean."""
     if Path(name).exists():
         return f" Did you mean './{name}'?"
+    if called := find_model(known, name):
+        return f" Did you mean {called!r}?"
     if not is_repository_id(name):
         return did_you_mean(name, known)
-    for other, info in known.items():
-        if str(info.base_model).lower() == name.lower():
-            return f" Did you mean {other!r}?"
     return (
         " Another repository of the Hub becomes a model by MODEL_INFO: docs/models.md."
     )

@@ -212,7 +212,7 @@ def test_the_page_about_jobs_tells_their_fields_and_events(fake, pool):
     page = (ROOT / "docs" / "jobs.md").read_text()
     told = json.loads(page.split("```json\n")[1].split("```")[0])
     asked = pool.submit(
-        post, fake, "pause=0.1", job_id="as-told-there", num_inference_steps=30
+        *(post, fake, "a cat pause=0.1"), job_id="as-told-there", num_inference_steps=30
     )
     wait_for(lambda: "step" in job(fake, "as-told-there"), 10)
     assert list(job(fake, "as-told-there")) == list(told)

@@ -163,16 +163,53 @@ def test_strict_models_refuse_unknown_names():
                 assert "Did you mean 'klein-4b'?" in message
 
 
-def test_a_slip_in_a_models_name_is_told(fake):
-    """Names of other services get the default model; a slip gets it with a word."""
-    for name in ("gpt-image-1", "dall-e-3", "black-forest-labs/flux-schnell"):
+def test_a_name_that_is_no_models_is_told(fake):
+    """It gets the default model; those of OpenAI, which apps have built in, too."""
+    for name in (
+        "gpt-image-1",
+        "dall-e-3",
+        "openai/gpt-image-1",
+        "chatgpt-image-latest",
+    ):
         assert "warning" not in generate(fake, model=name).json()
-    answer = generate(fake, model="tinny").json()
-    assert answer["model"] == "tiny"
-    assert "so 'tiny' was taken. Did you mean 'tiny'?" in answer["warning"]
+    for name, meant in (
+        ("tinny", " Did you mean 'tiny'?"),
+        ("sdxl", ""),
+        ("klein", ""),
+    ):
+        answer = generate(fake, model=name).json()
+        assert answer["model"] == "tiny"
+        said = f"There is no model '{name}', so 'tiny' was taken.{meant}"
+        assert answer["warning"] == said
     form = {"prompt": "a cat", "model": "klein4b", "steps": 1}
     raw = requests.post(f"{fake.url}/process/raw", data=form, timeout=30)
-    assert "Did you mean 'klein-4b'?" in raw.headers["X-Flux-Warning"]
+    # What it does not offer it does not suggest.
+    assert raw.headers["X-Flux-Warning"].endswith("so 'tiny' was taken.")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("black-forest-labs/FLUX.1-schnell", "schnell"),
+        ("flux.1-SCHNELL", "schnell"),
+        ("FLUX.2-klein-4B", "klein-4b"),
+        ("black-forest-labs/FLUX.1-Kontext-dev", "flux1"),
+        ("FLUX.1-dev", "flux1"),
+    ],
+)
+def test_a_models_name_on_the_hub_is_its_name(offered, name, key):
+    form = {"prompt": "a star", "model": name}
+    answer = requests.post(f"{offered.url}/process", data=form, timeout=30)
+    told = requests.get(f"{offered.url}/v1/models/{name}", timeout=10)
+    assert (answer.json()["model"], told.json()["root"]) == (key, key)
+    assert "warning" not in answer.json()
+
+
+def test_a_name_on_the_hub_of_a_model_that_is_not_offered_is_404(fake):
+    for name in ("flux1", "black-forest-labs/FLUX.1-dev", "FLUX.1-Fill-dev"):
+        answer = generate(fake, model=name)
+        assert answer.status_code == 404
+        assert f"does not offer {name} but tiny" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +217,9 @@ def test_a_slip_in_a_models_name_is_told(fake):
     [
         ("klein4b", "Did you mean 'klein-4b'?"),
         ("black-forest-labs/FLUX.2-klein-9B", "Did you mean 'klein-9b'?"),
+        ("flux.1-dev", "Did you mean 'flux1'?"),
+        ("FLUX.1-schnell", "Did you mean 'schnell'?"),
+        ("klein", "Did you mean 'klein-4b'?"),
         ("me/mine", "becomes a model by MODEL_INFO"),
         ("docs", "Did you mean './docs'?"),
         ("./nowhere", "it is not there"),

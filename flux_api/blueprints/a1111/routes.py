@@ -247,7 +247,7 @@ def _find_model(context: Context, name: str | None) -> str:
     """The set of that title; what is none is told, as clients choose from a list."""
     if name is not None and name not in context.models:
         known = ", ".join(context.models)
-        message = f"There is no model {name[:64]!r}: {known}."
+        message = f"There is no model {name[:64]!r}: choose one of {known}."
         raise InvalidRequest(message, param="sd_model_checkpoint")
     return context.find_model(name)
 

@@ -39,7 +39,7 @@ azure = Blueprint("azure", __name__, url_prefix="/openai")
 PREFIXES = {"openai": "/v1", "openai_bare": "", "azure_v1": "/openai/v1"}
 """Clients differ in what they take for the base URL."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
 def register(app: Flask) -> None:
