@@ -61,6 +61,17 @@ class ProcessParameters(Parameters):
     bearer_token: Annotated[str | None, Field(max_length=4096), Text] = None
     """Sent to the host of input_image_url."""
 
+    @classmethod
+    def _note_on(cls, name: str, known: list[str]) -> str | None:
+        if name == "mode":
+            return (
+                "'mode' was ignored: an image and a prompt mean edit, an image alone "
+                "variation, a prompt alone generate."
+            )
+        # Apps send OpenAI's API what others take. This one is called by its own names.
+        missing = f"{name!a} was ignored: there is no such field."
+        return super()._note_on(name, known) or missing
+
 
 @bp.post("/process")
 def process() -> Response:

@@ -117,7 +117,9 @@ class Fields(BaseModel):
     def _note_on(cls, name: str, known: list[str]) -> str | None:
         """What is said of a ``name`` that is none of those ``known``; None where nobody
         can have meant anything here by it."""
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+        # Of four letters one may be wrong.
+        cutoff = 0.75 if len(name) < 5 else 0.8
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=cutoff)
         return f"{name!a} was ignored; did you mean {near[0]!r}?" if near else None
 
 

@@ -54,12 +54,26 @@ _TAKEN_ELSEWHERE = {
 
 # What other APIs call a parameter that is not read by their name: values differ, too.
 _OTHER_NAMES = {
-    "image_size": "size",
-    "resolution": "size",
-    "num_outputs": "n",
-    "count": "n",
-    "format": "output_format",
-    "cfg": "guidance_scale",
+    other: name
+    for name, others in {
+        "size": ("image_size", "resolution"),
+        "width": ("w",),
+        "height": ("h",),
+        "n": ("num_outputs", "num_samples", "samples", "count"),
+        "output_format": ("format", "output_type"),
+        "output_compression": ("output_quality",),
+        "guidance_scale": (
+            *("cfg", "distilled_cfg_scale", "true_cfg_scale", "guidance_strength"),
+        ),
+        "strength": (
+            *("denoising_strength", "denoise", "image_strength", "prompt_strength"),
+        ),
+        "num_inference_steps": ("num_steps", "sampling_steps", "inference_steps"),
+        "seed": ("random_seed", "noise_seed"),
+        "model": ("model_id", "model_name", "checkpoint"),
+        "negative_prompt": ("negative",),
+    }.items()
+    for other in others
 }
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")

@@ -613,7 +613,10 @@ def test_a_misspelt_name_is_told(fake, path):
     assert answer.status_code == 200
     warning = answer.json()["warning"]
     assert "'guidence_scale' was ignored; did you mean 'guidance_scale'?" in warning
-    assert "nobody" not in warning
+    # Apps send OpenAI's API what others take; this one is called by its own names.
+    assert ("'nobody_means_this' was ignored: there is" in warning) == (
+        path == "/process"
+    )
     capital = post(fake, path, json=PROMPT | {"SEED": 3}).json()["warning"]
     assert "'SEED' was ignored; did you mean 'seed'?" in capital
     missing = post(fake, path, json={"promt": "a dog"})
@@ -623,7 +626,14 @@ def test_a_misspelt_name_is_told(fake, path):
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("image_size", "size"), ("num_outputs", "n"), ("format", "output_format")],
+    [
+        *(("image_size", "size"), ("num_outputs", "n"), ("format", "output_format")),
+        *(
+            ("denoising_strength", "strength"),
+            ("checkpoint", "model"),
+            ("sead", "seed"),
+        ),
+    ],
 )
 def test_what_other_apis_call_a_parameter_is_told(fake, name, meant):
     answer = post(fake, GENERATIONS, json=PROMPT | {name: "4"})
@@ -631,7 +641,12 @@ def test_what_other_apis_call_a_parameter_is_told(fake, name, meant):
     assert told in answer.json()["warning"]
     # Where there is no such parameter either, nothing is meant.
     told = post(fake, "/process", json=PROMPT | {"count": 1}).json()
-    assert "warning" not in told
+    assert told["warning"] == "'count' was ignored: there is no such field."
+
+
+def test_a_mode_is_no_field_and_what_decides_it_is_told(fake):
+    told = post(fake, "/process", json=PROMPT | {"mode": "edit"}).json()
+    assert (told["mode"], told["warning"][:18]) == ("generate", "'mode' was ignored")
 
 
 @pytest.mark.parametrize("path", ["/process", "/process/raw"])
