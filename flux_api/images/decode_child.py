@@ -31,6 +31,7 @@ import signal
 import struct
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -84,7 +85,15 @@ TURNS = {
 }
 SIDEWAYS = [TURNS[orientation] for orientation in (5, 6, 7, 8)]
 ORIENTATION = 274
-PLANAR, BITS = 284, 258
+KIND, BITS, PHOTOMETRIC, PLANAR, INNER = 254, 258, 262, 284, 330
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+# Of what need not be understood, what is: a key for alpha, a profile, a turn.
+PNG_EXTRAS = (b"tRNS", b"iCCP", b"eXIf")
+# Of samples with 12 bits: the four of the high byte, and as many of the low one.
+SIXTEENFOLD, SIXTEENTH = (
+    [min(n, 15) * 16 for n in range(256)],
+    [n >> 4 for n in range(256)],
+)
 SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -104,6 +113,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         raise Refused("is an iOS app's PNG (CgBI), not supported: send an ordinary one")
     if data.startswith(b"\xff\xd8"):  # Stray bytes may follow even here.
         return StrictJpegFile(BytesIO(tidy_jpeg(data)))
+    if data.startswith(PNG_MAGIC):
+        data = tidy_png(data)
     if data[4:8] == b"ftyp" and data[8:12] == b"avis":
         # With this brand the still picture is decoded, never a track of frames.
         data = data[:8] + b"avif" + data[12:]
@@ -124,7 +135,7 @@ def name_format(data: bytes) -> str:
         )
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "is a JPEG XL picture, which is not supported; send it as PNG or JPEG"
-    signatures = (b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II", b"MM")
+    signatures = (PNG_MAGIC, b"GIF8", b"BM", b"II", b"MM")
     known = data.startswith(signatures) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
     return "is damaged or not a supported image" if known else f"is not {KINDS}"
 
@@ -143,6 +154,9 @@ def check_size(image: Image.Image) -> None:
         if image.tag_v2.get(PLANAR) == 2 and 16 in bits:
             # Pillow reads the bytes of the planes as if they were pixels.
             raise Refused("is a TIFF of 16-bit planes, not supported: send it as PNG")
+        if image.tag_v2.get(KIND, 0) & 1 and INNER in image.tag_v2:
+            # What comes first there is a thumbnail.
+            raise Refused("is a camera's raw file, not supported: send it as JPEG")
 
 
 def decode(data: bytes, wanted: int, most: int) -> Image.Image:
@@ -227,6 +241,9 @@ def split_alpha(
         # Premultiplied grey goes by the way of colours, which Pillow knows.
         grey, alpha = image.split()
         image = Image.merge("RGBa", (grey, grey, grey, alpha)).convert("RGBA")
+    if image.format == "BMP" and image.getextrema()[-1] == (0, 0):
+        # Most writers leave the fourth byte empty, and no viewer reads it then.
+        image = image.convert("RGB")
     if image.mode in ("RGBA", "LA"):
         return image.convert(image.mode[:-1]), image.getchannel("A")
     if image.mode in ("PA", "RGBa") or "transparency" in image.info:
@@ -252,6 +269,12 @@ def split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     samples = image.tobytes()
     big = image.mode.endswith("B")
     high = Image.frombytes("L", image.size, samples[0 if big else 1 :: 2])
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.tag_v2.get(BITS) == (12,):
+            low = Image.frombytes("L", image.size, samples[1 if big else 0 :: 2])
+            high = ImageChops.add(high.point(SIXTEENFOLD), low.point(SIXTEENTH))
+        if image.tag_v2.get(PHOTOMETRIC) == 0:  # White is zero.
+            high = ImageChops.invert(high)
     key = image.info.get("transparency")
     if key is None:
         return high, None
@@ -296,10 +319,35 @@ def convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image
     return converted
 
 
+# -- PNG ----------------------------------------------------------------------------
+
+
+def tidy_png(data: bytes) -> bytes:
+    """``data`` without what says nothing about pixels, or has a wrong checksum and
+    need not be understood: no reader refuses a picture for it but Pillow."""
+    kept, position = [data[:8]], 8
+    while position + 12 <= len(data):
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        # Of those that have to be understood the names begin with a capital.
+        is_needed = kind[:1].isupper()
+        if is_needed or (kind in PNG_EXTRAS and has_checksum(data[position:end])):
+            kept.append(data[position:end])
+        position = end
+    return b"".join((*kept, data[position:]))
+
+
+def has_checksum(chunk: bytes) -> bool:
+    """Whether what lies in ``chunk`` is what was written."""
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
 # -- JPEG ---------------------------------------------------------------------------
 
 SCAN, END = 0xDA, 0xD9
 APPS = range(0xE0, 0xF0)
+# With fewer bytes than these Pillow does not come to the end of what it reads there.
+APP_LENGTHS = {0xE0: (b"JFIF", 12), 0xE2: (b"ICC_PROFILE\0", 15), 0xEE: (b"Adobe", 12)}
 # Anything but fill bytes, restarts and the start of a picture.
 SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -316,9 +364,18 @@ def tidy_jpeg(data: bytes) -> bytes:
         marker, start, end = found
         if marker in (SCAN, END):
             return b"".join((data[:2], *apps, *others, data[start:]))
-        (apps if marker in APPS else others).append(data[start:end])
-        position = end
+        if marker not in APPS:
+            others.append(data[start:end])
+        elif is_whole(marker, data[start + 4 : end]):
+            apps.append(data[start:end])
+        position = max(end, start + 4)
     return data
+
+
+def is_whole(marker: int, metadata: bytes) -> bool:
+    """Whether the ``metadata`` in the segment of this marker can be read."""
+    signature, least = APP_LENGTHS.get(marker, (b"", 1))
+    return len(metadata) >= (least if metadata.startswith(signature) else 1)
 
 
 def next_segment(data: bytes, position: int) -> tuple[int, int, int] | None:

@@ -44,6 +44,7 @@ from tests.support.hostile_images import (
     png,
     png_chunk,
     save,
+    tiff,
     zeros_png,
 )
 from tests.support.processes import memory_of
@@ -261,6 +262,72 @@ def test_16_bit_grey_keeps_its_brightness(kind, level):
     image = decode_image(data)
     assert image.getpixel((3, 3)) == (level >> 8,) * 3
     assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("bits", "white_is_zero"), [(12, False), (16, False), (16, True)]
+)
+def test_grey_tiffs_of_more_than_8_bits_come_out_as_they_are_meant(bits, white_is_zero):
+    levels = [0, 1, 700, 2000, 3000, 4095, 16, 255]
+    if bits == 12:
+        packed = "".join(f"{level:012b}" for level in levels)
+        body = int(packed, 2).to_bytes(12, "big")
+    else:
+        body = struct.pack("<8H", *(level << 4 for level in levels))
+    short, long = 3, 4
+    entries = [
+        *((256, long, 1, 8), (257, long, 1, 1), (258, short, 1, bits)),
+        *((259, short, 1, 1), (262, short, 1, 0 if white_is_zero else 1)),
+        *((273, long, 1, 8), (277, short, 1, 1), (279, long, 1, len(body))),
+    ]
+    seen = list(decode_image(tiff(entries, body)).convert("L").tobytes())
+    wanted = [level >> 4 for level in levels]
+    assert seen == [255 - level if white_is_zero else level for level in wanted]
+
+
+def test_a_bmp_whose_fourth_byte_is_empty_is_no_glass():
+    header = struct.pack(
+        "<LllHHLLllLL", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0
+    ) + struct.pack("<4L", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header += b"BGRs" + bytes(48)
+    start, pixels = 14 + len(header), bytes((40, 60, 210, 0, 255, 255, 255, 0))
+    size = start + len(pixels)
+    data = b"BM" + struct.pack("<LHHL", size, 0, 0, start) + header + pixels
+    assert decode_image(data).getpixel((0, 0)) == (210, 60, 40)
+    mask, _ = decode_mask(data, picture=shown(2, 1))
+    assert mask.getpixel((0, 0)) < 255 == mask.getpixel((1, 0))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"tEXt", b"a\0b")[:-1] + b"?",
+        png_chunk(b"iCCP", b"a\0\0rubbish")[:-1] + b"?",
+        *(png_chunk(name, b"") for name in (b"sRGB", b"gAMA", b"cHRM", b"pHYs")),
+        *(png_chunk(name, b"\0") for name in (b"acTL", b"fcTL", b"zTXt", b"tIME")),
+    ],
+)
+def test_a_png_is_not_refused_for_what_says_nothing_of_its_pixels(chunk):
+    data = save(plain(), "PNG")
+    assert decode_image(data[:33] + chunk + data[33:]).getpixel((5, 5)) == ORANGE
+
+
+@pytest.mark.parametrize(
+    ("marker", "body"),
+    [
+        *((0xE2, b"ICC_PROFILE\0"), (0xE2, b"ICC_PROFILE\0\1")),
+        *((0xE0, b"JFIF\0\1"), (0xEE, b"Adobe"), (0xEE, b"Adobe\0d\0\0\0\0")),
+    ],
+)
+def test_a_jpeg_is_not_refused_for_metadata_that_is_cut_off(marker, body):
+    assert near(decode_image(jpeg_with(marker, body)).getpixel((20, 12)), ORANGE)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_jpegs_segment_may_lie_about_a_length_of_nothing(length):
+    data = save(plain(), "JPEG")
+    odd = data[:2] + b"\xff\xe1" + length.to_bytes(2, "big") + data[2:]
+    assert near(decode_image(odd).getpixel((20, 12)), ORANGE)
 
 
 @pytest.mark.parametrize("step", [64], ids=["0-8-i16-W16-ramp"])

@@ -255,8 +255,6 @@ REFUSED = {
     "0-9-bomb-100-mp-png": lambda: zeros_png(10_000, 10_000, 1, 0, 1),
     "0-9-bomb-41-mp-png": lambda: zeros_png(6404, 6404, 1, 0, 1),
     "0-9-bomb-900-mp-png": lambda: png(30_000, 30_000),
-    "0-9-bomb-ztxt": lambda: text_bomb(b"zTXt"),
-    "0-9-bomb-itxt": lambda: text_bomb(b"iTXt"),
     "0-9-bomb-iccp": lambda: png(
         1,
         1,
@@ -310,12 +308,16 @@ REFUSED = {
     "4-truncated-jpeg-start": lambda: b"\xff\xd8\xff",
     "4-truncated-avif-start": lambda: b"\0\0\0\x20ftypavif" + bytes(20),
     "4-truncated-tiff-start": lambda: b"II*\0\xff\xff\xff\xff",
+    "4-camera-raw": lambda: grey_tiff(8, 8, extra=[(254, 4, 1, 1), (330, 4, 1, 8)]),
     "4-samples-32-bit": lambda: save(Image.new("I", (4, 4)), "TIFF"),
     "4-samples-float": lambda: save(Image.new("F", (4, 4)), "TIFF"),
 }
 
 
 ODD = {
+    # Bombs in what nobody reads.
+    "0-9-bomb-ztxt": lambda: text_bomb(b"zTXt"),
+    "0-9-bomb-itxt": lambda: text_bomb(b"iTXt"),
     "4-pixels-tiff-tile": lambda: grey_tiff(
         64, 64, extra=[(322, 4, 1, 60_000), (323, 4, 1, 60_000)]
     ),
