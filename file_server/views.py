@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta, timezone
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -23,10 +24,10 @@ from werkzeug.sansio.utils import host_is_trusted
 from werkzeug.wsgi import FileWrapper
 
 from flux_server.incoming import SlowBody
-from flux_server.pages import is_cross_site
+from flux_server.pages import host_name, is_cross_site
 from flux_server.watched_file import watch
 
-from .config import Settings, parse_token
+from .config import DEFAULT_TOKEN, Settings, parse_token
 from .errors import (
     ABOUT,
     BadUpload,
@@ -49,6 +50,8 @@ JST = timezone(timedelta(hours=9))
 YEAR_SECONDS = 31_536_000
 CHUNK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
+# Of names that no registry gives away.
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 
 bp = Blueprint("files", __name__)
 
@@ -198,6 +201,24 @@ def require_token(token: str) -> None:
     sent = given.strip().encode("latin-1", "replace")
     if not hmac.compare_digest(sent, token.encode()):
         raise Forbidden
+    # Everybody knows this one: a page could send it whose own name leads here (DNS
+    # rebinding), and for the browser that page is this server's.
+    if token == DEFAULT_TOKEN and not _is_local_name(host_name(request.host)):
+        trusted = context().settings.trusted_hosts
+        if not (trusted and host_is_trusted(request.host, trusted)):
+            raise Forbidden(
+                "The default BEARER_TOKEN counts under local names alone: set one of "
+                "your own, or this name in FILES_TRUSTED_HOSTS."
+            )
+
+
+def _is_local_name(name: str) -> bool:
+    """Whether ``name`` is an address, or a name that nobody can own on the internet."""
+    try:
+        ip_address(name.partition("%")[0])
+    except ValueError:
+        return "." not in name or name.endswith(_LOCAL_SUFFIXES)
+    return True
 
 
 def _parse_upload() -> FileStorage:

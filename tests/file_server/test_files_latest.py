@@ -37,6 +37,28 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("host", "trusted", "status"),
+    [
+        *(("localhost:8010", "", 200), ("127.0.0.1", "", 200), ("[::1]:8010", "", 200)),
+        *(("files:8010", "", 200), ("nas.local", "", 200), ("evil.example", "", 403)),
+        *(("a.example", "a.example", 200), ("b.example", "a.example", 403)),
+    ],
+)
+def test_the_token_that_everybody_knows_counts_under_local_names(
+    serve, folder, host, trusted, status
+):
+    """Else any page whose name leads here could read the newest picture."""
+    named = {"FILES_TRUSTED_HOSTS": trusted} if trusted else {}
+    server = serve(BEARER_TOKEN="changeme-token", **named, **folder.settings)
+    server.stored()
+    headers = {"Host": host, "Authorization": "Bearer changeme-token"}
+    answer = server.get("/latest/raw", headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert "FILES_TRUSTED_HOSTS" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("path", ["/latest", "/latest/raw"])
 @pytest.mark.parametrize("how", GRANTED)
 def test_the_right_token_opens_the_latest(server, path, how):

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from tests.file_server.serving import AUTH, PNG_MAGIC
+from tests.support.servers import run_files
 
 RECIPE = '{"recipe": 1, "prompt": "猫"}'
 
@@ -37,6 +38,15 @@ def test_it_comes_back_to_who_has_the_token(server):
     # It is no picture that anybody could have.
     assert server.get(f"{by_id}.json").status_code == 404
     assert server.latest_path() == path
+
+
+def test_no_other_user_of_the_machine_reads_a_prompt(tmp_path):
+    folder = tmp_path / "images"
+    with run_files(folder) as server:
+        name = upload(server, RECIPE).json()["url"].rpartition("/")[2]
+    recipe = folder / f"{name.partition('.')[0]}.json"
+    assert recipe.read_text() == RECIPE
+    assert recipe.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("name", ["0" * 32, f"{'0' * 32}.png", "latest", "x.json"])
