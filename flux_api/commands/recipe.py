@@ -147,8 +147,8 @@ def _make(found: Recipe, stem: str, options: dict[str, Any]) -> int:
 
 
 def _prompts(found: Recipe, options: dict[str, Any]) -> dict[str, str]:
-    """The prompts that the recipe does not tell; Failure where one lacks or is another
-    than that of the picture."""
+    """The prompts that the recipe does not tell; Failure where one is missing or is
+    another than that of the picture."""
     prompts = {}
     for name in PROMPTS:
         wanted, given = found.get(f"{name}_sha256"), options[name]
@@ -157,7 +157,7 @@ def _prompts(found: Recipe, options: dict[str, Any]) -> dict[str, str]:
         if wanted is None:
             continue
         if given is None or hash_of(given.encode(errors="surrogateescape")) != wanted:
-            why = "lacks" if given is None else "is another one"
+            why = "is missing" if given is None else "is another one"
             message = f"{_option(name)} {why}: its SHA-256 has to be {wanted}"
             raise Failure(message, REFUSED)
         prompts[name] = given

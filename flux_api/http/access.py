@@ -70,8 +70,8 @@ def _holder(keys: tuple[ApiKey, ...]) -> str:
     if shown:
         raise Unauthorized("Incorrect API key provided.")
     raise Unauthorized(
-        "You did not provide an API key: send 'Authorization: Bearer KEY' or "
-        "'api-key: KEY'."
+        "You did not provide an API key: send 'Authorization: Bearer KEY', 'api-key: "
+        "KEY' or 'x-key: KEY', or the key as the password of Basic authentication."
     )
 
 

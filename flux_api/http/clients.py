@@ -128,7 +128,10 @@ def wait_for(context: Context, job: Job, *, began: float) -> tuple[ImageResult, 
     until = began + context.settings.request_timeout
     while (outcome := job.wait(WAIT_SECONDS)) is None:
         if time.monotonic() > until:
-            late = DeadlineExceeded("The request took too long.")
+            late = DeadlineExceeded(
+                "The request took too long: ask for fewer steps or a smaller size, or "
+                "send 'Prefer: respond-async' and fetch the picture later."
+            )
             context.manager.cancel(job, late)
         elif not job.is_wanted:
             context.manager.cancel(job)

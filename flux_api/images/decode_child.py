@@ -89,6 +89,7 @@ KIND, BITS, PHOTOMETRIC, PLANAR, INNER = 254, 258, 262, 284, 330
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Of what need not be understood, what is: a key for alpha, a profile, a turn.
 PNG_EXTRAS = (b"tRNS", b"iCCP", b"eXIf")
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 # Of samples with 12 bits: the four of the high byte, and as many of the low one.
 SIXTEENFOLD, SIXTEENTH = (
     [min(n, 15) * 16 for n in range(256)],
@@ -107,14 +108,17 @@ class Refused(Exception):
 # -- what is read -------------------------------------------------------------------
 
 
-def open_image(data: bytes) -> ImageFile.ImageFile:
-    """A reader of the file by its first bytes, nothing decoded yet."""
+def open_image(
+    data: bytes, extras: tuple[bytes, ...] = PNG_EXTRAS
+) -> ImageFile.ImageFile:
+    """A reader of the file by its first bytes, nothing decoded yet; it sees of a PNG's
+    extra chunks the ``extras``."""
     if data[12:16] == b"CgBI":
         raise Refused("is an iOS app's PNG (CgBI), not supported: send an ordinary one")
     if data.startswith(b"\xff\xd8"):  # Stray bytes may follow even here.
         return StrictJpegFile(BytesIO(tidy_jpeg(data)))
     if data.startswith(PNG_MAGIC):
-        data = tidy_png(data)
+        data = tidy_png(data, extras)
     if data[4:8] == b"ftyp" and data[8:12] == b"avis":
         # With this brand the still picture is decoded, never a track of frames.
         data = data[:8] + b"avif" + data[12:]
@@ -322,16 +326,16 @@ def convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image
 # -- PNG ----------------------------------------------------------------------------
 
 
-def tidy_png(data: bytes) -> bytes:
-    """``data`` without what says nothing about pixels, or has a wrong checksum and
-    need not be understood: no reader refuses a picture for it but Pillow."""
+def tidy_png(data: bytes, extras: tuple[bytes, ...]) -> bytes:
+    """``data`` without what need not be understood and is none of the ``extras``, or
+    has a wrong checksum: no reader refuses a picture for it but Pillow."""
     kept, position = [data[:8]], 8
     while position + 12 <= len(data):
         kind = data[position + 4 : position + 8]
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
         # Of those that have to be understood the names begin with a capital.
         is_needed = kind[:1].isupper()
-        if is_needed or (kind in PNG_EXTRAS and has_checksum(data[position:end])):
+        if is_needed or (kind in extras and has_checksum(data[position:end])):
             kept.append(data[position:end])
         position = end
     return b"".join((*kept, data[position:]))
@@ -448,7 +452,7 @@ class StrictJpegFile(JpegImagePlugin.JpegImageFile):
 
 def read_texts(data: bytes, most: int) -> bytes:
     """The texts of a PNG by their keywords, as JSON; none of another kind of file."""
-    image = open_image(data)
+    image = open_image(data, PNG_TEXTS)
     check_size(image)
     found = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
     texts = json.dumps(found).encode()

@@ -47,7 +47,8 @@ class Places:
         alive = self._jobs.alive(caller) + self._held[caller]
         if alive >= self._per_caller:
             raise QueueFull(
-                f"You have {alive} requests here already; wait for one to end.",
+                f"You have {alive} {'request' if alive == 1 else 'requests'} here "
+                "already; wait for one to end.",
                 retry_after=self._estimate(running),
                 code="concurrency_limit_exceeded",
             )

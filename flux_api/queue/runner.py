@@ -143,5 +143,7 @@ class Runner:
             self._give_up(broken)
         except BaseException as error:  # a panic in a library must not end the thread
             log_failure(error, task)
-            failed = PipelineFailed("The pipeline failed on this request.")
+            failed = PipelineFailed(
+                "The pipeline failed on this request; the server's log says why."
+            )
             task.job.fail(shortage(error) or failed)

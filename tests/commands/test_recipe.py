@@ -85,7 +85,7 @@ def test_what_lacks_is_named_and_nothing_is_drawn(ask, fake_multi, tmp_path):
     before = drawn(fake_multi)
     again = ["recipe", "made.png", "--again"]
     for arguments, words in (
-        ([], f"--prompt lacks: its SHA-256 has to be {sha256(b'a cat')}"),
+        ([], f"--prompt is missing: its SHA-256 has to be {sha256(b'a cat')}"),
         (["--prompt", "a dog"], "--prompt is another one"),
         (["--prompt", "\udc90"], "--prompt is another one"),
         (["--prompt", "a cat"], f"--input FILE with the SHA-256 {sha256(make_png())}"),
@@ -160,7 +160,7 @@ def test_of_a_picture_without_a_prompt_the_negative_one_is_asked_for(ask, tmp_pa
     save_made(tmp_path, recipe)
     done = ask("recipe", "made.png", "--again")
     assert done.returncode == 2
-    told = f"--negative-prompt lacks: its SHA-256 has to be {wanted}"
+    told = f"--negative-prompt is missing: its SHA-256 has to be {wanted}"
     assert told in done.stderr.decode()
 
 
