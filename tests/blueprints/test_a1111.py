@@ -149,6 +149,14 @@ DEFAULTS = {
     "script_name": None,
     "refiner_checkpoint": None,
     "alwayson_scripts": {},
+    "mask_blur": 4,
+    "inpainting_fill": 0,
+    "inpaint_full_res": False,
+    "resize_mode": 0,
+    "seed_resize_from_h": -1,
+    "seed_resize_from_w": -1,
+    "s_churn": 0,
+    "send_images": True,
 }
 ASKED = {
     "sampler_name": "DPM++ 2M",
@@ -161,6 +169,14 @@ ASKED = {
     "script_name": "x/y/z plot",
     "refiner_checkpoint": "sdxl",
     "alwayson_scripts": {"ControlNet": {}},
+    "mask_blur": 9,
+    "inpainting_fill": 2,
+    "inpaint_full_res": True,
+    "resize_mode": 1,
+    "seed_resize_from_h": 512,
+    "seed_resize_from_w": 512,
+    "s_churn": 0.5,
+    "send_images": False,
 }
 
 
@@ -173,6 +189,19 @@ def test_only_what_asks_for_something_is_told_to_be_ignored(name):
     sampled = name.startswith(("sampler", "scheduler"))
     why = "sampled by Euler alone" if sampled else "it is not supported"
     assert told.startswith(f"'{name}' was ignored: ") and why in told
+
+
+def test_options_for_one_request_are_told_to_be_ignored():
+    kept = {"sd_model_checkpoint": "tiny", "CLIP_stop_at_last_layers": 1}
+    assert list(ignored({"override_settings": kept})) == []
+    changed = kept | {"CLIP_stop_at_last_layers": 2, "sd_vae": "other"}
+    assert list(ignored({"override_settings": changed})) == [
+        "'override_settings.CLIP_stop_at_last_layers' was ignored: it cannot be set.",
+        "'override_settings.sd_vae' was ignored: it cannot be set.",
+    ]
+    many = {f"é{number}": 1 for number in range(1000)}
+    told = list(ignored({"override_settings": many}))
+    assert len(told) == 20 and all(map(str.isascii, told))
 
 
 def test_the_newest_thousand_choices_are_remembered():

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from flux_api.blueprints.a1111.parameters import CHECKPOINT, SAMPLER, SCHEDULER
+from flux_api.blueprints.a1111.parameters import CHECKPOINT, OPTIONS, SAMPLER, SCHEDULER
 
 # Addresses are made up at will; what is remembered of them has to end.
 _MOST_CALLERS = 1000
@@ -53,11 +53,4 @@ class Choices:
 
 def describe_options(model: str) -> dict[str, Any]:
     """The options of a caller whose model is ``model``."""
-    return {
-        CHECKPOINT: model,
-        "sd_vae": "Automatic",
-        "CLIP_stop_at_last_layers": 1,
-        "samples_format": "png",
-        "img2img_color_correction": False,
-        "face_restoration_model": None,
-    }
+    return {CHECKPOINT: model, **OPTIONS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import islice
 from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, Field, model_validator
@@ -16,8 +17,18 @@ from flux_api.http.values import Boolean, Integer, Number, Object, Text
 
 SAMPLER, SCHEDULER = "Euler", "Simple"
 CHECKPOINT = "sd_model_checkpoint"
+# Of what is ignored so many are named.
+_MOST_OPTIONS = 20
 # A third part is for tools that weigh text encoders apart; it is ignored.
 _LORA = re.compile(r"<lora:([^:<>]{1,1024})(?::([-+0-9.]{1,16}))?(?::[^<>]{0,64})?>")
+OPTIONS: Mapping[str, object] = {
+    "sd_vae": "Automatic",
+    "CLIP_stop_at_last_layers": 1,
+    "samples_format": "png",
+    "img2img_color_correction": False,
+    "face_restoration_model": None,
+}
+"""What clients look at beside the model; it stays as it is."""
 # What clients always send, with the values that ask for nothing.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "sampler_name": ("", SAMPLER),
@@ -30,6 +41,15 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "script_name": ("", "None"),
     "refiner_checkpoint": ("", "None"),
     "alwayson_scripts": ({},),
+    # Of a mask: its edge, what is under it, and whether it alone is drawn.
+    "mask_blur": (0, 4),
+    "inpainting_fill": (0, 1),
+    "inpaint_full_res": (False,),
+    "resize_mode": (0,),
+    "seed_resize_from_h": (-1, 0),
+    "seed_resize_from_w": (-1, 0),
+    "s_churn": (0,),
+    "send_images": (True,),
 }
 
 
@@ -120,3 +140,11 @@ def ignored(values: Mapping[str, Any]) -> Iterator[str]:
             if name.startswith(("sampler", "scheduler")):
                 why = f"Flux models are sampled by {SAMPLER} alone"
             yield f"'{name}' was ignored: {why}."
+    yield from islice(_ignored_options(values.get("override_settings")), _MOST_OPTIONS)
+
+
+def _ignored_options(given: object) -> Iterator[str]:
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name != CHECKPOINT and value != OPTIONS.get(name, ...):
+            option = f"override_settings.{name[:64]}"
+            yield f"{option!a} was ignored: it cannot be set."
