@@ -22,6 +22,7 @@ from flux_api.commands.instances import (
     list_gpus,
     local,
 )
+from flux_api.models.offered import offered_models
 from flux_api.settings import Settings
 
 MOST_INSTANCES = 64
@@ -113,7 +114,7 @@ def serve(
     """
     environ: Mapping[str, str] = click.get_current_context().obj
     # What is wrong is told before anything starts.
-    Settings.from_env(environ)
+    offered_models(Settings.from_env(environ))
     if gpus and instances:
         raise click.UsageError("--gpus and --instances exclude each other")
     if not (gpus or instances or print_nginx):

@@ -115,6 +115,8 @@ def read_json(data: bytes, most: int) -> dict[str, Any]:
     PayloadTooLarge."""
     if sum(map(data.count, (b"[", b"{", b","))) > _LARGEST_JSON:
         raise InvalidRequest(f"The JSON has too many values. {_NUMBERS}")
+    if not data.strip():
+        raise NotJson("The body is empty: send a JSON object, {...}.")
     try:
         # JSON may say anything: of what is large one is read at a time, for as the text
         # that it is first it may take four times its size.

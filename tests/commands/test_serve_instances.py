@@ -314,14 +314,14 @@ def test_a_wrong_setting_is_not_tried_again_and_again():
     done = subprocess.run(
         [*SERVE, "--bind", ports[0], "--files-bind", ports[1]],
         cwd=ROOT,
-        env=environment(FLUX_MODEL="no-such-model"),
+        env=environment(FLUX_FILTER="no_such_module:judge"),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 1
-    assert "FLUX_MODEL='no-such-model'" in done.stderr
+    assert "FLUX_FILTER='no_such_module:judge'" in done.stderr
     assert "the API cannot start; its last lines say why" in done.stderr
 
 

@@ -99,8 +99,9 @@ def test_the_name_that_it_is_bound_to_is_trusted(bind, host):
 
 @pytest.mark.parametrize("options", [[], ["--instances", "2"], ["--print-nginx"]])
 def test_a_wrong_setting_is_said_before_anything_starts(capfd, options):
-    assert run(["serve", *options], {"FLUX_MAX_QUEUE": "many"}) == 2
-    assert "flux-api: FLUX_MAX_QUEUE='many'" in capfd.readouterr().err
+    for name, value in (("FLUX_MAX_QUEUE", "many"), ("FLUX_MODEL", "klein")):
+        assert run(["serve", *options], {name: value}) == 2
+        assert f"flux-api: {name}='{value}'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
