@@ -31,7 +31,7 @@ class Lora:
     """A registered LoRA by ``name``, applied with ``adapter_weight`` (-10..10)."""
 
     name: str
-    adapter_weight: float = 1.0
+    adapter_weight: float
 
 
 @dataclass(frozen=True, slots=True)

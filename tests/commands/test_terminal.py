@@ -140,6 +140,16 @@ def active(job):
     return job["state"] in ("queued", "running")
 
 
+def test_eight_are_sent_at_a_time(fake, tmp_path):
+    prompts = [f"hold {number}" for number in range(10)]
+    with terminal(tmp_path, "generate", *prompts, FLUX_SERVER=fake.url) as shown:
+        wait_for(lambda: len([j for j in jobs_of(fake) if active(j)]) == 8, 30)
+        arrived = [path for path, _ in stats(fake)["arrived"]]
+        assert arrived.count("/v1/images/generations") == 8
+        shown.type("\x03")
+        assert shown.wait() == 130
+
+
 def test_a_second_ctrl_c_does_not_wait_for_the_server(tmp_path):
     with (
         run_api(app="tests.support.fake_app:app") as server,

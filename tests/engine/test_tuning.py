@@ -161,7 +161,7 @@ def test_own_loras_are_fused_while_they_are_all_that_is_on(
         return picture
 
     styled = draw(*WithOwn.own)
-    for others in (Lora("one", 0.0),), (*WithOwn.own, Lora("two")), ():
+    for others in (Lora("one", 0.0),), (*WithOwn.own, Lora("two", 1.0)), ():
         assert np.abs(draw(*others) - styled).max() > 1
     assert np.abs(draw(*WithOwn.own) - styled).max() <= 1
     assert times() == 1, "others take turns with it"

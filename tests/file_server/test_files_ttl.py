@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from file_server.cleaner import Cleaner
+from file_server.errors import StorageUnavailable
 from tests.file_server.serving import GTHREAD, PNG_MAGIC, fact, sealed
 
 SECONDS = 2
@@ -71,6 +73,25 @@ def test_the_cleaner_takes_only_what_is_old_and_never_the_latest(
     told = [line["message"] for line in server.log() if "expired" in line["message"]]
     # Of a round that found nothing there is nothing to say.
     assert told and all(re.fullmatch("removed [1-9].* expired files", x) for x in told)
+
+
+def test_a_storage_that_fails_is_tried_again_in_the_next_round(caplog):
+    class Failing:
+        rounds = 0
+
+        def remove_expired(self, limit):
+            self.rounds += 1
+            if self.rounds == 1:
+                raise StorageUnavailable
+            return 3
+
+    cleaner = Cleaner(Failing(), 60)
+    with caplog.at_level("INFO", "file_server"):
+        cleaner.clean()
+        cleaner.clean()
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].startswith("could not remove expired files: ")
+    assert told[1:] == ["removed 3 expired files"]
 
 
 @pytest.mark.parametrize(

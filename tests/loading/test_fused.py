@@ -91,7 +91,7 @@ def test_another_request_gets_the_own_weights_and_they_are_fused_no_more(tmp_pat
     bench.adapters.apply(OWN)
     bench.adapters.fuse()
     assert not bench.is_base(base)
-    bench.adapters.apply((*OWN, Lora("other")))
+    bench.adapters.apply((*OWN, Lora("other", 1.0)))
     assert bench.is_base(base)
     bench.adapters.apply(OWN)
     bench.adapters.fuse()

@@ -563,7 +563,7 @@ def test_pictures_with_the_loras_that_are_on_go_first_a_few_times_in_a_row():
     manager = manage(Switching(turnstile.draw))
     manager.start()
     wait_for(lambda: manager.not_ready is None, 10)
-    ink, oil = (Lora("ink"),), (Lora("oil"),)
+    ink, oil = (Lora("ink", 1.0),), (Lora("oil", 1.0),)
     jobs = [submit(manager, request(10, loras=ink), caller="i")]
     wait_for(lambda: manager.running == 1, 10)
     jobs += [submit(manager, request(10, loras=oil), caller="o")]
