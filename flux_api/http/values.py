@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 _INTEGER = re.compile(r"([+-]?[0-9]{1,20})(?:\.0{1,20})?")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _LONGEST_WORD = 64
-_TRUE, _FALSE = ("true", "1"), ("false", "0")
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def refuse(code: str, why: str, **limits: object) -> PydanticCustomError:

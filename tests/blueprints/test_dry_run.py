@@ -151,3 +151,14 @@ def test_a_key_for_the_dry_run_is_free_for_the_request(fake):
     answer = post(fake, json=body, headers=headers)
     assert answer.status_code == 200
     assert "dry_run" not in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [("on", True), ("Yes", True), ("1", True), ("off", False), ("no", False)],
+)
+def test_a_forms_yes_and_no_are_read_as_forms_say_them(fake, text, asked):
+    answer = post(fake, "/process", data=SMALL | {"dry_run": text})
+    assert answer.json().get("dry_run", False) is asked
+    refused = post(fake, "/process", data=SMALL | {"dry_run": "perhaps"})
+    assert "expected a boolean" in refused.json()["error"]
