@@ -55,7 +55,7 @@ def main() -> None:
         for changed in (beside, fused):
             own = {"a": Path(place, "a.safetensors")}
             adapters = Adapters(SimpleNamespace(transformer=changed), own, find)
-            adapters.apply((Lora("a"),))
+            adapters.apply((Lora("a", 1.0),))
             if changed is fused:
                 adapters.fuse()
         without, hooked, within = in_turns(
@@ -87,7 +87,7 @@ def _forward(transformer: Any) -> None:
 
 def _switch(adapters: Adapters) -> None:
     for name in "ab":
-        adapters.apply((Lora(name),))
+        adapters.apply((Lora(name, 1.0),))
 
 
 def _write(path: Path, transformer: torch.nn.Module, seed: int) -> int:
