@@ -31,7 +31,7 @@ class Lora:
     """A registered LoRA by ``name``, applied with ``adapter_weight`` (-10..10)."""
 
     name: str
-    adapter_weight: float
+    adapter_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ import signal
 import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -86,15 +85,6 @@ TURNS = {
 SIDEWAYS = [TURNS[orientation] for orientation in (5, 6, 7, 8)]
 ORIENTATION = 274
 KIND, BITS, PHOTOMETRIC, PLANAR, INNER = 254, 258, 262, 284, 330
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-# Of what need not be understood, what is: a key for alpha, a profile, a turn.
-PNG_EXTRAS = (b"tRNS", b"iCCP", b"eXIf")
-PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-# Of samples with 12 bits: the four of the high byte, and as many of the low one.
-SIXTEENFOLD, SIXTEENTH = (
-    [min(n, 15) * 16 for n in range(256)],
-    [n >> 4 for n in range(256)],
-)
 SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -108,17 +98,12 @@ class Refused(Exception):
 # -- what is read -------------------------------------------------------------------
 
 
-def open_image(
-    data: bytes, extras: tuple[bytes, ...] = PNG_EXTRAS
-) -> ImageFile.ImageFile:
-    """A reader of the file by its first bytes, nothing decoded yet; it sees of a PNG's
-    extra chunks the ``extras``."""
+def open_image(data: bytes) -> ImageFile.ImageFile:
+    """A reader of the file by its first bytes, nothing decoded yet."""
     if data[12:16] == b"CgBI":
         raise Refused("is an iOS app's PNG (CgBI), not supported: send an ordinary one")
     if data.startswith(b"\xff\xd8"):  # Stray bytes may follow even here.
         return StrictJpegFile(BytesIO(tidy_jpeg(data)))
-    if data.startswith(PNG_MAGIC):
-        data = tidy_png(data, extras)
     if data[4:8] == b"ftyp" and data[8:12] == b"avis":
         # With this brand the still picture is decoded, never a track of frames.
         data = data[:8] + b"avif" + data[12:]
@@ -139,7 +124,7 @@ def name_format(data: bytes) -> str:
         )
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "is a JPEG XL picture, which is not supported; send it as PNG or JPEG"
-    signatures = (PNG_MAGIC, b"GIF8", b"BM", b"II", b"MM")
+    signatures = (b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II", b"MM")
     known = data.startswith(signatures) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
     return "is damaged or not a supported image" if known else f"is not {KINDS}"
 
@@ -155,9 +140,10 @@ def check_size(image: Image.Image) -> None:
         )
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = image.tag_v2.get(BITS, ())
-        if image.tag_v2.get(PLANAR) == 2 and 16 in bits:
-            # Pillow reads the bytes of the planes as if they were pixels.
-            raise Refused("is a TIFF of 16-bit planes, not supported: send it as PNG")
+        if (image.tag_v2.get(PLANAR) == 2 and 16 in bits) or 12 in bits:
+            # Pillow reads the bytes of the planes as if they were pixels, and 12 bits
+            # as if they were 16.
+            raise Refused("is a TIFF of 16-bit planes or 12 bits: send it as PNG")
         if image.tag_v2.get(KIND, 0) & 1 and INNER in image.tag_v2:
             # What comes first there is a thumbnail.
             raise Refused("is a camera's raw file, not supported: send it as JPEG")
@@ -167,7 +153,11 @@ def decode(data: bytes, wanted: int, most: int) -> Image.Image:
     """The first frame as EXIF turns it, in sRGB, at most ``most`` pixels: RGB with
     alpha laid over white, or for a mask its alpha, else its grey. Its ``info`` has the
     ``size`` that it has in the file."""
+    # So Pillow opens a PNG without the chunks that are damaged and say nothing of its
+    # pixels; of these none may be missing.
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
     image = open_image(data)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     check_size(image)
     own = image.size
     if isinstance(image, StrictJpegFile) and image.width * image.height > most:
@@ -273,14 +263,9 @@ def split_grey16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     samples = image.tobytes()
     big = image.mode.endswith("B")
     high = Image.frombytes("L", image.size, samples[0 if big else 1 :: 2])
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        if image.tag_v2.get(BITS) == (12,):
-            low = Image.frombytes("L", image.size, samples[1 if big else 0 :: 2])
-            high = ImageChops.add(high.point(SIXTEENFOLD), low.point(SIXTEENTH))
-        if image.tag_v2.get(PHOTOMETRIC) == 0:  # White is zero.
-            high = ImageChops.invert(high)
-    key = image.info.get("transparency")
-    if key is None:
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # White is zero.
+        high = ImageChops.invert(high)
+    if (key := image.info.get("transparency")) is None:
         return high, None
     # Only PNG has a key, and its samples come with the low byte first.
     low = Image.frombytes("L", image.size, samples[::2])
@@ -323,35 +308,12 @@ def convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image
     return converted
 
 
-# -- PNG ----------------------------------------------------------------------------
-
-
-def tidy_png(data: bytes, extras: tuple[bytes, ...]) -> bytes:
-    """``data`` without what need not be understood and is none of the ``extras``, or
-    has a wrong checksum: no reader refuses a picture for it but Pillow."""
-    kept, position = [data[:8]], 8
-    while position + 12 <= len(data):
-        kind = data[position + 4 : position + 8]
-        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
-        # Of those that have to be understood the names begin with a capital.
-        is_needed = kind[:1].isupper()
-        if is_needed or (kind in extras and has_checksum(data[position:end])):
-            kept.append(data[position:end])
-        position = end
-    return b"".join((*kept, data[position:]))
-
-
-def has_checksum(chunk: bytes) -> bool:
-    """Whether what lies in ``chunk`` is what was written."""
-    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-
-
 # -- JPEG ---------------------------------------------------------------------------
 
 SCAN, END = 0xDA, 0xD9
 APPS = range(0xE0, 0xF0)
-# With fewer bytes than these Pillow does not come to the end of what it reads there.
-APP_LENGTHS = {0xE0: (b"JFIF", 12), 0xE2: (b"ICC_PROFILE\0", 15), 0xEE: (b"Adobe", 12)}
+# Shorter metadata (JFIF, ICC, Adobe) has no end, at which Pillow looks.
+LEAST_BYTES = {0xE0: 16, 0xE2: 19, 0xEE: 16}
 # Anything but fill bytes, restarts and the start of a picture.
 SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -361,31 +323,21 @@ MARK_BYTES = 8
 def tidy_jpeg(data: bytes) -> bytes:
     """``data`` as Pillow reads it: without stray bytes between the segments in front
     of the picture, and with the metadata, where its profile is, first."""
-    apps: list[bytes] = []
-    others: list[bytes] = []
+    apps, others = list[bytes](), list[bytes]()
     position = 2
     while (found := next_segment(data, position)) is not None:
         marker, start, end = found
         if marker in (SCAN, END):
             return b"".join((data[:2], *apps, *others, data[start:]))
-        if marker not in APPS:
-            others.append(data[start:end])
-        elif is_whole(marker, data[start + 4 : end]):
-            apps.append(data[start:end])
+        if end - start >= LEAST_BYTES.get(marker, 5):
+            (apps if marker in APPS else others).append(data[start:end])
         position = max(end, start + 4)
     return data
 
 
-def is_whole(marker: int, metadata: bytes) -> bool:
-    """Whether the ``metadata`` in the segment of this marker can be read."""
-    signature, least = APP_LENGTHS.get(marker, (b"", 1))
-    return len(metadata) >= (least if metadata.startswith(signature) else 1)
-
-
 def next_segment(data: bytes, position: int) -> tuple[int, int, int] | None:
     """Marker, start and end of the next segment from ``position`` on."""
-    found = SEGMENT.search(data, position)
-    if found is None:
+    if (found := SEGMENT.search(data, position)) is None:
         return None
     start, marker = found.start(), data[found.start() + 1]
     length = 0 if marker == END else int.from_bytes(data[start + 2 : start + 4], "big")
@@ -394,17 +346,16 @@ def next_segment(data: bytes, position: int) -> tuple[int, int, int] | None:
 
 def one_scan_end(data: bytes) -> int | None:
     """Where the data of a picture's only scan ends; None where there are several."""
-    scans, position, end = 0, 2, len(data)
+    scans, position = 0, 2
     while (found := next_segment(data, position)) is not None:
         marker, start, position = found
         if marker == END:
-            end = start
-            break
+            return start if scans == 1 else None
         if marker == SCAN:
             scans += 1
             stop = SCAN_END.search(data, position)
             position = stop.start() if stop else len(data)
-    return end if scans == 1 else None
+    return len(data) if scans == 1 else None
 
 
 class StrictJpegFile(JpegImagePlugin.JpegImageFile):
@@ -452,7 +403,8 @@ class StrictJpegFile(JpegImagePlugin.JpegImageFile):
 
 def read_texts(data: bytes, most: int) -> bytes:
     """The texts of a PNG by their keywords, as JSON; none of another kind of file."""
-    image = open_image(data, PNG_TEXTS)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # As a refused picture may have left it.
+    image = open_image(data)
     check_size(image)
     found = image.text if isinstance(image, PngImagePlugin.PngImageFile) else {}
     texts = json.dumps(found).encode()

@@ -255,12 +255,6 @@ REFUSED = {
     "0-9-bomb-100-mp-png": lambda: zeros_png(10_000, 10_000, 1, 0, 1),
     "0-9-bomb-41-mp-png": lambda: zeros_png(6404, 6404, 1, 0, 1),
     "0-9-bomb-900-mp-png": lambda: png(30_000, 30_000),
-    "0-9-bomb-iccp": lambda: png(
-        1,
-        1,
-        rows=b"\0\1\2\3",
-        extra=[(b"iCCP", b"x\0\0" + zlib.compress(bytes(50_000_000), 9))],
-    ),
     # 4: pixels and sides, each before the decoder allocates.
     "4-side-png": lambda: zeros_png(16_385, 4, 1, 0, 1),
     "4-size-zero-png": lambda: png(0, 0),
@@ -308,6 +302,9 @@ REFUSED = {
     "4-truncated-jpeg-start": lambda: b"\xff\xd8\xff",
     "4-truncated-avif-start": lambda: b"\0\0\0\x20ftypavif" + bytes(20),
     "4-truncated-tiff-start": lambda: b"II*\0\xff\xff\xff\xff",
+    "4-samples-12-bit": lambda: save(Image.new("L", (4, 4)), "TIFF").replace(
+        b"\x02\x01\x03\0\x01\0\0\0\x08\0", b"\x02\x01\x03\0\x01\0\0\0\x0c\0"
+    ),
     "4-camera-raw": lambda: grey_tiff(8, 8, extra=[(254, 4, 1, 1), (330, 4, 1, 8)]),
     "4-samples-32-bit": lambda: save(Image.new("I", (4, 4)), "TIFF"),
     "4-samples-float": lambda: save(Image.new("F", (4, 4)), "TIFF"),
@@ -318,6 +315,12 @@ ODD = {
     # Bombs in what nobody reads.
     "0-9-bomb-ztxt": lambda: text_bomb(b"zTXt"),
     "0-9-bomb-itxt": lambda: text_bomb(b"iTXt"),
+    "0-9-bomb-iccp": lambda: png(
+        1,
+        1,
+        rows=b"\0\1\2\3",
+        extra=[(b"iCCP", b"x\0\0" + zlib.compress(bytes(50_000_000), 9))],
+    ),
     "4-pixels-tiff-tile": lambda: grey_tiff(
         64, 64, extra=[(322, 4, 1, 60_000), (323, 4, 1, 60_000)]
     ),
