@@ -183,11 +183,7 @@ def _check_counts(
     if found:
         # Which task it is depends on the pictures; none takes more than this one.
         widest = max(model.tasks.values(), key=lambda task: task.max_images)
-        try:
-            widest.check(len(found), None)
-        except InvalidRequest as refusal:
-            refusal.param = found[0][0]  # As this caller calls them.
-            raise
+        widest.check(len(found), None, param=found[0][0])
 
 
 def _check_count(given: list[Reference], most: int, advice: str = "") -> None:

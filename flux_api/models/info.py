@@ -75,13 +75,16 @@ class TaskDefaults:
     loras: tuple[Lora, ...] = ()
     arguments: Mapping[str, Scalar] = field(default_factory=dict)
 
-    def check(self, images: int, negative_prompt: str | None) -> None:
-        """InvalidRequest names what the task cannot honour of these."""
+    def check(
+        self, images: int, negative_prompt: str | None, *, param: str = "image"
+    ) -> None:
+        """InvalidRequest names what the task cannot honour of these, a picture too many
+        by ``param``."""
         if images > self.max_images:
             raise InvalidRequest(
                 f"This model takes at most {self.max_images} input image"
                 f"{'s' if self.max_images > 1 else ''}, but got {images}.",
-                param="image",
+                param=param,
                 code="array_above_max_length",
                 limits={"maximum": self.max_images, "given": images},
             )

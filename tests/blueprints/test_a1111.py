@@ -439,3 +439,13 @@ def test_fifty_times_the_same_key_is_one_run(fake):
         answers = set(pool.map(again, range(50)))
     assert len(answers) == 1
     assert stats(fake)["begun"] == 1
+
+
+def test_pictures_too_many_are_named_as_they_were_sent(fake, png):
+    values = {"prompt": "a cat", "init_images": [data_url(png), data_url(png)]}
+    answer = post(fake, f"{SD}/img2img", json=values)
+    assert answer.status_code == 422
+    [detail] = answer.json()["detail"]
+    # One of them, as where its Base64 is wrong; it was "image", which was never sent.
+    assert detail["loc"] == ["body", "init_image"]
+    assert "at most 1 input image" in detail["msg"]
