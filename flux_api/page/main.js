@@ -1,5 +1,5 @@
 // The page as a whole: what is where, what is dropped or pasted on it, how it starts.
-import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, render, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { getJson, key } from "./api.js";
 import { CodeDialog } from "./code.js";
 import { CompareDialog } from "./compare.js";
@@ -24,7 +24,7 @@ const DIALOGS = {
 
 // Files dropped or pasted anywhere, and the shortcut.
 function useWholePage(setOver) {
-  useEffect(() => {
+  useLayoutEffect(() => {
     let inside = 0;
     const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
     const leave = () => {

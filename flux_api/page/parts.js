@@ -93,7 +93,8 @@ export function Choices({ name, legend, options, value, onChoose, children }) {
 export function NumberField({ label, name, value, hint, onCommit, button, hidden = false }) {
   const [typed, setTyped] = useState(null);
   // Set from elsewhere: what was being typed is no longer meant.
-  useEffect(() => setTyped(null), [value, state.restored]);
+  // Before the field is painted: a person or a script may type as soon as it is there.
+  useLayoutEffect(() => setTyped(null), [value, state.restored]);
   const commit = (event) => {
     const text = narrow(event.target.value).trim();
     const number = Number(text.replace(",", "."));

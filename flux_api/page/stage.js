@@ -1,5 +1,5 @@
 // The chosen picture, as large as there is room: nothing yet, under way, finished, failed.
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useState } from "./vendor/htm-preact.js";
 import { Actions } from "./actions.js";
 import { Failure } from "./failure.js";
 import { Icon } from "./icons.js";
@@ -91,7 +91,7 @@ function Facts({ job }) {
 
 function Picture({ job }) {
   const [original, setOriginal] = useState(false);
-  useEffect(() => setOriginal(false), [job.id]);
+  useLayoutEffect(() => setOriginal(false), [job.id]);
   const busy = isLive(job);
   const [first] = job.inputs || [];
   const before = first && isShown(first) && first.blob;

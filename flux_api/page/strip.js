@@ -1,5 +1,5 @@
 // Cards of what is under way and what was made, the newest first.
-import { html, useEffect, useRef } from "./vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef } from "./vendor/htm-preact.js";
 import { Icon } from "./icons.js";
 import { urlOf } from "./pictures.js";
 import { isLive, set, state, titleOf } from "./state.js";
@@ -31,7 +31,7 @@ function Card({ job }) {
 export function Strip() {
   const list = useRef();
   const newest = state.jobs[0]?.id;
-  useEffect(() => {
+  useLayoutEffect(() => {
     list.current?.scrollTo({ top: 0, left: 0 });
   }, [newest]);
   if (!state.jobs.length) return null;

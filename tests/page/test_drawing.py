@@ -350,6 +350,30 @@ def test_only_what_the_model_honours_is_shown(browser, tmp_path):
         assert stats(fake)["requests"][-1]["loras"] == [["ink", 0.65]]
 
 
+# A weight typed as soon as its field is there, before the browser has painted; then
+# what the field holds once it has.
+TYPE_AT_ONCE = """async (select) => {
+  select.value = "ink";
+  select.dispatchEvent(new Event("change", { bubbles: true }));
+  await Promise.resolve();
+  const field = document.querySelector("#field-lora-ink");
+  field.value = "0.65";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  await new Promise((done) => setTimeout(done, 500));
+  return field.value;
+}"""
+
+
+def test_a_number_typed_before_its_field_is_painted_is_kept(browser, tmp_path):
+    weights = {"a.lora_A.weight": np.zeros((4, 8), "float32")}
+    save_file(weights, tmp_path / "ink.safetensors")
+    with (
+        run_api(app="tests.support.fake_app:app", FLUX_LORA_DIR=tmp_path) as fake,
+        open_page(browser, fake.wait_ready()) as page,
+    ):
+        assert page.locator("[name=lora]").evaluate(TYPE_AT_ONCE) == "0.65"
+
+
 def test_a_key_is_asked_for_and_kept_for_the_tab(browser):
     keys = {"FLUX_API_KEYS": "one:sk-key-one"}
     with run_api(app="tests.support.fake_app:app", **keys) as server:
