@@ -238,4 +238,9 @@ def _tell_failure(
 ) -> None:
     if as_json:
         click.echo(json_line({"job_id": request.job_id, "error": failure.error}))
-    screen.say(f"flux-api: {request.label}: {failure}")
+    said = str(failure)
+    for option, field in _SENT.items():
+        # What was typed, where the API has another name for it.
+        if field != option and field == failure.error.get("param"):
+            said = said.replace(field, f"--{option}")
+    screen.say(f"flux-api: {request.label}: {said}")

@@ -40,8 +40,12 @@ class Places:
         """QueueFull where ``caller`` gets none while the pictures ``running`` are
         made."""
         if self.taken(running) >= self._most:
-            message = "Every place in the queue is taken."
-            raise QueueFull(message, retry_after=self._estimate(running))
+            wait = self._estimate(running)
+            # Apps show the message alone, and not the header.
+            message = (
+                f"Every place in the queue is taken: try again in {round(wait)} s."
+            )
+            raise QueueFull(message, retry_after=wait)
         if not self._per_caller:
             return
         alive = self._jobs.alive(caller) + self._held[caller]

@@ -195,7 +195,8 @@ def test_full_queue_is_429_with_retry_after(full_queue):
     assert error["type"] == "rate_limit_error"
     assert error["code"] == "rate_limit_exceeded"
     assert answer.reason == "The queue is full, try again later"
-    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    wait = int(answer.headers["Retry-After"])
+    assert 1 <= wait <= 60 and error["message"].endswith(f"try again in {wait} s.")
     streamed = generate(full_queue, stream=True)
     assert streamed.status_code == 429
     assert streamed.headers["Content-Type"] == "application/json"

@@ -206,7 +206,8 @@ def test_loras_are_sent_by_name_and_weight(tmp_path):
     [
         (["generate"], 2, "Missing argument 'PROMPT...'"),
         (["generate", "x", "--size", "63x64"], 2, "try 64x64"),
-        (["generate", "x", "--steps", "900"], 2, "num_inference_steps"),
+        (["generate", "x", "--steps", "900"], 2, "Invalid '--steps'"),
+        (["generate", "x", "--guidance", "-1"], 2, "Invalid '--guidance'"),
         (["generate", "x", "--model", "nope"], 2, "offers no 'nope': one of tiny"),
         (["generate", "x", "--model", "tinny"], 2, "Did you mean 'tiny'?"),
         (["generate", "x", "-o", "x.gif"], 2, ".webp"),
