@@ -1,3 +1,6 @@
+// 4000万、2億。
+const compact = new Intl.NumberFormat("ja", { notation: "compact" });
+
 export default {
   // 入力欄
   form: "新しい画像",
@@ -50,7 +53,7 @@ export default {
   welcomeBelow: "下の欄に入力するか、例を選んでください。",
   welcomeLeft: "左の欄に入力するか、例を選んでください。",
   dropHint: "画像を編集するときは、ここへのドロップ、貼り付け、または「画像を追加」で。",
-  demo: "いま使っているのは、絵文字を描く小さなデモ用モデル tiny です。本格的な画像には、別のモデルで起動します。GPU が必要で、初回に約 16 GB をダウンロードします。",
+  demo: "いま使っているのは、絵文字を描く小さなデモモデル tiny です。本格的な画像を作るには、次のように別のモデルで起動します（GPU が必要で、初回に約 16 GB をダウンロードします）:",
   examples: [
     "海から見た夕暮れの灯台、小雨、フィルム写真",
     "白樺の間で眠るキツネ、切り絵のイラスト",
@@ -71,7 +74,7 @@ export default {
   sending: "送信中",
   loading: "モデルの準備を待っています",
   queued: "順番を待っています",
-  position: (n) => `キューの前に ${n} 件`,
+  position: (n) => `順番待ち（前に ${n} 件）`,
   running: "まもなく始まります",
   step: (step, steps) => `ステップ ${step} / ${steps}`,
   left: (s) => (s < 1.5 ? "あとわずか" : s < 90 ? `残り約 ${Math.round(s)} 秒` : `残り約 ${Math.round(s / 60)} 分`),
@@ -221,7 +224,7 @@ export default {
   maskScaled: (from, to) => `マスクを ${from} から ${to} に拡大縮小しました。`,
   negativeUnread: "ガイダンスが 1 以下のため、「除きたいもの」は使われませんでした。",
   noHeic: "このサーバーは HEIC を読み込めません。JPEG で保存し直して追加してください。",
-  pictureTooLarge: (side, millions) => `画像は 1 辺 ${side} ピクセル、合計 ${millions} 百万ピクセルまでです。小さくして追加し直してください。`,
+  pictureTooLarge: (side, millions) => `画像は 1 辺 ${side} ピクセル、合計 ${compact.format(millions * 1e6)}ピクセルまでです。小さくして追加し直してください。`,
   pictureDamaged: "ファイルが壊れているか、対応していない形式です。PNG か JPEG で保存し直してください。",
   errors: {
     network: ["サーバーが応答しません", "起動しているか確認してください。設定は残っています。上の印が緑になったら、もう一度お試しください。"],
@@ -229,7 +232,7 @@ export default {
     rate_limit_exceeded: ["サーバーが混み合っています", "キューに空きがありません。少し待ってからお試しください。"],
     invalid_value: ["合わない設定があります", "設定を直して、もう一度お試しください。"],
     unsupported_parameter: ["このモデルではできません", "設定を変えて、もう一度お試しください。"],
-    payload_too_large: ["画像のサイズが大きすぎます", "小さいファイルを使ってください。"],
+    payload_too_large: ["画像のファイルが大きすぎて送信できません", "小さいファイルを使ってください。"],
     invalid_image_file: ["サーバーが画像を読み込めません", "PNG か JPEG で保存し直してください。"],
     insufficient_storage: ["このサイズにはメモリが足りません", "小さいサイズにするか、ほかの画像が終わるまで待ってください。"],
     timeout: ["時間がかかりすぎました", "小さいサイズか、少ないステップ数でお試しください。"],
