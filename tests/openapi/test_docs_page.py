@@ -12,7 +12,7 @@ import requests
 from flux_api.blueprints.description.operations import EXAMPLE_JOB
 from tests.support.browser import axe_findings
 from tests.support.pictures import make_png
-from tests.support.servers import run_api, wait_for
+from tests.support.servers import ROOT, run_api, wait_for
 
 KEY = "sk-key-of-alice"
 FAKE = "tests.support.fake_app:app"
@@ -203,6 +203,16 @@ def test_it_is_readable_everywhere(browser, server, scheme, width):
         page.locator("article#post_process summary", has_text="What it takes").click()
         assert axe_findings(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_japanese_text_is_of_an_english_one_that_is_there(server):
+    words = ROOT / "flux_api" / "page" / "docs" / "ja.js"
+    texts = re.findall(r'^  ("(?:[^"\\]|\\.)*"):', words.read_text("utf-8"), re.M)
+    assert len(texts) > 150 and len(texts) == len(set(texts))
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).text
+    others = [one.read_text("utf-8") for one in words.parent.iterdir() if one != words]
+    there = re.sub(r"(\s|\\n)+", " ", document + "".join(others))
+    assert [text for text in texts if text[1:-1] not in there] == []
 
 
 def test_a_japanese_browser_reads_japanese_and_may_switch(browser, server):
