@@ -28,6 +28,7 @@ function makeLarger(job) {
 // The menu's ways to make `job` larger: its text, and what it does.
 function waysLarger(job) {
   const model = modelNow(job.recipe.model);
+  if (!model) return [];
   if (!model.tasks.upscale) return [[t("upscale"), () => makeLarger(job)]];
   const scales = scalesOf(job.size, state.capabilities.limits);
   if (!scales.length) return [[t("upscale"), () => notify(t("largest"))]];

@@ -65,16 +65,28 @@ export async function tryKey(value) {
   }
 }
 
-export const getJson = async (path) => (await call(path)).json();
+// The body of an answer; one that breaks off is like an answer that never came.
+async function read(body) {
+  try {
+    return await body;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0);
+  }
+}
+
+export const getJson = async (path, options) => read((await call(path, options)).json());
+export const blobOf = (answer) => read(answer.blob());
 
 // The data of each event of a stream. A picture is one long line over many chunks: the
-// pieces are joined once, at its end.
-export async function* events(answer) {
+// pieces are joined once, at its end. `onLife` is called at each sign of life.
+export async function* events(answer, onLife) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let pieces = [];
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
+    onLife();
     const parts = value.split("\n");
     for (const part of parts.slice(0, -1)) {
       const line = pieces.join("") + part;

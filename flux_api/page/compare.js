@@ -116,6 +116,8 @@ export function CompareDialog() {
     const ids = recipes.map((recipe) => start(recipe, state.inputs, state.mask, { select: false }));
     change({ sheet: { across, down, columns, rows, ids } });
   };
+  // The last first: each that stops makes room for one that waits.
+  const stopAll = () => jobs.filter(isLive).reverse().forEach(stop);
   const save = async () => download(await drawSheet(form.sheet), "compare");
   const choose = (axis, values) => (value) =>
     change({ [axis]: value, [values]: EXAMPLES[value] || "0, 0.5, 1" });
@@ -132,6 +134,6 @@ export function CompareDialog() {
     ${why && html`<p class="note" role="status">${why}</p>`}
     ${jobs.length > 0 && html`<${Sheet} sheet=${form.sheet} />
       <div class="row">${jobs.some(isLive)
-        ? html`<button class="button framed stop" onClick=${() => jobs.filter(isLive).forEach(stop)}>${t("stop")}</button>`
+        ? html`<button class="button framed stop" onClick=${stopAll}>${t("stop")}</button>`
         : jobs.some(({ blob }) => blob) && html`<button class="button framed" onClick=${save}>${t("sheet")}</button>`}</div>`}<//>`;
 }

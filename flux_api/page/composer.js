@@ -17,13 +17,15 @@ const SIGNS = { generate: "pen", edit: "image", inpaint: "brush", variation: "va
 // "Generate" of "askGenerate", as the mode is.
 const worded = (prefix, mode) => prefix + mode[0].toUpperCase() + mode.slice(1);
 
-export function submitForm() {
+export async function submitForm() {
   // A number that is still being typed counts too.
   const field = document.activeElement;
   if (field?.matches("input")) {
     field.blur();
     field.focus();
   }
+  // A picture that was just added is still being read.
+  await store.whenAdded();
   const why = store.problem();
   if (why) {
     store.notify(why);

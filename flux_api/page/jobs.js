@@ -1,6 +1,6 @@
 // Pictures on their way: asked for without holding a connection, followed, fetched by id,
 // kept. Nothing is lost when the page is closed meanwhile.
-import { ApiError, call, getJson, key, newJobId } from "./api.js";
+import { ApiError, blobOf, call, getJson, key, newJobId } from "./api.js";
 import * as follow from "./follow.js";
 import * as storage from "./storage.js";
 import { makePace } from "./pace.js";
@@ -13,6 +13,7 @@ import { t } from "./words.js";
 const MOST_AT_ONCE = 8;
 const PREVIEWS = 3;
 const TRIES = 4;
+const LONGEST_PAUSE_MS = 4000;
 // By then what took a preview's place is on the screen.
 const FADE_MS = 2000;
 const WAITS = ["model_loading", "rate_limit_exceeded", "concurrency_limit_exceeded", "server_is_overloaded"];
@@ -39,7 +40,7 @@ function advance(id, patch) {
 
 function sizeOf({ model, size, scale = 1 }, [first]) {
   if (size) return size;
-  if (!first?.width) return modelNow(model).sizes.default;
+  if (!first?.width) return modelNow(model)?.sizes.default || [1, 1];
   return [first.width * scale, first.height * scale];
 }
 
@@ -74,9 +75,23 @@ function pump() {
   for (const job of waiting.slice(0, Math.max(0, MOST_AT_ONCE - there))) submit(job);
 }
 
+// Whether another tab has sent, finished or stopped it, since this one read of it at its
+// start: two tabs send what waits in both.
+async function isTakenElsewhere(job) {
+  const pending = await storage.pendingOf(job.id).catch(() => job);
+  if (pending?.sent) taken(job);
+  if (pending) return pending.sent;
+  const picture = await storage.pictureBy(job.id).catch(() => null);
+  if (picture) advance(job.id, { ...picture, state: "done" });
+  else remove(job);
+  pump();
+  return true;
+}
+
 async function submit(job) {
   advance(job.id, { state: "sending" });
   try {
+    if (job.isReopened && (await isTakenElsewhere(job))) return;
     const { path, fields } = requestOf(job.recipe);
     const { body, headers } = bodyOf({ ...fields, partial_images: PREVIEWS }, job.inputs, job.mask);
     const extra = { Prefer: "respond-async", "X-Job-Id": job.id };
@@ -116,6 +131,7 @@ follow.onEvent((event) => {
   if (type === "partial_image") {
     advance(id, { preview: fromBase64(event.b64_json, event.media_type) });
   }
+  if (type === "refused") askForKey();
   if (type === "done") collect(id, event.urls?.[0]);
   if (type === "cancelled") end(id, { state: "stopped" });
   if (type === "failed" && GONE.includes(event.error.code)) end(id, { state: "lost" });
@@ -126,17 +142,23 @@ async function collect(id, url) {
   const job = find(id);
   if (!job || !isLive(job) || job.state === "fetching") return;
   advance(id, { state: "fetching" });
-  for (let attempt = 1; ; attempt++) {
+  // A stream tells of its end again, and would have it fetched again.
+  follow.unwatch(id);
+  for (let attempt = 1; isLive(find(id) || {}); attempt++) {
     try {
       const [answer, story] = await Promise.all([call(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`)]);
-      return await keep(job, await answer.blob(), answer.headers, story, url);
+      return await keep(job, await blobOf(answer), answer.headers, story, url);
     } catch (error) {
       if (GONE.includes(error.code)) return end(id, { state: "lost" });
-      const waits = error.status === 0 || error.code === "job_not_done";
-      if (!waits || attempt === TRIES) return fail(id, error);
-      await new Promise((resolve) => setTimeout(resolve, 500 * attempt));
+      // Where the server is away it may come back, and the picture is still there then.
+      const isAway = error.status === 0;
+      const waits = isAway || (error.code === "job_not_done" && attempt < TRIES);
+      if (!waits) return fail(id, error);
+      const pause = Math.min(LONGEST_PAUSE_MS, 500 * attempt);
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
+  return undefined;
 }
 
 async function keep(job, blob, headers, story, url) {
@@ -161,7 +183,7 @@ function end(id, patch, spoken, kept = null) {
   follow.unwatch(id);
   paces.delete(id);
   Promise.resolve(kept).then(() => storage.dropPending(id)).catch(() => {});
-  if (spoken) set({ spoken });
+  if (spoken) set({ spoken: { text: spoken, count: state.spoken.count + 1 } });
   pump();
 }
 
@@ -169,7 +191,13 @@ function fail(id, error) {
   if (error.name === "AbortError") return;
   const told = error instanceof ApiError ? error : new ApiError(-1, { message: String(error) });
   end(id, { state: "failed", error: told }, t("announceFailed"));
-  if (told.status === 401) set({ dialog: "key" });
+  if (told.status === 401 && !state.dialog) set({ dialog: "key", refusedKey: key.get() });
+}
+
+// For what is under way: once for each key, who closes the dialog does not want to be asked.
+function askForKey() {
+  if (state.refusedKey === key.get() || (state.dialog && state.dialog !== "key")) return;
+  set({ dialog: "key", refusedKey: key.get() });
 }
 
 const cancel = (id) => call(`v1/jobs/${id}`, { method: "DELETE" }).catch(() => {});
@@ -201,13 +229,15 @@ export function removeWithUndo(job) {
 // What is shown as gone is gone, also for who reloads the page at once.
 export async function removeAll() {
   await storage.dropAllPictures().catch(() => {});
-  set({ jobs: state.jobs.filter(isLive), selected: null });
+  const left = state.jobs.filter(isLive);
+  set({ jobs: left, selected: left.find(({ id }) => id === state.selected)?.id ?? null });
 }
 
 // After a new key: what was refused for the old one.
 export function retryRefused() {
   if (!key.get()) return;
-  for (const job of state.jobs.filter(({ error }) => error?.status === 401)) {
+  // The oldest first, as they were asked for.
+  for (const job of state.jobs.filter(({ error }) => error?.status === 401).reverse()) {
     remove(job);
     again(job);
   }
@@ -234,7 +264,7 @@ export async function openJobs() {
   const pending = (await storage.allPending().catch(() => [])).filter(({ id }) => !made.has(id));
   const jobs = [
     ...pictures.map((picture) => ({ ...picture, state: "done" })),
-    ...pending.map((job) => ({ ...job, state: job.sent ? "queued" : "local" })),
+    ...pending.map((job) => ({ ...job, state: job.sent ? "queued" : "local", isReopened: true })),
   ];
   jobs.sort((one, other) => other.created - one.created);
   set({ jobs, selected: pending.length ? jobs.find(isLive).id : null });

@@ -9,7 +9,7 @@ import { t } from "./words.js";
 export function KeyDialog() {
   const [value, setValue] = useState(key.get());
   // Opened because a request was refused, although there is a key.
-  const refused = key.get() && state.jobs.some(({ error }) => error?.status === 401);
+  const refused = key.get() && state.refusedKey === key.get();
   const [wrong, setWrong] = useState(refused ? "invalid_api_key" : null);
   const use = (chosen) => {
     key.set(chosen);

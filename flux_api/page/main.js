@@ -10,7 +10,7 @@ import { openJobs, resume } from "./jobs.js";
 import { KeyDialog } from "./key.js";
 import { MaskDialog } from "./mask.js";
 import { recall } from "./storage.js";
-import { Notice } from "./parts.js";
+import { Notice, pastedFiles } from "./parts.js";
 import { Stage } from "./stage.js";
 import { addFiles, onChange, openStore, set, state } from "./state.js";
 import { Strip } from "./strip.js";
@@ -21,6 +21,10 @@ const DIALOGS = {
   code: CodeDialog, compare: CompareDialog, history: HistoryDialog,
   key: KeyDialog, mask: MaskDialog, view: ViewDialog,
 };
+
+const PATIENCE_MS = 20_000;
+const CAPABILITIES_MS = 10_000;
+let capabilitiesUntil = 0;
 
 // Files dropped or pasted anywhere, and the shortcut.
 function useWholePage(setOver) {
@@ -49,15 +53,17 @@ function useWholePage(setOver) {
         if (!state.dialog) addFiles([...event.dataTransfer.files]);
       },
       paste: (event) => {
-        const files = [...event.clipboardData.files];
+        const files = pastedFiles(event);
         if (!files.length || state.dialog) return;
         event.preventDefault();
         addFiles(files);
       },
       keydown: (event) => {
-        if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || state.dialog) return;
+        if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+        if (state.dialog || event.isComposing) return;
         event.preventDefault();
-        submitForm();
+        // A key that is held is one wish.
+        if (!event.repeat) submitForm();
       },
     };
     const entries = Object.entries(handlers);
@@ -76,18 +82,24 @@ function Page() {
     ${over && html`<div class="drop"><p>${t("dropHere")}</p></div>`}
     ${Dialog && html`<${Dialog} key=${state.dialog} />`}
     ${!Dialog && html`<${Notice} />`}
-    <p class="unseen" role="status">${state.spoken}</p>`;
+    <p class="unseen" role="status"><span key=${state.spoken.count}>${state.spoken.text}</span></p>`;
 }
 
+const isSame = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
 async function look() {
+  // Not as long as a connection takes to die that something on the way has forgotten.
+  const options = { signal: AbortSignal.timeout(PATIENCE_MS) };
   try {
-    const status = await getJson("v1/status");
-    // Another server may have come back than the one that went.
+    const status = await getJson("v1/status", options);
+    // Another server may have come back than the one that went, or LoRAs been added.
     const isNew = state.status.status === "offline" || status.model !== state.status.model;
-    const known = isNew ? null : state.capabilities;
-    const capabilities = known || (await getJson("v1/capabilities"));
-    if (capabilities !== state.capabilities) set({ capabilities });
-    if (JSON.stringify(status) !== JSON.stringify(state.status)) set({ status });
+    if (isNew || performance.now() > capabilitiesUntil) {
+      const capabilities = await getJson("v1/capabilities", options);
+      capabilitiesUntil = performance.now() + CAPABILITIES_MS;
+      if (!isSame(capabilities, state.capabilities)) set({ capabilities });
+    }
+    if (!isSame(status, state.status)) set({ status });
     if (status.status === "ready") resume();
   } catch {
     if (state.status.status !== "offline") set({ status: { status: "offline" } });
@@ -106,7 +118,7 @@ async function begin() {
   onChange(() => render(html`<${Page} />`, document.getElementById("app")));
   await Promise.all([openStore(), openJobs()]);
   await watchServer();
-  if (state.capabilities?.auth === "key" && !key.get()) set({ dialog: "key" });
+  if (state.capabilities?.auth === "key" && !key.get() && !state.dialog) set({ dialog: "key" });
   else if (matchMedia("(hover: hover)").matches) document.getElementById("prompt")?.focus();
 }
 

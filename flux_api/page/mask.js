@@ -55,7 +55,8 @@ function useKeys(actions) {
 }
 
 export function MaskDialog() {
-  const [input] = state.inputs;
+  // Of this one the mask is, whatever takes its place meanwhile.
+  const [input] = useState(() => state.inputs[0]);
   const longest = Math.max(input.width, input.height);
   const [kind, setKind] = useState("paint");
   const [size, setSize] = useState(Math.round(longest / 12));
@@ -102,7 +103,8 @@ export function MaskDialog() {
   const finish = async () => {
     const isBlank = mask.isEmpty || mask.isBlank;
     const made = isBlank ? null : { blob: await mask.toMask(), strokes: mask.strokes };
-    setInputs(state.inputs, made);
+    const isStill = state.inputs[0] === input;
+    if (isStill || made) setInputs(isStill ? state.inputs : [input], made);
     closeDialog();
     if (isBlank && !mask.isEmpty) notify(t("maskBlank"));
     document.getElementById("prompt").focus();
@@ -131,7 +133,7 @@ export function MaskDialog() {
       <${Tool} icon="down" label=${t("saveMask")} onClick=${async () => download(await mask.toMask(), "mask")} />
       <input ref=${file} type="file" accept="image/*" hidden onChange=${choose} />
     </div>
-    <div class="mask-view" ref=${hold("view")} tabindex="0" role="application"
+    <div class="mask-view" ref=${hold("view")} tabindex="0" autofocus role="application"
         aria-label="${t("maskCanvas")}. ${t("maskKeys")}">
       <div class="world" ref=${hold("world")} style=${{ width: `${input.width}px`, height: `${input.height}px` }}>
         <img src=${urlOf(input.blob)} width=${input.width} height=${input.height} alt="" draggable=${false} />

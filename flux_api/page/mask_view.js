@@ -10,7 +10,7 @@ export class MaskView {
   constructor({ view, world, ring, mask, brush, onStroke }) {
     Object.assign(this, { view, world, ring, mask, brush, onStroke });
     Object.assign(this, { scale: 1, x: 0, y: 0, fingers: new Map(), at: null });
-    Object.assign(this, { stroke: null, panFrom: null, spaceHeld: false });
+    Object.assign(this, { stroke: null, panFrom: null, spaceHeld: false, isOver: false });
   }
 
   // Until the signal ends it.
@@ -21,10 +21,12 @@ export class MaskView {
     on(this.view, "pointermove", (event) => this.#move(event));
     on(this.view, "pointerup", (event) => this.#up(event));
     on(this.view, "pointercancel", (event) => this.#up(event));
-    on(this.view, "pointerleave", () => this.#point(null));
+    on(this.view, "pointerenter", () => this.#over(true));
+    on(this.view, "pointerleave", () => this.#over(false));
     on(this.view, "wheel", (event) => this.#wheel(event));
     on(this.view, "keydown", (event) => this.#key(event));
-    on(window, "keyup", (event) => event.key === " " && this.#holdSpace(false));
+    on(window, "keydown", (event) => this.#space(event));
+    on(window, "keyup", (event) => this.#space(event));
     const observer = new ResizeObserver(() => this.fit());
     observer.observe(this.view);
     signal.addEventListener("abort", () => observer.disconnect());
@@ -137,9 +139,17 @@ export class MaskView {
     else this.zoom(Math.exp(-event.deltaY / 400), this.#local(event));
   }
 
-  #holdSpace(held) {
-    this.spaceHeld = held;
-    this.view.classList.toggle("grab", held);
+  #over(isOver) {
+    this.isOver = isOver;
+    if (!isOver) this.#point(null);
+  }
+
+  // Held it moves the picture that the pointer is on, and presses no button meanwhile.
+  #space(event) {
+    if (event.key !== " " || !(this.isOver || this.spaceHeld || event.target === this.view)) return;
+    event.preventDefault();
+    this.spaceHeld = event.type === "keydown";
+    this.view.classList.toggle("grab", this.spaceHeld);
   }
 
   // Painting without a mouse; the dialog has the other keys.
@@ -153,9 +163,6 @@ export class MaskView {
     } else if (event.key === "Enter" && this.at) {
       this.mask.commit(this.mask.begin(kind, size, ...this.#onPicture(this.at)));
       this.onStroke();
-    } else if (event.key === " ") {
-      event.preventDefault();
-      this.#holdSpace(true);
     }
   }
 }

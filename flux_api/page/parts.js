@@ -7,7 +7,18 @@ import { t } from "./words.js";
 
 const NOTICE_MS = 9000;
 
-export const closeDialog = () => set({ dialog: null });
+// Closed first, it gives the focus back to where it was.
+export function closeDialog() {
+  document.querySelector("dialog[open]")?.close();
+  set({ dialog: null });
+}
+
+// Office programs put a picture of what is copied beside its text: in a field the text is
+// meant. Beside a file there is its name as text, but nothing written in HTML.
+export const pastedFiles = ({ target, clipboardData: { types, files } }) =>
+  target.matches("textarea, input") && types.includes("text/plain") && types.includes("text/html")
+    ? []
+    : [...files];
 
 // What is dropped or pasted on a dialog is for `onFiles`, never for the form behind it.
 export function Dialog({ title, kind = "", onFiles, children }) {
@@ -16,16 +27,18 @@ export function Dialog({ title, kind = "", onFiles, children }) {
   useLayoutEffect(() => {
     element.current.showModal();
   }, []);
+  // By Escape. What another has replaced closes nothing any more.
+  const closed = ({ target }) => target.isConnected && closeDialog();
   const outside = (event) => event.target === element.current && !kind.includes("whole") && closeDialog();
   const take = (event) => {
     event.stopPropagation();
-    const { files } = event.dataTransfer || event.clipboardData;
+    const files = event.clipboardData ? pastedFiles(event) : [...event.dataTransfer.files];
     if (!files.length) return;
     event.preventDefault();
-    onFiles?.([...files]);
+    onFiles?.(files);
   };
   return html`<dialog ref=${element} class=${kind} aria-labelledby="dialog-title"
-      onClose=${closeDialog} onMouseDown=${outside} onDrop=${take} onPaste=${take}>
+      onClose=${closed} onMouseDown=${outside} onDrop=${take} onPaste=${take}>
     <div class="sheet">
       <header><h2 id="dialog-title">${title}</h2>
         <button class="button square quiet" aria-label=${t("close")} onClick=${closeDialog}>
@@ -43,6 +56,7 @@ export function Notice() {
     return () => clearTimeout(timer);
   }, [notice]);
   const act = () => {
+    if (state.notice !== notice) return;
     set({ notice: null });
     notice.act();
   };

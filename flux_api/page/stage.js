@@ -10,7 +10,7 @@ import { isLive, loadedPart, modelNow, selectedJob, set, setDraft, state, titleO
 import { formatNumber, language, t } from "./words.js";
 
 function Examples({ model }) {
-  const examples = (model.examples?.[language] || t("examples")).slice(0, 4);
+  const examples = (model?.examples?.[language] || t("examples")).slice(0, 4);
   const take = (prompt) => {
     setDraft({ prompt });
     document.getElementById("prompt").focus();

@@ -27,7 +27,10 @@ export const state = {
   // How many more inputs the recipe of a file has asked for: what comes is one of them,
   // whatever it carries.
   awaited: 0,
-  spoken: "",
+  // What screen readers are to say, which may be the same again.
+  spoken: { text: "", count: 0 },
+  // The key that the server has refused last.
+  refusedKey: null,
 };
 
 let redraw = () => {};
@@ -133,24 +136,45 @@ export function putFirst(input) {
   setInputs([input, ...state.inputs.filter((other) => other !== input)]);
 }
 
-export async function addFiles(files) {
+// Files are read one call after another: their order is what an edit goes by.
+let adding = Promise.resolve();
+
+function inTurn(work) {
+  const done = adding.then(work);
+  adding = done.catch(() => {});
+  return done;
+}
+
+// Resolves once what was added is there.
+export const whenAdded = () => adding;
+export const addFiles = (files) => inTurn(() => takeFiles(files));
+const addAsInput = (file) => inTurn(() => addInputs([file]));
+
+async function takeFiles(files) {
   if (state.awaited) {
     set({ awaited: Math.max(0, state.awaited - files.length) });
     return addInputs([...files]);
   }
   const [fresh, said] = [[], []];
   for (const file of files) {
+    if (isTooLarge(file)) {
+      said.push(t("tooLarge", file.name));
+      continue;
+    }
     const known = await hashOf(file).then(storage.pictureOf).catch(() => null);
     if (known) {
       await restore(known);
-      notify(t("madeHere"), t("useInstead"), () => addInputs([file]));
+      notify(t("madeHere"), t("useInstead"), () => addAsInput(file));
     } else if (!(await restoreFrom(file, said))) {
       fresh.push(file);
     }
   }
-  if (fresh.length) await addInputs(fresh, said);
+  if (fresh.length || said.length) await addInputs(fresh, said);
   return undefined;
 }
+
+// To be sent, and so to be read: a film takes seconds in which the page stands still.
+const isTooLarge = ({ size }) => size > (state.capabilities?.limits.max_upload_bytes ?? Infinity);
 
 // Whether `file` has brought settings back; what it does not tell, or names and is not here,
 // is said, and in `notes` what it is where it becomes an input.
@@ -164,9 +188,10 @@ async function restoreFrom(file, notes) {
     return false;
   }
   await restore({ recipe });
-  const isHere = state.capabilities?.models.some(({ id }) => id === recipe.model);
+  // Before the server has told what it has, nothing is known to be missing.
+  const isHere = !state.capabilities || state.capabilities.models.some(({ id }) => id === recipe.model);
   const known = new Set(lorasNow().map(({ id }) => id));
-  const strange = recipe.loras.map(({ name }) => name).filter((name) => !known.has(name));
+  const strange = recipe.loras.map(({ name }) => name).filter((name) => state.capabilities && !known.has(name));
   const said = [t("recipeFound")];
   if (!isHere) said.push(t("noModelHere", recipe.model));
   if (strange.length) said.push(t("noLoraHere", strange.join(", ")));
@@ -177,7 +202,7 @@ async function restoreFrom(file, notes) {
   set({ awaited: inputs.length });
   notify(said.join(t("gap")), t("useInstead"), () => {
     set({ awaited: 0 });
-    addInputs([file]);
+    addAsInput(file);
   });
   return true;
 }
@@ -197,7 +222,7 @@ async function addInputs(files, said = []) {
     }
   }
   const { inputs, mask } = state;
-  const most = mostInputs() || 1;
+  const most = state.capabilities ? mostInputs() || 1 : Infinity;
   if (most === 1) takeOne(found, said);
   else if (found.length) {
     const all = [...inputs, ...found];

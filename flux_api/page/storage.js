@@ -49,6 +49,8 @@ const put = (store, value, key) => within(store, "readwrite", (kept) => kept.put
 const drop = (store, key) => within(store, "readwrite", (kept) => kept.delete(key));
 
 export const allPictures = () => all("pictures");
+export const pictureBy = (id) => within("pictures", "readonly", (kept) => kept.get(id));
+export const pendingOf = (id) => within("pending", "readonly", (kept) => kept.get(id));
 export const keepPicture = (picture) => put("pictures", picture);
 export const dropPicture = (id) => drop("pictures", id);
 export const dropAllPictures = () => within("pictures", "readwrite", (kept) => kept.clear());

@@ -140,8 +140,9 @@ def test_nothing_is_lost_when_the_page_is_reloaded_in_mid_run(fake, browser):
         newest(page, "done")
         assert stats(fake)["begun"] == 1
         # What ended while nobody looked is fetched too.
-        draw(page, "pause=0.05", state="running")
+        draw(page, "hold", state="running")
         page.goto("about:blank")
+        release(fake)
         wait_for(lambda: stats(fake)["finished"] == 2, 20)
         page.goto(f"{fake.url}/")
         newest(page, "done")

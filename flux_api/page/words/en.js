@@ -193,6 +193,7 @@ export default {
   originalWanted: (hashes) => `This is an enlargement, and an input now. To make it again, add the picture that it was made from, SHA-256 ${hashes}….`,
   restored: "Settings restored.",
   notAPicture: (name) => `“${name}” is not a picture. Add a PNG, JPEG or WebP.`,
+  tooLarge: (name) => `“${name}” is too large to send. Make it smaller and add it again.`,
   brokenPicture: (name) => `“${name}” cannot be read: it may be damaged. Save it again as PNG or JPEG.`,
   unseenPicture: (name) => `This browser cannot show “${name}”. It is sent all the same.`,
   replaced: "This model takes one picture: the new one has taken the place of the one before.",

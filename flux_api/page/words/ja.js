@@ -194,6 +194,7 @@ export default {
   originalWanted: (hashes) => `拡大した画像なので、入力として追加しました。もう一度作るには、元の画像（SHA-256 ${hashes}…）を追加してください。`,
   restored: "設定を復元しました。",
   notAPicture: (name) => `「${name}」は画像ではありません。PNG、JPEG、WebP などの画像を追加してください。`,
+  tooLarge: (name) => `「${name}」は大きすぎて送信できません。小さくして追加し直してください。`,
   brokenPicture: (name) => `「${name}」を読み込めません。壊れている可能性があります。PNG か JPEG で保存し直してください。`,
   unseenPicture: (name) => `「${name}」はこのブラウザーでは表示できませんが、そのまま送信します。`,
   replaced: "このモデルで使える画像は 1 枚なので、前の画像と入れ替えました。",
