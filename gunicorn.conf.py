@@ -138,6 +138,7 @@ def post_worker_init(worker):
     if not context.settings.api_keys and not context.settings.trusted_proxies:
         context.hosts.bind(addresses)
     worker.busy = lambda: is_busy(context.manager)
+    worker.replaced = lambda: worker.handover.replaced
     drain_at_term(worker, context.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.
@@ -211,7 +212,9 @@ def drain_at_term(worker, manager):
 
     def stop_when_idle():
         terminated.get()
-        manager.wait_idle(worker.cfg.graceful_timeout)
+        # A moment before the master's patience ends, and with it this process.
+        if not manager.wait_idle(max(0, worker.cfg.graceful_timeout - 1)):
+            worker.log.warning("unfinished requests are given up")
         stop(signal.SIGTERM, None)
 
     def drain(signum, frame):

@@ -90,11 +90,12 @@ gthread.TConn = PolledConnection
 
 
 class SturdyWorker(gthread.ThreadWorker):
-    """``busy()`` is asked, once no connection is left, whether to wait longer. A
-    request's head has to be there within ``client_seconds``, and some of the answer to
-    be taken in each."""
+    """``busy()`` is asked, once no connection is left, whether to wait longer, and
+    ``replaced()`` whether another worker has taken over. A request's head has to be
+    there within ``client_seconds``, and some of the answer to be taken in each."""
 
     busy = staticmethod(lambda: False)
+    replaced = staticmethod(lambda: False)
     client_seconds = 30
 
     def init_process(self):
@@ -123,10 +124,11 @@ class SturdyWorker(gthread.ThreadWorker):
         return pool
 
     def run(self):
-        """As gunicorn, and a while longer for what has no connection."""
+        """As gunicorn, and a while longer for what has no connection: to its end where
+        another worker has taken over, whom it keeps from nothing."""
         super().run()
         until = time.monotonic() + self.cfg.graceful_timeout
-        while self.busy() and time.monotonic() < until:
+        while self.busy() and (self.replaced() or time.monotonic() < until):
             self.notify()
             time.sleep(0.05)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,7 +49,10 @@ class S3Storage:
         self.ttl = ttl
         self._client = client or _connect()
         self._clock = clock
+        self._lock = threading.Lock()
         self._used = 0
+        # Bytes of uploads that are under way.
+        self._coming = 0
         self._counted_at = -math.inf
 
     def save(self, source: BinaryIO, extension: str, recipe: bytes = b"") -> str:
@@ -56,8 +60,7 @@ class S3Storage:
         latest, return its new name."""
         size = measure(source)
         name = new_name(extension)
-        with _translated():
-            self._require_quota(size + len(recipe))
+        with self._room_for(size + len(recipe)), _translated():
             self._client.put_object(
                 Bucket=self.bucket,
                 Key=self.prefix + name,
@@ -76,8 +79,23 @@ class S3Storage:
                 with suppress(ClientError, BotoCoreError):
                     self._remove(name)
                 raise
-        self._used += size + len(recipe)
         return name
+
+    @contextmanager
+    def _room_for(self, size: int) -> Iterator[None]:
+        """Count ``size`` bytes from now on, unless the block fails; StorageFull where
+        they are too many."""
+        with self._lock:
+            self._require_quota(size)
+            self._coming += size
+        stored = 0
+        try:
+            yield
+            stored = size
+        finally:
+            with self._lock:
+                self._coming -= size
+                self._used += stored
 
     def _remove(self, name: str) -> None:
         # A delete of what is not there is none.
@@ -202,11 +220,11 @@ class S3Storage:
         if not self.max_total:
             return
         stale = time.monotonic() - self._counted_at >= RECOUNT_SECONDS
-        if stale or self._used + size > self.max_total:
+        if stale or self._used + self._coming + size > self.max_total:
             # Listing costs a call per thousand objects: not for every upload.
             self._used = sum(length for _, length, _ in self._objects(is_ours))
             self._counted_at = time.monotonic()
-        if self._used + size > self.max_total:
+        if self._used + self._coming + size > self.max_total:
             raise StorageFull
 
 

@@ -15,7 +15,7 @@ from flux_api.errors import FluxError, InvalidRequest
 from flux_api.http.clients import prefers_async
 from flux_api.http.context import Context
 from flux_api.http.counting import at_end
-from flux_api.http.idempotency import keep_answer, kept_seconds
+from flux_api.http.idempotency import keep_answer
 from flux_api.http.request_log import outcome_fields
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
@@ -59,7 +59,7 @@ def finish_later(
 ) -> None:
     """Keep what ``finish`` makes of the pictures of ``job`` in a thread of its own, and
     ``tell`` of its end, whatever it was."""
-    keep = partial(context.results.keep, job, seconds=kept_seconds())
+    keep = partial(context.results.keep, job)
     thread = threading.Thread(
         target=_finish,
         args=(job, finish, keep, at_end(job), tell),

@@ -16,6 +16,7 @@ from flux_api.core import Completed, Event, Failed, ImageResult
 from flux_api.errors import DeadlineExceeded, FluxError
 from flux_api.http.access import CALLER
 from flux_api.http.context import Context, get_context
+from flux_api.http.kept_answers import KEPT_SECONDS
 from flux_api.queue.jobs import Job
 from flux_server.incoming import connection_of
 from flux_server.trace import traceparent_of
@@ -93,13 +94,16 @@ def open_job(context: Context, request: Request, job_id: str | None) -> Iterator
     g.job, job.traceparent = job, traceparent_of(request.environ)
     if entry := g.get("idempotency"):
         entry.job = job  # Requests with the same key wait for it.
+        job.kept_seconds = KEPT_SECONDS
+    if prefers_async(request):
+        # Before it can be found that its client has left.
+        job.outlive_clients()
     try:
         yield job
-    except FluxError as error:
-        context.manager.cancel(job, error)
+    except BaseException as error:
+        context.manager.cancel(job, error if isinstance(error, FluxError) else None)
+        job.need_clients()
         raise
-    if prefers_async(request):
-        job.outlive_clients()
 
 
 def tell_of_job(response: Response) -> Response:

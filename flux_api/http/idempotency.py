@@ -17,9 +17,8 @@ from flux_api.errors import Cancelled, InvalidRequest, KeyInUse, ResultExpired
 from flux_api.http.bodies import Body, read_body
 from flux_api.http.clients import POLL_SECONDS, caller_of, client_of, leave
 from flux_api.http.context import Context, get_context
-from flux_api.http.kept_answers import KEPT_SECONDS, Entry
+from flux_api.http.kept_answers import Entry
 from flux_api.metrics.instruments import note_lookup
-from flux_api.queue import job_table
 from flux_api.queue.jobs import Job
 from flux_api.queue.results import FinishedPicture
 
@@ -65,6 +64,10 @@ def _replay(entry: Entry, render: Callable[[], Response]) -> NoReturn:
     g.job, g.replayed = entry.job, True
     g.job.join(client_of(request))
     response = render()
+    if response.is_streamed and g.job.outcome is None:
+        # It holds a thread as long as the job runs, and has no place in the queue.
+        leave_watchers = get_context().watchers.enter(caller_of(request))
+        response.call_on_close(leave_watchers)
     response.headers["Idempotent-Replayed"] = "true"
     abort(response)
 
@@ -73,11 +76,15 @@ def _wait_for(context: Context, entry: Entry, until: float) -> None:
     """Wait until the first request has an answer, or came to none; its error is raised.
     Its job runs on for this request's client, should its own leave."""
     is_here = client_of(request)
+    has_joined = False
     # It holds a thread as long as the first one does, so it counts like a request.
     with context.manager.hold_place(caller_of(request)):
-        while not entry.settled.wait(POLL_SECONDS):
-            if entry.job is not None:
-                entry.job.join(is_here)
+        while True:
+            # At once: who gives up on the first request leaves it in a moment.
+            if entry.job is not None and not has_joined:
+                has_joined = entry.job.join(is_here)
+            if entry.settled.wait(POLL_SECONDS):
+                break
             late = time.monotonic() > until
             if late or not is_here():
                 if entry.job is not None:
@@ -90,7 +97,10 @@ def _wait_for(context: Context, entry: Entry, until: float) -> None:
         return  # A stream, or told of while it runs: it is joined.
     # The last one to leave lets its pictures go; files that are kept are told anyway.
     leave(context, entry.job, is_here)
-    if isinstance(outcome, Failed) and not isinstance(outcome.error, Cancelled):
+    # Cancelled before it could be joined: its own client has left, and this one begins
+    # anew. Later somebody has stopped it, for all who wait.
+    is_over = has_joined or not isinstance(getattr(outcome, "error", None), Cancelled)
+    if isinstance(outcome, Failed) and is_over:
         raise copy.copy(outcome.error)
 
 
@@ -114,7 +124,7 @@ def deliver(
 ) -> Response:
     """What ``render`` makes of ``pictures``, which are kept: for
     ``GET /jobs/<id>/result``, and to be rendered again where the request has a key."""
-    context.results.keep(job, pictures, seconds=kept_seconds())
+    context.results.keep(job, pictures)
 
     # By the store, not by these pictures: held here, they would outlive its budget.
     def render_again() -> Response:
@@ -126,11 +136,6 @@ def deliver(
     if entry := g.pop("idempotency", None):
         context.kept_answers.keep(entry, render_again)
     return render(pictures)
-
-
-def kept_seconds() -> float:
-    """How long this request's pictures are kept."""
-    return KEPT_SECONDS if "idempotency" in g else job_table.KEPT_SECONDS
 
 
 def fingerprint_of(path: str, body: Body) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,9 @@ from flux_api.net.urls import UrlError, parse_url, under_own_name
 
 logger = logging.getLogger(__name__)
 
+# Each holds a thread: a file server that never answers must not take all of them.
+_MOST_UPLOADS = 16
+_PLACE_SECONDS = 1.0
 READ_SECONDS = 10.0
 TOTAL_SECONDS = 20.0
 _PATH = re.compile(r"/i/[0-9A-Za-z_-]{8,64}\.[a-z0-9]{2,5}")
@@ -45,6 +49,7 @@ class FileServer:
         self._base, self._public, self._token = urlsplit(base), public, upload_token
         self._read_token = read_token
         self._seconds = seconds
+        self._uploads = threading.BoundedSemaphore(_MOST_UPLOADS)
 
     def upload(
         self, encoded: EncodedImage, recipe: str = "", *, traceparent: str | None = None
@@ -52,11 +57,16 @@ class FileServer:
         """The URL of the stored picture, None when the file server failed: a finished
         picture is then delivered in the answer itself. Its ``recipe`` lies beside it;
         the caller's ``traceparent`` goes along."""
+        if not self._uploads.acquire(timeout=_PLACE_SECONDS):
+            logger.warning("too many uploads to the file server are under way")
+            return None
         try:
             return self._public + _path_in(self._send(encoded, recipe, traceparent))
         except _FAILURES as error:
             logger.warning("upload to the file server failed: %s", error)
             return None
+        finally:
+            self._uploads.release()
 
     def name_of(self, url: str) -> str | None:
         """The name of a stored picture in ``url``, None for any other URL."""

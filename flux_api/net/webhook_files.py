@@ -102,6 +102,12 @@ class Locked:
 
 def _read(text: str) -> Webhook:
     try:
-        return Webhook(**json.loads(text))
-    except TypeError:
+        webhook = Webhook(**json.loads(text))
+    except (TypeError, RecursionError):
         raise ValueError("no webhook") from None
+    texts = webhook.url, webhook.body, webhook.secret or ""
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("no webhook")
+    if not isinstance(webhook.until, (int, float)):
+        raise ValueError("no webhook")
+    return webhook

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from itertools import takewhile
 
 from flux_api.core import Completed
 from flux_api.errors import JobConflict, JobNotFound
-from flux_api.queue.jobs import Job
+from flux_api.queue.jobs import KEPT_SECONDS, Job
 
-# For clients whose connection broke to come back and ask how it ended.
-KEPT_SECONDS = 600.0
 KEPT_JOBS = 1000
 # Of these, for jobs that made no picture, however many others made some: who asks how
 # a job ended wants to be told that it failed, too.
@@ -17,9 +16,10 @@ KEPT_IN_VAIN = 100
 
 
 class JobTable:
-    """Ended jobs stay ten minutes, and with the living at most a thousand: those that
-    made no picture go before those whose pictures may still be asked for, all but the
-    newest hundred, and those of the caller who has the most before any of others'.
+    """Ended jobs stay ten minutes, or for as long as their pictures are kept, and with
+    the living at most a thousand: those that made no picture go before those whose
+    pictures may still be asked for, all but the newest hundred, and those of the caller
+    who has the most before any of others'.
     Not thread-safe: the manager's lock guards it."""
 
     def __init__(self) -> None:
@@ -95,9 +95,12 @@ class JobTable:
     def _forget_old(self) -> None:
         self._note_ends()
         # Those that ended first; the living stay, however many there are.
-        for ended in (self._vain, self._noted):
-            while ended and (ended[0].ended_for or 0.0) > KEPT_SECONDS:
-                self._forget(ended.popleft())
+        while self._vain and _age(self._vain[0]) > KEPT_SECONDS:
+            self._forget(self._vain.popleft())
+        for job in list(takewhile(_is_old, self._noted)):
+            if _age(job) > job.kept_seconds:
+                self._noted.remove(job)
+                self._forget(job)
         surplus = len(self._vain) + len(self._noted) + len(self._living) - KEPT_JOBS
         for _ in range(surplus):
             if len(self._vain) > KEPT_IN_VAIN or not self._noted:
@@ -111,6 +114,14 @@ class JobTable:
         # Another may have its id by now.
         if self._jobs.get(job.id) is job:
             del self._jobs[job.id]
+
+
+def _age(job: Job) -> float:
+    return job.ended_for or 0.0
+
+
+def _is_old(job: Job) -> bool:
+    return _age(job) > KEPT_SECONDS
 
 
 def _take_from_the_greediest(ended: deque[Job]) -> Job:

@@ -23,6 +23,9 @@ from flux_api.core import (
 from flux_api.errors import Cancelled, FluxError
 from flux_api.metrics.instruments import QUEUE_TIME
 
+# For clients whose connection broke to come back and ask how it ended.
+KEPT_SECONDS = 600.0
+
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -52,6 +55,8 @@ class Job:
         self.traceparent: str | None = None
         # The API that it came through, where that decides who may see it how.
         self.dialect: str | None = None
+        self.kept_seconds = KEPT_SECONDS
+        """How long its pictures are kept."""
         # For people; what is measured must not jump with the clock on the wall.
         self.created_at = time.time()
         self._created = time.monotonic()
@@ -190,11 +195,13 @@ class Job:
             clients = () if self._outcome() is not None else tuple(self._clients)
         return any(is_wanted() for is_wanted in clients)
 
-    def join(self, is_wanted: Callable[[], bool]) -> None:
-        """Let one more client wait for it, unless it does already."""
+    def join(self, is_wanted: Callable[[], bool]) -> bool:
+        """Let one more client wait for it, unless it does already; whether it is still
+        alive."""
         with self._changed:
             if is_wanted not in self._clients:
                 self._clients.append(is_wanted)
+            return self._outcome() is None
 
     def leave(self, is_wanted: Callable[[], bool]) -> bool:
         """Whether nobody waits for it, now that this client does not."""
@@ -205,9 +212,15 @@ class Job:
 
     def check(self) -> None:
         """Cancelled when it has ended, or ends here because nobody waits any more."""
-        if not self.is_wanted:
+        if self.is_wanted:
+            return
+        with self._changed:
+            # Asked once more: another client may just have joined.
+            is_alive = self._outcome() is None
+            if is_alive and any(is_wanted() for is_wanted in self._clients):
+                return
             self.cancel()
-            raise Cancelled("The request was cancelled.")
+        raise Cancelled("The request was cancelled.")
 
     @property
     def outlives_clients(self) -> bool:
@@ -218,6 +231,10 @@ class Job:
     def outlive_clients(self) -> None:
         """Go on when every client is gone."""
         self.join(_always)
+
+    def need_clients(self) -> None:
+        """Let the last client that leaves take all with it, after all."""
+        self.leave(_always)
 
     def wait(self, seconds: float | None) -> Completed | Failed | None:
         """How it ended, after at most ``seconds`` (None: however long it takes)."""

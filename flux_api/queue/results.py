@@ -12,7 +12,6 @@ from typing import Any
 
 from flux_api.core import Failed
 from flux_api.errors import InvalidRequest, JobNotDone, ResultExpired
-from flux_api.queue.job_table import KEPT_SECONDS
 from flux_api.queue.jobs import Job
 
 
@@ -31,7 +30,7 @@ class FinishedPicture:
 
 class ResultStore:
     """The newest finished pictures: at most ``most_bytes`` of them, each as long as
-    :meth:`keep` says. Thread-safe; gone when the process ends."""
+    its job says. Thread-safe; gone when the process ends."""
 
     def __init__(
         self, most_bytes: int, *, clock: Callable[[], float] = time.monotonic
@@ -45,17 +44,11 @@ class ResultStore:
             OrderedDict()
         )
 
-    def keep(
-        self,
-        job: Job,
-        pictures: list[FinishedPicture],
-        *,
-        seconds: float = KEPT_SECONDS,
-    ) -> None:
+    def keep(self, job: Job, pictures: list[FinishedPicture]) -> None:
         """Keep what ``job`` made, and drop the oldest of what is too much."""
         with self._lock:
             self._drop(job)
-            self._kept[job] = self._clock() + seconds, pictures
+            self._kept[job] = self._clock() + job.kept_seconds, pictures
             self._bytes += _size_of(pictures)
             self._drop_old()
         job.note_delivery()

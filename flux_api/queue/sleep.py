@@ -60,3 +60,7 @@ class Sleep:
                     self.sleep()
                 except StillWorking:
                     self.note_work()
+                except Exception:
+                    # Whatever it was, the next idle while is another try.
+                    logger.exception("idle weights could not leave the device")
+                    self.note_work()

@@ -188,6 +188,20 @@ def more(stream):
     return found
 
 
+def test_a_client_that_leaves_at_the_very_end_may_come_back_for_its_picture():
+    client = ready_client()
+    body = {"prompt": "hold", "size": "64x64", "stream": True}
+    answer = client.post("/v1/images/generations", json=body)
+    next(iter(answer.response))
+    job_id = answer.headers["X-Job-Id"]
+    job = client.application.extensions["flux_api"].manager.find(job_id)
+    client.post("/fake/release")
+    wait_for(lambda: job.outcome is not None, 10)
+    answer.close()
+    with client.get(f"/jobs/{job_id}/result") as kept:
+        assert (kept.status_code, kept.mimetype) == (200, "image/png")
+
+
 def test_a_stream_is_never_silent_for_long():
     # Proxies give up on a silent connection after a minute, as nginx, or two.
     assert clients.KEEP_ALIVE_SECONDS + clients.POLL_SECONDS < 60

@@ -12,6 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.support.fuzz_requests import ready_client
 from tests.support.servers import run_api, wait_for
 from tests.support.wire import post, release, stats
 
@@ -51,6 +52,38 @@ def events_of(answer):
     """The data of every event of a stream."""
     lines = answer.iter_lines(decode_unicode=True)
     return (json.loads(line[6:]) for line in lines if line.startswith("data: "))
+
+
+DRAW = {"name": "generate_image", "arguments": {"prompt": "a cat", "wait": False}}
+MESSAGE = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": DRAW}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/images/generations", SMALL),
+        ("/process", SMALL),
+        ("/v1/flux-dev", {"prompt": "a cat"}),
+        ("/mcp", MESSAGE),
+    ],
+)
+def test_it_goes_on_without_its_client_from_the_moment_it_may_start(
+    monkeypatch, path, body
+):
+    """The client may have left by then."""
+    client, goes_on = ready_client(), []
+    manager = client.application.extensions["flux_api"].manager
+    submit = manager.submit
+
+    def note(job, request):
+        goes_on.append(job.outlives_clients)
+        submit(job, request)
+
+    monkeypatch.setattr(manager, "submit", note)
+    headers = ASYNC if body is SMALL else {}
+    with client.post(path, json=body, headers=headers) as answer:
+        assert answer.status_code in (200, 202)
+    assert goes_on == [True]
 
 
 @pytest.mark.parametrize(("path", "files", "place"), ROUTES, ids=[r[0] for r in ROUTES])

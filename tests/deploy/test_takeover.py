@@ -165,6 +165,30 @@ def test_old_worker_finishes_a_job_that_nobody_waits_for(fake):
     assert '"state": "done"' in ended
 
 
+def test_old_worker_has_all_the_time_that_its_jobs_need():
+    """Nobody waits for it: the new one has taken over."""
+    with run_api("--graceful-timeout", "1", app=FAKE, imports={}) as fake:
+        old = pid(fake.wait_ready())
+        form = {"prompt": "pause=0.1", "num_inference_steps": 60} | SMALL
+        headers = {"Prefer": "respond-async"}
+        assert requests.post(f"{fake.url}/process", data=form, headers=headers).ok
+        hup(fake)
+        wait_for(lambda: pid(fake) != old, 20, fake)
+        wait_for(lambda: f"Worker exiting (pid: {old})" in fake.output, 30, fake)
+        ended = fake.output.partition(f"Worker exiting (pid: {old})")[0]
+        assert '"state": "done"' in ended and "given up" not in ended
+
+
+def test_who_is_to_stop_gives_up_what_takes_too_long_and_says_so():
+    with run_api("--graceful-timeout", "2", app=FAKE, imports={}) as fake:
+        fake.wait_ready()
+        form = {"prompt": "hold"} | SMALL
+        headers = {"Prefer": "respond-async"}
+        assert requests.post(f"{fake.url}/process", data=form, headers=headers).ok
+        fake.process.terminate()
+        wait_for(lambda: "requests are given up" in fake.output, 20, fake)
+
+
 def test_new_worker_that_cannot_load_leaves_the_old_one(fake, load):
     old = pid(fake)
     load.write_text("fail")

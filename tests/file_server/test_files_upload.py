@@ -7,13 +7,16 @@ import io
 import json
 import re
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 import requests
 from botocore.exceptions import ClientError
 from PIL import Image
 
-from file_server.errors import StorageUnavailable
+from file_server.errors import StorageFull, StorageUnavailable
 from file_server.s3 import S3Storage
 from tests.file_server.serving import PNG_MAGIC, fact, picture, sealed
 
@@ -56,6 +59,39 @@ def test_of_an_upload_that_a_bucket_refuses_half_way_nothing_is_left(refused):
     with pytest.raises(StorageUnavailable):
         S3Storage("b", client=bucket).save(io.BytesIO(PNG_MAGIC), "png", b"{}")
     assert not bucket
+
+
+def test_uploads_that_are_under_way_count_among_what_a_bucket_may_hold():
+    together = threading.Barrier(2, timeout=10)
+
+    class Bucket:
+        """A client of an S3 service that takes two pictures at a time."""
+
+        stored = []
+
+        def put_object(self, *, Key, **_):
+            if not Key.endswith(".json"):
+                together.wait()
+                now = datetime.now(UTC)
+                self.stored.append({"Key": Key, "Size": 10, "LastModified": now})
+
+        def get_paginator(self, _):
+            return self
+
+        def paginate(self, **_):
+            return [{"Contents": list(self.stored)}]
+
+    storage = S3Storage("b", client=Bucket(), max_total=25)
+
+    def save(_):
+        try:
+            return storage.save(io.BytesIO(bytes(10)), "png")
+        except StorageFull:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        saved = list(pool.map(save, range(6)))
+    assert sum(map(bool, saved)) == 2
 
 
 NO_IMAGES = {

@@ -9,19 +9,18 @@ from datetime import timedelta
 
 import pytest
 import requests
-from flask import g
 
 from flux_api.core import ImageResult
 from flux_api.errors import KeyInUse, KeyReused
 from flux_api.http.bodies import Body
-from flux_api.http.idempotency import end_if_known, kept_seconds
+from flux_api.http.idempotency import end_if_known
 from flux_api.http.kept_answers import KEPT_SECONDS, KeptAnswers
 from flux_api.queue.results import ResultStore
 from tests.queue.test_results import a_job, picture
 from tests.support.fuzz_requests import ready_client
 from tests.support.pictures import make_png
 from tests.support.servers import run_api, wait_for
-from tests.support.wire import message_of, release, stats
+from tests.support.wire import begin, message_of, release, stats
 
 PATHS = ["/process", "/process/raw", "/v1/images/generations"]
 KEYS = {"alice": "alices-key-0001", "bob": "bobs-key-0001"}
@@ -171,6 +170,47 @@ def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
     wait_for(lambda: stats(fake)["running"] == 0, 10)
 
 
+def test_who_tries_again_and_gives_up_on_the_first_has_joined_its_run(fake):
+    body = {"prompt": "pause=0.1", "size": "64x64", "num_inference_steps": 12}
+    headers = {"Idempotency-Key": "tried-again-at-once"}
+
+    def ask(timeout):
+        return requests.post(
+            f"{fake.url}/process", json=body, headers=headers, timeout=timeout
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = begin(fake, body, "/process", headers)
+        wait_for(lambda: stats(fake)["running"] == 1, 10)
+        again = pool.submit(ask, 30)
+        wait_for(lambda: stats(fake)["queued"] == 1, 10)
+        first.close()
+        assert again.result().status_code == 200
+    assert stats(fake)["begun"] == 1
+
+
+def test_who_joins_a_stream_has_one_of_the_places_to_watch():
+    body = {"prompt": "hold", "stream": True}
+    headers = {"Idempotency-Key": "a-watched-stream"}
+    settings = {"FLUX_MAX_WATCHERS": 4, "FLUX_MAX_QUEUE": 2}
+    with run_api(app="tests.support.fake_app:app", **settings) as server:
+        server.wait_ready()
+        url, streams = f"{server.url}/v1/images/generations", []
+        for _ in range(9):
+            asked = requests.post(
+                url, json=body, headers=headers, stream=True, timeout=9
+            )
+            streams.append(asked)
+        # Three quarters of the places are one caller's.
+        assert [one.status_code for one in streams] == [200] * 4 + [429] * 5
+        assert "watch" in streams[-1].json()["error"]["message"]
+        streams[1].close()
+        # It is noticed at the next sign of life.
+        release(server)
+        assert "completed" in streams[0].text and "completed" in streams[2].text
+        assert stats(server)["begun"] == 1
+
+
 def leave_after_all(fake):
     """A client that goes while another with its key waits, and goes too."""
     with pytest.raises(requests.Timeout):
@@ -203,8 +243,8 @@ def test_the_failure_of_the_first_is_the_answer_to_those_that_wait(
     ("prompt", "statuses"),
     [
         ("hold fail=pipeline at=1", (500, 500)),
-        # The next one is done anew where this is stopped, or nothing of it is kept.
-        ("hold and stop", (499, 200)),
+        ("hold and stop", (499, 499)),
+        # The next one is done anew where nothing of the first is kept.
         ("hold", (200, 200)),
     ],
 )
@@ -368,12 +408,18 @@ def test_a_key_is_free_again_once_the_picture_is_no_longer_kept(fake_without_res
     assert stats(fake_without_results)["begun"] == before + 2
 
 
-def test_pictures_are_kept_as_long_as_their_key():
+def test_jobs_and_pictures_are_kept_as_long_as_their_key():
     """For a day, and for ten minutes without one."""
-    with ready_client().application.test_request_context():
-        assert kept_seconds() == timedelta(minutes=10).total_seconds()
-        g.idempotency = None
-        assert kept_seconds() == timedelta(days=1).total_seconds()
+    client = ready_client()
+    manager = client.application.extensions["flux_api"].manager
+    kept = []
+    for headers in ({}, {"Idempotency-Key": "kept-for-a-day"}):
+        answer = client.post("/process", json={"prompt": "a cat"}, headers=headers)
+        kept.append(manager.find(answer.headers["X-Job-Id"]).kept_seconds)
+    assert kept == [
+        timedelta(minutes=10).total_seconds(),
+        timedelta(days=1).total_seconds(),
+    ]
 
 
 class Clock:
@@ -393,8 +439,9 @@ def kept_by(results, clock, keys):
         entry, is_new = answers.begin(("me", key), b"x")
         assert is_new
         entry.job = a_job()
+        entry.job.kept_seconds = KEPT_SECONDS
         entry.job.finish_image(0, ImageResult(None, 1))
-        results.keep(entry.job, [picture(100)], seconds=KEPT_SECONDS)
+        results.keep(entry.job, [picture(100)])
         answers.keep(entry, dict)
     return answers
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -16,11 +18,12 @@ from flux_api.errors import ImageFetchFailed, Unavailable
 from flux_api.http import pictures
 from flux_api.http.outgoing import fetch_policy, file_server
 from flux_api.images.codec import EncodedImage
+from flux_api.net import file_server as own
 from flux_api.net.fetch import Fetcher
 from flux_api.net.file_server import FileServer
 from flux_api.queue.results import FinishedPicture
 from flux_api.settings import Settings
-from tests.support.servers import free_port, run_api
+from tests.support.servers import free_port, run_api, wait_for
 from tests.support.trap_server import BODY, answer, drip, flood, redirect, trap
 
 STORED = json.dumps({"url": "/i/0123456789abcdef.png"}).encode()
@@ -145,6 +148,26 @@ def test_a_slow_file_server_gets_no_more_pictures_than_there_is_time_for(monkeyp
     assert [picture.url for picture in stored] == [url, None, None]
     assert [picture.data for picture in stored] == [b"picture"] * 3
     assert headers == {"X-Flux-Delivery": "fallback"}
+
+
+def test_a_file_server_that_never_answers_takes_no_more_than_its_threads(monkeypatch):
+    monkeypatch.setattr(own, "_PLACE_SECONDS", 0.1)
+    release = threading.Event()
+
+    def hang(seen, conn):
+        release.wait(30)
+        return GOOD
+
+    with trap(read_body(hang)) as seen, ThreadPoolExecutor(24) as pool:
+        server = FileServer(seen.url(""), "https://files.example")
+        uploads = [pool.submit(server.upload, PICTURE) for _ in range(24)]
+        wait_for(lambda: sum(one.done() for one in uploads) == 8, 20)
+        assert seen.connections == 16
+        release.set()
+        urls = [one.result() for one in uploads]
+        assert len(list(filter(None, urls))) == 16
+        # The places are free again.
+        assert server.upload(PICTURE) is not None
 
 
 @pytest.mark.parametrize("token", [None, "an-upload-token"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import threading
 import time
@@ -80,7 +81,11 @@ def test_one_whose_file_somebody_removed_meanwhile_is_no_fault(tmp_path):
 
 
 def test_what_is_no_webhook_goes_and_keeps_no_other_waiting(tmp_path):
-    for number, text in enumerate(("", "{", "[]", "7", "{}", '{"url": "x"}')):
+    texts = ["", "{", "[]", "7", "{}", '{"url": "x"}', "[" * 100_000]
+    whole = {"url": "http://x/", "secret": None, "body": "x", "until": 9e9}
+    wrong = {"url": 5, "secret": 5, "body": None, "until": "later"}
+    texts += [json.dumps(whole | {name: value}) for name, value in wrong.items()]
+    for number, text in enumerate(texts):
         (tmp_path / f"{number}.json").write_text(text)
     with trap(read_body(answer(b""))) as seen:
         told = Webhooks(LOCAL, ("127.0.0.1",), tmp_path)

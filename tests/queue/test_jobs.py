@@ -141,6 +141,22 @@ def test_ended_jobs_are_kept_for_ten_minutes(clock):
         table.find("in vain", None)
 
 
+def test_a_job_whose_pictures_are_kept_for_longer_is_known_for_longer(clock):
+    table = JobTable()
+    for name in ("kept", "kept in vain", "made"):
+        job = add(table, name)
+        if name.startswith("kept"):
+            job.kept_seconds = 1000.0
+        if name == "kept in vain":
+            job.cancel()
+        else:
+            finish(job, 0)
+    clock.seconds += 601
+    assert known(table) == ["kept"]
+    clock.seconds += 400
+    assert known(table) == []
+
+
 def test_an_ended_jobs_id_is_its_owners_while_it_is_kept(clock):
     table = JobTable()
     hers = add(table, "heart")

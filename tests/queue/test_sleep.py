@@ -57,6 +57,24 @@ def test_a_job_that_comes_in_that_moment_does_not_keep_weights_awake_for_ever():
     assert (backend.refusals, backend.sleeps) == (1, 1)
 
 
+class Clumsy(Hesitant):
+    """One that fails in a way that nobody foresaw, the first time."""
+
+    def sleep(self, kept=None):
+        try:
+            super().sleep()
+        except StillWorking:
+            raise OSError("too many open files") from None
+
+
+def test_a_failure_does_not_keep_weights_awake_for_ever(caplog):
+    backend = Clumsy()
+    Sleep(backend, Idle(), idle_seconds=0.1).start()
+    wait_for(lambda: backend.asleep, 10)
+    assert (backend.refusals, backend.sleeps) == (1, 1)
+    assert "could not leave the device" in caplog.text
+
+
 def test_nothing_goes_to_sleep_while_there_are_jobs():
     backend = Sleeper()
     with pytest.raises(StillWorking):

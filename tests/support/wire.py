@@ -27,11 +27,13 @@ def generate(server, **values):
     return post(server, json={"prompt": "a duck", "size": "64x64"} | values)
 
 
-def begin(server, values, path="/v1/images/generations"):
+def begin(server, values, path="/v1/images/generations", headers=()):
     """Send a request and leave its answer for later; gives the connection."""
     connection = http.client.HTTPConnection(server.url[len("http://") :], timeout=30)
     body = json.dumps({"prompt": "a duck", "size": "64x64"} | values)
-    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    connection.request(
+        "POST", path, body, {"Content-Type": "application/json"} | dict(headers)
+    )
     return connection
 
 

@@ -71,8 +71,8 @@ def begin(hosted: str) -> Response:
         stop_dry_run(context, job, image_request, parameters)
         bfl_job = BflJob(job, context.results, request.host_url.rstrip("/"))
         with _promise(context, bfl_job, parameters) as tell:
-            context.manager.submit(job, image_request)
             job.outlive_clients()
+            context.manager.submit(job, image_request)
             # With the prompt, which the job forgets at its end and the result tells.
             finish = partial(_finish, context, job, parameters, image_request.prompt)
             finish_later(context, job, finish, tell)

@@ -86,9 +86,9 @@ def _make(
         image_request = complete(context, name, mode, parameters, inputs)
         if parameters.dry_run:
             return to_facts(give_plan(context, job, image_request, parameters))
-        context.manager.submit(job, image_request)
         if not parameters.wait:
             job.outlive_clients()
+        context.manager.submit(job, image_request)
     # Pictures as text are not to be held while the job waits.
     arguments.clear()
     del image_request, inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
 from typing import Any
 
 from flask import Response, request
@@ -24,7 +25,6 @@ from flux_api.errors import FluxError, ResultExpired
 from flux_api.http.clients import client_of, follow
 from flux_api.http.context import Context
 from flux_api.http.dialects import error_object
-from flux_api.http.idempotency import kept_seconds
 from flux_api.http.pictures import encode_pictures, to_base64
 from flux_api.http.sse import HEADERS, MEDIA_TYPE, frame_comment, frame_event
 from flux_api.images.codec import encode_image
@@ -50,7 +50,6 @@ class Stream:
         self._usage = usage_of(job.request, 1)
         # OpenAI's events, unlike its plain answers, have none.
         self._usage.pop("output_tokens_details")
-        self._kept_seconds = kept_seconds()
         self._lock = threading.Lock()
         self._encoded: dict[int, FinishedPicture] = {}
         """The files of pictures until all are made, by index."""
@@ -64,9 +63,9 @@ class Stream:
 
     def _blocks(self, client: Callable[[], bool]) -> Iterator[bytes]:
         """Blocks as things happen, until the job ends or the client has left."""
-        yield frame_comment(f"job {self._job.id}")
         sent: set[int] = set()
         try:
+            yield frame_comment(f"job {self._job.id}")
             for event in follow(self._job, client):
                 if not isinstance(event, (ImageDone, Completed)):
                     yield self._render(event)
@@ -78,9 +77,17 @@ class Stream:
             # The stream has begun: its end is the only place to say so.
             yield self._render_error(error)
         finally:
+            self._keep_finished()
             # Before the end other clients were sent the same files, which will be kept.
             if self._job.outcome is not None:
                 self._encoded.clear()
+
+    def _keep_finished(self) -> None:
+        """A client that left as the last picture was finished may come back for it."""
+        outcome = self._job.outcome
+        if isinstance(outcome, Completed):
+            with suppress(ResultExpired):
+                self._pictures(outcome, frozenset())
 
     def _forget_lost(self, job: Job) -> None:
         if isinstance(job.outcome, Failed):
@@ -147,8 +154,7 @@ class Stream:
             pictures = [self._encode(*made) for made in enumerate(event.results)]
             if not pictures:
                 raise ResultExpired("This picture is no longer kept.")
-            seconds = self._kept_seconds
-            self._context.results.keep(self._job, pictures, seconds=seconds)
+            self._context.results.keep(self._job, pictures)
         return [made for made in enumerate(pictures) if made[0] not in sent]
 
     def _encode(self, index: int, result: ImageResult) -> FinishedPicture:
