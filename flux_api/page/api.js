@@ -76,7 +76,40 @@ async function read(body) {
 }
 
 export const getJson = async (path, options) => read((await call(path, options)).json());
-export const blobOf = (answer) => read(answer.blob());
+
+// Ends what has shown no sign of life for so long: a connection that something on the way
+// has forgotten would be waited for in vain. The server's streams show one every ten seconds.
+const SILENT_MS = 30_000;
+
+export function endIfSilent(control) {
+  let timer = 0;
+  const onLife = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => control.abort(), SILENT_MS);
+  };
+  onLife();
+  return { onLife, end: () => clearTimeout(timer) };
+}
+
+// An answer's headers and its body as a file, however long it takes.
+export async function getFile(path) {
+  const control = new AbortController();
+  const silence = endIfSilent(control);
+  try {
+    const { headers, body } = await call(path, { signal: control.signal });
+    const [reader, pieces] = [body.getReader(), []];
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return { headers, blob: new Blob(pieces, { type: headers.get("Content-Type") }) };
+      silence.onLife();
+      pieces.push(value);
+    }
+  } catch (error) {
+    throw error instanceof ApiError ? error : new ApiError(0);
+  } finally {
+    silence.end();
+  }
+}
 
 // The data of each event of a stream. A picture is one long line over many chunks: the
 // pieces are joined once, at its end. `onLife` is called at each sign of life.

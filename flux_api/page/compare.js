@@ -1,7 +1,7 @@
 // A sheet of pictures over two settings, drawn as ordinary pictures.
 import { html, useState } from "./vendor/htm-preact.js";
 import { find, start, stop } from "./jobs.js";
-import { Dialog } from "./parts.js";
+import { Dialog, closeDialog } from "./parts.js";
 import { download, makeCanvas, toFile, urlOf } from "./pictures.js";
 import { narrow } from "./recipe.js";
 import { isLive, problem, recipeNow, set, state, taskNow } from "./state.js";
@@ -47,8 +47,13 @@ function Axis({ label, axis, values, options, onAxis, onValues }) {
 function Cell({ id, name }) {
   const job = find(id);
   const picture = job?.small || job?.preview;
+  const choose = () => {
+    if (!job) return;
+    closeDialog();
+    set({ selected: id });
+  };
   return html`<td><button class="cell ${job?.state || "lost"}" aria-label=${name}
-    onClick=${() => job && set({ selected: id, dialog: null })}>
+    onClick=${choose}>
     ${picture ? html`<img src=${urlOf(picture)} alt="" />` : html`<span class="sheen"></span>`}</button></td>`;
 }
 

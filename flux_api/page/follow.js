@@ -1,11 +1,8 @@
 // One event stream for all jobs of this page: a browser opens six connections to a server.
-import { call, events, getJson } from "./api.js";
+import { call, endIfSilent, events, getJson } from "./api.js";
 
 const MOST = 100;
 const REPLAY_MS = 250;
-// A stream shows life every ten seconds. What is silent for longer is a connection that
-// something on the way has forgotten, and would be waited for in vain.
-const SILENT_MS = 30_000;
 
 const watched = new Set();
 let control = null;
@@ -54,17 +51,12 @@ async function open() {
   const own = new AbortController();
   control = own;
   let pause = 100;
-  let silence = 0;
-  const onLife = () => {
-    clearTimeout(silence);
-    silence = setTimeout(() => own.abort(), SILENT_MS);
-  };
+  const silence = endIfSilent(own);
   const ids = [...watched].slice(0, MOST).join(",");
   try {
-    onLife();
     const answer = await call(`v1/jobs/events?ids=${ids}`, { signal: own.signal });
     openedAt = performance.now();
-    for await (const event of events(answer, onLife)) {
+    for await (const event of events(answer, silence.onLife)) {
       if (own.signal.aborted) return;
       tell(event);
     }
@@ -74,7 +66,7 @@ async function open() {
     if (error.code === "too_many_watchers") await look(ids).catch(() => {});
     if (error.status === 401) tell({ type: "refused" });
   } finally {
-    clearTimeout(silence);
+    silence.end();
   }
   // Some may still be watched: it broke off, or there were too many for one stream.
   if (control === own && watched.size) soon(pause);

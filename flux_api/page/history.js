@@ -11,12 +11,16 @@ const MEGABYTE = 1e6;
 
 function Shot({ job }) {
   const name = titleOf(job);
+  const choose = () => {
+    closeDialog();
+    set({ selected: job.id });
+  };
   const bringBack = () => {
     closeDialog();
     restore(job);
   };
   return html`<li><button class="shot" aria-label=${name} title=${name}
-      onClick=${() => set({ selected: job.id, dialog: null })}>
+      onClick=${choose}>
       <img src=${urlOf(job.small)} alt="" loading="lazy" /></button>
     <p>${name}</p>
     <button class="button square quiet" aria-label="${t("restore")}: ${name}" title=${t("restore")}

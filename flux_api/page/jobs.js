@@ -1,6 +1,6 @@
 // Pictures on their way: asked for without holding a connection, followed, fetched by id,
 // kept. Nothing is lost when the page is closed meanwhile.
-import { ApiError, blobOf, call, getJson, key, newJobId } from "./api.js";
+import { ApiError, call, getFile, getJson, key, newJobId } from "./api.js";
 import * as follow from "./follow.js";
 import * as storage from "./storage.js";
 import { makePace } from "./pace.js";
@@ -14,6 +14,9 @@ const MOST_AT_ONCE = 8;
 const PREVIEWS = 3;
 const TRIES = 4;
 const LONGEST_PAUSE_MS = 4000;
+const STORY_MS = 20_000;
+// For what is asked for in words alone: pictures take as long as they take.
+const ACCEPT_MS = 60_000;
 // By then what took a preview's place is on the screen.
 const FADE_MS = 2000;
 const WAITS = ["model_loading", "rate_limit_exceeded", "concurrency_limit_exceeded", "server_is_overloaded"];
@@ -82,6 +85,8 @@ async function isTakenElsewhere(job) {
   if (pending?.sent) taken(job);
   if (pending) return pending.sent;
   const picture = await storage.pictureBy(job.id).catch(() => null);
+  // Stopped meanwhile, in this one.
+  if (!isLive(find(job.id) || {})) return true;
   if (picture) advance(job.id, { ...picture, state: "done" });
   else remove(job);
   pump();
@@ -95,7 +100,8 @@ async function submit(job) {
     const { path, fields } = requestOf(job.recipe);
     const { body, headers } = bodyOf({ ...fields, partial_images: PREVIEWS }, job.inputs, job.mask);
     const extra = { Prefer: "respond-async", "X-Job-Id": job.id };
-    await call(path, { method: "POST", body, headers: { ...headers, ...extra } });
+    const signal = job.inputs.length ? null : AbortSignal.timeout(ACCEPT_MS);
+    await call(path, { method: "POST", body, headers: { ...headers, ...extra }, signal });
     taken(job);
   } catch (error) {
     if (error.code === "job_id_in_use") return taken(job);
@@ -146,13 +152,18 @@ async function collect(id, url) {
   follow.unwatch(id);
   for (let attempt = 1; isLive(find(id) || {}); attempt++) {
     try {
-      const [answer, story] = await Promise.all([call(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`)]);
-      return await keep(job, await blobOf(answer), answer.headers, story, url);
+      const signal = AbortSignal.timeout(STORY_MS);
+      const asked = [getFile(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`, { signal })];
+      const [{ blob, headers }, story] = await Promise.all(asked);
+      return await keep(job, blob, headers, story, url);
     } catch (error) {
       if (GONE.includes(error.code)) return end(id, { state: "lost" });
       // Where the server is away it may come back, and the picture is still there then.
       const isAway = error.status === 0;
-      const waits = isAway || (error.code === "job_not_done" && attempt < TRIES);
+      // And behind another key.
+      const isRefused = error.status === 401;
+      if (isRefused) askForKey();
+      const waits = isAway || isRefused || (error.code === "job_not_done" && attempt < TRIES);
       if (!waits) return fail(id, error);
       const pause = Math.min(LONGEST_PAUSE_MS, 500 * attempt);
       await new Promise((resolve) => setTimeout(resolve, pause));

@@ -6,6 +6,7 @@ import { set, state } from "./state.js";
 import { t } from "./words.js";
 
 const NOTICE_MS = 9000;
+const MARGIN = 8;
 
 // Closed first, it gives the focus back to where it was.
 export function closeDialog() {
@@ -67,6 +68,14 @@ export function Notice() {
       <${Icon} name="close" /></button></div>`}</div>`;
 }
 
+// Above the button, as near as the window has room: the stage would cut off what is in it.
+function placeBy(button, list) {
+  const at = button.getBoundingClientRect();
+  const left = Math.min(at.right, innerWidth - MARGIN) - list.offsetWidth;
+  const top = at.top - MARGIN - list.offsetHeight;
+  Object.assign(list.style, { left: `${Math.max(MARGIN, left)}px`, top: `${Math.max(MARGIN, top)}px` });
+}
+
 // A button with a list of more: closed by a choice, Escape, or a press elsewhere.
 export function Menu({ icon, name, children }) {
   const [open, setOpen] = useState(false);
@@ -74,6 +83,7 @@ export function Menu({ icon, name, children }) {
   // A key may come as soon as it is seen.
   useLayoutEffect(() => {
     if (!open) return undefined;
+    placeBy(place.current, place.current.querySelector(".menu-list"));
     place.current.querySelector(".menu-list button").focus();
     const press = (event) => !place.current.contains(event.target) && setOpen(false);
     const escape = (event) => {

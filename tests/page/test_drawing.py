@@ -140,9 +140,8 @@ def test_nothing_is_lost_when_the_page_is_reloaded_in_mid_run(fake, browser):
         newest(page, "done")
         assert stats(fake)["begun"] == 1
         # What ended while nobody looked is fetched too.
-        draw(page, "hold", state="running")
+        draw(page, "pause=0.4", state="running")
         page.goto("about:blank")
-        release(fake)
         wait_for(lambda: stats(fake)["finished"] == 2, 20)
         page.goto(f"{fake.url}/")
         newest(page, "done")
