@@ -138,7 +138,7 @@ def post_worker_init(worker):
     if not context.settings.api_keys and not context.settings.trusted_proxies:
         context.hosts.bind(addresses)
     worker.busy = lambda: is_busy(context.manager)
-    worker.replaced = lambda: worker.handover.replaced
+    worker.succeeded = lambda: worker.handover.succeeded
     drain_at_term(worker, context.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.
@@ -212,9 +212,13 @@ def drain_at_term(worker, manager):
 
     def stop_when_idle():
         terminated.get()
-        # A moment before the master's patience ends, and with it this process.
-        if not manager.wait_idle(max(0, worker.cfg.graceful_timeout - 1)):
-            worker.log.warning("unfinished requests are given up")
+        # A moment before the master's patience ends, and with it this process. A newer
+        # worker that wants its room waits for as long as it takes.
+        until = time.monotonic() + worker.cfg.graceful_timeout - 1
+        while not manager.wait_idle(0.5):
+            if time.monotonic() > until and not worker.handover.succeeded:
+                worker.log.warning("unfinished requests are given up")
+                break
         stop(signal.SIGTERM, None)
 
     def drain(signum, frame):

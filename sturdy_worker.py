@@ -91,11 +91,11 @@ gthread.TConn = PolledConnection
 
 class SturdyWorker(gthread.ThreadWorker):
     """``busy()`` is asked, once no connection is left, whether to wait longer, and
-    ``replaced()`` whether another worker has taken over. A request's head has to be
-    there within ``client_seconds``, and some of the answer to be taken in each."""
+    ``succeeded()`` whether another worker comes in its place. A request's head has to
+    be there within ``client_seconds``, and some of the answer to be taken in each."""
 
     busy = staticmethod(lambda: False)
-    replaced = staticmethod(lambda: False)
+    succeeded = staticmethod(lambda: False)
     client_seconds = 30
 
     def init_process(self):
@@ -128,7 +128,7 @@ class SturdyWorker(gthread.ThreadWorker):
         another worker has taken over, whom it keeps from nothing."""
         super().run()
         until = time.monotonic() + self.cfg.graceful_timeout
-        while self.busy() and (self.replaced() or time.monotonic() < until):
+        while self.busy() and (self.succeeded() or time.monotonic() < until):
             self.notify()
             time.sleep(0.05)
 

@@ -164,6 +164,11 @@ class Handover:
         return age > self._age and word == READY
 
     @property
+    def succeeded(self):
+        """Whether a newer worker is there, which may wait for this one's end."""
+        return self._board.state[0] > self._age
+
+    @property
     def older(self):
         """The process ids of the workers before this one."""
         return self._older

@@ -49,7 +49,8 @@ class S3Storage:
         self.ttl = ttl
         self._client = client or _connect()
         self._clock = clock
-        self._lock = threading.Lock()
+        # Held while objects are counted, which takes calls; and for sums alone.
+        self._counting, self._lock = threading.Lock(), threading.Lock()
         self._used = 0
         # Bytes of uploads that are under way.
         self._coming = 0
@@ -85,9 +86,10 @@ class S3Storage:
     def _room_for(self, size: int) -> Iterator[None]:
         """Count ``size`` bytes from now on, unless the block fails; StorageFull where
         they are too many."""
-        with self._lock:
+        with self._counting:
             self._require_quota(size)
-            self._coming += size
+            with self._lock:
+                self._coming += size
         stored = 0
         try:
             yield
@@ -221,7 +223,8 @@ class S3Storage:
             return
         stale = time.monotonic() - self._counted_at >= RECOUNT_SECONDS
         if stale or self._used + self._coming + size > self.max_total:
-            # Listing costs a call per thousand objects: not for every upload.
+            # Listing costs a call per thousand objects: not for every upload. What is
+            # stored in this moment may count twice, until the next time.
             self._used = sum(length for _, length, _ in self._objects(is_ours))
             self._counted_at = time.monotonic()
         if self._used + self._coming + size > self.max_total:

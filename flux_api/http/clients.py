@@ -101,7 +101,12 @@ def open_job(context: Context, request: Request, job_id: str | None) -> Iterator
     try:
         yield job
     except BaseException as error:
-        context.manager.cancel(job, error if isinstance(error, FluxError) else None)
+        if isinstance(error, FluxError):
+            context.manager.cancel(job, error)
+        else:
+            context.manager.cancel(job)
+            if entry is not None:
+                entry.job = None  # Nobody has stopped it: the next one begins anew.
         job.need_clients()
         raise
 
@@ -120,8 +125,8 @@ def leave(context: Context, job: Job, client: Callable[[], bool]) -> None:
     it keeps its story, not its pictures."""
     if not job.leave(client):
         return
-    if job.outcome is None:
-        context.manager.cancel(job)
+    if job.outcome is None and not context.manager.cancel_unwanted(job):
+        return  # Another client has just joined.
     job.release()
 
 
@@ -137,8 +142,8 @@ def wait_for(context: Context, job: Job, *, began: float) -> tuple[ImageResult, 
                 "send 'Prefer: respond-async' and fetch the picture later."
             )
             context.manager.cancel(job, late)
-        elif not job.is_wanted:
-            context.manager.cancel(job)
+        else:
+            context.manager.cancel_unwanted(job)
     if isinstance(outcome, Completed):
         return outcome.results
     raise outcome.error

@@ -29,6 +29,8 @@ def give_plan(
     yet). The place of ``job`` in the queue is free again."""
     # Nothing of it is left to look at.
     g.pop("job", None)
+    if entry := g.get("idempotency"):
+        entry.job = None
     # While it still holds its own place, which is not in front of itself.
     position, seconds = context.manager.forecast(image_request)
     context.manager.forget(job)

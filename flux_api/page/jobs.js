@@ -1,6 +1,6 @@
 // Pictures on their way: asked for without holding a connection, followed, fetched by id,
 // kept. Nothing is lost when the page is closed meanwhile.
-import { ApiError, call, getFile, getJson, key, newJobId } from "./api.js";
+import { ApiError, call, getFile, getJson, key, newJobId, timeLimit } from "./api.js";
 import * as follow from "./follow.js";
 import * as storage from "./storage.js";
 import { makePace } from "./pace.js";
@@ -25,6 +25,8 @@ const GONE = ["job_not_found", "result_expired"];
 
 const paces = new Map();
 const timers = new Map();
+// Of what is pending in this browser, which every tab of it sees.
+const stored = new Set();
 let latest = 0;
 
 export const find = (id) => state.jobs.find((job) => job.id === id);
@@ -68,7 +70,8 @@ export const again = (job, patch) =>
   start({ ...job.recipe, ...patch }, job.inputs, job.mask, { origin: job.origin });
 
 function keepPending({ id, recipe, inputs, mask, origin, size, created, sent }) {
-  storage.keepPending({ id, recipe, inputs, mask, origin, size, created, sent }).catch(() => {});
+  const job = { id, recipe, inputs, mask, origin, size, created, sent };
+  storage.keepPending(job).then(() => stored.add(id)).catch(() => {});
 }
 
 function pump() {
@@ -78,9 +81,10 @@ function pump() {
   for (const job of waiting.slice(0, Math.max(0, MOST_AT_ONCE - there))) submit(job);
 }
 
-// Whether another tab has sent, finished or stopped it, since this one read of it at its
-// start: two tabs send what waits in both.
+// Whether another tab has sent, finished or stopped it meanwhile: two tabs send what waits
+// in both.
 async function isTakenElsewhere(job) {
+  if (!stored.has(job.id)) return false;
   const pending = await storage.pendingOf(job.id).catch(() => job);
   if (pending?.sent) taken(job);
   if (pending) return pending.sent;
@@ -88,7 +92,7 @@ async function isTakenElsewhere(job) {
   // Stopped meanwhile, in this one.
   if (!isLive(find(job.id) || {})) return true;
   if (picture) advance(job.id, { ...picture, state: "done" });
-  else remove(job);
+  else remove(find(job.id));
   pump();
   return true;
 }
@@ -96,11 +100,11 @@ async function isTakenElsewhere(job) {
 async function submit(job) {
   advance(job.id, { state: "sending" });
   try {
-    if (job.isReopened && (await isTakenElsewhere(job))) return;
+    if (await isTakenElsewhere(job)) return;
     const { path, fields } = requestOf(job.recipe);
     const { body, headers } = bodyOf({ ...fields, partial_images: PREVIEWS }, job.inputs, job.mask);
     const extra = { Prefer: "respond-async", "X-Job-Id": job.id };
-    const signal = job.inputs.length ? null : AbortSignal.timeout(ACCEPT_MS);
+    const signal = job.inputs.length ? null : timeLimit(ACCEPT_MS);
     await call(path, { method: "POST", body, headers: { ...headers, ...extra }, signal });
     taken(job);
   } catch (error) {
@@ -137,7 +141,7 @@ follow.onEvent((event) => {
   if (type === "partial_image") {
     advance(id, { preview: fromBase64(event.b64_json, event.media_type) });
   }
-  if (type === "refused") askForKey();
+  if (type === "refused") askOnce();
   if (type === "done") collect(id, event.urls?.[0]);
   if (type === "cancelled") end(id, { state: "stopped" });
   if (type === "failed" && GONE.includes(event.error.code)) end(id, { state: "lost" });
@@ -152,9 +156,8 @@ async function collect(id, url) {
   follow.unwatch(id);
   for (let attempt = 1; isLive(find(id) || {}); attempt++) {
     try {
-      const signal = AbortSignal.timeout(STORY_MS);
-      const asked = [getFile(`v1/jobs/${id}/result`), getJson(`v1/jobs/${id}`, { signal })];
-      const [{ blob, headers }, story] = await Promise.all(asked);
+      const story = await getJson(`v1/jobs/${id}`, { signal: timeLimit(STORY_MS) });
+      const { blob, headers } = await getFile(`v1/jobs/${id}/result`);
       return await keep(job, blob, headers, story, url);
     } catch (error) {
       if (GONE.includes(error.code)) return end(id, { state: "lost" });
@@ -162,7 +165,7 @@ async function collect(id, url) {
       const isAway = error.status === 0;
       // And behind another key.
       const isRefused = error.status === 401;
-      if (isRefused) askForKey();
+      if (isRefused) askOnce();
       const waits = isAway || isRefused || (error.code === "job_not_done" && attempt < TRIES);
       if (!waits) return fail(id, error);
       const pause = Math.min(LONGEST_PAUSE_MS, 500 * attempt);
@@ -193,22 +196,26 @@ function end(id, patch, spoken, kept = null) {
   advance(id, { preview: null, ...patch });
   follow.unwatch(id);
   paces.delete(id);
+  stored.delete(id);
   Promise.resolve(kept).then(() => storage.dropPending(id)).catch(() => {});
   if (spoken) set({ spoken: { text: spoken, count: state.spoken.count + 1 } });
   pump();
 }
 
 function fail(id, error) {
-  if (error.name === "AbortError") return;
   const told = error instanceof ApiError ? error : new ApiError(-1, { message: String(error) });
   end(id, { state: "failed", error: told }, t("announceFailed"));
-  if (told.status === 401 && !state.dialog) set({ dialog: "key", refusedKey: key.get() });
+  if (told.status === 401) askForKey();
+}
+
+// Never over a mask: what is painted there would be lost.
+function askForKey() {
+  if (state.dialog !== "mask") set({ dialog: "key", refusedKey: key.get() });
 }
 
 // For what is under way: once for each key, who closes the dialog does not want to be asked.
-function askForKey() {
-  if (state.refusedKey === key.get() || (state.dialog && state.dialog !== "key")) return;
-  set({ dialog: "key", refusedKey: key.get() });
+function askOnce() {
+  if (state.refusedKey !== key.get()) askForKey();
 }
 
 const cancel = (id) => call(`v1/jobs/${id}`, { method: "DELETE" }).catch(() => {});
@@ -275,9 +282,10 @@ export async function openJobs() {
   const pending = (await storage.allPending().catch(() => [])).filter(({ id }) => !made.has(id));
   const jobs = [
     ...pictures.map((picture) => ({ ...picture, state: "done" })),
-    ...pending.map((job) => ({ ...job, state: job.sent ? "queued" : "local", isReopened: true })),
+    ...pending.map((job) => ({ ...job, state: job.sent ? "queued" : "local" })),
   ];
   jobs.sort((one, other) => other.created - one.created);
+  pending.forEach(({ id }) => stored.add(id));
   set({ jobs, selected: pending.length ? jobs.find(isLive).id : null });
   for (const job of jobs.filter(({ sent, state: now }) => sent && now === "queued")) follow.watch(job.id);
 }

@@ -14,8 +14,8 @@ export function KeyDialog() {
   const use = (chosen) => {
     key.set(chosen);
     closeDialog();
+    set({ refusedKey: null });
     retryRefused();
-    set({});
   };
   const typed = (event) => {
     setValue(event.target.value);

@@ -1,6 +1,6 @@
 // The page as a whole: what is where, what is dropped or pasted on it, how it starts.
 import { html, render, useLayoutEffect, useState } from "./vendor/htm-preact.js";
-import { getJson, key } from "./api.js";
+import { getJson, key, timeLimit } from "./api.js";
 import { CodeDialog } from "./code.js";
 import { CompareDialog } from "./compare.js";
 import { Composer, submitForm } from "./composer.js";
@@ -89,7 +89,7 @@ const isSame = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 async function look() {
   // Not as long as a connection takes to die that something on the way has forgotten.
-  const options = { signal: AbortSignal.timeout(PATIENCE_MS) };
+  const options = { signal: timeLimit(PATIENCE_MS) };
   try {
     const status = await getJson("v1/status", options);
     // Another server may have come back than the one that went, or LoRAs been added.

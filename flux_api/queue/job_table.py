@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from itertools import takewhile
+from itertools import chain
 
 from flux_api.core import Completed
 from flux_api.errors import JobConflict, JobNotFound
@@ -30,6 +30,8 @@ class JobTable:
         # come in on the right, and are looked at later.
         self._ended: deque[Job] = deque()
         self._noted: deque[Job] = deque()
+        # Those of them whose pictures are kept for longer.
+        self._kept_longer: deque[Job] = deque()
         # Refused, failed or cancelled: anybody makes a thousand of them in seconds.
         self._vain: deque[Job] = deque()
 
@@ -85,8 +87,12 @@ class JobTable:
     def _note_ends(self) -> None:
         while self._ended:
             job = self._ended.popleft()
-            has_pictures = isinstance(job.outcome, Completed)
-            (self._noted if has_pictures else self._vain).append(job)
+            if not isinstance(job.outcome, Completed):
+                self._vain.append(job)
+            elif job.kept_seconds > KEPT_SECONDS:
+                self._kept_longer.append(job)
+            else:
+                self._noted.append(job)
             del self._living[job]
             self._alive[job.caller] -= 1
             if not self._alive[job.caller]:
@@ -95,20 +101,19 @@ class JobTable:
     def _forget_old(self) -> None:
         self._note_ends()
         # Those that ended first; the living stay, however many there are.
-        while self._vain and _age(self._vain[0]) > KEPT_SECONDS:
-            self._forget(self._vain.popleft())
-        for job in list(takewhile(_is_old, self._noted)):
-            if _age(job) > job.kept_seconds:
-                self._noted.remove(job)
-                self._forget(job)
-        surplus = len(self._vain) + len(self._noted) + len(self._living) - KEPT_JOBS
+        for ended in (self._vain, self._noted):
+            while ended and (ended[0].ended_for or 0.0) > KEPT_SECONDS:
+                self._forget(ended.popleft())
+        longer = self._kept_longer
+        while longer and (longer[0].ended_for or 0.0) > longer[0].kept_seconds:
+            self._forget(longer.popleft())
+        made = self._noted, self._kept_longer
+        surplus = len(self._vain) + sum(map(len, made)) + len(self._living) - KEPT_JOBS
         for _ in range(surplus):
-            if len(self._vain) > KEPT_IN_VAIN or not self._noted:
-                ended = self._vain
-            else:
-                ended = self._noted
-            if ended:
-                self._forget(_take_from_the_greediest(ended))
+            has_vain = len(self._vain) > KEPT_IN_VAIN or not any(made)
+            ended_jobs = (self._vain,) if has_vain else made
+            if any(ended_jobs):
+                self._forget(_take_from_the_greediest(*ended_jobs))
 
     def _forget(self, job: Job) -> None:
         # Another may have its id by now.
@@ -116,17 +121,10 @@ class JobTable:
             del self._jobs[job.id]
 
 
-def _age(job: Job) -> float:
-    return job.ended_for or 0.0
-
-
-def _is_old(job: Job) -> bool:
-    return _age(job) > KEPT_SECONDS
-
-
-def _take_from_the_greediest(ended: deque[Job]) -> Job:
-    """The first of the caller who has the most of ``ended``, which has it no longer."""
-    ((most, _),) = Counter(job.caller for job in ended).most_common(1)
-    job = next(job for job in ended if job.caller == most)
-    ended.remove(job)
+def _take_from_the_greediest(*queues: deque[Job]) -> Job:
+    """The first of the caller who has the most in ``queues``, which have it no
+    longer."""
+    ((most, _),) = Counter(job.caller for job in chain(*queues)).most_common(1)
+    job = next(job for job in chain(*queues) if job.caller == most)
+    next(queue for queue in queues if job in queue).remove(job)
     return job

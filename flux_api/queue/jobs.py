@@ -210,17 +210,22 @@ class Job:
                 self._clients.remove(is_wanted)
             return not self._clients
 
-    def check(self) -> None:
-        """Cancelled when it has ended, or ends here because nobody waits any more."""
+    def cancel_unwanted(self) -> bool:
+        """Whether it has ended, or ends here because nobody waits for it any more."""
         if self.is_wanted:
-            return
+            return False
         with self._changed:
             # Asked once more: another client may just have joined.
             is_alive = self._outcome() is None
             if is_alive and any(is_wanted() for is_wanted in self._clients):
-                return
+                return False
             self.cancel()
-        raise Cancelled("The request was cancelled.")
+        return True
+
+    def check(self) -> None:
+        """Cancelled when it has ended, or ends here because nobody waits any more."""
+        if self.cancel_unwanted():
+            raise Cancelled("The request was cancelled.")
 
     @property
     def outlives_clients(self) -> bool:

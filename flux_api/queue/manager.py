@@ -67,7 +67,7 @@ class PipelineManager:
             self._queue,
             self._places,
             note_change=self._note_change,
-            cancel=self.cancel,
+            cancel_unwanted=self.cancel_unwanted,
             give_up=self._watchdog.give_up,
         )
         self._loader = BackendLoader(make_backend, look_at_files, self._readiness)
@@ -259,6 +259,17 @@ class PipelineManager:
             job.cancel()
         else:
             job.fail(error)
+        self._drop(job)
+
+    def cancel_unwanted(self, job: Job) -> bool:
+        """Whether ``job`` has ended, or ends now because nobody waits for it any
+        more."""
+        if not job.cancel_unwanted():
+            return False
+        self._drop(job)
+        return True
+
+    def _drop(self, job: Job) -> None:
         with self._changed:
             self._places.reading.discard(job)
             self._queue.drop(job)
@@ -310,8 +321,8 @@ class PipelineManager:
         """The last signs of life of what is on its way; what nobody waits for any more
         goes."""
         with self._changed:
-            for job in [job for job in self._places.reading if not job.is_wanted]:
-                self.cancel(job)
+            for job in list(self._places.reading):
+                self.cancel_unwanted(job)
             # A set that has been loaded meanwhile lets others join.
             self._runner.wake()
             beats = [task.last_beat for task in self._runner.running]

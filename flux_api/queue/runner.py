@@ -20,9 +20,9 @@ from flux_api.queue.tasks import Backend, BackendBroken, PictureTask, log_failur
 
 class Runner:
     """Makes the pictures of ``queue``, and teaches ``places`` their pace. It works
-    under the manager's ``lock``, and tells it of each start and end by ``note_change``,
-    of a job that nobody waits for by ``cancel``, and of a lost device by
-    ``give_up``."""
+    under the manager's ``lock``, and tells it of each start and end by ``note_change``
+    and of a lost device by ``give_up``; ``cancel_unwanted`` says of a job whether it is
+    not to be begun any more."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Runner:
         places: Places,
         *,
         note_change: Callable[[], None],
-        cancel: Callable[[Job], None],
+        cancel_unwanted: Callable[[Job], bool],
         give_up: Callable[[Exception], None],
     ) -> None:
         self._lock = lock
@@ -41,7 +41,7 @@ class Runner:
         self._idle: dict[threading.Condition, float] = {}
         self._looking = 0
         self._queue, self._places = queue, places
-        self._note_change, self._cancel = note_change, cancel
+        self._note_change, self._cancel_unwanted = note_change, cancel_unwanted
         self._give_up = give_up
         self.running: list[PictureTask] = []
         """The pictures that are being made; guarded by the lock."""
@@ -114,10 +114,8 @@ class Runner:
                 self._idle[woken] = ended
                 # Who wakes it counts it among those that look.
                 woken.wait()
-            elif found[0].is_wanted:
+            elif not self._cancel_unwanted(found[0]):
                 return found
-            else:
-                self._cancel(found[0])
 
     def _start(self, job: Job, interleaved: bool) -> PictureTask:
         task = self._queue.take(job, interleaved=interleaved)

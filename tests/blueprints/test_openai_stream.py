@@ -202,6 +202,21 @@ def test_a_client_that_leaves_at_the_very_end_may_come_back_for_its_picture():
         assert (kept.status_code, kept.mimetype) == (200, "image/png")
 
 
+def test_a_stream_whose_picture_becomes_no_file_ends_with_the_reason(monkeypatch):
+    tries = []
+
+    def fail(*_):
+        tries.append(1)
+        raise PipelineFailed("It cannot be signed.")
+
+    monkeypatch.setattr(stream_module, "encode_pictures", fail)
+    body = {"prompt": "a cat", "size": "64x64", "stream": True}
+    answer = ready_client().post("/v1/images/generations", json=body)
+    events, _ = events_of(answer.text)
+    assert events[-1][1]["error"]["message"] == "It cannot be signed."
+    assert len(tries) == 1
+
+
 def test_a_stream_is_never_silent_for_long():
     # Proxies give up on a silent connection after a minute, as nginx, or two.
     assert clients.KEEP_ALIVE_SECONDS + clients.POLL_SECONDS < 60

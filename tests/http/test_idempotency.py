@@ -171,7 +171,7 @@ def test_the_run_goes_on_for_those_that_wait_and_ends_with_the_last(fake):
 
 
 def test_who_tries_again_and_gives_up_on_the_first_has_joined_its_run(fake):
-    body = {"prompt": "pause=0.1", "size": "64x64", "num_inference_steps": 12}
+    body = {"prompt": "hold", "size": "64x64", "num_inference_steps": 12}
     headers = {"Idempotency-Key": "tried-again-at-once"}
 
     def ask(timeout):
@@ -185,6 +185,10 @@ def test_who_tries_again_and_gives_up_on_the_first_has_joined_its_run(fake):
         again = pool.submit(ask, 30)
         wait_for(lambda: stats(fake)["queued"] == 1, 10)
         first.close()
+        # Longer than it takes to find that somebody has left.
+        status = f"{fake.url}/jobs/none/events"
+        assert requests.get(status, timeout=9).status_code == 404
+        release(fake)
         assert again.result().status_code == 200
     assert stats(fake)["begun"] == 1
 

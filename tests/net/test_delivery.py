@@ -162,7 +162,7 @@ def test_a_file_server_that_never_answers_takes_no_more_than_its_threads(monkeyp
         server = FileServer(seen.url(""), "https://files.example")
         uploads = [pool.submit(server.upload, PICTURE) for _ in range(24)]
         wait_for(lambda: sum(one.done() for one in uploads) == 8, 20)
-        assert seen.connections == 16
+        wait_for(lambda: seen.connections == 16, 10)
         release.set()
         urls = [one.result() for one in uploads]
         assert len(list(filter(None, urls))) == 16

@@ -118,6 +118,24 @@ def test_a_fetch_holds_a_place_in_the_queue_and_not_the_model(path, slow):
         assert stats(server)["begun"] == 3
 
 
+def test_who_waits_for_a_plan_with_its_key_gets_one_too(slow):
+    values = {"prompt": "a cat", "input_image_url": slow.url(), "dry_run": True}
+
+    def plan(server):
+        headers = {"Idempotency-Key": "a-plan"}
+        url = f"{server.url}/process"
+        return requests.post(url, json=values, headers=headers, timeout=30)
+
+    with serve() as server, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(plan, server)
+        wait_for(lambda: slow.connections == 1, 10)
+        other = pool.submit(plan, server)
+        wait_for(lambda: stats(server)["queued"] == 2, 10)
+        slow.release.set()
+        for answer in (first.result(), other.result()):
+            assert answer.json()["dry_run"] is True
+
+
 def test_a_slow_file_servers_recipe_holds_a_place_too(slow):
     known = {"FILE_SERVER": slow.url(""), "FILE_SERVER_TOKEN": "a-token-of-it"}
     with serve(FLUX_MAX_QUEUE=2, **known) as server, ThreadPoolExecutor(2) as pool:

@@ -76,8 +76,12 @@ class Stream:
         except FluxError as error:
             # The stream has begun: its end is the only place to say so.
             yield self._render_error(error)
-        finally:
+        except GeneratorExit:
             self._keep_finished()
+            raise
+        else:
+            self._keep_finished()
+        finally:
             # Before the end other clients were sent the same files, which will be kept.
             if self._job.outcome is not None:
                 self._encoded.clear()
@@ -86,7 +90,7 @@ class Stream:
         """A client that left as the last picture was finished may come back for it."""
         outcome = self._job.outcome
         if isinstance(outcome, Completed):
-            with suppress(ResultExpired):
+            with suppress(FluxError):
                 self._pictures(outcome, frozenset())
 
     def _forget_lost(self, job: Job) -> None:
