@@ -138,7 +138,7 @@ def post_worker_init(worker):
     if not context.settings.api_keys and not context.settings.trusted_proxies:
         context.hosts.bind(addresses)
     worker.busy = lambda: is_busy(context.manager)
-    worker.succeeded = lambda: worker.handover.succeeded
+    worker.has_successor = lambda: worker.handover.has_successor
     drain_at_term(worker, context.manager)
     if worker.alive:  # it may have been ended while it booted
         # The listener is shared: until this one is ready, requests are the old one's.
@@ -216,7 +216,7 @@ def drain_at_term(worker, manager):
         # worker that wants its room waits for as long as it takes.
         until = time.monotonic() + worker.cfg.graceful_timeout - 1
         while not manager.wait_idle(0.5):
-            if time.monotonic() > until and not worker.handover.succeeded:
+            if time.monotonic() > until and not worker.handover.has_successor:
                 worker.log.warning("unfinished requests are given up")
                 break
         stop(signal.SIGTERM, None)

@@ -91,11 +91,12 @@ gthread.TConn = PolledConnection
 
 class SturdyWorker(gthread.ThreadWorker):
     """``busy()`` is asked, once no connection is left, whether to wait longer, and
-    ``succeeded()`` whether another worker comes in its place. A request's head has to
-    be there within ``client_seconds``, and some of the answer to be taken in each."""
+    ``has_successor()`` whether another worker comes in its place. A request's head has
+    to be there within ``client_seconds``, and some of the answer to be taken in
+    each."""
 
     busy = staticmethod(lambda: False)
-    succeeded = staticmethod(lambda: False)
+    has_successor = staticmethod(lambda: False)
     client_seconds = 30
 
     def init_process(self):
@@ -128,7 +129,7 @@ class SturdyWorker(gthread.ThreadWorker):
         another worker has taken over, whom it keeps from nothing."""
         super().run()
         until = time.monotonic() + self.cfg.graceful_timeout
-        while self.busy() and (self.succeeded() or time.monotonic() < until):
+        while self.busy() and (self.has_successor() or time.monotonic() < until):
             self.notify()
             time.sleep(0.05)
 

@@ -164,7 +164,7 @@ class Handover:
         return age > self._age and word == READY
 
     @property
-    def succeeded(self):
+    def has_successor(self):
         """Whether a newer worker is there, which may wait for this one's end."""
         return self._board.state[0] > self._age
 

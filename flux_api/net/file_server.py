@@ -54,9 +54,9 @@ class FileServer:
     def upload(
         self, encoded: EncodedImage, recipe: str = "", *, traceparent: str | None = None
     ) -> str | None:
-        """The URL of the stored picture, None when the file server failed: a finished
-        picture is then delivered in the answer itself. Its ``recipe`` lies beside it;
-        the caller's ``traceparent`` goes along."""
+        """The URL of the stored picture, None when the file server failed or is busy
+        with many others: a finished picture is then delivered in the answer itself.
+        Its ``recipe`` lies beside it; the caller's ``traceparent`` goes along."""
         if not self._uploads.acquire(timeout=_PLACE_SECONDS):
             logger.warning("too many uploads to the file server are under way")
             return None

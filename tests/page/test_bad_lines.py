@@ -4,6 +4,7 @@ that tells late what it has."""
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import requests
 from safetensors.numpy import save_file
 
@@ -110,11 +111,15 @@ def test_a_result_waits_for_a_network_that_is_away(fake, browser):
     assert prompts(fake) == ["a cat"]
 
 
-def test_a_result_that_falls_silent_is_fetched_again(fake, browser):
+@pytest.mark.parametrize(
+    ("address", "state"),
+    [("**/v1/jobs/events*", "queued"), ("**/result", "fetching")],
+)
+def test_what_falls_silent_is_asked_for_again(fake, browser, address, state):
     with open_page(browser, fake) as page:
         page.clock.install()
-        held, _ = hold(page, "**/result", times=1)
-        draw(page, "a cat", state="fetching")
+        held, _ = hold(page, address, times=1)
+        draw(page, "a cat", state=state)
         until(page, lambda: held)
         page.clock.fast_forward(31_000)
         page.wait_for_selector(".card.done")
@@ -137,16 +142,6 @@ def test_a_result_behind_another_key_is_fetched_with_it(browser):
             page.click("dialog .main")
             page.wait_for_selector(SETTLED)
             assert page.locator(".card.done").count() == count
-
-
-def test_a_stream_that_falls_silent_is_opened_again(fake, browser):
-    with open_page(browser, fake) as page:
-        page.clock.install()
-        held, _ = hold(page, "**/v1/jobs/events*", times=1)
-        draw(page, "a cat", state="queued")
-        until(page, lambda: held)
-        page.clock.fast_forward(31_000)
-        page.wait_for_selector(".card.done")
 
 
 def test_a_server_that_is_silent_is_not_reachable(fake, browser):
